@@ -1,0 +1,176 @@
+"""The job board: where engine processes and the ``jobs`` model of one server meet.
+
+Progress and cancellation cannot travel the way of the request, which is busy until its picture is done, so they go
+through one SQLite file in the runtime directory. Engines write their jobs' progress and read cancellations; ``jobs``
+reads progress and writes cancellations. The board is a convenience: a job never fails because its board does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_FILE = "jobs.sqlite"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    model TEXT NOT NULL, pid INTEGER NOT NULL, number INTEGER NOT NULL, task_id TEXT NOT NULL,
+    state TEXT NOT NULL, step INTEGER NOT NULL, steps INTEGER NOT NULL,
+    image_num INTEGER NOT NULL, images_done INTEGER NOT NULL,
+    arrived REAL NOT NULL, ended REAL, error_msg TEXT NOT NULL,
+    cancel INTEGER NOT NULL DEFAULT 0, preview_wanted INTEGER NOT NULL DEFAULT 0, preview BLOB,
+    PRIMARY KEY (pid, number)
+);
+CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id);
+"""
+_ENTRY = "model, number, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
+_LOST = "the model process died; send the request again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardEntry:
+    """A job as the board shows it. Times are seconds since the epoch; ``ended`` is None while it is in flight."""
+
+    model: str
+    number: int
+    task_id: str
+    state: str
+    step: int
+    steps: int
+    image_num: int
+    images_done: int
+    arrived: float
+    ended: float | None
+    error_msg: str
+    preview: bytes | None = None
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time since arrival; of an ended job, until its end."""
+        return max(0.0, (self.ended if self.ended is not None else time.time()) - self.arrived)
+
+
+class JobBoard:
+    """The board of the server whose runtime directory is given; makes the directory and the file if need be."""
+
+    def __init__(self, runtime_dir: Path, history_seconds: float = 600.0) -> None:
+        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._history_seconds = history_seconds
+        self._pid = os.getpid()
+        # Durability is not wanted (the board is void after a restart), so no write waits for a disk.
+        self._connection = sqlite3.connect(
+            runtime_dir / _FILE, timeout=2.0, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+    # The engine's side.
+
+    def post(self, entry: BoardEntry) -> None:
+        """Write an entry of this process, new or changed."""
+        values = [getattr(entry, name) for name in _ENTRY.split(", ")]
+        changes = ", ".join(f"{name} = excluded.{name}" for name in ("state", "step", "steps", "images_done", "ended", "error_msg"))
+        with self._tolerant():
+            self._connection.execute(
+                f"INSERT INTO jobs ({_ENTRY}, pid) VALUES ({', '.join('?' * (len(values) + 1))})"  # noqa: S608
+                f" ON CONFLICT DO UPDATE SET {changes}",
+                [*values, self._pid],
+            )
+
+    def post_preview(self, number: int, preview: bytes) -> None:
+        """Show a preview, which somebody asked for."""
+        with self._tolerant():
+            self._connection.execute(
+                "UPDATE jobs SET preview = ?, preview_wanted = 0 WHERE pid = ? AND number = ?",
+                (preview, self._pid, number),
+            )
+
+    def cancellations(self) -> Sequence[int]:
+        """Numbers of this process's jobs in flight that are to be cancelled."""
+        return self._numbers("cancel")
+
+    def preview_wishes(self) -> Sequence[int]:
+        """Numbers of this process's jobs in flight whose preview is wanted."""
+        return self._numbers("preview_wanted")
+
+    def forget_old(self) -> None:
+        """Drop ended jobs that are older than the history, and what this process's number left from a former life."""
+        with self._tolerant():
+            self._connection.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._history_seconds,))
+
+    def _numbers(self, flag: str) -> Sequence[int]:
+        with self._tolerant():
+            rows = self._connection.execute(
+                f"SELECT number FROM jobs WHERE {flag} AND ended IS NULL AND pid = ?",  # noqa: S608
+                (self._pid,),
+            )
+            return [number for (number,) in rows]
+        return []
+
+    # The side of ``jobs``.
+
+    def entries(self, task_id: str | None = None) -> Sequence[BoardEntry]:
+        """All entries, or those of one task, the newest first."""
+        self._mark_lost()
+        where, parameters = ("", []) if task_id is None else ("WHERE task_id = ?", [task_id])
+        preview = "NULL" if task_id is None else "preview"
+        with self._tolerant():
+            rows = self._connection.execute(
+                f"SELECT {_ENTRY}, {preview} FROM jobs {where} ORDER BY arrived DESC",  # noqa: S608
+                parameters,
+            )
+            names = [*_ENTRY.split(", "), "preview"]
+            return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
+        return []
+
+    def cancel(self, task_id: str) -> None:
+        """Ask for the end of all jobs of a task that are in flight."""
+        self._connection.execute("UPDATE jobs SET cancel = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
+
+    def want_preview(self, task_id: str) -> None:
+        """Ask for a preview of a task's jobs in flight."""
+        self._connection.execute("UPDATE jobs SET preview_wanted = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
+
+    def _mark_lost(self) -> None:
+        """A process that was killed cannot say so: end its jobs in its stead."""
+        with self._tolerant():
+            pids = self._connection.execute("SELECT DISTINCT pid FROM jobs WHERE ended IS NULL").fetchall()
+            for (pid,) in pids:
+                if not _is_alive(pid):
+                    self._connection.execute(
+                        "UPDATE jobs SET state = 'failed', ended = ?, error_msg = ? WHERE pid = ? AND ended IS NULL",
+                        (time.time(), _LOST, pid),
+                    )
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            logger.warning("job board: %s", error)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # A killed child that nobody has waited for still answers to signals.
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True

@@ -1,0 +1,122 @@
+"""The contract: every input and output of the generating models, in one table.
+
+Tensors bear the names of the API's JSON fields, so that the reference's requests can be posted unchanged to Triton's
+``generate``. Everything that must agree with the table is made from it or tested against it: the ``config.pbtxt``
+files (``model_config``), the decoding of requests (``decode``), the SDK's options and the reference page in ``docs/``.
+
+Every input but ``task_id`` and ``prompt`` is optional, and sending an input's ``default`` is the same as leaving it
+out: a client that always sends the full set lets Triton batch its requests together. An input whose absence means
+something that no value can say is a list (``many``), and absent is the empty list.
+
+Whole numbers are INT64, since Triton's JSON front wraps a number that is too large for INT32 instead of refusing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DataType = Literal["STRING", "INT64", "FP32", "BOOL"]
+Value = str | int | float | bool
+Default = Value | tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One field of a request. ``default`` is what an absent field means; a list field's is a tuple.
+
+    ``served`` is false for a field that is declared, and answered with "not yet supported" unless it has its default.
+    """
+
+    name: str
+    datatype: DataType
+    default: Default
+    help: str
+    required: bool = False
+    served: bool = True
+
+    @property
+    def many(self) -> bool:
+        """Whether the field is a list."""
+        return isinstance(self.default, tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One field of a reply; ``many``: a list with one entry for each image (or an empty one)."""
+
+    name: str
+    datatype: DataType
+    help: str
+    many: bool = False
+
+
+INPUTS: tuple[Input, ...] = (
+    Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
+    Input("prompt", "STRING", "", "What to draw.", required=True),
+    Input("negative_prompt", "STRING", "", "What to avoid."),
+    Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`; only `t2i` is served yet."),
+    Input("steps", "INT64", 50, "Sampling steps, 1 to `max_steps` (150)."),
+    Input("cfg_scale", "FP32", 7.0, "Guidance scale, 1 to 30; 1 turns guidance off and halves the work."),
+    Input("width", "INT64", 512, "Pixels, 16 to `max_side`; sampled at the model's next multiple and resized back."),
+    Input("height", "INT64", 512, "Pixels, like `width`."),
+    Input("seed", "STRING", "", "Whole number, 0 to 2⁶⁴-1, as text; empty: random. Image *i* uses `seed + i`."),
+    Input("image_num", "INT64", 1, "Images to make, 1 to `max_image_num` (8)."),
+    Input("scheduler", "STRING", "DPM++ 2M", "Sampler, by its common or its diffusers name; see the list of schedulers."),
+    Input("output_format", "STRING", "png", "`png`, `jpeg` or `webp`."),
+    Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Not for JSON, which cannot carry bytes."),
+    Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),
+    Input("denoising_strength", "FP32", 0.55, "How much of the input picture is drawn anew.", served=False),
+    Input("resize_mode", "INT64", 0, "Input picture to size: 0 stretch, 1 centre crop, 2 pad.", served=False),
+    Input("image_link", "STRING", "", "Input picture, by URL.", served=False),
+    Input("image_base64", "STRING", "", "Input picture, as base64.", served=False),
+    Input("mask_link", "STRING", "", "Mask (white is repainted), by URL.", served=False),
+    Input("mask_base64", "STRING", "", "Mask, as base64.", served=False),
+    Input("expand", "INT64", (), "Pixels to add `[left, right, up, down]`.", served=False),
+    Input("expand_type", "STRING", "copy", "How added pixels are filled: `copy` or `reflect`.", served=False),
+    Input("lora_path", "STRING", (), "LoRA files, relative to the model directory.", served=False),
+    Input("lora_attn", "FP32", (), "Weight of each LoRA.", served=False),
+    Input("use_translate", "BOOL", (), "Translate the prompts; empty: the service's setting.", served=False),
+    Input("save_dir", "STRING", "result", "Folder of the result store.", served=False),
+)  # fmt: skip
+
+OUTPUTS: tuple[Output, ...] = (
+    Output("success", "INT64", "1. (A request that fails is answered with a Triton error instead.)"),
+    Output("task_id", "STRING", "As asked."),
+    Output("seed", "STRING", "The seed of the first image."),
+    Output("prompt", "STRING", "The prompt as it went into the model."),
+    Output("images", "STRING", "Encoded pictures (bytes), with `return_images`.", many=True),
+    Output("images_base64", "STRING", "Encoded pictures, with `use_base64`.", many=True),
+    Output("image_url", "STRING", "Where each picture can be fetched; empty until results are stored.", many=True),
+    Output("oss_url", "STRING", "Where each picture is stored; empty until results are stored.", many=True),
+    Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
+    Output("use_blade", "BOOL", "An optimised engine made the pictures."),
+    Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),
+    Output("queue_seconds", "FP32", "Time from arrival to the first step."),
+    Output("run_seconds", "FP32", "Time from the first step to the last picture."),
+)
+
+INPUT_BY_NAME = {field.name: field for field in INPUTS}
+
+# A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
+PROBE = "probe"
+
+JOBS_INPUTS: tuple[Input, ...] = (
+    Input("action", "STRING", "list", "`list` (all jobs that are known), `progress` or `cancel` (both of one task)."),
+    Input("task_id", "STRING", "", "The task; required by `progress` and `cancel`."),
+    Input("preview", "BOOL", False, "With `progress`: ask for a small picture of the first unfinished image as it stands."),
+)  # fmt: skip
+
+# One entry for each job, the newest first. Two jobs may bear the same task_id; `progress` and `cancel` take them all.
+JOBS_OUTPUTS: tuple[Output, ...] = (
+    Output("task_id", "STRING", "The task.", many=True),
+    Output("model", "STRING", "The model that runs it.", many=True),
+    Output("state", "STRING", "`queued`, `running`, `succeeded`, `failed` or `cancelled`.", many=True),
+    Output("step", "INT64", "Sampling steps made, of all images together.", many=True),
+    Output("steps", "INT64", "Sampling steps to make, of all images together; 0 while unknown.", many=True),
+    Output("image_num", "INT64", "Images asked for.", many=True),
+    Output("images_done", "INT64", "Images finished.", many=True),
+    Output("elapsed_seconds", "FP32", "Time since arrival; of a finished job, until its end.", many=True),
+    Output("error_msg", "STRING", "Why it failed, or empty.", many=True),
+    Output("preview", "STRING", "JPEG as base64 (URL-safe), if one was asked for and is there; else empty.", many=True),
+)

@@ -1,0 +1,10 @@
+"""Ways to run a checkpoint's modules. ``ENGINES`` finds them by name; each is a class that satisfies ``Engine``."""
+
+from __future__ import annotations
+
+from triton_diffusers.engines.protocol import Engine
+from triton_diffusers.registry import Registry
+
+__all__ = ["ENGINES", "Engine"]
+
+ENGINES = Registry("engine", {"eager": "triton_diffusers.engines.eager:EagerEngine"})

@@ -1,0 +1,53 @@
+"""What the engine loop needs of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from triton_diffusers.prompts import Tokens
+
+
+class Engine(Protocol):
+    """Runs the modules of one checkpoint. Stateless: every call's result depends on its arguments alone.
+
+    An engine is called by one thread at a time.
+    """
+
+    @property
+    def optimized(self) -> bool:
+        """Whether this is a compiled engine (``use_blade`` in a reply)."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's ``CLIPTokenizer``."""
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The checkpoint's scheduler config."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels that one latent stands for, in each direction."""
+
+    def encode_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
+        """Text states of shape (prompts, tokens, width)."""
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
+
+        Latents come and go in float32, whatever the precision inside.
+        """
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+        """Latents (channels, h, w), as the UNet knows them, to a picture: float32 (3, height, width) in -1 … 1."""
+
+    def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
+        """Whether the safety checker objects to uint8 pixels (height, width, 3); false if there is none."""

@@ -1,0 +1,69 @@
+"""Every error that a caller can meet, as one tree.
+
+    TritonDiffusersError
+     ├── InvalidRequest          the caller's mistake: field, value and limit
+     ├── NotSupported            a declared field or value that this version does not serve yet
+     ├── NotFound                something that the request names is not there
+     ├── Busy                    the server's bounds are reached; try again later
+     ├── Cancelled               somebody cancelled the job, or the server is stopping
+     └── EngineFailure           the server's fault
+
+Each class carries the reference service's error code, which is also what ``error_code`` of a reply says. How they
+become Triton statuses is decided in one place, ``triton_adapter.statuses``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LONGEST_SHOWN_VALUE = 80
+
+
+def shown(value: Any) -> str:
+    """``repr`` of a value from outside, cut to a length that is safe to log and to send back."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN_VALUE else f"{text[: _LONGEST_SHOWN_VALUE - 1]}…"
+
+
+class TritonDiffusersError(Exception):
+    """Base of all errors that are answered to a caller."""
+
+    code = 469
+
+
+class InvalidRequest(TritonDiffusersError):
+    """A field's value is not acceptable; the message names the field, the value and the limit."""
+
+    code = 460
+
+    def __init__(self, field: str, value: Any, limit: str) -> None:
+        super().__init__(f"{field}: {shown(value)} is not accepted; {limit}")
+        self.field = field
+
+
+class NotSupported(TritonDiffusersError):
+    """A field or value that the contract declares and this version does not serve yet."""
+
+    code = 460
+
+    def __init__(self, field: str, value: Any) -> None:
+        super().__init__(f"{field}: {shown(value)} is not yet supported; leave the field out")
+        self.field = field
+
+
+class NotFound(TritonDiffusersError):
+    """Something that the request names does not exist."""
+
+    code = 460
+
+
+class Busy(TritonDiffusersError):
+    """The queue is full; the same request may succeed later."""
+
+
+class Cancelled(TritonDiffusersError):
+    """The job was cancelled before it was finished."""
+
+
+class EngineFailure(TritonDiffusersError):
+    """The server could not do what it should have been able to do."""

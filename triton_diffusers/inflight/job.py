@@ -1,0 +1,141 @@
+"""The state of one request on its way through the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from triton_diffusers.board import BoardEntry
+from triton_diffusers.request import GenerationRequest, GenerationResult
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sample:
+    """One image of a job: everything that its next step needs, shared with no other image.
+
+    ``latents`` is float32 of shape (channels, h, w); ``states`` is (1, tokens, width), or (2, tokens, width) with
+    guidance: negative first. ``expected`` is what the scheduler takes the final latents to be, once it has stepped.
+    """
+
+    index: int
+    scheduler: Any
+    generator: torch.Generator
+    step_options: dict[str, Any]
+    latents: torch.Tensor
+    states: torch.Tensor
+    guidance_scale: float
+    position: int = 0
+    expected: torch.Tensor | None = None
+    pixels: np.ndarray[Any, Any] | None = None
+    flagged: bool = False
+
+    @property
+    def steps(self) -> int:
+        """UNet calls that the scheduler wants (second-order ones want more than the request's steps)."""
+        return len(self.scheduler.timesteps)
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """The timestep of the next step."""
+        timestep: torch.Tensor = self.scheduler.timesteps[self.position]
+        return timestep
+
+    @property
+    def denoised(self) -> bool:
+        """Whether all steps are done."""
+        return self.position >= self.steps
+
+    @property
+    def decoded(self) -> bool:
+        """Whether it is a picture."""
+        return self.pixels is not None
+
+    @property
+    def batch_key(self) -> tuple[torch.Size, torch.Size]:
+        """Samples of one key can share a UNet call."""
+        return self.latents.shape, self.states.shape[1:]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One request in the engine. Only the engine's thread changes it; ``cancel`` may be called by anyone."""
+
+    number: int
+    model: str
+    request: GenerationRequest
+    state: JobState = JobState.QUEUED
+    samples: list[Sample] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    result: GenerationResult | None = None
+    error: Exception | None = None
+    arrived: float = field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+    # Compute seconds charged to this job; what fairness between requests goes by.
+    cost_seconds: float = 0.0
+    # Monotonic time of the last report, which progress reports are spaced by.
+    posted: float = 0.0
+    _cancel: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Ask for an end at the next step."""
+        self._cancel.set()
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for an end."""
+        return self._cancel.is_set()
+
+    @property
+    def decoded(self) -> bool:
+        """Whether all images are pictures."""
+        return bool(self.samples) and all(sample.decoded for sample in self.samples)
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time from arrival to admission (or to now, or to its end)."""
+        return (self.started or self.ended or time.time()) - self.arrived
+
+    @property
+    def run_seconds(self) -> float:
+        """Time from admission to the end (or to now); 0 if it never ran."""
+        return (self.ended or time.time()) - self.started if self.started is not None else 0.0
+
+    def board_entry(self) -> BoardEntry:
+        """The job as others see it."""
+        done = self.state is JobState.SUCCEEDED
+        images_done = self.request.image_num if done else sum(sample.decoded for sample in self.samples)
+        return BoardEntry(
+            model=self.model,
+            number=self.number,
+            task_id=self.request.task_id,
+            state=self.state.value,
+            step=sum(sample.position for sample in self.samples),
+            steps=sum(sample.steps for sample in self.samples),
+            image_num=self.request.image_num,
+            images_done=images_done,
+            arrived=self.arrived,
+            ended=self.ended,
+            error_msg=str(self.error) if self.error is not None else "",
+        )

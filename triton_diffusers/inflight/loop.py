@@ -1,0 +1,279 @@
+"""The engine loop: a thread that admits jobs, advances them turn by turn, and finishes them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from triton_diffusers.board import JobBoard
+from triton_diffusers.engines import Engine
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
+from triton_diffusers.images import encode, preview, to_pixels
+from triton_diffusers.inflight.admission import Admission
+from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.reporter import Reporter
+from triton_diffusers.inflight.step import advance, predict
+from triton_diffusers.inflight.turn import Decode, Step, next_turn
+from triton_diffusers.request import GenerationRequest, GenerationResult
+from triton_diffusers.settings import Settings
+from triton_diffusers.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+class EngineLoop:
+    """Runs jobs on one engine.
+
+    ``submit`` and ``wait`` may be called from any thread and do not block on the engine; the engine is touched by the
+    loop's thread alone. Pictures are encoded in a second thread, so that no step waits for a compressor.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        name: str,
+        board: JobBoard | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._name = name
+        self._reporter = Reporter(board, telemetry)
+        self._admission = Admission(engine)
+        self._numbers = itertools.count(1)
+        # Guards the two collections, the jobs' states and the flag; notified whenever one of them changes.
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._stopping = False
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel what is in flight and end the thread; returns when it has ended."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._encoder.shutdown()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop takes jobs."""
+        return self._thread.is_alive() and not self._stopping
+
+    def submit(self, request: GenerationRequest) -> Job:
+        """Queue a request. Raises ``Busy`` if too many wait, or if the loop has stopped."""
+        job = Job(number=next(self._numbers), model=self._name, request=request)
+        with self._changed:
+            if not self.alive:
+                raise Busy("the server is stopping; send the request again later")
+            if len(self._waiting) >= self._settings.max_queue:
+                raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
+            # Reported before the loop can see it, or its first report could come after its last.
+            self._reporter.changed(job)
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Ask for a job's end; it ends at the next step."""
+        job.cancel()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, jobs: Iterable[Job], timeout: float) -> None:
+        """Return when any of the jobs has ended, at the latest after ``timeout`` seconds."""
+        watched = tuple(jobs)
+        with self._changed:
+            self._changed.wait_for(lambda: any(job.state.ended for job in watched), timeout)
+
+    # The loop's thread: admit → advance → finish.
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._drop_cancelled()
+                self._admit()
+                self._advance()
+        except Exception:
+            logger.exception("the engine loop died; this is a bug")
+        finally:
+            with self._changed:
+                self._stopping = True
+            for job in self._jobs():
+                self._end(job, JobState.CANCELLED, Cancelled("the server is stopping; send the request again"))
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping or self._waiting or not all(job.decoded for job in self._running)
+            )
+            return not self._stopping
+
+    def _drop_cancelled(self) -> None:
+        on_board = self._reporter.cancellations()
+        for job in self._jobs():
+            if job.cancel_requested or job.number in on_board:
+                self._end(job, JobState.CANCELLED, Cancelled("the job was cancelled"))
+
+    def _admit(self) -> None:
+        """Make jobs ready, in the order of their arrival, while the bound on images in flight allows."""
+        while self._waiting:
+            job, running = self._waiting[0], self._running_jobs()
+            in_flight = sum(other.request.image_num for other in running)
+            if in_flight + job.request.image_num > self._settings.max_images_in_flight:
+                break
+            job.started = time.time()
+            # A newcomer is owed no compute for the time before it came.
+            job.cost_seconds = min((other.cost_seconds for other in running), default=0.0)
+            try:
+                self._admission.prepare(job)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+                self._fail(job, error)
+                continue
+            with self._changed:
+                self._waiting.popleft()
+                self._running.append(job)
+                job.state = JobState.RUNNING
+            self._reporter.changed(job)
+            self._report_in_flight()
+
+    def _advance(self) -> None:
+        turn = next_turn(self._running_jobs(), self._settings.max_batch)
+        if isinstance(turn, Decode):
+            self._decode(turn)
+        elif isinstance(turn, Step):
+            self._step(turn)
+
+    def _step(self, turn: Step) -> None:
+        began = time.perf_counter()
+        try:
+            predictions = predict(self._engine, [sample for _, sample in turn.samples])
+        except Exception as error:  # noqa: BLE001  # find out whose fault it is
+            self._step_each(turn, error)
+            return
+        for (job, sample), prediction in zip(turn.samples, predictions, strict=True):
+            try:
+                advance(sample, prediction)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+                self._fail(job, error)
+        seconds = time.perf_counter() - began
+        for job, _ in turn.samples:
+            job.cost_seconds += seconds / len(turn.samples)
+        self._reporter.advanced(turn.jobs, len(turn.samples), seconds)
+        self._show_previews(turn.jobs)
+
+    def _step_each(self, turn: Step, error: Exception) -> None:
+        """A call failed: if several jobs shared it, give each its own, so that only the culprit fails."""
+        if len(turn.jobs) == 1:
+            self._fail(turn.jobs[0], error)
+            return
+        logger.warning("a UNet call of %d jobs failed (%s); trying each alone", len(turn.jobs), error)
+        for job in turn.jobs:
+            self._step(Step(tuple((owner, sample) for owner, sample in turn.samples if owner is job)))
+
+    def _decode(self, turn: Decode) -> None:
+        job, sample = turn.job, turn.sample
+        began = time.perf_counter()
+        try:
+            if not sample.latents.isfinite().all():
+                raise EngineFailure("the model gave no finite numbers; try other settings or another precision")
+            pixels = to_pixels(self._engine.decode(sample.latents))
+            sample.flagged = self._engine.is_unsafe(pixels)
+            sample.pixels = np.zeros_like(pixels) if sample.flagged else pixels
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+            self._fail(job, error)
+            return
+        job.cost_seconds += time.perf_counter() - began
+        self._reporter.changed(job)
+        if job.decoded:
+            self._encoder.submit(self._finish, job)
+
+    def _finish(self, job: Job) -> None:
+        """Encode a job's pictures and answer it; runs in the encoder's thread."""
+        request = job.request
+        size = request.width, request.height
+        try:
+            pictures = [sample.pixels for sample in job.samples if sample.pixels is not None]
+            job.result = GenerationResult(
+                request=request,
+                images=tuple(encode(pixels, size, request.output_format) for pixels in pictures),
+                is_nsfw=tuple(sample.flagged for sample in job.samples),
+                optimized=self._engine.optimized,
+                warnings=tuple(job.warnings),
+                queue_seconds=job.queue_seconds,
+                run_seconds=job.run_seconds,
+            )
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+            self._fail(job, error)
+            return
+        self._end(job, JobState.SUCCEEDED)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, TritonDiffusersError):
+            logger.error("job %s failed", job.request.task_id, exc_info=error)
+            error = EngineFailure(f"{type(error).__name__}: {error}")
+        self._end(job, JobState.FAILED, error)
+
+    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+        with self._changed:
+            if job.state.ended:
+                return
+            job.error = error
+            job.ended = time.time()
+            job.state = state
+            if job in self._waiting:
+                self._waiting.remove(job)
+            if job in self._running:
+                self._running.remove(job)
+            # Reported before anyone is woken: who has the answer must not read that the job still runs.
+            self._reporter.ended(job)
+            self._changed.notify_all()
+        self._report_in_flight()
+
+    def _show_previews(self, jobs: Iterable[Job]) -> None:
+        """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
+        wishes = self._reporter.preview_wishes()
+        for job in jobs:
+            sample = next((sample for sample in job.samples if not sample.decoded), None)
+            if job.number not in wishes or sample is None or sample.expected is None:
+                continue
+            began = time.perf_counter()
+            try:
+                pixels = to_pixels(np.nan_to_num(self._engine.decode(sample.expected)))
+                # A preview shows nobody what the checker would keep back.
+                if not self._engine.is_unsafe(pixels):
+                    self._reporter.preview(job, preview(pixels))
+            except Exception:
+                logger.exception("no preview of job %s", job.request.task_id)
+            job.cost_seconds += time.perf_counter() - began
+
+    def _running_jobs(self) -> list[Job]:
+        with self._changed:
+            return list(self._running)
+
+    def _jobs(self) -> list[Job]:
+        with self._changed:
+            return [*self._waiting, *self._running]
+
+    def _report_in_flight(self) -> None:
+        with self._changed:
+            images = sum(job.request.image_num for job in self._running)
+            queued = len(self._waiting)
+        self._reporter.in_flight(images, queued)

@@ -1,0 +1,58 @@
+"""What the engine does next: one UNet call, or the decoding of one image.
+
+Fairness is between requests, and by compute: the job that has been given least goes first, and its call is shared with
+the other jobs whose shapes agree, an equal number of images each. So a job of four images advances its images in turn
+while others are in flight, and all at once when it is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triton_diffusers.inflight.job import Job, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Make a picture of one denoised sample."""
+
+    job: Job
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Advance samples by one UNet call; all have the same batch key."""
+
+    samples: tuple[tuple[Job, Sample], ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that take part, each once."""
+        return tuple(dict.fromkeys(job for job, _ in self.samples))
+
+
+Turn = Decode | Step
+
+
+def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
+    """The next turn for the jobs that run; None if there is nothing to compute.
+
+    ``max_batch`` bounds the images of a UNet call.
+    """
+    waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: job.cost_seconds)
+    if not waiting:
+        return None
+    first = waiting[0]
+    for sample in first.samples:
+        if sample.denoised and not sample.decoded:
+            return Decode(first, sample)
+    key = next(sample.batch_key for sample in first.samples if not sample.denoised)
+    candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, key))][:max_batch]
+    share = max_batch // len(candidates)
+    return Step(tuple((job, sample) for job, fitting in candidates for sample in fitting[:share]))
+
+
+def _noisy(job: Job, key: object) -> list[Sample]:
+    return [sample for sample in job.samples if not sample.denoised and sample.batch_key == key]

@@ -1,0 +1,129 @@
+"""The mailbox between Triton's iterative sequences and the engine loop.
+
+Triton calls ``execute`` again and again with the requests that are not answered yet. The mailbox submits those that it
+has not seen, waits a moment for any job to end, answers the requests whose jobs have ended, and reschedules the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import triton_python_backend_utils as pb_utils
+
+from triton_diffusers.board import JobBoard
+from triton_diffusers.contract import INPUTS, OUTPUTS, PROBE
+from triton_diffusers.decode import decode_request, read_values
+from triton_diffusers.engines import Engine
+from triton_diffusers.errors import EngineFailure, InvalidRequest, TritonDiffusersError
+from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.settings import Settings
+from triton_diffusers.triton_adapter.metrics import TritonTelemetry
+from triton_diffusers.triton_adapter.replies import reply_values
+from triton_diffusers.triton_adapter.statuses import error_response
+from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Letter:
+    """A request that waits for its job's end. ``seen`` is when Triton last handed it in (monotonic seconds)."""
+
+    job: Job
+    return_images: bool
+    use_base64: bool
+    seen: float = field(default_factory=time.monotonic)
+
+
+class Mailbox:
+    """Serves one generating model."""
+
+    def __init__(self, name: str, engine: Engine, settings: Settings) -> None:
+        self._settings = settings
+        self._telemetry = TritonTelemetry(name)
+        self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
+        self._loop = EngineLoop(engine, settings, name=name, board=self._board, telemetry=self._telemetry)
+        # By Triton's id of the request's sequence.
+        self._letters: dict[int, _Letter] = {}
+        self._loop.start()
+
+    def close(self) -> None:
+        """Cancel what is in flight and stop the engine."""
+        self._loop.stop()
+        self._board.close()
+
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
+        """Answer or reschedule each request."""
+        answers = [self._take_in(request) for request in requests]
+        if not any(answers):
+            self._loop.wait((letter.job for letter in self._letters.values()), self._settings.poll_seconds)
+        responses = [
+            answer or self._answer(request) for request, answer in zip(requests, answers, strict=True)
+        ]
+        self._cancel_orphans()
+        return responses
+
+    def _take_in(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+        """Submit a request that is new, or pass on its cancellation; a response only if it ends here already."""
+        letter = self._letters.get(_sequence_id(request))
+        if letter is not None:
+            letter.seen = time.monotonic()
+            if request.is_cancelled():
+                self._loop.cancel(letter.job)
+            return None
+        try:
+            return self._submit(request)
+        except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
+            if not isinstance(error, TritonDiffusersError):
+                logger.exception("a request could not be read; this is a bug")
+            self._telemetry.request_ended("refused", 0.0, 0.0)
+            return error_response(error)
+
+    def _submit(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+        arrays = input_arrays(request)
+        values = read_values(arrays, INPUTS)
+        if values["func_name"] == PROBE:
+            return self._probe(request)
+        job = self._loop.submit(decode_request(arrays, self._settings))
+        self._letters[_sequence_id(request)] = _Letter(job, values["return_images"], values["use_base64"])
+        return None
+
+    def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        if not self._loop.alive:
+            return error_response(EngineFailure("the engine loop is not healthy: it has ended"))
+        success = [output for output in OUTPUTS if output.name == "success"]
+        return pb_utils.InferenceResponse(output_tensors({"success": 1}, success, ["success"], batched=True))
+
+    def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+        """The response to a request whose job has ended; otherwise None, and Triton hands it in again."""
+        letter = self._letters[_sequence_id(request)]
+        job = letter.job
+        if not job.state.ended:
+            request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            return None
+        del self._letters[_sequence_id(request)]
+        if job.result is None:
+            return error_response(job.error or EngineFailure("the job ended without a result"))
+        values = reply_values(job.result, return_images=letter.return_images, use_base64=letter.use_base64)
+        return pb_utils.InferenceResponse(
+            output_tensors(values, OUTPUTS, request.requested_output_names(), batched=True)
+        )
+
+    def _cancel_orphans(self) -> None:
+        """Triton stops handing in a request that its client has given up; its job must not run on."""
+        oldest = time.monotonic() - self._settings.orphan_seconds
+        for sequence_id, letter in list(self._letters.items()):
+            if letter.seen < oldest:
+                self._loop.cancel(letter.job)
+                del self._letters[sequence_id]
+
+
+def _sequence_id(request: pb_utils.InferenceRequest) -> int:
+    tensor = pb_utils.get_input_tensor_by_name(request, "CORRID")
+    if tensor is None:
+        raise InvalidRequest("CORRID", None, "Triton's sequence batcher gives every request one")
+    return int(tensor.as_numpy().flat[0])

@@ -1,0 +1,27 @@
+"""A finished request as the contract's outputs."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from triton_diffusers.request import GenerationResult
+
+
+def reply_values(result: GenerationResult, *, return_images: bool, use_base64: bool) -> dict[str, Any]:
+    """The value of every output."""
+    return {
+        "success": 1,
+        "task_id": result.request.task_id,
+        "seed": str(result.request.seed),
+        "prompt": result.request.prompt,
+        "images": result.images if return_images else (),
+        "images_base64": [base64.urlsafe_b64encode(image) for image in result.images] if use_base64 else (),
+        "image_url": (),
+        "oss_url": (),
+        "is_nsfw": result.is_nsfw,
+        "use_blade": result.optimized,
+        "warnings": result.warnings,
+        "queue_seconds": result.queue_seconds,
+        "run_seconds": result.run_seconds,
+    }
