@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id);
 """
 _ENTRY = "model, number, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
+_CHANGING = ("state", "step", "steps", "images_done", "ended", "error_msg")
 _LOST = "the model process died; send the request again"
 
 
@@ -81,7 +82,7 @@ class JobBoard:
     def post(self, entry: BoardEntry) -> None:
         """Write an entry of this process, new or changed."""
         values = [getattr(entry, name) for name in _ENTRY.split(", ")]
-        changes = ", ".join(f"{name} = excluded.{name}" for name in ("state", "step", "steps", "images_done", "ended", "error_msg"))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
         with self._tolerant():
             self._connection.execute(
                 f"INSERT INTO jobs ({_ENTRY}, pid) VALUES ({', '.join('?' * (len(values) + 1))})"  # noqa: S608
@@ -106,18 +107,19 @@ class JobBoard:
         return self._numbers("preview_wanted")
 
     def forget_old(self) -> None:
-        """Drop ended jobs that are older than the history, and what this process's number left from a former life."""
+        """Drop ended jobs that are older than the history."""
         with self._tolerant():
             self._connection.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._history_seconds,))
 
     def _numbers(self, flag: str) -> Sequence[int]:
+        numbers: list[int] = []
         with self._tolerant():
             rows = self._connection.execute(
                 f"SELECT number FROM jobs WHERE {flag} AND ended IS NULL AND pid = ?",  # noqa: S608
                 (self._pid,),
             )
-            return [number for (number,) in rows]
-        return []
+            numbers.extend(number for (number,) in rows)
+        return numbers
 
     # The side of ``jobs``.
 
@@ -126,14 +128,12 @@ class JobBoard:
         self._mark_lost()
         where, parameters = ("", []) if task_id is None else ("WHERE task_id = ?", [task_id])
         preview = "NULL" if task_id is None else "preview"
-        with self._tolerant():
-            rows = self._connection.execute(
-                f"SELECT {_ENTRY}, {preview} FROM jobs {where} ORDER BY arrived DESC",  # noqa: S608
-                parameters,
-            )
-            names = [*_ENTRY.split(", "), "preview"]
-            return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
-        return []
+        rows = self._connection.execute(
+            f"SELECT {_ENTRY}, {preview} FROM jobs {where} ORDER BY arrived DESC",  # noqa: S608
+            parameters,
+        )
+        names = [*_ENTRY.split(", "), "preview"]
+        return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def cancel(self, task_id: str) -> None:
         """Ask for the end of all jobs of a task that are in flight."""

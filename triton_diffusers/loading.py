@@ -18,14 +18,17 @@ class LoadError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """The modules of one checkpoint, in evaluation mode, on their device and in their precision."""
+    """The modules of one checkpoint, in evaluation mode, on their device and in their precision.
+
+    They are diffusers' and transformers' own classes, which have no useful static types.
+    """
 
     tokenizer: Any
-    text_encoder: torch.nn.Module
-    unet: torch.nn.Module
-    vae: torch.nn.Module
+    text_encoder: Any
+    unet: Any
+    vae: Any
     scheduler_config: dict[str, Any]
-    safety_checker: torch.nn.Module | None
+    safety_checker: Any | None
     feature_extractor: Any | None
 
     @property

@@ -41,12 +41,12 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "LCM": ("LCMScheduler", {}),
 }
 
-_ALIASES = {
+_ALIASES: Mapping[str, str] = {
     "plms": "PNDM",
     "euler ancestral": "Euler a",
     **{name.lower(): name for name in SCHEDULERS},
     # A diffusers class stands for the first name that uses it.
-    **{diffusers_class.lower(): name for name, (diffusers_class, _) in reversed(SCHEDULERS.items())},
+    **{diffusers_class.lower(): name for name, (diffusers_class, _) in reversed(list(SCHEDULERS.items()))},
 }
 
 

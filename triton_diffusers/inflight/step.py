@@ -20,13 +20,13 @@ def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[torch.Tensor]
         timesteps.append(timestep.float().expand(rows))
         states.append(sample.states)
     predictions = engine.predict(torch.cat(latents), torch.cat(timesteps), torch.cat(states))
-    return predictions.split([len(rows) for rows in states])
+    return torch.split(predictions, [len(rows) for rows in states])
 
 
 def advance(sample: Sample, prediction: torch.Tensor) -> None:
     """Take a sample's prediction through guidance and its scheduler to the next step."""
     if len(prediction) == 2:
-        unconditional, conditional = prediction.split(1)
+        unconditional, conditional = torch.split(prediction, 1)
         prediction = unconditional + sample.guidance_scale * (conditional - unconditional)
     output = sample.scheduler.step(prediction, sample.timestep, sample.latents[None], **sample.step_options)
     sample.latents = output.prev_sample[0]

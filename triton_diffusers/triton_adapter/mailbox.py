@@ -61,9 +61,7 @@ class Mailbox:
         answers = [self._take_in(request) for request in requests]
         if not any(answers):
             self._loop.wait((letter.job for letter in self._letters.values()), self._settings.poll_seconds)
-        responses = [
-            answer or self._answer(request) for request, answer in zip(requests, answers, strict=True)
-        ]
+        responses = [answer or self._answer(request) for request, answer in zip(requests, answers, strict=True)]
         self._cancel_orphans()
         return responses
 
@@ -77,7 +75,7 @@ class Mailbox:
             return None
         try:
             return self._submit(request)
-        except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
+        except Exception as error:  # one bad request must not fail its neighbours
             if not isinstance(error, TritonDiffusersError):
                 logger.exception("a request could not be read; this is a bug")
             self._telemetry.request_ended("refused", 0.0, 0.0)

@@ -1,0 +1,54 @@
+# `make help` lists the targets. Each does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: help setup demo serve test test-heavy check configs bench train-emoji evaluate-emoji clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(STAMP) ## Make .venv with everything that serving and developing need
+
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {sys.version.split()[0]}; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,train,bench,dev]' --editable client
+	touch $@
+
+demo: setup ## Start a server, ask it for a picture, stop it; prints the picture's path
+	$(BIN)/python -m triton_diffusers demo
+
+serve: setup ## Serve models/emoji (ARGS="--model-dir … --http-port …" for another model or port)
+	$(BIN)/triton-diffusers serve $(ARGS)
+
+test: setup ## All checks and tests that a change has to pass
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -m 'not heavy'
+
+test-heavy: setup ## The tests that take minutes each: soaks and thousands of hostile requests
+	$(BIN)/python -m pytest -m heavy
+
+check: setup ## Lint, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+configs: setup ## Write every config.pbtxt, and the API page, from the contract
+	$(BIN)/python -m triton_diffusers.model_config
+
+bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.overhead
+
+train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes where it was)
+	$(BIN)/python -m training.emoji all
+
+evaluate-emoji: setup ## Measure the embedded model: JSON and a sheet
+	$(BIN)/python -m training.emoji evaluate
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) result .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
