@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo serve test test-heavy check configs bench train-emoji evaluate-emoji clean
+.PHONY: help setup demo serve test test-heavy check generated bench train-emoji evaluate-emoji clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,8 +37,9 @@ check: setup ## Lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-configs: setup ## Write every config.pbtxt, and the API page, from the contract
+generated: setup ## Write every config.pbtxt and docs/reference.md from the tables
 	$(BIN)/python -m triton_diffusers.model_config
+	$(BIN)/python -m triton_diffusers.reference
 
 bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.serving

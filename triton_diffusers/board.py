@@ -59,10 +59,15 @@ class BoardEntry:
 
 
 class JobBoard:
-    """The board of the server whose runtime directory is given; makes the directory and the file if need be."""
+    """The board of the server whose runtime directory is given; makes the directory and the file if need be.
+
+    Raises ``PermissionError`` if somebody else has made the directory: who owns it can cancel jobs.
+    """
 
     def __init__(self, runtime_dir: Path, history_seconds: float = 600.0) -> None:
         runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if runtime_dir.stat().st_uid != os.getuid():
+            raise PermissionError(f"the runtime directory {runtime_dir} belongs to another user; set another")
         self._history_seconds = history_seconds
         self._pid = os.getpid()
         # Durability is not wanted (the board is void after a restart), so no write waits for a disk.

@@ -13,7 +13,7 @@ from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
-_HEADER = "# Made from triton_diffusers/contract.py by `make configs`; do not edit.\n"
+_HEADER = "# Made from triton_diffusers/contract.py by `make generated`; do not edit.\n"
 # Rows of one execute(): requests in flight that Triton hands to the mailbox together. (A request has one row.)
 _MOST_REQUESTS = 256
 _SEQUENCES = f"""sequence_batching {{

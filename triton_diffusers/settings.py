@@ -24,10 +24,9 @@ class Settings(BaseSettings):
 
     model_dir: Path = Field(Path("models/emoji"), description="Model directory; holds `base_model/`.")
     runtime_dir: Path = Field(
-        Path(gettempdir()) / "triton-diffusers",
+        default_factory=lambda: Path(gettempdir()) / "triton-diffusers",
         description="Where the model processes of one server meet (progress and cancellation). One per server.",
     )
-    result_dir: Path = Field(Path("result"), description="Root of the local result store.")
 
     engine: str = Field("eager", description="How modules run: `eager` (PyTorch).")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`. CUDA is untested.")
@@ -37,7 +36,7 @@ class Settings(BaseSettings):
     close_safety: bool = Field(False, description="Do not run the safety checker, even where the model has one.")
 
     max_batch: int = Field(4, ge=1, description="Most images in one UNet call (guidance doubles the rows).")
-    max_images_in_flight: int = Field(16, ge=1, description="Most images whose latents are in memory at once.")
+    max_images_in_flight: int = Field(64, ge=1, description="Most images whose latents are in memory at once.")
     max_queue: int = Field(128, ge=1, description="Most requests that wait; one more is refused as busy.")
     poll_seconds: float = Field(
         0.05, gt=0, le=5, description="Longest wait of the mailbox before it looks for new requests and cancellations."

@@ -1,0 +1,128 @@
+"""The reference page, made from the tables: ``python -m triton_diffusers.reference`` writes ``docs/reference.md``.
+
+The page is committed; a test compares it with the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
+from triton_diffusers.schedulers import SCHEDULERS
+from triton_diffusers.settings import PREFIX, Settings
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+
+_INTRODUCTION = """# Reference
+
+Made from the tables in `triton_diffusers/` by `make generated`; do not edit.
+
+Models: `sd_base` makes pictures, `ensemble` is the same with what comes before it (the translator, in a later version),
+`jobs` tells about the jobs of both. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
+
+## How values travel
+
+- Every tensor of `sd_base` and `ensemble` has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`.
+  `jobs` has none: `[1]` and `[n]`. One request is one row; for several pictures use `image_num`, or send several requests.
+- Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
+  to the model together; the SDK does.
+- In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
+  Numbers must be numbers and `seed` must be a string: Triton refuses other types before the model sees them (status 500).
+- Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two.
+
+## Errors
+
+A request that fails is answered with a Triton error whose message names the field, the value and the limit.
+
+| what | gRPC | HTTP |
+|---|---|---|
+| a field's value is not accepted | `INVALID_ARGUMENT` | 400 |
+| a field or value is declared and not served yet | `UNIMPLEMENTED` | 400 or 501, by Triton's version |
+| `jobs`: the task is not known | `NOT_FOUND` | 404 |
+| the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
+| the job was cancelled | `CANCELLED` | 499 |
+| the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 |
+| anything else is the server's fault | `INTERNAL` | 500 |
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    schedulers = _table(
+        ("name", "diffusers class", "config that differs"),
+        (
+            (name, f"`{class_name}`", ", ".join(f"`{key}={value}`" for key, value in overrides.items()))
+            for name, (class_name, overrides) in SCHEDULERS.items()
+        ),
+    )
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            "## `sd_base`, `ensemble`: request\n",
+            _inputs(INPUTS),
+            "## `sd_base`, `ensemble`: reply\n",
+            _outputs(OUTPUTS),
+            "## `jobs`: request\n",
+            _inputs(JOBS_INPUTS),
+            "## `jobs`: reply\n",
+            "One element for each job, the newest first; several jobs may bear one `task_id`.\n",
+            _outputs(JOBS_OUTPUTS),
+            "## Schedulers\n",
+            "By their common name or by diffusers' class name (which stands for the first of its rows), in any case.\n",
+            schedulers,
+            "## Settings\n",
+            f"Environment variables `{PREFIX}<NAME>` of the server, or `parameters` of a model's `config.pbtxt` (which"
+            " win).\n",
+            _settings(),
+        ]
+    )
+
+
+def _inputs(fields: Sequence[Input]) -> str:
+    rows = (
+        (f"`{field.name}`", _type(field), "required" if field.required else _default(field), _help(field))
+        for field in fields
+    )
+    return _table(("field", "type", "default", "meaning"), rows)
+
+
+def _help(field: Input) -> str:
+    return field.help if field.served else f"{field.help} *Not served yet.*"
+
+
+def _outputs(fields: Sequence[Output]) -> str:
+    return _table(("field", "type", "meaning"), ((f"`{field.name}`", _type(field), field.help) for field in fields))
+
+
+def _type(field: Input | Output) -> str:
+    return f"{field.datatype} list" if field.many else field.datatype
+
+
+def _default(field: Input) -> str:
+    if field.default == ():
+        return "none"
+    return f"`{field.default}`" if field.default != "" else "empty"
+
+
+def _settings() -> str:
+    rows = (
+        (
+            f"`{PREFIX}{name.upper()}`",
+            "in the system's temporary folder" if field.default is PydanticUndefined else f"`{field.default}`",
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    )
+    return _table(("variable", "default", "meaning"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
