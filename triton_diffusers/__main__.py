@@ -1,0 +1,7 @@
+"""``python -m triton_diffusers`` is the command ``triton-diffusers``."""
+
+import sys
+
+from triton_diffusers.cli import main
+
+sys.exit(main())

@@ -1,0 +1,179 @@
+"""The command ``triton-diffusers``. It only reads its arguments; each command's work is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from triton_diffusers.server.errors import LaunchError
+from triton_diffusers.server.options import LOG_LEVELS, ServeOptions
+
+_DISTRIBUTION = "triton-diffusers"
+_SERVE = """\
+Find a tritonserver (one on the PATH or in /opt/tritonserver first, else the one of the nvidia-pytriton wheel), start it
+on the model repository with a model directory, and stay until Ctrl-C or SIGTERM. Model processes are watched by a tiny
+real inference; one that has died is brought back without restarting the server."""
+_SERVE_END = """\
+Anything after a lone -- goes to tritonserver as it is, for example:
+  triton-diffusers serve --model-dir models/emoji -- --http-thread-count=16
+Settings of the models are environment variables: TRITON_DIFFUSERS_*."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 2 if the command could not begin, else the command's own."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    chosen = _parser().parse_args(ours)
+    try:
+        return _serve(chosen, tuple(passed_on))
+    except LaunchError as error:
+        print(f"{_DISTRIBUTION}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the command had taken over Ctrl-C
+        return 130
+
+
+def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
+    level = "verbose" if chosen.verbose else chosen.log_level
+    logging.basicConfig(
+        level=logging.DEBUG if level == "verbose" else level.upper(),
+        format=f"{_DISTRIBUTION}: %(asctime)s %(levelname)s %(message)s",
+    )
+    from triton_diffusers.server.launcher import serve
+
+    return serve(
+        ServeOptions(
+            model_repository=chosen.model_repository,
+            model_dir=chosen.model_dir,
+            host=chosen.host,
+            http_port=chosen.http_port,
+            grpc_port=chosen.grpc_port,
+            metrics_port=chosen.metrics_port,
+            result_dir=chosen.result_dir,
+            tritonserver=chosen.tritonserver,
+            watch=not chosen.no_watch,
+            hang_timeout=chosen.hang_timeout,
+            exit_timeout=chosen.exit_timeout,
+            log_level=level,
+            extra_arguments=passed_on,
+        )
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Stable Diffusion on Triton Inference Server.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run Triton here",
+        description=_SERVE,
+        epilog=_SERVE_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = serve.add_argument_group("what is served")
+    where.add_argument(
+        "--model-dir",
+        type=Path,
+        default=Path(os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or _checkout() / "models" / "emoji"),
+        metavar="DIR",
+        help="model directory, with base_model/ in it (default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
+    )
+    where.add_argument(
+        "--model-repository",
+        type=Path,
+        default=_checkout() / "model_repository",
+        metavar="DIR",
+        help="Triton's model repository (default: the checkout's model_repository/)",
+    )
+    where.add_argument(
+        "--result-dir",
+        type=Path,
+        metavar="DIR",
+        help="where results are written (default: $TRITON_DIFFUSERS_RESULT_DIR, else the models' own default)",
+    )
+    network = serve.add_argument_group("where it listens")
+    network.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s, this machine only). Other machines can call it with "
+        "--host 0.0.0.0; whoever reaches the ports can then use and control the server, so put it behind a firewall",
+    )
+    for name, port, what in (
+        ("http", 8000, "HTTP"),
+        ("grpc", 8001, "gRPC"),
+        ("metrics", 8002, "Prometheus metrics"),
+    ):
+        network.add_argument(
+            f"--{name}-port",
+            type=int,
+            default=port,
+            metavar="PORT",
+            help=f"port for {what} (default: %(default)s; 0 takes a free one)",
+        )
+    how = serve.add_argument_group("how it runs")
+    how.add_argument(
+        "--tritonserver",
+        type=Path,
+        metavar="PROGRAM",
+        help="use this tritonserver and no other (it needs its backends directory beside its bin directory)",
+    )
+    how.add_argument("--no-watch", action="store_true", help="do not bring dead model processes back")
+    how.add_argument(
+        "--hang-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="also bring a model back that neither answers its probe nor makes any progress for so long "
+        "(default: %(default)g; 0 never does)",
+    )
+    how.add_argument(
+        "--exit-timeout",
+        type=_whole_seconds,
+        default=15,
+        metavar="SECONDS",
+        help="how long requests in flight may go on after a stop (default: %(default)s); a second Ctrl-C stops at once",
+    )
+    how.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="info", help="of this command and of Triton (default: %(default)s)"
+    )
+    how.add_argument("--verbose", action="store_true", help="the same as --log-level verbose")
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+
+
+def _whole_seconds(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (seconds := int(text)) >= 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number of seconds, 0 or more")
+
+
+def _checkout() -> Path:
+    """The checkout that this package lies in; the current directory if it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "model_repository").is_dir() else Path.cwd()
+
+
+def _version() -> str:
+    try:
+        return version(_DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "not installed"

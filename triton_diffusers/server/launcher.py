@@ -1,0 +1,214 @@
+"""``triton-diffusers serve`` from beginning to end: check → assemble → start → wait → watch → stop → clean up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from triton_diffusers.server.endpoint import TritonEndpoint
+from triton_diffusers.server.errors import ModelDirectoryMissing, StartFailed
+from triton_diffusers.server.options import ServeOptions
+from triton_diffusers.server.ports import Ports, choose_ports, reachable_host, url_host
+from triton_diffusers.server.probe import Health, Probe
+from triton_diffusers.server.repository import Repository
+from triton_diffusers.server.runtime import TritonRuntime, find_runtime
+from triton_diffusers.server.tritonserver import TritonServer
+from triton_diffusers.server.watchdog import Watchdog, WatchTimes
+from triton_diffusers.server.workspace import Workspace, sweep
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.2  # seconds between looks at the server while it starts
+_STILL_LOADING = 30.0  # seconds between lines that say so
+_FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first probe
+_TRITON_LOG = {
+    "error": ("--log-warning=false", "--log-info=false"),
+    "warning": ("--log-info=false",),
+    "info": (),
+    "verbose": ("--log-verbose=1",),
+}
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody has asked us to stop, and how often; set by signals."""
+
+    signals: list[int] = field(default_factory=list)
+
+    def listen(self) -> None:
+        """Take over Ctrl-C, SIGTERM and SIGHUP of this process."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+
+    @property
+    def is_made(self) -> bool:
+        """Somebody has asked."""
+        return bool(self.signals)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Somebody has asked twice."""
+        return len(self.signals) > 1
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until stopped; the exit code: 0 after a stop, 128 + signal after a forced one, 1 if Triton died.
+
+    Raises:
+        LaunchError: it could not be started; nothing is left running.
+    """
+    stop = StopRequest()
+    stop.listen()
+    repository = Repository.read(options.model_repository.absolute())
+    model_dir = check_model_dir(options.model_dir)
+    ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
+    if removed := sweep():
+        log.info("removed what %d killed server(s) had left behind", removed)
+    given = os.environ.get("TRITON_DIFFUSERS_RUNTIME_DIR")
+    with Workspace.create(Path(given) if given else None) as workspace:
+        runtime = find_runtime(workspace.root, chosen=options.tritonserver)
+        log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
+        begun = time.monotonic()
+        server = TritonServer(
+            server_command(options, runtime, ports, workspace),
+            {**runtime.environment, **model_settings(options, model_dir, workspace)},
+            region_prefix=workspace.region_prefix,
+            inherited=workspace.lock,
+            log_to=sys.stderr,
+        )
+        endpoint = TritonEndpoint(reachable_host(options.host), ports.http)
+        try:
+            if _wait_until_ready(server, endpoint, repository, stop):
+                _announce(options, ports, repository, workspace, time.monotonic() - begun)
+                _watch_until_stopped(server, endpoint, repository, workspace, options, stop)
+            if server.exit_code is not None and not stop.is_made:
+                log.error("tritonserver ended by itself: %s", server.failure())
+                return 1
+            log.info("stopping; requests in flight have %d s", options.exit_timeout)
+            server.stop(options.exit_timeout, lambda: stop.is_urgent)
+        finally:
+            server.kill()
+    log.info("stopped")
+    return 128 + stop.signals[-1] if stop.is_urgent else 0
+
+
+def check_model_dir(path: Path) -> Path:
+    """The model directory, absolute.
+
+    Raises:
+        ModelDirectoryMissing: there is none, or it has no ``base_model/``.
+    """
+    if not path.is_dir():
+        raise ModelDirectoryMissing(f"there is no model directory at {path}; name one with --model-dir")
+    if not (path / "base_model").is_dir():
+        raise ModelDirectoryMissing(f"{path} is not a model directory: it has no base_model/ in it")
+    return path.absolute()
+
+
+def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, workspace: Workspace) -> list[str]:
+    """The command line of tritonserver."""
+    return [
+        str(runtime.binary),
+        f"--model-repository={options.model_repository.absolute()}",
+        f"--backend-directory={runtime.backends}",
+        # Explicit control is what makes it possible to bring a dead model back.
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        # Our configurations are complete; completing them would start every model process twice.
+        "--disable-auto-complete-config",
+        f"--backend-config=python,shm-region-prefix-name={workspace.region_prefix}",
+        f"--http-address={options.host}",
+        f"--grpc-address={options.host}",
+        f"--metrics-address={options.host}",
+        f"--http-port={ports.http}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-port={ports.metrics}",
+        f"--exit-timeout-secs={options.exit_timeout}",
+        *_TRITON_LOG[options.log_level],
+        *options.extra_arguments,
+    ]
+
+
+def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace) -> Mapping[str, str]:
+    """What the model processes are told; other ``TRITON_DIFFUSERS_*`` variables reach them from the environment."""
+    settings = {
+        "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
+        "TRITON_DIFFUSERS_RUNTIME_DIR": str(workspace.runtime_dir),
+    }
+    if options.result_dir is not None:
+        settings["TRITON_DIFFUSERS_RESULT_DIR"] = str(options.result_dir.absolute())
+    return settings
+
+
+def _wait_until_ready(
+    server: TritonServer, endpoint: TritonEndpoint, repository: Repository, stop: StopRequest
+) -> bool:
+    """Wait until every model is loaded and has answered its probe; False if we were told to stop first.
+
+    Raises:
+        StartFailed: the server ended; carries its reason.
+    """
+    begun = said = time.monotonic()
+    while not endpoint.is_ready():
+        if stop.is_made:
+            return False
+        if server.wait(_TICK):
+            raise StartFailed(f"tritonserver did not start: {server.failure()}")
+        if time.monotonic() - said > _STILL_LOADING:
+            said = time.monotonic()
+            log.info("still loading models after %.0f s", said - begun)
+    for model in repository.watched:
+        probe = Probe(endpoint, model.name, model.probe or {})
+        answer = None
+        while answer is None and probe.age < _FIRST_ANSWER and not stop.is_made:
+            answer = probe.wait(_TICK)
+        probe.close()
+        if answer is None and not stop.is_made:
+            log.warning("model %s has not answered its first probe in %.0f s", model.name, _FIRST_ANSWER)
+        elif answer is not None and answer.health is not Health.WELL:
+            log.warning("model %s answers its first probe with: %s", model.name, answer.text)
+    return not stop.is_made
+
+
+def _watch_until_stopped(
+    server: TritonServer,
+    endpoint: TritonEndpoint,
+    repository: Repository,
+    workspace: Workspace,
+    options: ServeOptions,
+    stop: StopRequest,
+) -> None:
+    times = WatchTimes(hang=options.hang_timeout)
+    watchdog = Watchdog(repository, endpoint, workspace.region_prefix, times) if options.watch else None
+    if watchdog:
+        watchdog.start()
+    while not stop.is_made and not server.wait(_TICK):
+        pass
+    if watchdog:
+        watchdog.stop()
+
+
+def _announce(
+    options: ServeOptions, ports: Ports, repository: Repository, workspace: Workspace, seconds: float
+) -> None:
+    """Say where to call, to people on standard output and to programs in ``endpoints.json``."""
+    host = url_host(reachable_host(options.host))
+    http = f"http://{host}:{ports.http}"
+    grpc = f"{host}:{ports.grpc}"
+    metrics = f"http://{host}:{ports.metrics}/metrics"
+    workspace.publish({"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics})
+    lines = [f"Triton Diffusers is ready after {seconds:.1f} s: {', '.join(repository.models)}"]
+    for model in repository.entrances:
+        lines.append(f"  POST     {http}/v2/models/{model.name}/generate  {{{', '.join(model.required)}}}")
+    lines += [f"  HTTP     {http}", f"  gRPC     {grpc}", f"  metrics  {metrics}", "Ctrl-C stops it."]
+    print("\n".join(lines), flush=True)

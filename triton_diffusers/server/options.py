@@ -1,0 +1,27 @@
+"""What ``triton-diffusers serve`` was asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG_LEVELS = ("error", "warning", "info", "verbose")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """One field per option of ``serve``; times are in seconds, a port of 0 means a free one."""
+
+    model_repository: Path
+    model_dir: Path
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    result_dir: Path | None = None
+    tritonserver: Path | None = None
+    watch: bool = True
+    hang_timeout: float = 60.0
+    exit_timeout: int = 15
+    log_level: str = "info"
+    extra_arguments: tuple[str, ...] = ()

@@ -1,0 +1,133 @@
+"""The tritonserver process: started so that it cannot outlive its launcher, its log passed on line by line."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TextIO
+
+from triton_diffusers.server.processes import model_processes
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_KEPT_LINES = 400
+_STOP_TICK = 0.2  # seconds
+_LAST_WORDS = 2.0  # seconds that tritonserver gets once its last model process has ended
+_SPARE = 5.0  # seconds beyond its own exit timeout
+_REASON = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)")
+_ERROR = re.compile(r"^E\d{4} .*?\] \"?(?P<reason>.*?)\"?$|^error: (?P<error>.*)$")
+
+
+class TritonServer:
+    """One tritonserver, in a session of its own: Ctrl-C at the terminal is the launcher's to handle."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        region_prefix: str,
+        inherited: int,
+        log_to: TextIO,
+    ) -> None:
+        """Start it. Call from the main thread: the kernel ends the server with the *thread* that started it.
+
+        ``inherited`` is a file descriptor that the server and its model processes keep open while they live.
+        """
+        self._region_prefix = region_prefix
+        self._log_to = log_to
+        self._tail: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+        self._process = subprocess.Popen(  # noqa: S603 - the command is the launcher's own
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            pass_fds=(inherited,),
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),  # safe: it only calls prctl, and there are no threads yet
+        )
+        self._reader = threading.Thread(target=self._pass_on, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end; whether it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+        return self.exit_code is not None
+
+    def stop(self, exit_timeout: float, is_forced: Callable[[], bool]) -> None:
+        """End it and every model process; requests in flight get ``exit_timeout`` seconds.
+
+        Takes little more than that, whatever Triton does; at once when ``is_forced()`` becomes true.
+        """
+        begun = time.monotonic()
+        had_models = bool(model_processes(self._region_prefix))
+        lonely_since: float | None = None
+        self._process.terminate()
+        while not self.wait(_STOP_TICK):
+            now = time.monotonic()
+            if had_models and lonely_since is None and not model_processes(self._region_prefix):
+                lonely_since = now
+            # Triton waits its whole time for an instance whose process had died and been replaced, although
+            # nothing of it is left that could end.
+            lonely = lonely_since is not None and now - lonely_since > _LAST_WORDS
+            if lonely or is_forced() or now - begun > exit_timeout + _SPARE:
+                self.kill()
+                break
+        self.kill()
+
+    def kill(self) -> None:
+        """End whatever is left of it, at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for process in model_processes(self._region_prefix):
+            process.kill()
+        self._process.wait()
+        self._reader.join(timeout=1.0)
+
+    def failure(self) -> str:
+        """Why it ended, from its last words; one line."""
+        self._reader.join(timeout=2.0)  # the log may lag behind the end
+        errors: list[str] = []
+        for line in self._tail:
+            if found := _REASON.search(line):
+                return f"model {found['model']} failed to load: {found['reason'].strip()}"
+            if found := _ERROR.search(line):
+                errors.append(found["reason"] or found["error"])
+        return errors[-1] if errors else f"exit code {self.exit_code}, see its log above"
+
+    def _pass_on(self, stream: IO[str] | None) -> None:
+        for line in stream or ():
+            self._tail.append(line.rstrip("\n"))
+            # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
+            with contextlib.suppress(OSError, ValueError):
+                self._log_to.write(line)
+                self._log_to.flush()
+
+
+def _die_with(launcher: int) -> Callable[[], None]:
+    """What the new process does before it becomes tritonserver: ask to be terminated when ``launcher`` ends."""
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # it ended before we could ask
+            os._exit(1)
+
+    return ask

@@ -1,0 +1,98 @@
+"""The folder and the shared memory that belong to one running server, and to nobody once it is gone.
+
+``<temp>/triton-diffusers-<random>/`` holds what is assembled for one server. Its ``lock`` is held by the launcher *and*
+by the processes that it starts, which inherit it: a lock that can be taken means that all of them are gone, even if
+they were killed. Then the next launcher removes what they left, shared memory included (its names start with the
+folder's name).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+_PREFIX = "triton-diffusers-"
+_LOCK = "lock"
+_ENDPOINTS = "endpoints.json"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel has it
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A server's own folder, locked; a context manager that removes it.
+
+    ``runtime_dir`` is where the models of this server meet. It is inside the folder, unless the caller brought one,
+    which is then kept.
+    """
+
+    root: Path
+    lock: int
+    runtime_dir: Path
+
+    @classmethod
+    def create(cls, runtime_dir: Path | None = None) -> Workspace:
+        """Make and lock a new workspace; ``runtime_dir`` is made if it is given and missing."""
+        root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # The lock gets its name when it is already held: a sweep never sees it free while this server starts.
+        nascent = root / f"{_LOCK}.new"
+        lock = os.open(nascent, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        nascent.rename(root / _LOCK)
+        runtime_dir = (runtime_dir or root / "runtime").absolute()
+        runtime_dir.mkdir(parents=True, exist_ok=True)
+        return cls(root, lock, runtime_dir)
+
+    @property
+    def region_prefix(self) -> str:
+        """What the names of this server's shared memory regions begin with."""
+        return f"{self.root.name}-"
+
+    def publish(self, endpoints: dict[str, str | int]) -> None:
+        """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
+        nascent = self.runtime_dir / f"{_ENDPOINTS}.new"
+        nascent.write_text(json.dumps(endpoints, indent=2) + "\n", encoding="utf-8")
+        nascent.rename(self.runtime_dir / _ENDPOINTS)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self.runtime_dir / _ENDPOINTS).unlink(missing_ok=True)
+        _remove(self.root)
+        os.close(self.lock)
+
+
+def sweep() -> int:
+    """Remove what servers left that were killed; return how many there were. Running ones keep theirs."""
+    removed = 0
+    for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # Missing: swept by somebody else just now. Not permitted: another user's.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            lock = os.open(root / _LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                _remove(root)
+                removed += 1
+            finally:
+                os.close(lock)
+    return removed
+
+
+def _remove(root: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # no shared memory on this system
+        for region in _SHARED_MEMORY.iterdir():
+            if region.name.startswith(f"{root.name}-"):
+                region.unlink(missing_ok=True)
+    shutil.rmtree(root, ignore_errors=True)
