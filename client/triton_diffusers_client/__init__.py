@@ -1,0 +1,40 @@
+"""Client of Triton Diffusers: text to image over Triton's HTTP or gRPC. Begin with ``Client``."""
+
+from triton_diffusers_client.client import Client
+from triton_diffusers_client.errors import (
+    BusyError,
+    CancelledError,
+    ClientError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    RequestTimeoutError,
+    ServerError,
+    ServerRestartingError,
+)
+from triton_diffusers_client.generation import Generation
+from triton_diffusers_client.image import Image
+from triton_diffusers_client.job import Job
+from triton_diffusers_client.options import Options
+from triton_diffusers_client.progress import JobState, Progress
+
+__all__ = [
+    "BusyError",
+    "CancelledError",
+    "Client",
+    "ClientError",
+    "ConnectionFailedError",
+    "Generation",
+    "Image",
+    "InvalidRequestError",
+    "Job",
+    "JobState",
+    "NotFoundError",
+    "NotSupportedError",
+    "Options",
+    "Progress",
+    "RequestTimeoutError",
+    "ServerError",
+    "ServerRestartingError",
+]

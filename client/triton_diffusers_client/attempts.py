@@ -1,0 +1,65 @@
+"""Trying again: which errors, how often, after which pause."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from triton_diffusers_client.errors import ClientError, RequestTimeoutError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 8.0
+
+
+def pause_before(retry: int) -> float:
+    """Seconds to wait before the n-th retry (1, 2, …): doubling, and a little random, so that clients do not march."""
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (retry - 1)) * random.uniform(0.75, 1.0)  # noqa: S311
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """At most ``retries`` tries after the first one, all of them and the pauses within ``timeout`` seconds."""
+
+    timeout: float | None
+    retries: int
+
+    def run(
+        self,
+        attempt: Callable[[float | None], T],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        before_retry: Callable[[ClientError], None] = lambda error: None,
+    ) -> T:
+        """The result of ``attempt``, which is given the seconds that are left.
+
+        Raises what ``attempt`` raised: at once if it is not retryable, or if there are no more retries, or no time.
+        """
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        for retry in range(1, self.retries + 1):
+            try:
+                return attempt(_left(deadline))
+            except ClientError as error:
+                pause = pause_before(retry)
+                if not error.retryable or (deadline is not None and time.monotonic() + pause >= deadline):
+                    raise
+                logger.warning("%s; trying again in %.1f s (%d of %d)", error, pause, retry, self.retries)
+                before_retry(error)
+            sleep(pause)
+        return attempt(_left(deadline))
+
+
+def _left(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise RequestTimeoutError("the time for this request is over")
+    return seconds

@@ -1,0 +1,298 @@
+"""The command line: ``triton-diffusers-client generate "a red apple" -o apple.png``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from triton_diffusers_client.client import DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
+from triton_diffusers_client.errors import ClientError
+from triton_diffusers_client.fields import INPUTS
+from triton_diffusers_client.generation import Generation
+from triton_diffusers_client.image import Image, format_of_suffix
+from triton_diffusers_client.job import Job
+from triton_diffusers_client.options import Options
+from triton_diffusers_client.progress import Progress
+from triton_diffusers_client.progress_bar import ProgressBar
+
+URL_VARIABLE = "TRITON_DIFFUSERS_URL"
+
+_DEFAULTS = {field.name: field.default for field in INPUTS}
+_POLL_SECONDS = 0.125
+
+_FAILED = 1
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong usage) or 130 (Ctrl-C)."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command: Callable[[Client, argparse.Namespace], int] = args.command
+    try:
+        client = Client(args.url, model=args.model, timeout=args.timeout, retries=args.retries)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        with client, logging_redirect_tqdm():
+            return command(client, args)
+    except BrokenPipeError:
+        # Who read our output has read enough; Python must not fail again when it flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except (ClientError, OSError, ValueError) as error:
+        _say(f"{parser.prog}: {error}")
+        return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``command`` of what it returns is the function to call."""
+    parser = argparse.ArgumentParser(
+        prog="triton-diffusers-client", description="Draws pictures with a Triton Diffusers server."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    common = _common_parser()
+
+    generate = commands.add_parser("generate", parents=[common], help="draw a picture", description="Draws a picture.")
+    generate.set_defaults(command=_generate)
+    _add_generate_arguments(generate)
+
+    for name, command, text in (
+        ("progress", _progress, "tell how far a job is"),
+        ("cancel", _cancel, "end a job"),
+    ):
+        subparser = commands.add_parser(name, parents=[common], help=text, description=f"{text.capitalize()}.")
+        subparser.set_defaults(command=command)
+        subparser.add_argument("task_id", metavar="TASK_ID", help="the id that `generate` or `jobs` shows")
+
+    jobs = commands.add_parser(
+        "jobs", parents=[common], help="list the jobs of the server", description="Lists jobs, the newest first."
+    )
+    jobs.set_defaults(command=_jobs)
+    return parser
+
+
+def _common_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--url",
+        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
+        help=f"http://HOST:PORT, https://…, grpc://… or grpcs://… (default: ${URL_VARIABLE}, else {DEFAULT_URL})",
+    )
+    group.add_argument("--model", default=DEFAULT_MODEL, help="model that draws (default: %(default)s)")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help="give up, and cancel the job, after this time (default: %(default)g)",
+    )
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=DEFAULT_RETRIES,
+        metavar="N",
+        help="tries after the first one, if the server is busy, restarting or away (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
+    return parser
+
+
+def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write, over what is there; several pictures become FILE-1, FILE-2, …; a folder is fine too "
+        "(default: TASK_ID.FORMAT)",
+    )
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
+    parser.add_argument("--steps", type=int, metavar="N", help=_default("sampling steps", "steps"))
+    parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help=_default("pixels", "width"))
+    parser.add_argument("--height", type=int, metavar="PIXELS", help=_default("pixels", "height"))
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same picture (default: random)")
+    parser.add_argument("--image-num", type=int, metavar="N", help=_default("pictures to draw", "image_num"))
+    parser.add_argument("--scheduler", metavar="NAME", help=_default("sampler", "scheduler"))
+    parser.add_argument(
+        "--cfg-scale", type=float, metavar="X", help=_default("how closely to follow the prompt", "cfg_scale")
+    )
+    parser.add_argument(
+        "--format",
+        dest="output_format",
+        choices=("png", "jpeg", "webp"),
+        help="of the pictures (default: what FILE ends with, else png)",
+    )
+    parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
+
+
+def _default(text: str, field: str) -> str:
+    return f"{text} (default: {_DEFAULTS[field]})"
+
+
+class _SizeAction(argparse.Action):
+    """``--size 640x480`` stands for ``--width 640 --height 480``; of two that disagree, the last one counts."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        width, _, height = str(values).lower().replace("×", "x").partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            raise argparse.ArgumentError(self, f"{values!r} is not like 512x512")
+        namespace.width, namespace.height = int(width), int(height)
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The options that ``generate``'s arguments ask for; what was not given stays the server's default."""
+    names = [field.name for field in INPUTS if field.name != "prompt"]
+    options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    if args.output_format is None and args.output is not None:
+        options["output_format"] = format_of_suffix(args.output.suffix) or _DEFAULTS["output_format"]
+    return cast(Options, options)
+
+
+def paths_for(generation: Generation, output: Path | None) -> list[Path]:
+    """Where each picture of ``generation`` goes, if the caller said ``output``."""
+    suffix = {"jpeg": ".jpg"}.get(_format(generation.images), f".{_format(generation.images)}")
+    if output is None:
+        output = Path(generation.task_id + suffix)
+    elif output.is_dir():
+        output /= generation.task_id + suffix
+    elif not output.suffix:
+        output = output.with_name(output.name + suffix)
+    if len(generation.images) == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(generation.images) + 1)]
+
+
+def _format(images: Iterable[Image]) -> str:
+    return next((image.format for image in images), str(_DEFAULTS["output_format"]))
+
+
+def _generate(client: Client, args: argparse.Namespace) -> int:
+    job = client.submit(args.prompt, **options_of(args))
+    began = time.monotonic()
+    try:
+        _watch(job)
+        generation = job.result()
+    except KeyboardInterrupt:
+        _cancel_interrupted(job)
+        return _INTERRUPTED
+    seconds = time.monotonic() - began
+    paths = [
+        image.save(path) for image, path in zip(generation.images, paths_for(generation, args.output), strict=True)
+    ]
+    for warning in generation.warnings:
+        _say(f"warning: {warning}")
+    if any(generation.is_nsfw):
+        _say("warning: the safety checker blackened a picture")
+    if args.json:
+        _print_json(_generation_fields(generation, paths))
+    else:
+        pictures = "1 picture" if len(paths) == 1 else f"{len(paths)} pictures"
+        _say(f"{pictures} in {seconds:.1f} s: task {generation.task_id}, seed {generation.seed}")
+        for path in paths:
+            print(path)
+    return 0
+
+
+def _watch(job: Job) -> None:
+    """Show the job's progress until it is done."""
+    with ProgressBar() as bar:
+        while not job.wait(_POLL_SECONDS):
+            try:
+                bar.show(job.progress())
+            except ClientError:
+                # The bar is a convenience: whether the picture comes is told by the job alone.
+                bar.show(None)
+
+
+def _cancel_interrupted(job: Job) -> None:
+    try:
+        known = job.cancel()
+    except ClientError as error:
+        _say(f"interrupted; could not cancel job {job.task_id} on the server: {error}")
+    else:
+        _say(f"interrupted; cancelled job {job.task_id}" + ("" if known else " before it reached the server"))
+
+
+def _progress(client: Client, args: argparse.Namespace) -> int:
+    return _print_jobs([client.progress(args.task_id)], args)
+
+
+def _cancel(client: Client, args: argparse.Namespace) -> int:
+    progress = client.cancel(args.task_id)
+    if args.json:
+        _print_json(_progress_fields(progress))
+    elif progress.state.ended:
+        print(f"{args.task_id} had ended: {progress.state}")
+    else:
+        print(f"{args.task_id} is being cancelled")
+    return 0
+
+
+def _jobs(client: Client, args: argparse.Namespace) -> int:
+    return _print_jobs(client.jobs(), args)
+
+
+_COLUMNS: dict[str, Callable[[Progress], str]] = {
+    "TASK": lambda job: job.task_id,
+    "MODEL": lambda job: job.model,
+    "STATE": lambda job: job.state.value,
+    "STEPS": lambda job: f"{job.step}/{job.steps or '?'}",
+    "IMAGES": lambda job: f"{job.images_done}/{job.image_num}",
+    "SECONDS": lambda job: f"{job.elapsed_seconds:.1f}",
+    "ERROR": lambda job: job.error_msg,
+}
+
+
+def _print_jobs(jobs: Sequence[Progress], args: argparse.Namespace) -> int:
+    if args.json:
+        fields = [_progress_fields(job) for job in jobs]
+        _print_json(fields if args.command is _jobs else fields[0])
+        return 0
+    rows = [list(_COLUMNS), *([cell(job) for cell in _COLUMNS.values()] for job in jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _generation_fields(generation: Generation, paths: Iterable[Path]) -> dict[str, Any]:
+    fields = {field.name: getattr(generation, field.name) for field in dataclasses.fields(generation)}
+    # Text, as on the wire: many readers of JSON cannot hold a whole number of 64 bits.
+    return fields | {"images": [str(path) for path in paths], "seed": str(generation.seed)}
+
+
+def _progress_fields(progress: Progress) -> dict[str, Any]:
+    fields = dataclasses.asdict(progress)
+    del fields["preview"]
+    return fields
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,0 +1,69 @@
+"""Every error that the client raises, as one tree.
+
+    ClientError
+     ├── InvalidRequestError     a field's value is not acceptable
+     ├── NotSupportedError       a field or value that this server does not serve yet
+     ├── NotFoundError           no such task, model or file on the server
+     ├── CancelledError          somebody cancelled the job
+     ├── RequestTimeoutError     the client's time was over first (also a TimeoutError)
+     ├── BusyError               the server's queue is full                              (retryable)
+     ├── ServerRestartingError   a model's process died or is being loaded               (retryable)
+     ├── ConnectionFailedError   the server was not reached, or fell silent
+     │                           (also a ConnectionError)                                (retryable)
+     └── ServerError             anything else that the server could not do
+
+"Retryable" errors are those that the client tries again by itself before it raises them; which statuses of Triton
+become which error is written in ``statuses``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ClientError(Exception):
+    """Base of all errors of this client. ``retryable``: the same request may succeed a little later."""
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidRequestError(ClientError):
+    """A field's value is not acceptable; the message names the field, the value and the limit."""
+
+
+class NotSupportedError(ClientError):
+    """A field or value that the contract declares and this server does not serve yet."""
+
+
+class NotFoundError(ClientError):
+    """Something that the request names does not exist on the server: a task, a model, a file."""
+
+
+class CancelledError(ClientError):
+    """The job was cancelled before it was finished."""
+
+
+class RequestTimeoutError(ClientError, TimeoutError):
+    """The answer did not come in the time that the caller gave."""
+
+
+class BusyError(ClientError):
+    """The server has as much to do as it allows itself."""
+
+    retryable = True
+
+
+class ServerRestartingError(ClientError):
+    """The model's process died, or the model is being loaded or unloaded."""
+
+    retryable = True
+
+
+class ConnectionFailedError(ClientError, ConnectionError):
+    """The server was not reached, or the connection broke before the answer was there."""
+
+    retryable = True
+
+
+class ServerError(ClientError):
+    """The server failed, or answered what this client does not understand."""

@@ -1,0 +1,102 @@
+"""The wire: every input and output of the server's models, in the server's order.
+
+Sending an input's ``default`` is the same as leaving it out. The client sends all of them always, since Triton puts
+only those requests into one batch that set the same inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DataType = Literal["STRING", "INT64", "FP32", "BOOL"]
+Value = str | int | float | bool
+Default = Value | tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """An input tensor; a list's default is a tuple, and absent is the empty list."""
+
+    name: str
+    datatype: DataType
+    default: Default
+
+    @property
+    def many(self) -> bool:
+        """Whether the field is a list."""
+        return isinstance(self.default, tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputField:
+    """An output tensor; ``many``: a list."""
+
+    name: str
+    datatype: DataType
+    many: bool = False
+
+
+INPUTS: tuple[InputField, ...] = (
+    InputField("task_id", "STRING", ""),
+    InputField("prompt", "STRING", ""),
+    InputField("negative_prompt", "STRING", ""),
+    InputField("func_name", "STRING", "t2i"),
+    InputField("steps", "INT64", 50),
+    InputField("cfg_scale", "FP32", 7.0),
+    InputField("width", "INT64", 512),
+    InputField("height", "INT64", 512),
+    InputField("seed", "STRING", ""),
+    InputField("image_num", "INT64", 1),
+    InputField("scheduler", "STRING", "DPM++ 2M"),
+    InputField("output_format", "STRING", "png"),
+    InputField("return_images", "BOOL", False),
+    InputField("use_base64", "BOOL", False),
+    InputField("denoising_strength", "FP32", 0.55),
+    InputField("resize_mode", "INT64", 0),
+    InputField("image_link", "STRING", ""),
+    InputField("image_base64", "STRING", ""),
+    InputField("mask_link", "STRING", ""),
+    InputField("mask_base64", "STRING", ""),
+    InputField("expand", "INT64", ()),
+    InputField("expand_type", "STRING", "copy"),
+    InputField("lora_path", "STRING", ()),
+    InputField("lora_attn", "FP32", ()),
+    InputField("use_translate", "BOOL", ()),
+    InputField("save_dir", "STRING", "result"),
+)
+
+OUTPUTS: tuple[OutputField, ...] = (
+    OutputField("success", "INT64"),
+    OutputField("task_id", "STRING"),
+    OutputField("seed", "STRING"),
+    OutputField("prompt", "STRING"),
+    OutputField("images", "STRING", many=True),
+    OutputField("images_base64", "STRING", many=True),
+    OutputField("image_url", "STRING", many=True),
+    OutputField("oss_url", "STRING", many=True),
+    OutputField("is_nsfw", "BOOL", many=True),
+    OutputField("use_blade", "BOOL"),
+    OutputField("warnings", "STRING", many=True),
+    OutputField("queue_seconds", "FP32"),
+    OutputField("run_seconds", "FP32"),
+)
+
+JOBS_INPUTS: tuple[InputField, ...] = (
+    InputField("action", "STRING", "list"),
+    InputField("task_id", "STRING", ""),
+    InputField("preview", "BOOL", False),
+)
+
+JOBS_OUTPUTS: tuple[OutputField, ...] = (
+    OutputField("task_id", "STRING", many=True),
+    OutputField("model", "STRING", many=True),
+    OutputField("state", "STRING", many=True),
+    OutputField("step", "INT64", many=True),
+    OutputField("steps", "INT64", many=True),
+    OutputField("image_num", "INT64", many=True),
+    OutputField("images_done", "INT64", many=True),
+    OutputField("elapsed_seconds", "FP32", many=True),
+    OutputField("error_msg", "STRING", many=True),
+    OutputField("preview", "STRING", many=True),
+)

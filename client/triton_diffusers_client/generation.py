@@ -1,0 +1,66 @@
+"""The answer to one request."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from triton_diffusers_client.errors import ServerError
+from triton_diffusers_client.fields import OUTPUTS
+from triton_diffusers_client.image import Image
+from triton_diffusers_client.tensors import Array, decode
+
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What the server made. Names are the wire's; ``images`` are the pictures, whichever way they travelled.
+
+    ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
+    unless the server stores results. ``use_blade``: an optimised engine drew them. ``warnings`` tell what was not
+    done as asked. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
+    """
+
+    task_id: str
+    seed: int
+    prompt: str
+    images: tuple[Image, ...]
+    image_url: tuple[str, ...]
+    oss_url: tuple[str, ...]
+    is_nsfw: tuple[bool, ...]
+    use_blade: bool
+    warnings: tuple[str, ...]
+    queue_seconds: float
+    run_seconds: float
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
+        """Decode an answer; raises ``ServerError`` if it is not one."""
+        values = decode(tensors, OUTPUTS)
+        try:
+            seed = int(values["seed"])
+            pictures = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])
+            # Without return_images there are no pictures, but a flag for each.
+            flags = values["is_nsfw"] if pictures else ()
+            images = tuple(
+                Image(data, (seed + index) % _SEEDS, flag)
+                for index, (data, flag) in enumerate(zip(pictures, flags, strict=True))
+            )
+            return cls(
+                task_id=values["task_id"].decode(),
+                seed=seed,
+                prompt=values["prompt"].decode(),
+                images=images,
+                image_url=tuple(url.decode() for url in values["image_url"]),
+                oss_url=tuple(url.decode() for url in values["oss_url"]),
+                is_nsfw=values["is_nsfw"],
+                use_blade=values["use_blade"],
+                warnings=tuple(warning.decode() for warning in values["warnings"]),
+                queue_seconds=values["queue_seconds"],
+                run_seconds=values["run_seconds"],
+            )
+        except ValueError as error:
+            raise ServerError(f"the answer makes no sense: {error}") from error

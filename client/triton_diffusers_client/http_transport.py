@@ -1,0 +1,194 @@
+"""Triton over HTTP.
+
+``tritonclient.http`` packs and unpacks the tensors, but does not carry them: it lives in gevent's world, where a
+client belongs to one thread and cannot be interrupted from another. The standard library's connections can.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import quote
+
+import tritonclient.http as triton
+from tritonclient.utils import np_to_triton_dtype
+
+from triton_diffusers_client import statuses
+from triton_diffusers_client.errors import (
+    CancelledError,
+    ClientError,
+    ConnectionFailedError,
+    RequestTimeoutError,
+    ServerError,
+)
+from triton_diffusers_client.tensors import Array
+from triton_diffusers_client.transport import Address
+
+_CONNECT_SECONDS = 10.0
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+_LONGEST_SHOWN_BODY = 200
+
+
+class HttpTransport:
+    """See ``transport.Transport``. Idle connections are kept for the next call of any thread."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self.netloc = address.netloc
+        self._tls = ssl.create_default_context() if address.secure else None
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+        self._closed = False
+
+    def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> HttpCall:
+        """Pack the request; it is sent when its result is waited for."""
+        return HttpCall(self, f"{self._address.path}/v2/models/{quote(model)}/infer", inputs, timeout)
+
+    def close(self) -> None:
+        """Close what is idle; connections in use close when their call is over."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def take(self) -> http.client.HTTPConnection:
+        """A connection that nobody else uses; it may not be connected yet."""
+        with self._lock:
+            while self._idle:
+                connection = self._idle.pop()
+                if _is_alive(connection):
+                    return connection
+                connection.close()
+        address = self._address
+        if self._tls is not None:
+            return http.client.HTTPSConnection(address.host, address.port, timeout=_CONNECT_SECONDS, context=self._tls)
+        return http.client.HTTPConnection(address.host, address.port, timeout=_CONNECT_SECONDS)
+
+    def give_back(self, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection whose answer was read to its end."""
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+class HttpCall:
+    """See ``transport.Call``."""
+
+    def __init__(self, transport: HttpTransport, path: str, inputs: Mapping[str, Array], timeout: float | None) -> None:
+        self._transport = transport
+        self._path = path
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._body, self._header_length = triton.InferenceServerClient.generate_request_body(
+            [_tensor(name, array) for name, array in inputs.items()]
+        )
+        self._lock = threading.Lock()
+        self._connection: http.client.HTTPConnection | None = None
+        self._cancelled = False
+
+    def result(self) -> Mapping[str, Array]:
+        """Send the request and wait for the answer."""
+        status, header_length, body = self._exchange()
+        if status != http.HTTPStatus.OK:
+            raise statuses.from_http(status, _message(body))
+        try:
+            answer = triton.InferenceServerClient.parse_response_body(body, header_length=header_length)
+            return {output["name"]: answer.as_numpy(output["name"]) for output in answer.get_response()["outputs"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"the answer is none of Triton's: {_shown(body)}") from error
+
+    def cancel(self) -> None:
+        """Break the connection. Triton does not notice that, so a job has to be cancelled by its id too."""
+        with self._lock:
+            self._cancelled = True
+            if self._connection is not None and self._connection.sock is not None:
+                with suppress(OSError):
+                    # Not an SSLSocket's own shutdown, which takes TLS away under the thread that reads.
+                    socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+
+    def _exchange(self) -> tuple[int, int | None, bytes]:
+        """Status, length of the JSON part, and body."""
+        connection = self._transport.take()
+        try:
+            self._connect(connection)
+            headers = {} if self._header_length is None else {_HEADER_LENGTH: str(self._header_length)}
+            connection.request("POST", self._path, self._body, headers)
+            response = connection.getresponse()
+            body = response.read()
+        except BaseException as error:  # an answer that nobody has read must not be taken for the next call's
+            connection.close()
+            if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, ClientError):
+                raise self._failure(error) from error
+            raise
+        with self._lock:
+            self._connection = None
+            broken = self._cancelled
+        if broken:
+            connection.close()
+        else:
+            self._transport.give_back(connection)
+        length = response.getheader(_HEADER_LENGTH)
+        return response.status, int(length) if length else None, body
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        if connection.sock is None:
+            try:
+                connection.timeout = min(_CONNECT_SECONDS, self._seconds_left() or _CONNECT_SECONDS)
+                connection.connect()
+            except TimeoutError as error:
+                raise ConnectionFailedError(f"{connection.host}:{connection.port} does not answer") from error
+        connection.sock.settimeout(self._seconds_left())
+        with self._lock:
+            if self._cancelled:
+                raise CancelledError("cancelled before it was sent")
+            self._connection = connection
+
+    def _seconds_left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise RequestTimeoutError("the time for this request is over")
+        return seconds
+
+    def _failure(self, error: Exception) -> ClientError:
+        if self._cancelled:
+            return CancelledError("the request was cancelled")
+        if isinstance(error, TimeoutError):
+            return RequestTimeoutError("no answer within the time for this request")
+        return ConnectionFailedError(f"{self._transport.netloc}: {error or type(error).__name__}")
+
+
+def _tensor(name: str, array: Array) -> triton.InferInput:
+    tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    return tensor.set_data_from_numpy(array)
+
+
+def _is_alive(connection: http.client.HTTPConnection) -> bool:
+    """Whether an idle connection can be used again: a server that says something unasked is hanging up."""
+    try:
+        return connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]
+    except (OSError, ValueError):
+        return False
+
+
+def _message(body: bytes) -> str:
+    """What an answer other than 200 says: Triton's ``error``, or the text that a proxy made."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return _shown(body)
+
+
+def _shown(body: bytes) -> str:
+    text = " ".join(body.decode(errors="replace").split())
+    return text[:_LONGEST_SHOWN_BODY] or "an empty answer"

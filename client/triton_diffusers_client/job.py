@@ -1,0 +1,88 @@
+"""A request in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from triton_diffusers_client.cancellation import Cancellation
+from triton_diffusers_client.errors import NotFoundError, RequestTimeoutError
+from triton_diffusers_client.generation import Generation
+from triton_diffusers_client.progress import Progress
+
+# A request that is just leaving may reach the server after the word that cancels it.
+_CANCEL_TRIES = 3
+_CANCEL_PAUSE = 0.2
+
+
+class Job:
+    """A handle on a request that runs in a thread of its own; made by ``Client.submit``."""
+
+    def __init__(
+        self,
+        task_id: str,
+        *,
+        run: Callable[[Cancellation], Generation],
+        look: Callable[[], Progress],
+        cancel: Callable[[], object],
+    ) -> None:
+        """``look`` and ``cancel`` ask the server about the task; they raise ``NotFoundError`` if it knows none."""
+        self.task_id = task_id
+        self._run = run
+        self._look = look
+        self._cancel = cancel
+        self._cancellation = Cancellation()
+        self._outcome: Future[Generation] = Future()
+        # A daemon: who leaves the program does not wait for pictures.
+        threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
+
+    def done(self) -> bool:
+        """Whether there is a result, or an error."""
+        return self._outcome.done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most ``timeout`` seconds; returns whether it is there."""
+        try:
+            self._outcome.exception(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def result(self, timeout: float | None = None) -> Generation:
+        """What ``Client.generate`` returns or raises.
+
+        Raises ``RequestTimeoutError`` if that is not there after ``timeout`` seconds; the job goes on.
+        """
+        if not self.wait(timeout):
+            raise RequestTimeoutError(f"job {self.task_id} is not done after {timeout} s")
+        return self._outcome.result()
+
+    def progress(self) -> Progress | None:
+        """How far the job is; None while the server has not seen it. Raises a ``ClientError``, and never retries."""
+        try:
+            return self._look()
+        except NotFoundError:
+            return None
+
+    def cancel(self) -> bool:
+        """End the job, here and on the server; ``result`` raises ``CancelledError`` unless it was done before.
+
+        Returns whether the server knew the job. Raises a ``ClientError`` if the server could not be told.
+        """
+        self._cancellation.cancel()
+        for _ in range(_CANCEL_TRIES):
+            try:
+                self._cancel()
+            except NotFoundError:
+                time.sleep(_CANCEL_PAUSE)
+            else:
+                return True
+        return False
+
+    def _work(self) -> None:
+        try:
+            self._outcome.set_result(self._run(self._cancellation))
+        except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
+            self._outcome.set_exception(error)

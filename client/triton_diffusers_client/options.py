@@ -1,0 +1,40 @@
+"""What a caller can ask for besides the prompt, as keywords that editors complete and type checkers check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+
+class Options(TypedDict, total=False):
+    """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
+
+    What is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a random
+    number picked here (so that a retry draws the same picture), and ``return_images`` is true.
+    """
+
+    task_id: str | None
+    negative_prompt: str
+    func_name: Literal["t2i", "i2i", "inpaint", "outpaint"]
+    steps: int
+    cfg_scale: float
+    width: int
+    height: int
+    seed: int | str | None
+    image_num: int
+    scheduler: str
+    output_format: Literal["png", "jpeg", "webp"]
+    return_images: bool
+    use_base64: bool
+    denoising_strength: float
+    resize_mode: int
+    image_link: str
+    image_base64: str
+    mask_link: str
+    mask_base64: str
+    expand: Sequence[int]
+    expand_type: Literal["copy", "reflect"]
+    lora_path: str | Sequence[str]
+    lora_attn: float | Sequence[float]
+    use_translate: bool | None
+    save_dir: str

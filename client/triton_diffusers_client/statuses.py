@@ -1,0 +1,85 @@
+"""Triton's statuses to this client's errors: the only place that knows them.
+
+Triton tells more in its messages than in its statuses, so messages are looked at first. Over HTTP, for example, a
+cancelled request is a 400 like a bad field, and a model whose process died is a 500 like any other failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tritonclient.utils import InferenceServerException
+
+from triton_diffusers_client.errors import (
+    BusyError,
+    CancelledError,
+    ClientError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    RequestTimeoutError,
+    ServerError,
+    ServerRestartingError,
+)
+
+HTTP_STATUSES: Mapping[int, type[ClientError]] = {
+    400: InvalidRequestError,
+    404: NotFoundError,
+    413: InvalidRequestError,
+    429: BusyError,
+    499: CancelledError,
+    501: NotSupportedError,
+    502: ConnectionFailedError,
+    503: BusyError,
+    504: RequestTimeoutError,
+}
+
+GRPC_STATUSES: Mapping[str, type[ClientError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "NOT_FOUND": NotFoundError,
+    "UNIMPLEMENTED": NotSupportedError,
+    "UNAVAILABLE": BusyError,
+    "RESOURCE_EXHAUSTED": BusyError,
+    "CANCELLED": CancelledError,
+    "DEADLINE_EXCEEDED": RequestTimeoutError,
+}
+
+_MESSAGES: tuple[tuple[re.Pattern[str], type[ClientError]], ...] = (
+    (
+        re.compile(
+            r"stub process .*is not healthy|has no available versions|is not at ready state|server not ready|"
+            r"server is stopping",
+            re.IGNORECASE,
+        ),
+        ServerRestartingError,
+    ),
+    # Before the first colon: after it could be a value that the caller sent.
+    (re.compile(r"^[^:]*\bcancelled\b", re.IGNORECASE), CancelledError),
+)
+
+# gRPC's own words for what happens below the server; by its status alone it is as UNAVAILABLE as a busy server.
+_GRPC_CONNECTION = re.compile(
+    r"failed to connect|connection (refused|reset|timed out|aborted)|connect failed|socket closed|broken pipe|"
+    r"stream removed|goaway|errors? resolving|name resolution|dns resolution|channel closed|handshake",
+    re.IGNORECASE,
+)
+
+
+def from_http(status: int, message: str) -> ClientError:
+    """The error for an HTTP answer other than 200."""
+    return (_by_message(message) or HTTP_STATUSES.get(status, ServerError))(message)
+
+
+def from_grpc(error: InferenceServerException) -> ClientError:
+    """The error for what ``tritonclient.grpc`` raises."""
+    message = str(error.message())
+    status = str(error.status()).removeprefix("StatusCode.")
+    if status == "UNAVAILABLE" and _GRPC_CONNECTION.search(message):
+        return ConnectionFailedError(message)
+    return (_by_message(message) or GRPC_STATUSES.get(status, ServerError))(message)
+
+
+def _by_message(message: str) -> type[ClientError] | None:
+    return next((error for pattern, error in _MESSAGES if pattern.search(message)), None)

@@ -1,0 +1,103 @@
+"""Python values to tensors and back. A STRING tensor is an object array of UTF-8 (or, for pictures, raw) bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from triton_diffusers_client.errors import InvalidRequestError, ServerError
+from triton_diffusers_client.fields import DataType, InputField, OutputField
+
+Array = np.ndarray[Any, Any]
+
+_NUMPY_TYPES: Mapping[DataType, type[Any]] = {"STRING": object, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+_INT64 = range(-(2**63), 2**63)
+
+
+def encode(values: Mapping[str, Any], fields: Iterable[InputField], *, batched: bool) -> dict[str, Array]:
+    """All ``fields`` as arrays of shape (1, n) if ``batched``, else (n,); n is 1, or a list's length (it can be 0).
+
+    A field that is missing in ``values``, or None there, gets its default; a list may be given as a single value.
+    Raises ``InvalidRequestError`` for a value of another type than its field's.
+    """
+    arrays = {}
+    for field in fields:
+        value = values.get(field.name)
+        elements = _elements(field, field.default if value is None else value)
+        check = _CHECKS[field.datatype]
+        array = np.array([check(field, element) for element in elements], _NUMPY_TYPES[field.datatype])
+        arrays[field.name] = array[np.newaxis] if batched else array
+    return arrays
+
+
+def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[str, Any]:
+    """The value of each of ``fields``: Python scalars, bytes for STRING, tuples for lists.
+
+    Raises ``ServerError`` if one is missing, or has not one value where it should. Others in ``arrays`` are ignored:
+    a newer server may send more.
+    """
+    values: dict[str, Any] = {}
+    for field in fields:
+        if field.name not in arrays:
+            raise ServerError(f"the answer has no {field.name}: is the server of another version than this client?")
+        elements = tuple(arrays[field.name].ravel().tolist())
+        if field.datatype == "FP32":
+            # A float32 that the server wrote as 0.55 is to be 0.55 again, not 0.550000011920929.
+            elements = tuple(float(str(np.float32(element))) for element in elements)
+        if not field.many and len(elements) != 1:
+            raise ServerError(f"the answer has {len(elements)} values of {field.name}, not one")
+        values[field.name] = elements if field.many else elements[0]
+    return values
+
+
+def _elements(field: InputField, value: Any) -> Iterable[Any]:
+    if not field.many:
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return value
+    return (value,)
+
+
+def _refusal(field: InputField, value: Any, wanted: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field.name}: {value!r} is not accepted; it must be {wanted}")
+
+
+def _text(field: InputField, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise _refusal(field, value, "a text")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise _refusal(field, value, "text that can be written as UTF-8") from None
+
+
+def _whole_number(field: InputField, value: Any) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or int(value) not in _INT64:
+        raise _refusal(field, value, "a whole number of at most 64 bits")
+    return int(value)
+
+
+def _number(field: InputField, value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise _refusal(field, value, "a number")
+    if not math.isfinite(value):
+        raise _refusal(field, value, "a finite number")
+    return float(value)
+
+
+def _flag(field: InputField, value: Any) -> bool:
+    # bool("false") is True, so nothing is converted.
+    if not isinstance(value, bool | np.bool_):
+        raise _refusal(field, value, "True or False")
+    return bool(value)
+
+
+_CHECKS: Mapping[DataType, Callable[[InputField, Any], Any]] = {
+    "STRING": _text,
+    "INT64": _whole_number,
+    "FP32": _number,
+    "BOOL": _flag,
+}

@@ -1,0 +1,78 @@
+"""What a transport is, and which one a URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+from urllib.parse import urlsplit
+
+from triton_diffusers_client.tensors import Array
+
+_DEFAULT_PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
+
+
+class Call(Protocol):
+    """One inference that is on its way."""
+
+    def result(self) -> Mapping[str, Array]:
+        """Wait for the output tensors. Raises a ``ClientError``."""
+
+    def cancel(self) -> None:
+        """End the waiting with ``CancelledError``; from any thread, at any time, any number of times."""
+
+
+class Transport(Protocol):
+    """A way to a server, usable from any number of threads."""
+
+    def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> Call:
+        """Begin an inference that may take ``timeout`` seconds (None: any time)."""
+
+    def close(self) -> None:
+        """Let go of connections; calls that are under way may fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is: ``scheme`` is http, https, grpc or grpcs; ``path`` is a prefix before ``/v2``, or empty."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read ``[scheme://]host[:port][/path]``; the scheme is http if there is none. Raises ``ValueError``."""
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in _DEFAULT_PORTS:
+            raise ValueError(f"url: {url!r} is not accepted; it must start with {'://, '.join(_DEFAULT_PORTS)}://")
+        if not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise ValueError(f"url: {url!r} is not accepted; it must be [scheme://]host[:port]")
+        path = parts.path.rstrip("/")
+        if path and parts.scheme.startswith("grpc"):
+            raise ValueError(f"url: {url!r} is not accepted; gRPC has no path")
+        return cls(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], path)
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.scheme.endswith("s")
+
+    @property
+    def netloc(self) -> str:
+        """Host and port, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def open_transport(address: Address) -> Transport:
+    """The transport for an address; connects at the first call."""
+    # Each half of tritonclient loads a stack of its own, so only the one that is used is imported.
+    if address.scheme.startswith("grpc"):
+        from triton_diffusers_client.grpc_transport import GrpcTransport
+
+        return GrpcTransport(address)
+    from triton_diffusers_client.http_transport import HttpTransport
+
+    return HttpTransport(address)
