@@ -26,10 +26,11 @@ _LARGEST_GUIDANCE = 30.0
 Choice = TypeVar("Choice", Function, OutputFormat)
 
 
-def decode_request(tensors: Mapping[str, Array], settings: Settings) -> GenerationRequest:
+def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side: int) -> GenerationRequest:
     """Decode the inputs that were sent; raises ``InvalidRequest`` or ``NotSupported`` for the first that is not right.
 
     ``tensors`` has arrays of shape (1, n), as Triton hands them out: BYTES as objects, the others by their type.
+    ``native_side`` is the width and height, in pixels, of a picture of no stated size.
     """
     values = read_values(tensors, INPUTS)
     for field in INPUTS:
@@ -39,7 +40,9 @@ def decode_request(tensors: Mapping[str, Array], settings: Settings) -> Generati
     if function is not Function.TEXT_TO_IMAGE:
         raise NotSupported("func_name", function.value)
     most_images = min(settings.max_image_num, settings.max_images_in_flight)
-    width, height = (_between(side, values[side], _SMALLEST_SIDE, settings.max_side) for side in ("width", "height"))
+    width, height = (
+        _between(side, values[side] or native_side, _SMALLEST_SIDE, settings.max_side) for side in ("width", "height")
+    )
     if width * height > settings.max_pixels:
         raise InvalidRequest("width × height", f"{width}×{height}", f"at most {settings.max_pixels} pixels")
     return GenerationRequest(

@@ -33,8 +33,8 @@ class GenerationRequest:
     function: Function = Function.TEXT_TO_IMAGE
     steps: int = 50
     guidance_scale: float = 7.0
-    width: int = 512
-    height: int = 512
+    width: int
+    height: int
     seed: int = 0
     image_num: int = 1
     scheduler: str = "DPM++ 2M"

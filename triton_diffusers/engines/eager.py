@@ -38,6 +38,10 @@ class EagerEngine:
     def pixels_per_latent(self) -> int:
         return self._components.pixels_per_latent
 
+    @property
+    def native_side(self) -> int:
+        return int(self._components.unet.config.sample_size) * self.pixels_per_latent
+
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         encoder = self._components.text_encoder

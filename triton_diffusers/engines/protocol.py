@@ -37,6 +37,10 @@ class Engine(Protocol):
     def pixels_per_latent(self) -> int:
         """Pixels that one latent stands for, in each direction."""
 
+    @property
+    def native_side(self) -> int:
+        """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
+
     def encode_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         """Text states of shape (prompts, tokens, width)."""
 

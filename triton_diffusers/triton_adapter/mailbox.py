@@ -44,6 +44,7 @@ class Mailbox:
 
     def __init__(self, name: str, engine: Engine, settings: Settings) -> None:
         self._settings = settings
+        self._native_side = engine.native_side
         self._telemetry = TritonTelemetry(name)
         self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
         self._loop = EngineLoop(engine, settings, name=name, board=self._board, telemetry=self._telemetry)
@@ -86,7 +87,7 @@ class Mailbox:
         values = read_values(arrays, INPUTS)
         if values["func_name"] == PROBE:
             return self._probe(request)
-        job = self._loop.submit(decode_request(arrays, self._settings))
+        job = self._loop.submit(decode_request(arrays, self._settings, self._native_side))
         self._letters[_sequence_id(request)] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 
