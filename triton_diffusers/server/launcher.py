@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 from triton_diffusers.server.endpoint import TritonEndpoint
 from triton_diffusers.server.errors import ModelDirectoryMissing, StartFailed
@@ -36,16 +36,23 @@ _TRITON_LOG = {
 }
 
 
-@dataclass
 class StopRequest:
-    """Whether somebody has asked us to stop, and how often; set by signals."""
+    """Whether somebody has asked us to stop, and how often: a context manager that takes over the signals for that."""
 
-    signals: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self._handlers: dict[int, Any] = {}
 
-    def listen(self) -> None:
-        """Take over Ctrl-C, SIGTERM and SIGHUP of this process."""
+    def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
@@ -64,40 +71,58 @@ class StopRequest:
 def serve(options: ServeOptions) -> int:
     """Serve until stopped; the exit code: 0 after a stop, 128 + signal after a forced one, 1 if Triton died.
 
+    Call from the main thread: it takes over the signals.
+
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
-    stop = StopRequest()
-    stop.listen()
-    repository = Repository.read(options.model_repository.absolute())
-    model_dir = check_model_dir(options.model_dir)
-    ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
-    if removed := sweep():
-        log.info("removed what %d killed server(s) had left behind", removed)
-    given = os.environ.get("TRITON_DIFFUSERS_RUNTIME_DIR")
-    with Workspace.create(Path(given) if given else None) as workspace:
-        runtime = find_runtime(workspace.root, chosen=options.tritonserver)
-        log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
-        begun = time.monotonic()
-        server = TritonServer(
-            server_command(options, runtime, ports, workspace),
-            {**runtime.environment, **model_settings(options, model_dir, workspace)},
-            region_prefix=workspace.region_prefix,
-            inherited=workspace.lock,
-            log_to=sys.stderr,
-        )
-        endpoint = TritonEndpoint(reachable_host(options.host), ports.http)
-        try:
-            if _wait_until_ready(server, endpoint, repository, stop):
-                _announce(options, ports, repository, workspace, time.monotonic() - begun)
-                _watch_until_stopped(server, endpoint, repository, workspace, options, stop)
-            if server.exit_code is not None and not stop.is_made:
-                log.error("tritonserver ended by itself: %s", server.failure())
-                return 1
-            log.info("stopping; requests in flight have %d s", options.exit_timeout)
-            server.stop(options.exit_timeout, lambda: stop.is_urgent)
-        finally:
-            server.kill()
+    with StopRequest() as stop:
+        repository = Repository.read(options.model_repository.absolute())
+        model_dir = check_model_dir(options.model_dir)
+        ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
+        if removed := sweep():
+            log.info("removed what %d killed server(s) had left behind", removed)
+        given = os.environ.get("TRITON_DIFFUSERS_RUNTIME_DIR")
+        with Workspace.create(Path(given) if given else None) as workspace:
+            runtime = find_runtime(workspace.root, chosen=options.tritonserver)
+            log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
+            server = TritonServer(
+                server_command(options, runtime, ports, workspace),
+                {**runtime.environment, **model_settings(options, model_dir, workspace)},
+                region_prefix=workspace.region_prefix,
+                inherited=workspace.lock,
+                log_to=sys.stderr,
+            )
+            try:
+                return _run(server, options, ports, repository, workspace, stop)
+            finally:
+                server.kill()
+
+
+def _run(
+    server: TritonServer,
+    options: ServeOptions,
+    ports: Ports,
+    repository: Repository,
+    workspace: Workspace,
+    stop: StopRequest,
+) -> int:
+    """From the started server to its end; see ``serve``."""
+    begun = time.monotonic()
+    endpoint = TritonEndpoint(reachable_host(options.host), ports.http)
+    if _wait_until_ready(server, endpoint, repository, stop):
+        _announce(options, ports, repository, workspace, time.monotonic() - begun)
+        watchdog = Watchdog(repository, endpoint, workspace.region_prefix, WatchTimes(hang=options.hang_timeout))
+        if options.watch:
+            watchdog.start()
+        while not stop.is_made and not server.wait(_TICK):
+            pass
+        watchdog.stop()
+    if not stop.is_made:
+        log.error("tritonserver ended by itself: %s", server.failure())
+        return 1
+    log.info("stopping; requests in flight have %d s", options.exit_timeout)
+    server.stop(options.exit_timeout, lambda: stop.is_urgent)
     log.info("stopped")
     return 128 + stop.signals[-1] if stop.is_urgent else 0
 
@@ -178,24 +203,6 @@ def _wait_until_ready(
         elif answer is not None and answer.health is not Health.WELL:
             log.warning("model %s answers its first probe with: %s", model.name, answer.text)
     return not stop.is_made
-
-
-def _watch_until_stopped(
-    server: TritonServer,
-    endpoint: TritonEndpoint,
-    repository: Repository,
-    workspace: Workspace,
-    options: ServeOptions,
-    stop: StopRequest,
-) -> None:
-    times = WatchTimes(hang=options.hang_timeout)
-    watchdog = Watchdog(repository, endpoint, workspace.region_prefix, times) if options.watch else None
-    if watchdog:
-        watchdog.start()
-    while not stop.is_made and not server.wait(_TICK):
-        pass
-    if watchdog:
-        watchdog.stop()
 
 
 def _announce(

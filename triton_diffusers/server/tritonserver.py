@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TextIO
+from typing import IO, TextIO, cast
 
 from triton_diffusers.server.processes import model_processes
 
@@ -57,7 +57,8 @@ class TritonServer:
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),  # safe: it only calls prctl, and there are no threads yet
         )
-        self._reader = threading.Thread(target=self._pass_on, args=(self._process.stdout,), daemon=True)
+        stream = cast("IO[str]", self._process.stdout)  # a pipe, as asked for
+        self._reader = threading.Thread(target=self._pass_on, args=(stream,), name="log", daemon=True)
         self._reader.start()
 
     @property
@@ -109,16 +110,17 @@ class TritonServer:
             if found := _REASON.search(line):
                 return f"model {found['model']} failed to load: {found['reason'].strip()}"
             if found := _ERROR.search(line):
-                errors.append(found["reason"] or found["error"])
+                errors.append((found["reason"] or found["error"]).strip())
         return errors[-1] if errors else f"exit code {self.exit_code}, see its log above"
 
-    def _pass_on(self, stream: IO[str] | None) -> None:
-        for line in stream or ():
-            self._tail.append(line.rstrip("\n"))
-            # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
-            with contextlib.suppress(OSError, ValueError):
-                self._log_to.write(line)
-                self._log_to.flush()
+    def _pass_on(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self._tail.append(line.rstrip("\n"))
+                # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
+                with contextlib.suppress(OSError, ValueError):
+                    self._log_to.write(line)
+                    self._log_to.flush()
 
 
 def _die_with(launcher: int) -> Callable[[], None]:

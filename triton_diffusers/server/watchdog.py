@@ -77,7 +77,8 @@ class Watchdog:
         """Stop watching: from now on, nothing is brought back."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(timeout=1.0)
+            if thread.is_alive():
+                thread.join(timeout=1.0)
 
 
 class ModelWatch:

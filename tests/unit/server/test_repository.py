@@ -1,0 +1,85 @@
+"""What the launcher learns from the config.pbtxt files, and what it says of those that it cannot read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from triton_diffusers.server.errors import BadRepository
+from triton_diffusers.server.repository import Repository
+
+
+def write(root: Path, name: str, config: str) -> None:
+    (root / name).mkdir(parents=True)
+    (root / name / "config.pbtxt").write_text(config, encoding="utf-8")
+
+
+def ensemble(*steps: str) -> str:
+    listed = ", ".join(f'{{ model_name: "{step}" model_version: -1 }}' for step in steps)
+    return f'platform: "ensemble" ensemble_scheduling {{ step [ {listed} ] }}'
+
+
+def probed(probe: str) -> str:
+    escaped = probe.replace('"', '\\"')
+    return f'backend: "python" parameters {{ key: "probe" value {{ string_value: "{escaped}" }} }}'
+
+
+def test_models_their_probes_and_inputs(tmp_path: Path) -> None:
+    write(tmp_path, "painter", probed('{"prompt": "probe", "steps": 1}') + 'input [ { name: "prompt" }, '
+          '{ name: "seed" optional: true } ]')  # fmt: skip
+    write(tmp_path, "quiet", 'name: "quiet" backend: "python"')
+    (tmp_path / "not a model").mkdir()
+    repository = Repository.read(tmp_path)
+    assert list(repository.models) == ["painter", "quiet"]
+    painter = repository.models["painter"]
+    assert (painter.probe, painter.required, painter.is_ensemble) == (
+        {"prompt": "probe", "steps": 1},
+        ("prompt",),
+        False,
+    )
+    assert repository.watched == (painter,)
+
+
+def test_dependents_are_found_through_other_ensembles(tmp_path: Path) -> None:
+    write(tmp_path, "base", 'backend: "python"')
+    write(tmp_path, "translator", 'backend: "python"')
+    write(tmp_path, "inner", ensemble("translator", "base"))
+    write(tmp_path, "outer", ensemble("inner"))
+    repository = Repository.read(tmp_path)
+    assert repository.dependents("base") == ("inner", "outer")
+    assert repository.dependents("translator") == ("inner", "outer")
+    assert repository.dependents("inner") == ("outer",)
+    assert repository.dependents("outer") == ()
+    assert [model.name for model in repository.entrances] == ["outer"]
+    assert repository.models["outer"].is_ensemble
+
+
+def test_probe_need_not_have_inputs(tmp_path: Path) -> None:
+    write(tmp_path, "jobs", probed("{}"))
+    assert [model.name for model in Repository.read(tmp_path).watched] == ["jobs"]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(BadRepository, match=r"there is no model repository at .*nowhere; .*--model-repository"):
+        Repository.read(tmp_path / "nowhere")
+    with pytest.raises(BadRepository, match="is empty"):
+        Repository.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ("backend: python", "painter/config.pbtxt cannot be read: 1:10"),
+        ("no_such_field: 1", "painter/config.pbtxt cannot be read: .*no_such_field"),
+        ('name: "other"', "names its model other; it must be the folder's name, painter"),
+        (probed("{"), "painter/config.pbtxt: the parameter 'probe' is not JSON"),
+        (probed("[1]"), "painter/config.pbtxt: the parameter 'probe' must be a JSON object"),
+        (ensemble("ghost"), "painter calls ghost, which is not in the repository"),
+    ],
+)
+def test_unusable_configuration_is_named_in_one_line(tmp_path: Path, config: str, complaint: str) -> None:
+    write(tmp_path, "painter", config)
+    with pytest.raises(BadRepository, match=complaint) as caught:
+        Repository.read(tmp_path)
+    assert "\n" not in str(caught.value)

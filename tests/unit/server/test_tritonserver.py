@@ -1,0 +1,73 @@
+"""The process: its log is passed on and searched for the reason when it ends by itself."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from triton_diffusers.server.tritonserver import TritonServer
+
+LOAD_FAILURE = """\
+I1122 00:00:00.000001 1 model_lifecycle.cc:472] "loading: painter:1"
+E1122 00:00:00.000002 1 model_lifecycle.cc:642] "failed to load 'painter' version 1: Internal: ImportError: torch
+At:
+  model.py(7): <module>"
+error: creating server: Internal - failed to load all models
+"""
+PORT_TAKEN = """\
+E1122 00:00:00.000003 1 main.cc:245] "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use "
+"""
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[str], tuple[TritonServer, io.StringIO]]]:
+    """Runs a shell command in tritonserver's place."""
+    reading, writing = os.pipe()
+
+    def start(command: str) -> tuple[TritonServer, io.StringIO]:
+        log = io.StringIO()
+        server = TritonServer(
+            ["/bin/sh", "-c", command], os.environ, region_prefix="none-has-it", inherited=reading, log_to=log
+        )
+        return server, log
+
+    yield start
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (LOAD_FAILURE, "model painter failed to load: Internal: ImportError: torch"),
+        (PORT_TAKEN, "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use"),
+        ("error: creating server: Internal - bad\n", "creating server: Internal - bad"),
+        ("nothing of interest\n", "exit code 3, see its log above"),
+    ],
+)
+def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
+    server, log = run(f"cat <<'END'\n{said}END\nexit 3")
+    assert server.wait(30)
+    assert server.exit_code == 3
+    assert server.failure() == reason
+    assert log.getvalue() == said
+
+
+def test_kill_ends_what_it_started_too(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+    server, log = run("echo started; sleep 1000 & sleep 1000")
+    while "started" not in log.getvalue():
+        assert not server.wait(0.05)
+    server.stop(exit_timeout=1000, is_forced=lambda: True)
+    assert server.exit_code is not None
+    assert server.exit_code < 0
+
+
+def test_stop_has_a_bound(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+    server, log = run("trap '' TERM; echo deaf; while true; do sleep 0.1; done")
+    while "deaf" not in log.getvalue():
+        assert not server.wait(0.05)
+    server.stop(exit_timeout=0.1, is_forced=lambda: False)
+    assert server.exit_code == -9
