@@ -33,6 +33,8 @@ CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id);
 _ENTRY = "model, number, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
 _CHANGING = ("state", "step", "steps", "images_done", "ended", "error_msg")
 _LOST = "the model process died; send the request again"
+# When this process began, or soon after.
+_BORN = time.time()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class JobBoard:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_SCHEMA)
+        # A container that is started again gives its processes the numbers that they had before.
+        self._connection.execute("DELETE FROM jobs WHERE pid = ? AND arrived < ?", (self._pid, _BORN))
 
     def close(self) -> None:
         """Release the file."""

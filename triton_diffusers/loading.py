@@ -59,8 +59,8 @@ def load_components(settings: Settings) -> Components:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, **without_checker
         )
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{folder} cannot be loaded: {error}") from error
+    except Exception as error:  # the libraries raise what they like about a broken file
+        raise LoadError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
     pipeline.to(device)
     return Components(
         tokenizer=pipeline.tokenizer,

@@ -1,0 +1,86 @@
+"""What the unit tests share: settings without surroundings, the emoji model, and loops on a fake engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.fake_engine import WITHIN, FakeEngine
+from triton_diffusers.contract import INPUT_BY_NAME, Input
+from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.loading import Components, load_components
+from triton_diffusers.request import GenerationRequest
+from triton_diffusers.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE_SIDE = 128  # of the emoji model
+NUMPY_TYPES: Mapping[str, Any] = {"STRING": np.object_, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+
+
+def array_of(field: Input, value: Any) -> np.ndarray[Any, Any]:
+    """A field's value as Triton hands it to a model: shape (1, n), text as bytes."""
+    elements = list(value) if isinstance(value, list | tuple) else [value]
+    if field.datatype == "STRING":
+        elements = [element.encode() if isinstance(element, str) else element for element in elements]
+    array = np.empty((1, len(elements)), NUMPY_TYPES[field.datatype])
+    array[0, :] = elements
+    return array
+
+
+def tensors(**values: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """A valid request's tensors, with these fields added or replaced."""
+    fields = {"task_id": "a-task", "prompt": "a red apple", **values}
+    return {name: array_of(INPUT_BY_NAME[name], value) for name, value in fields.items()}
+
+
+def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationRequest:
+    """A small request."""
+    fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
+    return GenerationRequest(**{**fields, "prompt": prompt, **changes})
+
+
+def finish(loop: EngineLoop, *jobs: Job) -> None:
+    """Wait until all the jobs have ended."""
+    for job in jobs:
+        loop.wait([job], WITHIN)
+        assert job.state.ended, f"{job.request.task_id} did not end"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def components(tmp_path_factory: pytest.TempPathFactory) -> Components:
+    """The emoji model in float32."""
+    return load_components(
+        Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=tmp_path_factory.mktemp("runtime"))
+    )
+
+
+@pytest.fixture
+def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
+    """A function that starts a loop on an engine; keywords are settings, but for those of ``EngineLoop``."""
+    started: list[tuple[FakeEngine, EngineLoop]] = []
+
+    def start(engine: Any, *, board: Any = None, telemetry: Any = None, **settings: Any) -> EngineLoop:
+        loop = EngineLoop(
+            engine, Settings(runtime_dir=tmp_path, **settings), name="sd_base", board=board, telemetry=telemetry
+        )
+        loop.start()
+        started.append((engine, loop))
+        return loop
+
+    yield start
+    for engine, loop in started:
+        engine.turnstile.open()
+        loop.stop()

@@ -1,0 +1,138 @@
+"""The contract is what the server does: every field is read, every reply field is there."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import NATIVE_SIDE, array_of, tensors
+from triton_diffusers.board import BoardEntry
+from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input
+from triton_diffusers.decode import decode_request, read_values
+from triton_diffusers.errors import NotSupported
+from triton_diffusers.request import GenerationRequest, GenerationResult
+from triton_diffusers.settings import Settings
+from triton_diffusers.triton_adapter.replies import reply_values
+
+SERVED = [field for field in INPUTS if field.served]
+UNSERVED = [field for field in INPUTS if not field.served]
+
+# For each served field a value that is not its default; a new field has to be added here.
+OTHER: dict[str, Any] = {
+    "task_id": "another-task",
+    "prompt": "a green pear",
+    "negative_prompt": "blurry",
+    "func_name": "i2i",
+    "steps": 7,
+    "cfg_scale": 1.0,
+    "width": 256,
+    "height": 96,
+    "seed": "18446744073709551615",
+    "image_num": 3,
+    "scheduler": "Euler a",
+    "output_format": "webp",
+    "return_images": True,
+    "use_base64": True,
+    "denoising_strength": 0.7,
+    "resize_mode": 2,
+    "image_link": "http://example.com/a.png",
+    "image_base64": "AAAA",
+    "mask_link": "http://example.com/m.png",
+    "mask_base64": "AAAA",
+    "expand": [1, 2, 3, 4],
+    "expand_type": "reflect",
+    "lora_path": ["style.safetensors"],
+    "lora_attn": [0.5],
+    "use_translate": [False],
+    "save_dir": "elsewhere",
+}
+
+
+@pytest.mark.parametrize("table", [INPUTS, OUTPUTS, JOBS_INPUTS, JOBS_OUTPUTS], ids=["in", "out", "j-in", "j-out"])
+def test_names_are_unique(table: tuple[Any, ...]) -> None:
+    names = [field.name for field in table]
+    assert len(names) == len(set(names))
+
+
+def test_every_field_has_another_value_to_test_with() -> None:
+    assert OTHER.keys() == INPUT_BY_NAME.keys()
+
+
+@pytest.mark.parametrize("field", [field for field in INPUTS if not field.required], ids=lambda field: field.name)
+def test_sending_a_default_is_leaving_the_field_out(field: Input, tmp_path: Path) -> None:
+    settings = Settings(runtime_dir=tmp_path)
+    seed = {} if field.name == "seed" else {"seed": "1"}
+    sent = decode_request(tensors(**seed, **{field.name: field.default}), settings, NATIVE_SIDE)
+    absent = decode_request(tensors(**seed), settings, NATIVE_SIDE)
+    if field.name == "seed":  # each is a random one
+        assert sent.seed != absent.seed
+    else:
+        assert sent == absent
+
+
+@pytest.mark.parametrize("field", SERVED, ids=lambda field: field.name)
+def test_every_served_field_is_consumed(field: Input, tmp_path: Path) -> None:
+    def consequences(**values: Any) -> object:
+        """Everything that comes of a request: what the engine is asked for, and what is replied."""
+        arrays = tensors(**{"seed": "1", **values})
+        try:
+            request = decode_request(arrays, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+        except NotSupported as error:
+            return error.field
+        wanted = read_values(arrays, INPUTS)
+        reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
+        return request, reply
+
+    assert consequences(**{field.name: OTHER[field.name]}) != consequences()
+
+
+@pytest.mark.parametrize("field", UNSERVED, ids=lambda field: field.name)
+def test_unserved_fields_are_refused_by_name(field: Input, tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=rf"^{field.name}: .* is not yet supported") as caught:
+        decode_request(tensors(**{field.name: OTHER[field.name]}), Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+    assert caught.value.field == field.name
+
+
+@pytest.mark.parametrize("function", ["i2i", "inpaint", "outpaint"])
+def test_unserved_functions_are_refused(function: str, tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=f"func_name: '{function}' is not yet supported"):
+        decode_request(tensors(func_name=function), Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+
+
+def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
+    result = result_of(decode_request(tensors(image_num=2), Settings(runtime_dir=tmp_path), NATIVE_SIDE))
+    reply = reply_values(result, return_images=True, use_base64=True)
+    assert reply.keys() == {output.name for output in OUTPUTS}
+    for output in OUTPUTS:
+        assert isinstance(reply[output.name], list | tuple) == output.many, output.name
+    assert [len(reply[name]) for name in ("images", "images_base64", "is_nsfw")] == [2, 2, 2]
+
+
+def test_jobs_shows_what_the_board_knows() -> None:
+    assert {output.name for output in JOBS_OUTPUTS} <= {
+        *(field.name for field in fields(BoardEntry)),
+        "elapsed_seconds",
+    }
+
+
+@pytest.mark.parametrize("field", [*INPUTS, *JOBS_INPUTS], ids=lambda field: field.name)
+def test_defaults_are_of_the_declared_type(field: Input) -> None:
+    types = {"STRING": str, "INT64": int, "FP32": float, "BOOL": bool}
+    elements = field.default if isinstance(field.default, tuple) else (field.default,)
+    assert all(type(element) is types[field.datatype] for element in elements)
+    assert read_values({field.name: array_of(field, field.default)}, (field,)) == {field.name: field.default}
+
+
+def result_of(request: GenerationRequest) -> GenerationResult:
+    return GenerationResult(
+        request=request,
+        images=(b"picture",) * request.image_num,
+        is_nsfw=(False,) * request.image_num,
+        optimized=False,
+        warnings=(),
+        queue_seconds=0.0,
+        run_seconds=0.0,
+    )

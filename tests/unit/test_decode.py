@@ -1,0 +1,257 @@
+"""Decoding requests: each field at, below and above its limits, and anything at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
+from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, Input
+from triton_diffusers.decode import decode_request
+from triton_diffusers.errors import InvalidRequest, NotSupported
+from triton_diffusers.request import Function, GenerationRequest, OutputFormat
+from triton_diffusers.settings import Settings
+
+SETTINGS = Settings(max_prompt_chars=1000)
+
+
+def decoded(**values: Any) -> GenerationRequest:
+    return decode_request(tensors(**values), SETTINGS, NATIVE_SIDE)
+
+
+def test_a_request_with_everything() -> None:
+    request = decoded(
+        task_id="t-1",
+        prompt="蓝色背景上的红苹果",
+        negative_prompt="blurry 🍎",
+        func_name="t2i",
+        steps=20,
+        cfg_scale=5.55,
+        width=100,
+        height=90,
+        seed="123",
+        image_num=2,
+        scheduler="euler ancestral",
+        output_format="jpeg",
+    )
+    assert request == GenerationRequest(
+        task_id="t-1",
+        prompt="蓝色背景上的红苹果",
+        negative_prompt="blurry 🍎",
+        function=Function.TEXT_TO_IMAGE,
+        steps=20,
+        guidance_scale=5.55,
+        width=100,
+        height=90,
+        seed=123,
+        image_num=2,
+        scheduler="Euler a",
+        output_format=OutputFormat.JPEG,
+    )
+
+
+def test_a_size_that_is_left_out_is_the_models_own() -> None:
+    assert (decoded().width, decoded().height) == (NATIVE_SIDE, NATIVE_SIDE)
+    assert (decoded(width=64).width, decoded(width=64).height) == (64, NATIVE_SIDE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 1),
+        ("steps", 150),
+        ("cfg_scale", 1.0),
+        ("cfg_scale", 30.0),
+        ("width", 16),
+        ("width", 2048),
+        ("height", 16),
+        ("height", 2048),
+        ("image_num", 1),
+        ("image_num", 8),
+        ("prompt", ""),
+        ("prompt", "x" * 1000),
+        ("prompt", "\0\n\u202e"),
+        ("negative_prompt", "汉" * 1000),
+        ("scheduler", "lcm"),
+        ("output_format", "webp"),
+        ("seed", "0"),
+        ("seed", str(2**64 - 1)),
+        ("seed", "00000000000000000007"),
+        ("task_id", "a"),
+        ("task_id", "x" * 128),
+        ("task_id", "a..b"),
+        ("task_id", "_-.A9"),
+    ],
+)
+def test_values_at_the_limits_are_accepted(field: str, value: Any) -> None:
+    decoded(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "steps: 0 is not accepted; must be between 1 and 150"),
+        ("steps", 151, "steps: 151 is not accepted; must be between 1 and 150"),
+        ("steps", -(2**63), "steps: -9223372036854775808 is not accepted"),
+        ("steps", 2**63 - 1, "steps: 9223372036854775807 is not accepted"),
+        ("cfg_scale", 0.99, "cfg_scale: 0.99 is not accepted; must be between 1.0 and 30.0"),
+        ("cfg_scale", 30.01, "cfg_scale: 30.01 is not accepted; must be between 1.0 and 30.0"),
+        ("cfg_scale", np.nan, "cfg_scale: nan is not accepted"),
+        ("cfg_scale", np.inf, "cfg_scale: inf is not accepted"),
+        ("cfg_scale", -np.inf, "cfg_scale: -inf is not accepted"),
+        ("width", 15, "width: 15 is not accepted; must be between 16 and 2048"),
+        ("width", 2049, "width: 2049 is not accepted; must be between 16 and 2048"),
+        ("width", -1, "width: -1 is not accepted"),
+        ("height", 15, "height: 15 is not accepted; must be between 16 and 2048"),
+        ("height", 2049, "height: 2049 is not accepted; must be between 16 and 2048"),
+        ("image_num", 0, "image_num: 0 is not accepted; must be between 1 and 8"),
+        ("image_num", 9, "image_num: 9 is not accepted; must be between 1 and 8"),
+        ("prompt", "x" * 1001, "prompt: '1001 characters' is not accepted; at most 1000"),
+        ("negative_prompt", "汉" * 1001, "negative_prompt: '1001 characters' is not accepted; at most 1000"),
+        ("scheduler", "magic", "scheduler: 'magic' is not accepted; known: DPM++ 2M, .*LCM"),
+        ("func_name", "t2v", "func_name: 't2v' is not accepted; must be one of: t2i, i2i, inpaint, outpaint"),
+        ("output_format", "PNG", "output_format: 'PNG' is not accepted; must be one of: png, jpeg, webp"),
+        ("output_format", "", "output_format: '' is not accepted"),
+        ("seed", "-2", "seed: '-2' is not accepted; a whole number from 0 to 18446744073709551615"),
+        ("seed", str(2**64), "seed: '18446744073709551616' is not accepted"),
+        ("seed", "0" * 21, "seed: '000000000000000000000' is not accepted"),
+        ("seed", "1.5", "seed: '1.5' is not accepted"),
+        ("seed", " 1", "seed: ' 1' is not accepted"),
+        ("seed", "1\n", "seed: "),
+        ("seed", "٣", "seed: '٣' is not accepted"),  # a digit, but no ASCII one
+        ("seed", "0x10", "seed: '0x10' is not accepted"),
+        ("task_id", "", "task_id: '' is not accepted; 1 to 128 letters"),
+        ("task_id", ".", "task_id: '.' is not accepted"),
+        ("task_id", "..", "task_id: '..' is not accepted"),
+        ("task_id", ".hidden", "task_id: '.hidden' is not accepted"),
+        ("task_id", "a/b", "task_id: 'a/b' is not accepted"),
+        ("task_id", "../a", "task_id: '../a' is not accepted"),
+        ("task_id", "a\\b", "task_id: "),
+        ("task_id", "a\0b", "task_id: "),
+        ("task_id", "a b", "task_id: 'a b' is not accepted"),
+        ("task_id", "a\n", "task_id: "),
+        ("task_id", "é", "task_id: 'é' is not accepted"),
+        ("task_id", "任务", "task_id: '任务' is not accepted"),
+        ("task_id", "x" * 129, "task_id: 'x{78}… is not accepted; 1 to 128 letters"),
+    ],
+)
+def test_values_beyond_the_limits_are_refused_with_field_value_and_limit(field: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{message.replace('+', '[+]')}") as caught:
+        decoded(**{field: value})
+    assert caught.value.field == field
+
+
+def test_the_area_has_a_limit_of_its_own() -> None:
+    decoded(width=1024, height=1024)
+    decoded(width=2048, height=512)
+    with pytest.raises(InvalidRequest, match="width × height: '2048×513' is not accepted; at most 1048576 pixels"):
+        decoded(width=2048, height=513)
+
+
+def test_no_more_images_than_can_be_in_flight() -> None:
+    with pytest.raises(InvalidRequest, match="image_num: 3 is not accepted; must be between 1 and 2"):
+        decode_request(tensors(image_num=3), Settings(max_images_in_flight=2), NATIVE_SIDE)
+
+
+@pytest.mark.parametrize("nothing", ["", "-1"])
+def test_no_seed_is_a_random_one(nothing: str) -> None:
+    seeds = {decoded(seed=nothing).seed for _ in range(5)}
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+@pytest.mark.parametrize("missing", ["task_id", "prompt"])
+def test_required_fields(missing: str) -> None:
+    fields = tensors()
+    del fields[missing]
+    with pytest.raises(InvalidRequest, match=f"{missing}: None is not accepted; the field is required"):
+        decode_request(fields, SETTINGS, NATIVE_SIDE)
+
+
+@pytest.mark.parametrize("name", ["prompt", "steps", "return_images", "cfg_scale"])
+def test_a_second_row_or_none_is_refused(name: str) -> None:
+    fields = tensors(steps=3, return_images=True, cfg_scale=3.0)
+    for rows in (np.concatenate([fields[name]] * 2), fields[name][:0]):
+        with pytest.raises(InvalidRequest, match=f"{name}: '{rows.size} values' is not accepted; exactly one"):
+            decode_request({**fields, name: rows}, SETTINGS, NATIVE_SIDE)
+
+
+def test_a_second_row_of_a_list_is_refused() -> None:
+    rows = np.ones((2, 2), np.int64)
+    with pytest.raises(InvalidRequest, match="expand: '2 rows' is not accepted"):
+        decode_request({**tensors(), "expand": rows}, SETTINGS, NATIVE_SIDE)
+
+
+@pytest.mark.parametrize("name", ["task_id", "prompt", "negative_prompt", "seed", "scheduler", "save_dir"])
+def test_text_must_be_utf_8(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"{name}: b'.*xff' is not accepted; text must be UTF-8"):
+        decoded(**{name: b"ab\xff"})
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decoded(scheduler="x" * 10_000)
+    assert len(str(caught.value).split(" is not accepted")[0]) == len("scheduler: ") + 80
+
+
+def test_a_float_is_shown_as_it_was_written() -> None:
+    with pytest.raises(NotSupported, match=r"denoising_strength: 0\.56 is not yet supported"):
+        decoded(denoising_strength=0.56)
+    decoded(denoising_strength=0.55)
+
+
+ELEMENTS = {
+    "STRING": st.one_of(
+        st.text().map(str.encode),
+        st.binary(),
+        st.sampled_from([b"", b"t2i", b"i2i", b"png", b"1", b"-1", b"Euler", b"a-task", b"x" * 5000]),
+    ),
+    "INT64": st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(0, 200)),
+    "FP32": st.one_of(st.floats(width=32), st.floats(1, 30, width=32)),
+    "BOOL": st.booleans(),
+}
+
+
+def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
+    shapes = st.one_of(st.just((1, 1)), arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+    return arrays.arrays(NUMPY_TYPES[field.datatype], shapes, elements=ELEMENTS[field.datatype], fill=st.nothing())
+
+
+def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest | NotSupported:
+    """The request, or its refusal; nothing else may come of it."""
+    try:
+        return decode_request(fields, SETTINGS, NATIVE_SIDE)
+    except (InvalidRequest, NotSupported) as refusal:
+        return refusal
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    sent=st.fixed_dictionaries({}, optional={field.name: any_array(field) for field in INPUTS}),
+    completed=st.booleans(),
+)
+def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any, Any]], *, completed: bool) -> None:
+    result = outcome({**(tensors() if completed else {}), **sent})
+    if isinstance(result, GenerationRequest):
+        assert 1 <= result.steps <= SETTINGS.max_steps
+        assert 1 <= result.guidance_scale <= 30
+        assert min(result.width, result.height) >= 16
+        assert result.width * result.height <= SETTINGS.max_pixels
+        assert 0 <= result.seed < 2**64
+    else:
+        assert result.field in {*INPUT_BY_NAME, "width × height"}
+        assert len(str(result)) < 1000
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
+    """The same with one field at a time, which comes further than a request of many strange ones."""
+    field = data.draw(st.sampled_from(INPUTS))
+    result = outcome({**tensors(), field.name: data.draw(any_array(field))})
+    assert isinstance(result, GenerationRequest) or result.field in {field.name, "width × height"}

@@ -1,0 +1,75 @@
+"""The eager engine on the emoji model: rows do not touch one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.loading import Components
+from triton_diffusers.prompts import tokenize
+
+
+@pytest.fixture
+def engine(components: Components) -> EagerEngine:
+    return EagerEngine(components)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_prompts_together_are_prompts_alone(engine: EagerEngine) -> None:
+    prompts = [tokenize(engine.tokenizer, text) for text in ("", "a red apple", "蓝色背景上的红苹果")]
+    together = engine.encode_prompts(prompts)
+    assert together.shape[:2] == (3, 77)
+    for row, prompt in zip(together, prompts, strict=True):
+        torch.testing.assert_close(row[None], engine.encode_prompts([prompt]), rtol=0, atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_predictions_together_are_predictions_alone(engine: EagerEngine) -> None:
+    latents, timesteps = noise(3, 4, 8, 12), torch.tensor([999.0, 500.0, 1.0])
+    states = engine.encode_prompts([tokenize(engine.tokenizer, text) for text in ("one", "two", "three")])
+    together = engine.predict(latents, timesteps, states)
+    assert together.shape == latents.shape
+    assert together.dtype == torch.float32
+    for row in range(3):
+        alone = engine.predict(latents[row : row + 1], timesteps[row : row + 1], states[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-4)
+
+
+def test_decoding_is_the_decoders(engine: EagerEngine, components: Components) -> None:
+    latents = noise(4, 8, 12)
+    decoded = engine.decode(latents)
+    assert decoded.shape == (3, 64, 96)
+    assert decoded.dtype == np.float32
+    with torch.inference_mode():
+        expected = components.vae.decode(latents[None] / components.vae.config.scaling_factor).sample[0]
+    np.testing.assert_allclose(decoded, expected.numpy(), atol=1e-5)
+
+
+def test_without_a_checker_nothing_is_unsafe(components: Components) -> None:
+    from dataclasses import replace
+
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    assert EagerEngine(replace(components, safety_checker=None)).is_unsafe(pixels) is False
+    assert EagerEngine(replace(components, feature_extractor=None)).is_unsafe(pixels) is False
+
+
+def test_the_checkers_word_counts(components: Components) -> None:
+    """A checker whose thresholds everything exceeds objects to everything; one that nothing exceeds, to nothing."""
+    engine, checker = EagerEngine(components), components.safety_checker
+    before = checker.concept_embeds_weights.data.clone()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    shown = pixels.copy()
+    try:
+        checker.concept_embeds_weights.data.fill_(-2.0)
+        assert engine.is_unsafe(pixels) is True
+        checker.concept_embeds_weights.data.fill_(2.0)
+        checker.special_care_embeds_weights.data.fill_(2.0)
+        assert engine.is_unsafe(pixels) is False
+    finally:
+        checker.concept_embeds_weights.data.copy_(before)
+    assert np.array_equal(pixels, shown)

@@ -1,0 +1,40 @@
+"""The error tree."""
+
+from __future__ import annotations
+
+import pytest
+
+from triton_diffusers import errors
+from triton_diffusers.errors import InvalidRequest, NotSupported, TritonDiffusersError, shown
+
+TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TritonDiffusersError)]
+
+
+@pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_code_of_the_reference_and_is_in_the_tree(kind: type[TritonDiffusersError]) -> None:
+    assert kind.code in (460, 462, 469)
+    assert kind.__name__ in (errors.__doc__ or "")
+    assert kind.__doc__
+
+
+def test_callers_mistakes_and_the_servers_faults_have_different_codes() -> None:
+    codes = {kind.__name__: kind.code for kind in TREE}
+    assert {name for name, code in codes.items() if code == 460} == {"InvalidRequest", "NotSupported", "NotFound"}
+
+
+def test_messages_name_field_value_and_limit() -> None:
+    assert str(InvalidRequest("steps", 0, "must be between 1 and 150")) == (
+        "steps: 0 is not accepted; must be between 1 and 150"
+    )
+    assert str(NotSupported("expand", (1,))) == "expand: (1,) is not yet supported; leave the field out"
+
+
+@pytest.mark.parametrize("length", [78, 79, 1000])
+def test_shown_values_are_cut_to_80_characters(length: int) -> None:
+    text = shown("x" * length)
+    assert len(text) == min(80, length + 2)
+    assert text.endswith("…") == (length + 2 > 80)
+
+
+def test_shown_values_hold_no_control_characters() -> None:
+    assert shown("a\n\0\x1b[31mb").isprintable()

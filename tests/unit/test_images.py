@@ -1,0 +1,72 @@
+"""Pictures: pixels, sizes and formats."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triton_diffusers.images import encode, preview, to_pixels
+from triton_diffusers.request import OutputFormat
+
+
+def waves(width: int = 64, height: int = 48) -> np.ndarray:
+    """A smooth picture, which lossy formats keep well."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [127 + 100 * np.sin(x / 9), 127 + 100 * np.cos(y / 7), 127 + 100 * np.sin((x + y) / 11)]
+    return np.stack(channels, axis=2).round().astype(np.uint8)
+
+
+def opened(picture: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(picture))
+    image.load()
+    return image
+
+
+def test_the_decoders_range_becomes_pixels() -> None:
+    values = np.array([-1, 1, 0, -9, 9, 0.5], np.float32)
+    pixels = to_pixels(np.broadcast_to(values[None, None, :], (3, 2, 6)))
+    assert pixels.shape == (2, 6, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels[0, :, 0].tolist() == [0, 255, 128, 0, 255, 191]
+
+
+def test_channels_go_last() -> None:
+    decoded = np.stack([np.full((2, 2), value, np.float32) for value in (-1, 0, 1)])
+    assert to_pixels(decoded)[0, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("output_format", OutputFormat)
+@pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1), (130, 90)])
+def test_a_picture_has_the_size_and_format_asked_for(output_format: OutputFormat, size: tuple[int, int]) -> None:
+    image = opened(encode(waves(), size, output_format))
+    assert image.size == size
+    assert image.format == output_format.value.upper()
+    assert image.mode == "RGB"
+
+
+def test_png_keeps_every_pixel() -> None:
+    assert np.array_equal(np.asarray(opened(encode(waves(), (64, 48), OutputFormat.PNG))), waves())
+
+
+@pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
+def test_lossy_formats_stay_close(output_format: OutputFormat) -> None:
+    image = np.asarray(opened(encode(waves(), (64, 48), output_format)), np.float32)
+    assert np.abs(image - waves()).mean() < 3
+
+
+def test_resizing_does_not_shift_or_flip() -> None:
+    half = np.zeros((64, 64, 3), np.uint8)
+    half[:, 32:] = 255
+    small = np.asarray(opened(encode(half, (50, 60), OutputFormat.PNG)))
+    assert small[:, :20].max() == 0
+    assert small[:, 30:].min() == 255
+
+
+@pytest.mark.parametrize(("size", "shown"), [((512, 256), (128, 64)), ((256, 512), (64, 128)), ((64, 48), (64, 48))])
+def test_a_preview_is_a_small_jpeg(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    image = opened(preview(waves(*size)))
+    assert image.format == "JPEG"
+    assert image.size == shown

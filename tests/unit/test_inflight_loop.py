@@ -1,0 +1,502 @@
+"""The engine loop on a fake engine: jobs join, leave, fail and are cancelled without touching one another."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.conftest import finish, request_for
+from tests.unit.fake_engine import WITHIN, FakeEngine
+from triton_diffusers.board import JobBoard
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest
+from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.request import GenerationRequest
+
+StartLoop = Callable[..., EngineLoop]
+
+
+class Counts:
+    """Telemetry that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.images = 0
+        self.outcomes: list[str] = []
+        self.in_flight_and_queued: list[tuple[int, int]] = []
+
+    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
+        assert min(queue_seconds, run_seconds) >= 0
+        self.outcomes.append(outcome)
+
+    def images_made(self, count: int) -> None:
+        self.images += count
+
+    def unet_called(self, images: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.calls.append(images)
+
+    def in_flight(self, images: int, queued: int) -> None:
+        self.in_flight_and_queued.append((images, queued))
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[JobBoard]:
+    opened = JobBoard(tmp_path / "board")
+    yield opened
+    opened.close()
+
+
+def pictures(job: Job) -> tuple[bytes, ...]:
+    assert job.error is None
+    assert job.state is JobState.SUCCEEDED
+    assert job.result is not None
+    return job.result.images
+
+
+def made_alone(start_loop: StartLoop, request: GenerationRequest) -> tuple[bytes, ...]:
+    loop = start_loop(FakeEngine())
+    finish(loop, job := loop.submit(request))
+    return pictures(job)
+
+
+def stand_before_the_next_step(engine: FakeEngine) -> None:
+    engine.turnstile.allow(0)
+
+
+def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    request = request_for(image_num=2)
+    finish(loop, job := loop.submit(request))
+    assert job.result is not None
+    assert job.result.request is request
+    assert (len(job.result.images), job.result.is_nsfw, job.result.warnings) == (2, (False, False), ())
+    assert job.result.optimized is False
+    assert min(job.result.queue_seconds, job.result.run_seconds) >= 0
+    assert Image.open(io.BytesIO(job.result.images[0])).size == (64, 64)
+
+
+def test_a_size_that_is_no_multiple_comes_back_exactly(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(width=100, height=90)))
+    assert tuple(job.samples[0].latents.shape) == (4, 12, 13)
+    assert Image.open(io.BytesIO(pictures(job)[0])).size == (100, 90)
+
+
+def test_a_request_joins_the_running_batch(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    first = loop.submit(request_for(steps=6))
+    engine.turnstile.allow(2)
+    second = loop.submit(request_for("a green pear", steps=4))
+    engine.turnstile.open()
+    finish(loop, first, second)
+    # The first is alone for the two steps and the one that it stood before; the second needs one more.
+    assert counts.calls == [1, 1, 1, 2, 2, 2, 1]
+
+
+def test_batched_is_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Whatever shares the calls, each picture is the one that its request gives alone, to the last bit."""
+    requests = [
+        request_for("one", steps=7, image_num=2),
+        request_for("two", steps=3, seed=5, guidance_scale=1.0),
+        request_for("three", scheduler="Euler a", seed=9, image_num=3),
+        request_for("four", scheduler="DDIM", width=96),
+        request_for("five", scheduler="Heun", steps=5, guidance_scale=9.5),
+        request_for("six", scheduler="DPM++ 2M SDE Karras", width=96, negative_prompt="blurry"),
+        request_for("seven", scheduler="UniPC", steps=6),
+        request_for("eight", scheduler="LCM", seed=2**64 - 1, image_num=2),
+    ]
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    jobs = [loop.submit(request) for request in requests]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert max(counts.calls) == 4, "some calls were shared"
+    made = [picture for job in jobs for picture in pictures(job)]
+    assert len(set(made)) == len(made)
+    for request, job in zip(requests, jobs, strict=True):
+        assert pictures(job) == made_alone(start_loop, request), request.prompt
+
+
+@pytest.mark.parametrize("seed", [5, 2**64 - 2])
+def test_image_i_is_the_picture_of_seed_plus_i(start_loop: StartLoop, engine: FakeEngine, seed: int) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(seed=seed, image_num=4, scheduler="Euler a")))
+    assert len(set(pictures(job))) == 4
+    for index, picture in enumerate(pictures(job)):
+        alone = request_for(seed=(seed + index) % 2**64, scheduler="Euler a")
+        assert made_alone(start_loop, alone) == (picture,)
+
+
+def test_a_short_request_overtakes_a_long_one(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    long = loop.submit(request_for(steps=50, image_num=4))
+    engine.turnstile.allow(3)
+    short = loop.submit(request_for(steps=4))
+    # While the short one is there, each step takes it along: one step that was begun, its own four, and its decoding.
+    engine.turnstile.allow(6)
+    finish(loop, short)
+    assert pictures(short)
+    assert long.state is JobState.RUNNING
+
+
+def test_cancel_a_running_job(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    job, other = loop.submit(request_for(steps=100)), loop.submit(request_for("another"))
+    engine.turnstile.allow(2)
+    loop.cancel(job)
+    engine.turnstile.open()
+    finish(loop, job, other)
+    assert (job.state, type(job.error)) == (JobState.CANCELLED, Cancelled)
+    assert job.samples[0].position <= 3
+    assert pictures(other) == made_alone(start_loop, request_for("another"))
+    assert sorted(counts.outcomes) == ["cancelled", "succeeded"]
+
+
+def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    running, queued = loop.submit(request_for()), loop.submit(request_for())
+    stand_before_the_next_step(engine)
+    assert (running.state, queued.state) == (JobState.RUNNING, JobState.QUEUED)
+    loop.cancel(queued)
+    engine.turnstile.allow(1)
+    assert (queued.state, queued.run_seconds, queued.samples) == (JobState.CANCELLED, 0.0, [])
+    engine.turnstile.open()
+    finish(loop, running)
+    assert pictures(running)
+
+
+def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board, max_images_in_flight=2)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(task_id=task_id)) for task_id in ("keep", "drop", "drop")]
+    stand_before_the_next_step(engine)
+    board.cancel("drop")
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLED]
+    assert {entry.state for entry in board.entries("drop")} == {"cancelled"}
+
+
+def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for()))
+    loop.cancel(job)
+    finish(loop, loop.submit(request_for()))
+    assert pictures(job)
+
+
+def test_a_failing_call_fails_its_culprit_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("good", "boom", "also good")]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert str(jobs[1].error) == "RuntimeError: the prompt says boom"
+    for job in (jobs[0], jobs[2]):
+        assert pictures(job) == made_alone(start_loop, job.request)
+    finish(loop, after := loop.submit(request_for()))
+    assert pictures(after)
+
+
+def test_a_failing_scheduler_fails_its_job_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("one", "two", "three")]
+    engine.turnstile.allow(1)
+    jobs[1].samples[0].step_options["no_such_option"] = 1
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert "no_such_option" in str(jobs[1].error)
+    assert 3 in counts.calls, "they did share a call"
+    for job in (jobs[0], jobs[2]):
+        assert pictures(job) == made_alone(start_loop, job.request)
+
+
+def test_numbers_that_are_not_finite_are_a_failure_and_no_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    jobs = [loop.submit(request_for(prompt)) for prompt in ("good", "nan")]
+    finish(loop, *jobs)
+    assert pictures(jobs[0]) == made_alone(start_loop, jobs[0].request)
+    assert jobs[1].state is JobState.FAILED
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert "no finite numbers" in str(jobs[1].error)
+
+
+def test_what_only_the_model_finds_wrong_is_the_callers_mistake(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(scheduler="LCM", steps=60)))
+    assert (job.state, type(job.error)) == (JobState.FAILED, InvalidRequest)
+    finish(loop, after := loop.submit(request_for()))
+    assert pictures(after)
+
+
+def test_one_more_than_may_wait_is_busy(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_queue=2, max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for())]
+    stand_before_the_next_step(engine)
+    jobs += [loop.submit(request_for()) for _ in range(2)]
+    with pytest.raises(Busy, match="2 requests wait already"):
+        loop.submit(request_for())
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    finish(loop, after := loop.submit(request_for()))
+    assert all(pictures(job) for job in [*jobs, after])
+
+
+def test_images_in_flight_are_bounded_and_nobody_starves(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()), max_images_in_flight=4)
+    jobs = [loop.submit(request_for(image_num=number % 4 + 1, seed=number)) for number in range(12)]
+    finish(loop, *jobs)
+    assert all(pictures(job) for job in jobs)
+    assert max(images for images, _ in counts.in_flight_and_queued) <= 4
+    assert counts.images == sum(job.request.image_num for job in jobs)
+    started = [job.started for job in jobs]
+    assert started == sorted(started, key=lambda moment: moment or 0), "in the order of arrival"
+
+
+def test_the_last_counts_are_zero(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    finish(loop, loop.submit(request_for()), loop.submit(request_for("boom")))
+    loop.stop()
+    assert counts.in_flight_and_queued[-1] == (0, 0)
+    assert sorted(counts.outcomes) == ["failed", "succeeded"]
+
+
+def test_stop_ends_everything(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(steps=100)) for _ in range(3)]
+    stand_before_the_next_step(engine)
+    assert loop.alive
+    stopper = threading.Thread(target=loop.stop)
+    stopper.start()
+    deadline = time.monotonic() + WITHIN
+    while loop.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    engine.turnstile.open()
+    stopper.join(WITHIN)
+    assert not stopper.is_alive()
+    assert [job.state for job in jobs] == [JobState.CANCELLED] * 3
+    assert all(isinstance(job.error, Cancelled) for job in jobs)
+    with pytest.raises(Busy, match="stopping"):
+        loop.submit(request_for())
+
+
+def test_nobody_waits_for_a_loop_that_died(start_loop: StartLoop, engine: FakeEngine) -> None:
+    class Broken(Counts):
+        def unet_called(self, images: int, seconds: float) -> None:
+            raise OSError("this telemetry breaks its promise")
+
+    loop = start_loop(engine, telemetry=Broken(), max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for()) for _ in range(2)]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.CANCELLED] * 2
+    assert not loop.alive
+    with pytest.raises(Busy):
+        loop.submit(request_for())
+
+
+def test_wait_returns_at_its_timeout(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    loop.wait([job], 0.05)
+    loop.wait([], 0.0)
+    assert not job.state.ended
+
+
+@pytest.mark.parametrize(("guided", "warned"), [(3.0, ["negative_prompt", "prompt"]), (1.0, ["prompt"])])
+def test_cut_prompts_are_told(start_loop: StartLoop, engine: FakeEngine, guided: float, warned: list[str]) -> None:
+    loop = start_loop(engine)
+    request = request_for("x" * 80, negative_prompt="y" * 80, guidance_scale=guided)
+    finish(loop, job := loop.submit(request))
+    assert job.result is not None
+    assert [warning.split(":")[0] for warning in job.result.warnings] == warned
+    assert job.result.warnings[-1].endswith("cut: 'xxxxx'")
+
+
+def test_without_guidance_a_negative_prompt_and_half_the_rows_are_saved(
+    start_loop: StartLoop, engine: FakeEngine
+) -> None:
+    loop = start_loop(engine)
+    jobs = [
+        loop.submit(request_for(guidance_scale=1.0, negative_prompt=negative)) for negative in ("", "blurry", "boom")
+    ]
+    finish(loop, *jobs)
+    assert {pictures(job) for job in jobs} == {pictures(jobs[0])}
+    assert {len(job.samples[0].states) for job in jobs} == {1}
+
+
+def test_guidance_moves_away_from_the_negative_prompt(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    variants = [
+        {"guidance_scale": 3.0},
+        {"guidance_scale": 6.0},
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "x"},
+    ]
+    jobs = [loop.submit(request_for(**changes)) for changes in variants]
+    finish(loop, *jobs)
+    assert len({pictures(job) for job in jobs}) == len(variants)
+
+
+def test_a_flagged_picture_is_black(start_loop: StartLoop) -> None:
+    engine = FakeEngine(is_unsafe=lambda pixels: bool(pixels[..., 0].mean() > 128))
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(image_num=8, steps=2, guidance_scale=1.0)))
+    assert job.result is not None
+    unchecked = start_loop(FakeEngine())
+    finish(unchecked, plain := unchecked.submit(job.request))
+    assert set(job.result.is_nsfw) == {True, False}, "the seeds give some of both"
+    for flagged, picture, before in zip(job.result.is_nsfw, job.result.images, pictures(plain), strict=True):
+        if flagged:
+            assert not np.asarray(Image.open(io.BytesIO(picture))).any()
+        else:
+            assert picture == before
+
+
+def test_progress_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board, max_images_in_flight=2)
+    engine.turnstile.hold()
+    job = loop.submit(request_for(task_id="first", image_num=2, steps=3))
+    waiting = loop.submit(request_for(task_id="second"))
+    stand_before_the_next_step(engine)
+    entries = {entry.task_id: entry for entry in board.entries()}
+    assert (entries["first"].state, entries["first"].step, entries["first"].steps) == ("running", 0, 6)
+    assert (entries["second"].state, entries["second"].steps) == ("queued", 0)
+    assert {entry.model for entry in entries.values()} == {"sd_base"}
+    engine.turnstile.open()
+    finish(loop, job, waiting)
+    (entry,) = board.entries("first")
+    assert (entry.state, entry.step, entry.steps) == ("succeeded", 6, 6)
+    assert (entry.image_num, entry.images_done) == (2, 2)
+    assert entry.ended is not None
+
+
+def test_a_failure_is_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board)
+    finish(loop, loop.submit(request_for("boom")))
+    (entry,) = board.entries()
+    assert (entry.state, entry.error_msg) == ("failed", "RuntimeError: the prompt says boom")
+
+
+def test_second_order_schedulers_count_their_calls(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board)
+    finish(loop, loop.submit(request_for(scheduler="Heun", steps=4)))
+    (entry,) = board.entries()
+    assert (entry.step, entry.steps) == (7, 7)
+
+
+@pytest.mark.parametrize("scheduler", ["DPM++ 2M", "Euler a", "DDIM", "PNDM", "UniPC", "Heun", "LCM", "DPM++ SDE"])
+def test_a_preview_while_it_runs(start_loop: StartLoop, engine: FakeEngine, board: JobBoard, scheduler: str) -> None:
+    loop = start_loop(engine, board=board)
+    engine.turnstile.hold()
+    loop.submit(request_for(scheduler=scheduler, steps=6, width=256, height=128))
+    engine.turnstile.allow(2)
+    assert board.entries("a-task")[0].preview is None
+    board.want_preview("a-task")
+    engine.turnstile.allow(1)
+    preview = board.entries("a-task")[0].preview
+    assert preview is not None
+    image = Image.open(io.BytesIO(preview))
+    image.load()
+    assert (image.format, image.size) == ("JPEG", (128, 64))
+
+
+def test_no_preview_of_what_the_checker_keeps_back(start_loop: StartLoop, board: JobBoard) -> None:
+    engine = FakeEngine(is_unsafe=lambda pixels: True)
+    loop = start_loop(engine, board=board)
+    engine.turnstile.hold()
+    loop.submit(request_for())
+    engine.turnstile.allow(1)
+    board.want_preview("a-task")
+    engine.turnstile.allow(1)
+    assert board.entries("a-task")[0].preview is None
+
+
+def test_a_preview_that_cannot_be_made_does_no_harm(start_loop: StartLoop, board: JobBoard) -> None:
+    class Fragile(FakeEngine):
+        previews = 0
+
+        def decode(self, latents: Any) -> Any:
+            if not all(sample.denoised for sample in job.samples):
+                self.previews += 1
+                raise ValueError("no picture yet")
+            return super().decode(latents)
+
+    engine = Fragile()
+    loop = start_loop(engine, board=board)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    stand_before_the_next_step(engine)
+    board.want_preview("a-task")
+    engine.turnstile.open()
+    finish(loop, job)
+    assert engine.previews > 0
+    assert pictures(job) == made_alone(start_loop, request_for())
+
+
+def test_a_spoilt_board_does_no_harm(
+    start_loop: StartLoop, engine: FakeEngine, board: JobBoard, tmp_path: Path
+) -> None:
+    loop = start_loop(engine, board=board)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    engine.turnstile.allow(1)
+    with closing(sqlite3.connect(tmp_path / "board" / "jobs.sqlite")) as other:
+        other.execute("DROP TABLE jobs")
+    engine.turnstile.open()
+    finish(loop, job, after := loop.submit(request_for()))
+    assert pictures(job) == pictures(after)
+
+
+def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board)
+    jobs: list[Job] = []
+
+    def submit(first: int) -> None:
+        for seed in range(first, first + 5):
+            jobs.append(job := loop.submit(request_for(seed=seed, task_id=f"task-{seed}", steps=2)))
+            if seed % 5 == 0:
+                loop.cancel(job)
+
+    threads = [threading.Thread(target=submit, args=(first,)) for first in range(0, 40, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finish(loop, *jobs)
+    assert len({job.number for job in jobs}) == 40
+    succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
+    assert len(succeeded) >= 32
+    for job in succeeded[::8]:
+        assert pictures(job) == made_alone(start_loop, job.request)
+    assert {entry.state for entry in board.entries()} <= {"succeeded", "cancelled"}

@@ -1,0 +1,47 @@
+"""The committed ``config.pbtxt`` files are those of the contract, and Triton can read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
+from triton_diffusers.model_config import REPOSITORY, configs, write
+
+TABLES = {"sd_base": (INPUTS, OUTPUTS), "ensemble": (INPUTS, OUTPUTS), "jobs": (JOBS_INPUTS, JOBS_OUTPUTS)}
+
+
+def test_the_committed_files_are_the_generated_ones() -> None:
+    committed = {path.parent.name: path.read_text() for path in REPOSITORY.glob("*/config.pbtxt")}
+    assert committed == dict(configs()), "run `make generated`"
+
+
+def test_writing_gives_those_files(tmp_path: Path) -> None:
+    for model in configs():
+        (tmp_path / model).mkdir()
+    write(tmp_path)
+    assert {path.parent.name: path.read_text() for path in tmp_path.glob("*/config.pbtxt")} == dict(configs())
+
+
+@pytest.mark.parametrize("model", sorted(configs()))
+def test_a_config_declares_the_tables(model: str) -> None:
+    config = text_format.Parse(configs()[model], model_config_pb2.ModelConfig())
+    inputs, outputs = TABLES[model]
+    types = model_config_pb2.DataType
+    assert [(field.name, types.Name(field.data_type), tuple(field.dims), field.optional) for field in config.input] == [
+        (field.name, f"TYPE_{field.datatype}", (-1,) if field.many else (1,), not field.required) for field in inputs
+    ]
+    assert [(field.name, types.Name(field.data_type), tuple(field.dims)) for field in config.output] == [
+        (field.name, f"TYPE_{field.datatype}", (-1,) if field.many else (1,)) for field in outputs
+    ]
+
+
+def test_generating_models_are_iterative_sequences() -> None:
+    config = text_format.Parse(configs()["sd_base"], model_config_pb2.ModelConfig())
+    assert config.sequence_batching.iterative_sequence
+    assert config.sequence_batching.oldest.max_candidate_sequences == config.max_batch_size
+    # More requests than can be in flight and wait by default, so that it is the engine that says "busy".
+    assert config.max_batch_size >= 128 + 16

@@ -1,0 +1,76 @@
+"""Settings from the environment and from a model's parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.triton_adapter.parameters import settings_of
+
+
+def test_every_setting_has_a_description_and_a_default() -> None:
+    assert all(field.description and not field.is_required() for field in Settings.model_fields.values())
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_MAX_STEPS", "20")
+    monkeypatch.setenv("TRITON_DIFFUSERS_MODEL_DIR", "/models/mine")
+    monkeypatch.setenv("TRITON_DIFFUSERS_CLOSE_SAFETY", "true")
+    settings = Settings.read()
+    assert (settings.max_steps, settings.model_dir, settings.close_safety) == (20, Path("/models/mine"), True)
+
+
+def test_parameters_win_over_the_environment_where_they_are_not_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_MAX_STEPS", "20")
+    assert Settings.read({"max_steps": "30", "max_batch": ""}).max_steps == 30
+    assert Settings.read({"max_steps": ""}).max_steps == 20
+
+
+def test_false_is_false() -> None:
+    assert Settings.read({"close_safety": "false"}).close_safety is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_batch", "0"),
+        ("max_batch", "many"),
+        ("poll_seconds", "nan"),
+        ("poll_seconds", "6"),
+        ("dtype", "float8"),
+        ("close_safety", "perhaps"),
+        ("max_side", "63"),
+        ("orphan_seconds", "0"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' does not fit"):
+        Settings.read({name: value})
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' does not fit"):
+        Settings.read()
+
+
+def test_an_unknown_parameter_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"unknown setting 'max_stepz'; known: .*max_steps"):
+        Settings.read({"max_stepz": "3"})
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.read().max_steps = 3  # type: ignore[misc]
+
+
+def test_a_models_parameters_are_its_settings_but_for_the_probe_and_the_backends_own() -> None:
+    config = {
+        "parameters": {
+            "max_steps": {"string_value": "30"},
+            "probe": {"string_value": "{}"},
+            "FORCE_CPU_ONLY_INPUT_TENSORS": {"string_value": "yes"},
+        }
+    }
+    assert settings_of(json.dumps(config)) == {"max_steps": "30"}
+    assert settings_of("{}") == {}
