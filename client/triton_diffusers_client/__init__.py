@@ -12,6 +12,7 @@ from triton_diffusers_client.errors import (
     RequestTimeoutError,
     ServerError,
     ServerRestartingError,
+    UnreachableError,
 )
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import Image
@@ -37,4 +38,5 @@ __all__ = [
     "RequestTimeoutError",
     "ServerError",
     "ServerRestartingError",
+    "UnreachableError",
 ]

@@ -36,11 +36,12 @@ class Attempts:
         attempt: Callable[[float | None], T],
         *,
         sleep: Callable[[float], None] = time.sleep,
-        before_retry: Callable[[ClientError], None] = lambda error: None,
+        worth_it: Callable[[ClientError], bool] = lambda error: True,
     ) -> T:
         """The result of ``attempt``, which is given the seconds that are left.
 
-        Raises what ``attempt`` raised: at once if it is not retryable, or if there are no more retries, or no time.
+        Raises what ``attempt`` raised: at once if it is not retryable, or ``worth_it`` says no to it, or if there are
+        no more retries, or no time.
         """
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         for retry in range(1, self.retries + 1):
@@ -48,10 +49,10 @@ class Attempts:
                 return attempt(_left(deadline))
             except ClientError as error:
                 pause = pause_before(retry)
-                if not error.retryable or (deadline is not None and time.monotonic() + pause >= deadline):
+                in_time = deadline is None or time.monotonic() + pause < deadline
+                if not (error.retryable and in_time and worth_it(error)):
                     raise
                 logger.warning("%s; trying again in %.1f s (%d of %d)", error, pause, retry, self.retries)
-                before_retry(error)
             sleep(pause)
         return attempt(_left(deadline))
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from triton_diffusers_client.client import DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
-from triton_diffusers_client.errors import ClientError
+from triton_diffusers_client.errors import ClientError, UnreachableError
 from triton_diffusers_client.fields import INPUTS
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import Image, format_of_suffix
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Who read our output has read enough; Python must not fail again when it flushes the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except UnreachableError as error:
+        _say(f"{parser.prog}: {error}\nIs the server running? --url or ${URL_VARIABLE} says where (now: {args.url}).")
         return _FAILED
     except (ClientError, OSError, ValueError) as error:
         _say(f"{parser.prog}: {error}")
@@ -125,8 +128,8 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
     parser.add_argument("--steps", type=int, metavar="N", help=_default("sampling steps", "steps"))
     parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
-    parser.add_argument("--width", type=int, metavar="PIXELS", help=_default("pixels", "width"))
-    parser.add_argument("--height", type=int, metavar="PIXELS", help=_default("pixels", "height"))
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="(default: the model's own size)")
+    parser.add_argument("--height", type=int, metavar="PIXELS", help="(default: the model's own size)")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same picture (default: random)")
     parser.add_argument("--image-num", type=int, metavar="N", help=_default("pictures to draw", "image_num"))
     parser.add_argument("--scheduler", metavar="NAME", help=_default("sampler", "scheduler"))

@@ -10,7 +10,13 @@ from typing import Any, Self, Unpack
 
 from triton_diffusers_client.attempts import Attempts
 from triton_diffusers_client.cancellation import Cancellation
-from triton_diffusers_client.errors import ClientError, ConnectionFailedError, NotFoundError, RequestTimeoutError
+from triton_diffusers_client.errors import (
+    ClientError,
+    ConnectionFailedError,
+    NotFoundError,
+    RequestTimeoutError,
+    UnreachableError,
+)
 from triton_diffusers_client.fields import JOBS_INPUTS
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.job import Job
@@ -24,8 +30,8 @@ DEFAULT_URL = "127.0.0.1:8000"
 DEFAULT_MODEL = "sd_base"
 # An hour: fifty steps of a large model on a CPU, behind others, take their time.
 DEFAULT_TIMEOUT = 3600.0
-# Together with the pauses (0.5, 1, 2, 4 and 8 s), enough for a server to mend a model whose process died.
-DEFAULT_RETRIES = 5
+# With the pauses between them about 40 seconds: a server mends a model whose process died in that time.
+DEFAULT_RETRIES = 8
 
 _JOBS_MODEL = "jobs"
 # ``jobs`` answers in milliseconds, or something is wrong.
@@ -40,7 +46,8 @@ class Client:
     ``timeout``: seconds that one request may take, retries included; None: any time.
     ``retries``: how often a request is sent again after an error that may pass; 0: never.
 
-    Raises ``ValueError`` for a ``url`` that is none; a server that is not there is noticed by the first call.
+    Raises ``ValueError`` for a ``url`` that is none; a server that is not there is noticed by the first call, which
+    raises ``UnreachableError`` at once.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class Client:
         self._model = model
         self._attempts = Attempts(timeout, retries)
         self._closed = False
+        # Whether the server has ever been reached.
+        self._met = False
 
     def generate(self, prompt: str, *, model: str | None = None, **options: Unpack[Options]) -> Generation:
         """Draw, and wait for the pictures.
@@ -71,7 +80,8 @@ class Client:
             request.task_id,
             run=partial(self._generate, request),
             look=partial(self._newest, "progress", request.task_id, retries=0),
-            cancel=partial(self.cancel, request.task_id),
+            # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
+            cancel=partial(self._newest, "cancel", request.task_id, retries=0),
         )
 
     def progress(self, task_id: str, *, preview: bool = False) -> Progress:
@@ -107,25 +117,23 @@ class Client:
         self.close()
 
     def _generate(self, request: Request, cancellation: Cancellation) -> Generation:
-        def before_retry(error: ClientError) -> None:
-            # The server may well go on with a request whose connection broke.
-            if isinstance(error, ConnectionFailedError):
-                self._abandon(request.task_id)
+        def attempt(timeout: float | None) -> Mapping[str, Array]:
+            try:
+                return self._infer(request.model, request.tensors, cancellation, timeout)
+            except UnreachableError:
+                raise
+            except (ConnectionFailedError, RequestTimeoutError, KeyboardInterrupt):
+                # The server does not notice that nobody waits any more.
+                with suppress(ClientError):
+                    self._ask("cancel", request.task_id, retries=0)
+                raise
 
-        try:
-            tensors = self._attempts.run(
-                partial(self._infer, request.model, request.tensors, cancellation),
-                sleep=cancellation.sleep,
-                before_retry=before_retry,
-            )
-        except (RequestTimeoutError, KeyboardInterrupt):
-            self._abandon(request.task_id)
-            raise
-        return Generation.from_tensors(tensors)
+        return Generation.from_tensors(
+            self._attempts.run(attempt, sleep=cancellation.sleep, worth_it=self._worth_a_retry)
+        )
 
-    def _abandon(self, task_id: str) -> None:
-        with suppress(ClientError):
-            self._ask("cancel", task_id, retries=0)
+    def _worth_a_retry(self, error: ClientError) -> bool:
+        return self._met or not isinstance(error, UnreachableError)
 
     def _newest(self, action: str, task_id: str, *, preview: bool = False, retries: int | None = None) -> Progress:
         jobs = self._ask(action, task_id, preview=preview, retries=retries)
@@ -139,7 +147,8 @@ class Client:
         values: Mapping[str, Any] = {"action": action, "task_id": task_id, "preview": preview}
         tensors = encode(values, JOBS_INPUTS, batched=False)
         attempts = Attempts(_JOBS_TIMEOUT, self._attempts.retries if retries is None else retries)
-        return Progress.list_from_tensors(attempts.run(partial(self._infer, _JOBS_MODEL, tensors, Cancellation())))
+        ask = partial(self._infer, _JOBS_MODEL, tensors, Cancellation())
+        return Progress.list_from_tensors(attempts.run(ask, worth_it=self._worth_a_retry))
 
     def _infer(
         self, model: str, tensors: Mapping[str, Array], cancellation: Cancellation, timeout: float | None
@@ -148,4 +157,10 @@ class Client:
             raise ClientError("the client is closed")
         call = self._transport.call(model, tensors, timeout)
         cancellation.attach(call)
-        return call.result()
+        try:
+            result = call.result()
+        except ClientError as error:
+            self._met = self._met or not isinstance(error, UnreachableError)
+            raise
+        self._met = True
+        return result

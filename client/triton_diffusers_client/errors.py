@@ -8,12 +8,13 @@
      ├── RequestTimeoutError     the client's time was over first (also a TimeoutError)
      ├── BusyError               the server's queue is full                              (retryable)
      ├── ServerRestartingError   a model's process died or is being loaded               (retryable)
-     ├── ConnectionFailedError   the server was not reached, or fell silent
-     │                           (also a ConnectionError)                                (retryable)
+     ├── ConnectionFailedError   the connection broke (also a ConnectionError)           (retryable)
+     │    └── UnreachableError   nobody answers at the server's address                  (retryable, once met)
      └── ServerError             anything else that the server could not do
 
 "Retryable" errors are those that the client tries again by itself before it raises them; which statuses of Triton
-become which error is written in ``statuses``.
+become which error is written in ``statuses``. A server that never answered this client is not waited for: a wrong
+address is likelier than a restart.
 """
 
 from __future__ import annotations
@@ -60,9 +61,13 @@ class ServerRestartingError(ClientError):
 
 
 class ConnectionFailedError(ClientError, ConnectionError):
-    """The server was not reached, or the connection broke before the answer was there."""
+    """The connection broke before the answer was there."""
 
     retryable = True
+
+
+class UnreachableError(ConnectionFailedError):
+    """No connection to the server's address could be made."""
 
 
 class ServerError(ClientError):

@@ -27,6 +27,7 @@ from triton_diffusers_client.errors import (
     ConnectionFailedError,
     RequestTimeoutError,
     ServerError,
+    UnreachableError,
 )
 from triton_diffusers_client.tensors import Array
 from triton_diffusers_client.transport import Address
@@ -141,11 +142,11 @@ class HttpCall:
 
     def _connect(self, connection: http.client.HTTPConnection) -> None:
         if connection.sock is None:
+            connection.timeout = min(_CONNECT_SECONDS, self._seconds_left() or _CONNECT_SECONDS)
             try:
-                connection.timeout = min(_CONNECT_SECONDS, self._seconds_left() or _CONNECT_SECONDS)
                 connection.connect()
-            except TimeoutError as error:
-                raise ConnectionFailedError(f"{connection.host}:{connection.port} does not answer") from error
+            except OSError as error:
+                raise UnreachableError(f"cannot reach {self._told(error)}") from error
         connection.sock.settimeout(self._seconds_left())
         with self._lock:
             if self._cancelled:
@@ -165,7 +166,11 @@ class HttpCall:
             return CancelledError("the request was cancelled")
         if isinstance(error, TimeoutError):
             return RequestTimeoutError("no answer within the time for this request")
-        return ConnectionFailedError(f"{self._transport.netloc}: {error or type(error).__name__}")
+        return ConnectionFailedError(self._told(error))
+
+    def _told(self, error: Exception) -> str:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        return f"{self._transport.netloc}: {reason}"
 
 
 def _tensor(name: str, array: Array) -> triton.InferInput:

@@ -22,6 +22,7 @@ from triton_diffusers_client.errors import (
     RequestTimeoutError,
     ServerError,
     ServerRestartingError,
+    UnreachableError,
 )
 
 HTTP_STATUSES: Mapping[int, type[ClientError]] = {
@@ -46,7 +47,9 @@ GRPC_STATUSES: Mapping[str, type[ClientError]] = {
     "DEADLINE_EXCEEDED": RequestTimeoutError,
 }
 
-_MESSAGES: tuple[tuple[re.Pattern[str], type[ClientError]], ...] = (
+_Patterns = tuple[tuple[re.Pattern[str], type[ClientError]], ...]
+
+_MESSAGES: _Patterns = (
     (
         re.compile(
             r"stub process .*is not healthy|has no available versions|is not at ready state|server not ready|"
@@ -60,10 +63,18 @@ _MESSAGES: tuple[tuple[re.Pattern[str], type[ClientError]], ...] = (
 )
 
 # gRPC's own words for what happens below the server; by its status alone it is as UNAVAILABLE as a busy server.
-_GRPC_CONNECTION = re.compile(
-    r"failed to connect|connection (refused|reset|timed out|aborted)|connect failed|socket closed|broken pipe|"
-    r"stream removed|goaway|errors? resolving|name resolution|dns resolution|channel closed|handshake",
-    re.IGNORECASE,
+_GRPC_CONNECTIONS: _Patterns = (
+    (
+        re.compile(r"failed to connect|errors? resolving|(name|dns) resolution|handshake", re.IGNORECASE),
+        UnreachableError,
+    ),
+    (
+        re.compile(
+            r"socket closed|connection (reset|timed out|aborted)|broken pipe|stream removed|goaway|channel closed",
+            re.IGNORECASE,
+        ),
+        ConnectionFailedError,
+    ),
 )
 
 
@@ -76,10 +87,9 @@ def from_grpc(error: InferenceServerException) -> ClientError:
     """The error for what ``tritonclient.grpc`` raises."""
     message = str(error.message())
     status = str(error.status()).removeprefix("StatusCode.")
-    if status == "UNAVAILABLE" and _GRPC_CONNECTION.search(message):
-        return ConnectionFailedError(message)
-    return (_by_message(message) or GRPC_STATUSES.get(status, ServerError))(message)
+    patterns = _GRPC_CONNECTIONS + _MESSAGES if status == "UNAVAILABLE" else _MESSAGES
+    return (_by_message(message, patterns) or GRPC_STATUSES.get(status, ServerError))(message)
 
 
-def _by_message(message: str) -> type[ClientError] | None:
-    return next((error for pattern, error in _MESSAGES if pattern.search(message)), None)
+def _by_message(message: str, patterns: _Patterns = _MESSAGES) -> type[ClientError] | None:
+    return next((error for pattern, error in patterns if pattern.search(message)), None)

@@ -1,0 +1,299 @@
+"""The client and its command line against the real server and the emoji model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from triton_diffusers_client import (
+    CancelledError,
+    Client,
+    ClientError,
+    InvalidRequestError,
+    JobState,
+    NotFoundError,
+    NotSupportedError,
+    Options,
+    Progress,
+    RequestTimeoutError,
+)
+
+from tests.integration.conftest import RunningTriton, TritonStarter
+
+WITHIN = 60.0  # seconds; generous, for loaded machines
+SMALL: Options = {"steps": 2, "width": 64, "height": 64}
+# Takes many seconds if nobody ends it.
+LONG: Options = {"steps": 150, "width": 128, "height": 128, "image_num": 8}
+
+
+def urls_of(server: RunningTriton) -> dict[str, str]:
+    return {"http": server.http_url, "grpc": f"grpc://{server.grpc_url}"}
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request: pytest.FixtureRequest, triton: RunningTriton) -> str:
+    return urls_of(triton)[request.param]
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=WITHIN * 5) as client:
+        yield client
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def state_of(client: Client, task_id: str) -> JobState | None:
+    try:
+        return client.progress(task_id).state
+    except NotFoundError:
+        return None
+
+
+def test_pictures(client: Client) -> None:
+    result = client.generate("a red apple", seed=7, image_num=2, output_format="webp", **SMALL)
+    assert result.seed == 7
+    assert [image.seed for image in result.images] == [7, 8]
+    assert [image.format for image in result.images] == ["webp", "webp"]
+    assert [image.pil().size for image in result.images] == [(64, 64), (64, 64)]
+    assert result.prompt == "a red apple"
+    assert result.run_seconds > 0
+    progress = client.progress(result.task_id)
+    assert (progress.state, progress.images_done, progress.fraction) == (JobState.SUCCEEDED, 2, 1.0)
+    assert progress in client.jobs()
+
+
+def test_the_seed_in_the_answer_makes_the_picture_again(client: Client) -> None:
+    first = client.generate("a red apple", **SMALL)
+    again = client.generate("a red apple", seed=first.images[0].seed, **SMALL)
+    assert again.images[0].data == first.images[0].data
+    assert again.task_id != first.task_id
+
+
+def test_both_transports_give_the_same(triton: RunningTriton) -> None:
+    pictures = []
+    for url in urls_of(triton).values():
+        with Client(url) as client:
+            pictures.append(client.generate("a red apple", seed=7, **SMALL).images[0].data)
+    assert pictures[0] == pictures[1]
+
+
+def test_through_the_ensemble(client: Client) -> None:
+    alone = client.generate("a red apple", seed=7, **SMALL)
+    assert client.generate("a red apple", model="ensemble", seed=7, **SMALL).images == alone.images
+
+
+def test_pictures_as_base64(client: Client) -> None:
+    plain = client.generate("a red apple", seed=7, **SMALL)
+    coded = client.generate("a red apple", seed=7, return_images=False, use_base64=True, **SMALL)
+    assert coded.images == plain.images
+    assert client.generate("a red apple", return_images=False, **SMALL).images == ()
+
+
+def test_every_option_at_its_default_is_accepted(client: Client) -> None:
+    assert client.generate(
+        "a red apple",
+        **SMALL,
+        negative_prompt="",
+        func_name="t2i",
+        image_link="",
+        expand=(),
+        lora_path=[],
+        lora_attn=[],
+        use_translate=None,
+        save_dir="result",
+    ).images
+
+
+def test_a_large_answer(client: Client) -> None:
+    # Over gRPC's usual 4 MB: what a few steps draw is close to noise, which hardly compresses.
+    result = client.generate("x", steps=1, width=1024, height=1024, image_num=2)
+    assert sum(len(image.data) for image in result.images) > 0
+    assert [image.pil().size for image in result.images] == [(1024, 1024)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 0}, InvalidRequestError, "^steps: 0 "),
+        ({"seed": "seven"}, InvalidRequestError, "^seed: 'seven' "),
+        ({"scheduler": "Cancelled by Euler"}, InvalidRequestError, "^scheduler: "),
+        ({"task_id": "../x"}, InvalidRequestError, "^task_id: "),
+        ({"func_name": "i2i"}, NotSupportedError, "^func_name: "),
+        ({"lora_path": "a.safetensors"}, NotSupportedError, "^lora_path: "),
+        ({"model": "nobody"}, NotFoundError, "nobody"),
+    ],
+)
+def test_the_servers_errors(client: Client, options: Options, error: type[ClientError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        client.generate("x", **options)
+
+
+def test_an_unknown_task(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="nothing-like-it"):
+        client.progress("nothing-like-it")
+    with pytest.raises(NotFoundError, match="nothing-like-it"):
+        client.cancel("nothing-like-it")
+
+
+def test_progress_in_the_background(client: Client) -> None:
+    job = client.submit("a red apple", image_num=2, steps=30, width=64, height=64)
+    seen: list[Progress] = []
+    while not job.wait(0.05):
+        progress = job.progress()
+        if progress is not None:
+            seen.append(progress)
+    assert len(job.result().images) == 2
+    steps = [progress.step for progress in seen]
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 2, "the steps can be watched"
+    assert {progress.steps for progress in seen} <= {0, 60}
+
+
+def test_a_preview(client: Client) -> None:
+    job = client.submit("a red apple", **LONG)
+    wait_for(
+        lambda: state_of(client, job.task_id) is not None and bool(client.progress(job.task_id, preview=True).preview)
+    )
+    assert client.progress(job.task_id).preview.startswith(b"\xff\xd8")
+    job.cancel()
+
+
+def test_cancel_a_job(client: Client) -> None:
+    job = client.submit("a red apple", **LONG)
+    wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+    assert job.cancel()
+    with pytest.raises(CancelledError):
+        job.result(WITHIN)
+    wait_for(lambda: state_of(client, job.task_id) is JobState.CANCELLED)
+
+
+def test_somebody_else_cancels_a_job(client: Client, triton: RunningTriton) -> None:
+    job = client.submit("a red apple", **LONG)
+    wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+    with Client(triton.http_url) as other:
+        assert other.cancel(job.task_id).task_id == job.task_id
+    with pytest.raises(CancelledError, match="cancelled"):
+        job.result(WITHIN)
+
+
+def test_cancel_at_once(client: Client) -> None:
+    jobs = [client.submit("a red apple", **LONG) for _ in range(4)]
+    for job in jobs:
+        job.cancel()
+    for job in jobs:
+        with pytest.raises(CancelledError):
+            job.result(WITHIN)
+        wait_for(lambda job=job: state_of(client, job.task_id) in (None, JobState.CANCELLED))  # type: ignore[misc]
+
+
+def test_a_job_whose_time_is_over_is_ended_on_the_server(url: str) -> None:
+    with Client(url, timeout=1.0) as client:
+        with pytest.raises(RequestTimeoutError):
+            client.generate("a red apple", task_id="impatient", **LONG)
+        wait_for(lambda: state_of(client, "impatient") is JobState.CANCELLED)
+        client.generate("a red apple", task_id="impatient-no-more", steps=1, width=64, height=64)
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    def draw(seed: int) -> int:
+        return client.generate("a red apple", seed=seed, **SMALL).seed
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(draw, range(24))) == list(range(24))
+
+
+def test_a_model_process_that_dies_costs_time_only(start_triton: TritonStarter) -> None:
+    server = start_triton()
+    with Client(server.http_url) as client:
+        options: Options = {"steps": 40, "width": 64, "height": 64, "image_num": 4, "seed": 7}
+        expected = client.generate("a red apple", **options)
+        job = client.submit("a red apple", **options)
+        wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+        os.kill(model_process(server.process.pid, "sd_base"), signal.SIGKILL)
+        assert job.result(WITHIN * 2).images == expected.images
+
+
+def model_process(launcher: int, model: str) -> int:
+    """The process of a model, somewhere below its launcher."""
+    lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [(int(pid), int(parent), args) for pid, parent, args in (line.split(None, 2) for line in lines.splitlines())]
+    family = {launcher}
+    while children := {pid for pid, parent, _ in rows if parent in family} - family:
+        family |= children
+    (found,) = (pid for pid, _, args in rows if pid in family and "python_backend_stub" in args and model in args)
+    return found
+
+
+def run(*arguments: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "triton_diffusers_client", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "TRITON_DIFFUSERS_URL": url},
+        timeout=WITHIN * 2,
+        check=False,
+    )
+
+
+def test_the_command_line(url: str, tmp_path: Path) -> None:
+    drawn = run("generate", "a red apple", "-o", "apple.jpg", "--steps=2", "--size=64x48", url=url, folder=tmp_path)
+    assert (drawn.returncode, drawn.stdout) == (0, "apple.jpg\n")
+    assert "1 picture in " in drawn.stderr
+    assert "\r" not in drawn.stderr, "no bar where there is no terminal"
+    assert (tmp_path / "apple.jpg").read_bytes().startswith(b"\xff\xd8")
+
+    several = run(
+        "generate", "x", "--steps=2", "--size=64x64", "--image-num=2", "--seed=7", "--json", url=url, folder=tmp_path
+    )
+    answer = json.loads(several.stdout)
+    assert answer["seed"] == "7"
+    assert answer["images"] == [f"{answer['task_id']}-{number}.png" for number in (1, 2)]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in answer["images"])
+
+    assert "succeeded" in run("progress", answer["task_id"], url=url, folder=tmp_path).stdout
+    assert "had ended" in run("cancel", answer["task_id"], url=url, folder=tmp_path).stdout
+    table = run("jobs", url=url, folder=tmp_path).stdout.splitlines()
+    assert table[0].split() == ["TASK", "MODEL", "STATE", "STEPS", "IMAGES", "SECONDS", "ERROR"]
+    assert any(line.startswith(answer["task_id"]) for line in table)
+    listed = json.loads(run("jobs", "--json", url=url, folder=tmp_path).stdout)
+    assert answer["task_id"] in [job["task_id"] for job in listed]
+
+
+def test_the_command_line_says_what_is_wrong(url: str, tmp_path: Path) -> None:
+    refused = run("generate", "x", "--steps=0", url=url, folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("triton-diffusers-client: steps: 0 is not accepted")
+    assert run("cancel", "nothing-like-it", url=url, folder=tmp_path).returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_cancels_the_job(client: Client, url: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "triton_diffusers_client", "generate", "x", "--steps=150", "--image-num=8",
+         "--size=128x128", f"--task-id=interrupted-{tmp_path.name}", f"--url={url}"],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    task_id = f"interrupted-{tmp_path.name}"
+    wait_for(lambda: state_of(client, task_id) is JobState.RUNNING)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=WITHIN)
+    assert process.returncode == 130
+    assert said == f"interrupted; cancelled job {task_id}\n"
+    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+    assert not list(tmp_path.iterdir())

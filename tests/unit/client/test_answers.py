@@ -1,0 +1,126 @@
+"""Generations, pictures and progress, from tensors."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from triton_diffusers_client import Generation, Image, JobState, Progress, ServerError
+
+
+def picture(name: str = "png", colour: str = "red") -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (8, 4), colour).save(file, name)
+    return file.getvalue()
+
+
+def text(*values: str | bytes) -> np.ndarray[Any, Any]:
+    row = np.empty((1, len(values)), object)
+    row[0, :] = [value.encode() if isinstance(value, str) else value for value in values]
+    return row
+
+
+def answer(**changes: Any) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "success": np.array([[1]]),
+        "task_id": text("a-task"),
+        "seed": text(str(2**64 - 1)),
+        "prompt": text("红苹果"),
+        "images": text(picture(), picture()),
+        "images_base64": text(),
+        "image_url": text(),
+        "oss_url": text(),
+        "is_nsfw": np.array([[False, True]]),
+        "use_blade": np.array([[False]]),
+        "warnings": text("words were cut"),
+        "queue_seconds": np.array([[0.1]], np.float32),
+        "run_seconds": np.array([[2.5]], np.float32),
+    } | changes
+
+
+def jobs(**changes: Any) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "task_id": text("b", "a")[0],
+        "model": text("sd_base", "sd_base")[0],
+        "state": text("running", "failed")[0],
+        "step": np.array([5, 0]),
+        "steps": np.array([20, 0]),
+        "image_num": np.array([2, 1]),
+        "images_done": np.array([1, 0]),
+        "elapsed_seconds": np.array([1.5, 0.1], np.float32),
+        "error_msg": text("", "no")[0],
+        "preview": text(base64.urlsafe_b64encode(b"\xff\xd8\xff"), "")[0],
+    } | changes
+
+
+def test_generation() -> None:
+    generation = Generation.from_tensors(answer())
+    assert (generation.task_id, generation.seed, generation.prompt) == ("a-task", 2**64 - 1, "红苹果")
+    assert (generation.queue_seconds, generation.run_seconds) == (0.1, 2.5)
+    assert generation.warnings == ("words were cut",)
+    assert [image.is_nsfw for image in generation.images] == [False, True]
+
+
+def test_each_image_has_the_seed_that_makes_it_alone() -> None:
+    assert [image.seed for image in Generation.from_tensors(answer()).images] == [2**64 - 1, 0]
+
+
+def test_pictures_may_travel_as_base64() -> None:
+    coded = text(*(base64.urlsafe_b64encode(picture()) for _ in range(2)))
+    generation = Generation.from_tensors(answer(images=text(), images_base64=coded))
+    assert [image.data for image in generation.images] == [picture(), picture()]
+
+
+def test_no_pictures() -> None:
+    generation = Generation.from_tensors(answer(images=text()))
+    assert generation.images == ()
+    assert generation.is_nsfw == (False, True)
+
+
+@pytest.mark.parametrize("changes", [{"seed": text("x")}, {"is_nsfw": np.array([[True]])}, {"prompt": text(b"\xff")}])
+def test_nonsense_is_the_servers_fault(changes: dict[str, Any]) -> None:
+    with pytest.raises(ServerError):
+        Generation.from_tensors(answer(**changes))
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".WEBP")])
+def test_a_picture_is_saved_as_it_came(name: str, suffix: str, tmp_path: Path) -> None:
+    image = Image(picture(name), seed=1)
+    path = image.save(tmp_path / f"apple{suffix}")
+    assert path.read_bytes() == image.data
+    assert image.format == name
+    assert image.pil().size == (8, 4)
+
+
+def test_a_file_name_must_not_lie(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="output_format='jpeg'"):
+        Image(picture("png"), seed=1).save(tmp_path / "apple.jpg")
+    assert not list(tmp_path.iterdir())
+    Image(picture("png"), seed=1).save(tmp_path / "apple.bin")
+
+
+def test_a_pictures_bytes_do_not_fill_the_terminal() -> None:
+    assert len(repr(Generation.from_tensors(answer()))) < 1000
+
+
+def test_progress() -> None:
+    first, second = Progress.list_from_tensors(jobs())
+    assert (first.task_id, first.state, first.step, first.steps) == ("b", JobState.RUNNING, 5, 20)
+    assert (first.fraction, first.preview, first.elapsed_seconds) == (0.25, b"\xff\xd8\xff", 1.5)
+    assert (second.fraction, second.preview, second.error_msg) == (0.0, b"", "no")
+    assert [job.state.ended for job in (first, second)] == [False, True]
+
+
+@pytest.mark.parametrize("changes", [{"state": text("odd", "odd")[0]}, {"step": np.array([1])}])
+def test_progress_that_makes_no_sense(changes: dict[str, Any]) -> None:
+    with pytest.raises(ServerError):
+        Progress.list_from_tensors(jobs(**changes))
+
+
+def test_no_jobs() -> None:
+    assert Progress.list_from_tensors({name: column[:0] for name, column in jobs().items()}) == []

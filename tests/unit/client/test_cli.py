@@ -1,0 +1,121 @@
+"""The command line: what it asks for, where it writes, how it says what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from triton_diffusers_client import Generation, Image
+from triton_diffusers_client.cli import URL_VARIABLE, main, make_parser, options_of, paths_for
+
+DOCS = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+
+
+def options(*arguments: str) -> dict[str, Any]:
+    return dict(options_of(make_parser().parse_args(["generate", "a red apple", *arguments])))
+
+
+def generation(*pictures: bytes) -> Generation:
+    return Generation(
+        task_id="a-task",
+        seed=1,
+        prompt="",
+        images=tuple(Image(data, seed=1) for data in pictures),
+        image_url=(),
+        oss_url=(),
+        is_nsfw=(),
+        use_blade=False,
+        warnings=(),
+        queue_seconds=0.0,
+        run_seconds=0.0,
+    )
+
+
+def test_what_is_not_given_is_left_to_the_server() -> None:
+    assert options() == {}
+
+
+def test_every_option() -> None:
+    assert options(
+        "--negative-prompt=blur", "--steps=20", "--size=640x480", "--seed=7", "--image-num=2", "--scheduler=Euler a",
+        "--cfg-scale=5", "--format=webp", "--task-id=one",
+    ) == {
+        "negative_prompt": "blur", "steps": 20, "width": 640, "height": 480, "seed": 7, "image_num": 2,
+        "scheduler": "Euler a", "cfg_scale": 5.0, "output_format": "webp", "task_id": "one",
+    }  # fmt: skip
+
+
+def test_size_stands_for_width_and_height() -> None:
+    assert options("--size", "64×32") == options("--width=64", "--height=32") == {"width": 64, "height": 32}
+    assert options("--size=64x32", "--height=48") == {"width": 64, "height": 48}
+
+
+def test_the_file_name_tells_the_format() -> None:
+    assert options("-o", "apple.jpg") == {"output_format": "jpeg"}
+    assert options("-o", "apple.WEBP") == {"output_format": "webp"}
+    assert options("-o", "apple.jpg", "--format=png") == {"output_format": "png"}
+    assert options("-o", "apple") == {"output_format": "png"}
+
+
+def test_where_pictures_go(tmp_path: Path) -> None:
+    one, two = generation(PNG), generation(JPEG, JPEG)
+    assert paths_for(one, None) == [Path("a-task.png")]
+    assert paths_for(one, tmp_path) == [tmp_path / "a-task.png"]
+    assert paths_for(one, tmp_path / "x.png") == [tmp_path / "x.png"]
+    assert paths_for(two, None) == [Path("a-task-1.jpg"), Path("a-task-2.jpg")]
+    assert paths_for(two, Path("apple.jpeg")) == [Path("apple-1.jpeg"), Path("apple-2.jpeg")]
+    assert paths_for(two, Path("apple")) == [Path("apple-1.jpg"), Path("apple-2.jpg")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["generate"],
+        ["generate", "x", "--size=512"],
+        ["generate", "x", "--steps=few"],
+        ["generate", "x", "--format=gif"],
+        ["jobs", "--url=ftp://server"],
+        ["paint", "x"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_no_server(unused_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL_VARIABLE, f"127.0.0.1:{unused_port}")
+    assert main(["generate", "x"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f"triton-diffusers-client: cannot reach 127.0.0.1:{unused_port}: Connection refused",
+        f"Is the server running? --url or $TRITON_DIFFUSERS_URL says where (now: 127.0.0.1:{unused_port}).",
+    ]
+
+
+def test_it_runs_as_a_module() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "triton_diffusers_client", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "generate" in shown.stdout
+
+
+def test_every_option_is_documented() -> None:
+    (commands,) = (action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    flags = {
+        flag for parser in commands.choices.values() for action in parser._actions for flag in action.option_strings
+    }
+    documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", DOCS))
+    assert flags - {"-h", "--help"} <= documented
+    assert set(commands.choices) <= set(re.findall(r"\w+", DOCS))

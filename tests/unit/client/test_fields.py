@@ -1,0 +1,38 @@
+"""The client's copy of the wire, and all that is made from it, against the server's contract."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from triton_diffusers_client import Generation, Options, Progress, fields
+
+from triton_diffusers import contract
+
+
+def inputs_of(table: tuple[contract.Input, ...] | tuple[fields.InputField, ...]) -> list[tuple[object, ...]]:
+    return [(field.name, field.datatype, field.default, type(field.default)) for field in table]
+
+
+def outputs_of(table: tuple[contract.Output, ...] | tuple[fields.OutputField, ...]) -> list[tuple[object, ...]]:
+    return [(field.name, field.datatype, field.many) for field in table]
+
+
+def test_the_wire_is_the_contract() -> None:
+    assert inputs_of(fields.INPUTS) == inputs_of(contract.INPUTS)
+    assert outputs_of(fields.OUTPUTS) == outputs_of(contract.OUTPUTS)
+    assert inputs_of(fields.JOBS_INPUTS) == inputs_of(contract.JOBS_INPUTS)
+    assert outputs_of(fields.JOBS_OUTPUTS) == outputs_of(contract.JOBS_OUTPUTS)
+
+
+def test_every_input_is_an_option() -> None:
+    assert ["prompt", *Options.__annotations__] == sorted(
+        (field.name for field in contract.INPUTS), key=["prompt", *Options.__annotations__].index
+    )
+
+
+def test_every_output_reaches_the_caller() -> None:
+    # A failed request is an exception, and pictures are pictures however they travelled.
+    hidden = {"success", "images_base64"}
+    generation = {field.name for field in dataclasses.fields(Generation)}
+    assert generation == {field.name for field in contract.OUTPUTS} - hidden
+    assert {field.name for field in dataclasses.fields(Progress)} == {field.name for field in contract.JOBS_OUTPUTS}

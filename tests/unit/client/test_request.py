@@ -1,0 +1,68 @@
+"""Requests are complete before they are sent."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from triton_diffusers_client import InvalidRequestError
+from triton_diffusers_client.request import Request
+
+from triton_diffusers.contract import INPUTS
+from triton_diffusers.decode import read_values
+
+
+def value_of(request: Request, name: str) -> Any:
+    (value,) = request.tensors[name].ravel().tolist()
+    return value
+
+
+def test_the_server_understands_it() -> None:
+    request = Request.build("sd_base", "a red apple", {"steps": 3, "seed": 7, "cfg_scale": 2.55, "task_id": "one"})
+    asked = {
+        "task_id": "one",
+        "prompt": "a red apple",
+        "steps": 3,
+        "seed": "7",
+        "cfg_scale": 2.55,
+        "return_images": True,
+    }
+    defaults = {field.name: field.default for field in INPUTS}
+    assert read_values(request.tensors, INPUTS) == defaults | asked
+
+
+def test_pictures_come_back_unless_unwanted() -> None:
+    assert value_of(Request.build("m", "x", {}), "return_images") is True
+    assert value_of(Request.build("m", "x", {"return_images": False}), "return_images") is False
+
+
+@pytest.mark.parametrize("seed", [None, "", -1, "-1"])
+def test_a_random_seed_is_picked_here_so_that_a_retry_draws_the_same(seed: Any) -> None:
+    seeds = {int(value_of(Request.build("m", "x", {"seed": seed}), "seed")) for _ in range(20)}
+    assert len(seeds) == 20
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, "18446744073709551615"])
+def test_a_given_seed_is_kept(seed: Any) -> None:
+    assert int(value_of(Request.build("m", "x", {"seed": seed}), "seed")) == int(seed)
+
+
+@pytest.mark.parametrize("seed", [1.0, True, b"1"])
+def test_a_seed_is_a_number_or_text(seed: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="^seed: "):
+        Request.build("m", "x", {"seed": seed})
+
+
+def test_task_ids_are_new() -> None:
+    ids = {Request.build("m", "x", {}).task_id for _ in range(20)}
+    assert len(ids) == 20
+    assert all(re.fullmatch("[0-9a-f]{32}", task_id) for task_id in ids)
+
+
+def test_an_unknown_option_is_an_error_that_helps() -> None:
+    with pytest.raises(TypeError, match="'step'; did you mean 'steps'"):
+        Request.build("m", "x", {"step": 3})
+    with pytest.raises(TypeError, match="'prompt'"):
+        Request.build("m", "x", {"prompt": "y"})

@@ -1,0 +1,91 @@
+"""What Triton says to what the client raises. The messages are those of a real server."""
+
+from __future__ import annotations
+
+import pytest
+from triton_diffusers_client import (
+    BusyError,
+    CancelledError,
+    ClientError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    RequestTimeoutError,
+    ServerError,
+    ServerRestartingError,
+    UnreachableError,
+)
+from triton_diffusers_client.statuses import from_grpc, from_http
+from tritonclient.utils import InferenceServerException
+
+# What either transport says of the same thing: HTTP status, gRPC status, message.
+BOTH = [
+    (400, "INVALID_ARGUMENT", "steps: 0 is not accepted; must be between 1 and 150", InvalidRequestError),
+    (400, "INVALID_ARGUMENT", "func_name: 'cancelled' is not accepted; must be one of: t2i", InvalidRequestError),
+    (501, "UNIMPLEMENTED", "func_name: 'i2i' is not yet supported; leave the field out", NotSupportedError),
+    (404, "NOT_FOUND", "task_id: no job of 'x' is known", NotFoundError),
+    (404, "NOT_FOUND", "Request for unknown model: 'nope' is not found", NotFoundError),
+    (503, "UNAVAILABLE", "the queue is full", BusyError),
+    (400, "CANCELLED", "the job was cancelled", CancelledError),
+    (400, "CANCELLED", "in ensemble 'ensemble', the job was cancelled", CancelledError),
+    (400, "CANCELLED", "the server is stopping; send the request again", ServerRestartingError),
+    (500, "INTERNAL", "Stub process 'sd_base_0_0' is not healthy.", ServerRestartingError),
+    (404, "NOT_FOUND", "Request for unknown model: 'sd_base' has no available versions", ServerRestartingError),
+    (400, "UNAVAILABLE", "Request for unknown model: 'sd_base' version 1 is not at ready state", ServerRestartingError),
+    (
+        503,
+        "UNAVAILABLE",
+        "Server is stopping, scheduler for model has stopped accepting new inference requests",
+        ServerRestartingError,
+    ),
+    (500, "INTERNAL", "ValueError: no", ServerError),
+    (418, "DATA_LOSS", "never heard of", ServerError),
+]
+
+
+@pytest.mark.parametrize(("status", "_grpc", "message", "expected"), BOTH)
+def test_http(status: int, _grpc: str, message: str, expected: type[ClientError]) -> None:
+    error = from_http(status, message)
+    assert type(error) is expected
+    assert str(error) == message
+
+
+@pytest.mark.parametrize(("_http", "status", "message", "expected"), BOTH)
+def test_grpc(_http: int, status: str, message: str, expected: type[ClientError]) -> None:
+    error = from_grpc(InferenceServerException(message, status=f"StatusCode.{status}"))
+    assert type(error) is expected
+    assert str(error) == message
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (
+            "UNAVAILABLE",
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+            UnreachableError,
+        ),
+        ("UNAVAILABLE", "errors resolving nowhere.invalid:1: [field:hostname lookup error]", UnreachableError),
+        ("UNAVAILABLE", "Stream removed (Socket closed)", ConnectionFailedError),
+        ("UNAVAILABLE", "recvmsg:Connection reset by peer", ConnectionFailedError),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", RequestTimeoutError),
+        ("RESOURCE_EXHAUSTED", "too much", BusyError),
+    ],
+)
+def test_what_only_grpc_says(status: str, message: str, expected: type[ClientError]) -> None:
+    assert type(from_grpc(InferenceServerException(message, status=f"StatusCode.{status}"))) is expected
+
+
+def test_only_what_may_pass_is_retried() -> None:
+    retried = {error for error in every_error(ClientError) if error.retryable}
+    assert retried == {BusyError, ServerRestartingError, ConnectionFailedError, UnreachableError}
+
+
+def test_errors_fit_pythons_own() -> None:
+    assert issubclass(RequestTimeoutError, TimeoutError)
+    assert issubclass(ConnectionFailedError, ConnectionError)
+
+
+def every_error(root: type[ClientError]) -> set[type[ClientError]]:
+    return {root}.union(*(every_error(error) for error in root.__subclasses__()))

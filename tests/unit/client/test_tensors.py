@@ -1,0 +1,86 @@
+"""Values to tensors, through tritonclient's real packing, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from triton_diffusers_client import InvalidRequestError, ServerError
+from triton_diffusers_client.fields import INPUTS, JOBS_INPUTS, InputField, OutputField
+from triton_diffusers_client.grpc_transport import _tensor as grpc_tensor
+from triton_diffusers_client.http_transport import _tensor as http_tensor
+from triton_diffusers_client.tensors import decode, encode
+
+
+def test_all_inputs_are_sent_whatever_is_asked() -> None:
+    few, many = encode({}, INPUTS, batched=True), encode({"lora_path": ["a", "b"], "steps": 3}, INPUTS, batched=True)
+    assert list(few) == list(many) == [field.name for field in INPUTS]
+    assert {name: array.dtype for name, array in few.items()} == {name: array.dtype for name, array in many.items()}
+
+
+def test_shapes() -> None:
+    arrays = encode({"lora_path": ["a", "b"], "lora_attn": 0.5, "use_translate": None}, INPUTS, batched=True)
+    assert arrays["steps"].shape == (1, 1)
+    assert arrays["lora_path"].shape == (1, 2)
+    assert arrays["lora_attn"].shape == (1, 1), "a list may be given as its only element"
+    assert arrays["use_translate"].shape == arrays["expand"].shape == (1, 0)
+    assert encode({}, JOBS_INPUTS, batched=False)["action"].shape == (1,)
+
+
+def test_text_is_sent_as_utf8() -> None:
+    assert encode({"prompt": "红苹果 🍎"}, INPUTS, batched=True)["prompt"][0, 0] == "红苹果 🍎".encode()
+
+
+@pytest.mark.parametrize("tensor", [http_tensor, grpc_tensor])
+def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
+    for name, array in encode({"prompt": "x"}, INPUTS, batched=True).items():
+        packed = tensor(name, array)
+        assert list(packed.shape()) == list(array.shape)
+        assert packed.datatype() == {"O": "BYTES", "l": "INT64", "f": "FP32", "?": "BOOL"}[array.dtype.char]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("prompt", b"bytes", "a text"),
+        ("prompt", "\ud800", "UTF-8"),
+        ("steps", 1.5, "a whole number"),
+        ("steps", True, "a whole number"),
+        ("steps", "20", "a whole number"),
+        ("steps", 2**63, "64 bits"),
+        ("cfg_scale", "7", "a number"),
+        ("cfg_scale", float("nan"), "a finite number"),
+        ("return_images", "false", "True or False"),
+        ("expand", [1, "2"], "a whole number"),
+        ("use_translate", 1, "True or False"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(field: str, value: Any, wanted: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^{field}: .*{wanted}"):
+        encode({field: value}, INPUTS, batched=True)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "array"),
+    [("INT64", 3, np.int64(3)), ("FP32", 1, np.float32(1)), ("BOOL", np.True_, True), ("FP32", np.float32(2.5), 2.5)],
+)
+def test_numpy_scalars_and_whole_floats_are_fine(datatype: Any, value: Any, array: Any) -> None:
+    assert encode({"x": value}, [InputField("x", datatype, 0)], batched=False)["x"] == array
+
+
+def test_decode_gives_python_values() -> None:
+    fields = [OutputField("n", "INT64"), OutputField("x", "FP32"), OutputField("b", "STRING", many=True)]
+    arrays = {
+        "n": np.array([[5]]),
+        "x": np.array([[0.55]], np.float32),
+        "b": np.array([[b"\x89\x00", b""]], object),
+        "new": np.array([1]),
+    }
+    assert decode(arrays, fields) == {"n": 5, "x": 0.55, "b": (b"\x89\x00", b"")}
+
+
+@pytest.mark.parametrize("arrays", [{}, {"n": np.empty((1, 0), np.int64)}, {"n": np.array([[1, 2]])}])
+def test_an_answer_of_another_shape_is_the_servers_fault(arrays: dict[str, Any]) -> None:
+    with pytest.raises(ServerError):
+        decode(arrays, [OutputField("n", "INT64")])
