@@ -51,7 +51,7 @@ def test_a_given_seed_is_kept(seed: Any) -> None:
 
 @pytest.mark.parametrize("seed", [1.0, True, b"1"])
 def test_a_seed_is_a_number_or_text(seed: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="^seed: "):
+    with pytest.raises(InvalidRequestError, match=r"^seed: "):
         Request.build("m", "x", {"seed": seed})
 
 

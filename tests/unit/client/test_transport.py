@@ -196,7 +196,7 @@ def test_a_server_that_never_answered_is_not_waited_for(scheme: str, unused_port
 def test_a_server_that_was_there_is_waited_for(server: Server) -> None:
     answers = iter([(b'{"error": "the queue is full"}', 503), (b'{"error": "action: no"}', 400)])
     server.behaviour = lambda handler: handler.answer(*next(answers))
-    with Client(f"127.0.0.1:{server.server_port}") as client, pytest.raises(InvalidRequestError, match="^action: no$"):
+    with Client(f"127.0.0.1:{server.server_port}") as client, pytest.raises(InvalidRequestError, match=r"^action: no$"):
         client.jobs()
     assert len(server.peers) == 2
 
