@@ -22,6 +22,7 @@ import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
 from tests.integration.conftest import RunningTriton, TritonStarter
+from triton_diffusers import cli
 
 NOTICED_WITHIN = 10.0  # seconds; the promise
 BACK_WITHIN = 60.0  # the tiny models load at once; the rest is for loaded machines
@@ -94,7 +95,7 @@ MIRROR_MODEL = """
 import json, os, pathlib, sys, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
-import triton_diffusers
+import triton_diffusers.cli
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -109,7 +110,7 @@ class TritonPythonModel:
         seen = json.dumps({
             "pid": os.getpid(),
             "prefix": sys.prefix,
-            "package": triton_diffusers.__file__,
+            "package": triton_diffusers.cli.__file__,
             "variables": {key: value for key, value in os.environ.items() if key.startswith("TRITON_DIFFUSERS_")},
         })
         return pb_utils.InferenceResponse([pb_utils.Tensor("seen", np.array([seen], object))])
@@ -256,14 +257,12 @@ def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton]) ->
 def test_model_processes_are_this_python_with_these_settings(
     start: Callable[..., RunningTriton], model_dir: Path
 ) -> None:
-    import triton_diffusers
-
     server = start(env={"TRITON_DIFFUSERS_SOMETHING_ELSE": "as it is"})
     status, answer = generate(server, "mirror", sleep=0)
     assert status == 200
     seen = json.loads(answer["seen"])
     assert seen["prefix"] == sys.prefix
-    assert seen["package"] == triton_diffusers.__file__
+    assert seen["package"] == cli.__file__
     assert seen["variables"] == {
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(server.runtime_dir),
@@ -340,6 +339,30 @@ def test_repair_that_fails_is_tried_again_later_and_later(
     (repository / "mirror" / "broken").unlink()
     until_logged(server, "model mirror answers again", BACK_WITHIN)
     assert pid_of(server, "mirror")
+
+
+def test_others_are_served_while_a_model_is_brought_back(start: Callable[..., RunningTriton], repository: Path) -> None:
+    # One HTTP worker of Triton's holds several connections: with 24 of them, each of its 8 workers holds some.
+    server = start()
+    address = urlsplit(server.http_url)
+    connections = [http.client.HTTPConnection(str(address.hostname), address.port, timeout=60) for _ in range(24)]
+
+    def ask(connection: http.client.HTTPConnection) -> int:
+        connection.request("POST", "/v2/models/steps/generate", '{"seconds": 0}')
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    assert {ask(connection) for connection in connections} == {200}
+    model = repository / "mirror" / "1" / "model.py"
+    model.write_text("import time; time.sleep(6)\n" + model.read_text())
+    os.kill(pid_of(server, "mirror"), signal.SIGKILL)
+    until_logged(server, "model mirror is dead", NOTICED_WITHIN)
+    assert {ask(connection) for connection in connections} == {200}
+    assert "model mirror answers again" not in server.log_text(), "they did not wait for it"
+    until_logged(server, "model mirror answers again", BACK_WITHIN)
+    for connection in connections:
+        connection.close()
 
 
 def test_model_that_was_unloaded_on_purpose_stays_so(start: Callable[..., RunningTriton]) -> None:

@@ -1,13 +1,23 @@
-"""Triton's HTTP interface, as much of it as the launcher needs. Every call has its own connection: thread-safe."""
+"""Triton's interfaces, as much of them as the launcher needs. Every call has its own connection: thread-safe."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from triton_diffusers.server.ports import url_host
+
+_UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+# A proxy from the environment has no business between us and our own server.
+_NO_PROXY = [("grpc.enable_http_proxy", 0)]
 _QUICK = 5.0  # seconds; for calls that Triton answers itself
 
 
@@ -17,10 +27,11 @@ class TritonRefused(Exception):
 
 @dataclass(frozen=True)
 class TritonEndpoint:
-    """Where a server's HTTP interface is. All calls raise ``OSError`` if nobody answers there in time."""
+    """Where a server's interfaces are. All calls raise ``OSError`` if nobody answers there in time."""
 
     host: str
-    port: int
+    http_port: int
+    grpc_port: int
 
     def is_ready(self) -> bool:
         """Whether all models are loaded. False as well if nobody answers."""
@@ -35,11 +46,13 @@ class TritonEndpoint:
 
     def load(self, model: str, *, timeout: float) -> None:
         """Load a model and wait until it is loaded, ``timeout`` seconds at most. Raises TritonRefused."""
-        self._control(model, "load", timeout)
+        with self._control() as control:
+            control.load_model(model, client_timeout=timeout)
 
     def unload(self, model: str) -> None:
         """Ask for a model to be unloaded; its requests in flight are finished first. Raises TritonRefused."""
-        self._control(model, "unload", _QUICK)
+        with self._control() as control:
+            control.unload_model(model, client_timeout=_QUICK)
 
     def progress(self, model: str) -> tuple[int, ...]:
         """Counts that change while a model does anything: runs of ``execute``, answers, failures."""
@@ -54,14 +67,24 @@ class TritonEndpoint:
         return tuple(counts)
 
     def connect(self, timeout: float) -> http.client.HTTPConnection:
-        """A new connection whose operations may take ``timeout`` seconds each."""
-        # http.client and not urllib: a proxy from the environment has no business between us and our own server.
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        """A new HTTP connection whose operations may take ``timeout`` seconds each."""
+        # http.client rather than urllib: see _NO_PROXY.
+        return http.client.HTTPConnection(self.host, self.http_port, timeout=timeout)
 
-    def _control(self, model: str, action: str, timeout: float) -> None:
-        status, text = self._call("POST", f"/v2/repository/models/{quote(model)}/{action}", {}, timeout=timeout)
-        if status != 200:
-            raise TritonRefused(error_text(text))
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[tritonclient.grpc.InferenceServerClient]:
+        # gRPC, because an HTTP worker of Triton's that loads a model answers nothing else meanwhile: every caller
+        # whose open connection it holds (one in eight) would wait for the load to end.
+        try:
+            with tritonclient.grpc.InferenceServerClient(
+                f"{url_host(self.host)}:{self.grpc_port}", channel_args=_NO_PROXY
+            ) as client:
+                yield client
+        except InferenceServerException as error:
+            message = " ".join(str(error.message()).split())
+            if error.status() in _UNREACHABLE:
+                raise ConnectionError(message) from error
+            raise TritonRefused(message) from error
 
     def _call(self, method: str, path: str, body: Any = None, *, timeout: float) -> tuple[int, str]:
         connection = self.connect(timeout)

@@ -109,7 +109,7 @@ def _run(
 ) -> int:
     """From the started server to its end; see ``serve``."""
     begun = time.monotonic()
-    endpoint = TritonEndpoint(reachable_host(options.host), ports.http)
+    endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc)
     if _wait_until_ready(server, endpoint, repository, stop):
         _announce(options, ports, repository, workspace, time.monotonic() - begun)
         watchdog = Watchdog(repository, endpoint, workspace.region_prefix, WatchTimes(hang=options.hang_timeout))
