@@ -1,0 +1,257 @@
+"""What Triton costs: one image through the server against the same through the engine loop alone, in this process.
+
+``python -m benchmarks.overhead``; see ``docs/benchmarks.md`` for what is measured and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import tritonclient.http as triton_http
+
+from benchmarks.figures import spread
+from benchmarks.load import REQUEST_SECONDS, Caller
+from benchmarks.perf_analyzer import PerfAnalyzer, PerfAnalyzerMissing, relay, write_input_data
+from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
+from benchmarks.servers import MODEL_DIR, MODEL_REPOSITORY, end_on_sigterm, servers
+from benchmarks.systems import TritonDiffusers, pictures
+from benchmarks.workload import GUIDANCE_SCALE, Ask, Asks, native_side
+
+ENGINE, GRPC, HTTP = "engine loop alone", "Triton, gRPC", "Triton, HTTP"
+_WARM_UPS = 2
+_CONCURRENCIES = (1, 8)
+
+
+class EngineAlone:
+    """The engine loop in this process, without Triton, mailbox, job board or metrics."""
+
+    def __init__(self, model_dir: Path) -> None:
+        # Imported here, since they take seconds that --help need not.
+        from triton_diffusers.engines import ENGINES
+        from triton_diffusers.inflight.loop import EngineLoop
+        from triton_diffusers.loading import load_components
+        from triton_diffusers.settings import Settings
+
+        _be_silent()
+        settings = Settings.read({"model_dir": str(model_dir)})
+        self._loop = EngineLoop(ENGINES[settings.engine](load_components(settings)), settings, name="benchmark")
+        self._loop.start()
+
+    def close(self) -> None:
+        """Stop the loop."""
+        self._loop.stop()
+
+    def call(self, ask: Ask) -> Sequence[bytes]:
+        """Make pictures of a request. Raises what the job ended with, if it did not succeed."""
+        from triton_diffusers.request import GenerationRequest
+
+        job = self._loop.submit(
+            GenerationRequest(
+                task_id=f"bench-{ask.seed}",
+                prompt=ask.prompt,
+                steps=ask.steps,
+                guidance_scale=GUIDANCE_SCALE,
+                width=ask.side,
+                height=ask.side,
+                seed=ask.seed,
+                image_num=ask.images,
+            )
+        )
+        self._loop.wait([job], REQUEST_SECONDS)
+        if job.result is None:
+            raise job.error or TimeoutError(f"no picture after {REQUEST_SECONDS:.0f} s")
+        return job.result.images
+
+
+class HttpCaller:
+    """Sends requests over HTTP. To be used by the thread that made it."""
+
+    def __init__(self, address: str) -> None:
+        self._system = TritonDiffusers()
+        self._client = triton_http.InferenceServerClient(address, network_timeout=REQUEST_SECONDS)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def call(self, ask: Ask) -> Sequence[bytes]:
+        """Send a request and wait for its pictures. Raises ``InferenceServerException``."""
+        return pictures(self._client.infer(self._system.model, self._system.inputs(triton_http, ask)))
+
+
+def measure_ways(
+    ways: Mapping[str, Callable[[Ask], Sequence[bytes]]],
+    make: Callable[[], Ask],
+    rounds: int,
+    limit: float,
+    say: Progress,
+) -> dict[str, list[float]]:
+    """Seconds of each way in each round. The ways take turns, in another order each time.
+
+    No round begins later than ``limit`` seconds after the first.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for name in names:
+        for _ in range(_WARM_UPS):
+            ways[name](make())
+    began = time.monotonic()
+    for number in range(rounds):
+        if time.monotonic() - began > limit:
+            say(f"stopped after {number} rounds, since {limit:.0f} s are over")
+            break
+        for name in names:
+            ask = make()
+            sent = time.perf_counter()
+            ways[name](ask)
+            seconds[name].append(time.perf_counter() - sent)
+        names = [*names[1:], names[0]]
+        if number % 5 == 4:
+            medians = (f"{name} {statistics.median(values):.3f} s" for name, values in seconds.items())
+            say(f"round {number + 1} of {rounds}: " + ", ".join(medians))
+    return seconds
+
+
+def overheads(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Each way's spread in seconds, and what it takes beyond the engine alone, as a share of the engine's median."""
+    alone = statistics.median(seconds[ENGINE])
+    return {
+        name: {
+            **spread(values),
+            "rounds": len(values),
+            "overhead": statistics.median(values) / alone - 1,
+            "overhead_paired": statistics.median(
+                value - other for value, other in zip(values, seconds[ENGINE], strict=True)
+            )
+            / alone,
+            "overhead_of_minima": min(values) / min(seconds[ENGINE]) - 1,
+        }
+        for name, values in seconds.items()
+    }
+
+
+def measure_perf_analyzer(address: str, asks: Sequence[Ask], requests: int, say: Progress) -> list[dict[str, float]]:
+    """``perf_analyzer``'s figures at each concurrency; empty, with the reason said, if it cannot run."""
+    try:
+        analyzer = PerfAnalyzer.get()
+        with tempfile.TemporaryDirectory() as folder, relay(address) as relayed:
+            data = Path(folder) / "input.json"
+            write_input_data(data, asks)
+            figures = []
+            for concurrency in _CONCURRENCIES:
+                say(f"perf_analyzer: {requests} requests, {concurrency} at a time")
+                figures.append(
+                    analyzer.run(TritonDiffusers(), relayed, data, concurrency=concurrency, requests=requests)
+                )
+            return figures
+    except PerfAnalyzerMissing as error:
+        say(f"warning: no figures of perf_analyzer: {error}")
+        return []
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+    ways = [
+        [
+            name,
+            f"{way['median']:.3f}",
+            f"{way['quartile_1']:.3f} … {way['quartile_3']:.3f}",
+            "" if name == ENGINE else f"{way['overhead']:+.1%}",
+            "" if name == ENGINE else f"{way['overhead_paired']:+.1%}",
+        ]
+        for name, way in figures["ways"].items()
+    ]
+    return markdown_table(["", "median (s)", "quartiles (s)", "overhead", "paired"], ways)
+
+
+def perf_analyzer_table(figures: Mapping[str, Any]) -> str:
+    """What ``perf_analyzer`` said, as Markdown."""
+    runs = [
+        [
+            f"{run['concurrency']}",
+            f"{run['requests']}",
+            f"{run['requests_per_second']:.2f}",
+            *(f"{run[name]:.2f}" for name in ("p50", "p95", "p99")),
+        ]
+        for run in figures["perf_analyzer"]
+    ]
+    return markdown_table(["concurrency", "requests", "images per second", "p50 (s)", "p95 (s)", "p99 (s)"], runs)
+
+
+def note(figures: Mapping[str, Any]) -> str:
+    """The circumstances of the figures in a sentence or two."""
+    load, rounds = figures["workload"], figures["ways"][ENGINE]["rounds"]
+    return (
+        f"One image of {load['side_pixels']}×{load['side_pixels']} pixels, {load['steps']} steps, {rounds} rounds. "
+        f"{machine_line(figures['machine'])}."
+    )
+
+
+def main() -> None:
+    """The command line."""
+    options = _parser().parse_args()
+    end_on_sigterm()
+    say = Progress()
+    described = machine()
+    warn_if_busy(described, say)
+    side = native_side(options.model_dir)
+    asks = Asks(side, options.seed)
+    say("starting the server")
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(servers({"ours": MODEL_REPOSITORY}, options.model_dir))["ours"]
+        say("loading the model into this process")
+        alone = EngineAlone(options.model_dir)
+        stack.callback(alone.close)
+        over_grpc, over_http = Caller(TritonDiffusers(), endpoint.grpc), HttpCaller(endpoint.http)
+        stack.callback(over_grpc.close)
+        stack.callback(over_http.close)
+        described["tritonserver"] = over_grpc.server_version
+        ways = {ENGINE: alone.call, GRPC: over_grpc.call, HTTP: over_http.call}
+        seconds = measure_ways(ways, lambda: asks.make_own(options.steps, 1), options.rounds, options.seconds, say)
+        many = [asks.make_own(options.steps, 1) for _ in range(options.requests)]
+        analyzed = measure_perf_analyzer(endpoint.grpc, many, options.requests, say)
+    figures = {
+        "machine": described,
+        "workload": {"side_pixels": side, "steps": options.steps, "seed": options.seed},
+        "ways": overheads(seconds),
+        "perf_analyzer": analyzed,
+    }
+    write_json(options.out / "overhead.json", figures)
+    say("done; figures are in the results folder")
+    print(table(figures), perf_analyzer_table(figures), note(figures), sep="\n\n")
+
+
+def _be_silent() -> None:
+    """No progress bars and no advice while the model is loaded."""
+    import diffusers
+    import transformers
+
+    warnings.simplefilter("ignore")
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    add = parser.add_argument
+    add("--model-dir", type=Path, default=MODEL_DIR, metavar="DIR", help="model directory (default: models/emoji)")
+    add("--rounds", type=int, default=40, help="images made in each of the three ways (default: %(default)s)")
+    add("--seconds", type=float, default=240.0, help="begin no round later than this (default: %(default)g)")
+    add("--steps", type=int, default=20, help="steps of an image (default: %(default)s)")
+    add("--requests", type=int, default=32, help="requests of each perf_analyzer run (default: %(default)s)")
+    add("--seed", type=int, default=1, help="of prompts and pictures (default: %(default)s)")
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="results folder (default: benchmarks/results)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
