@@ -208,6 +208,12 @@ def until_logged(server: RunningTriton, pattern: str, within: float) -> re.Match
     return found
 
 
+def known_tasks(server: RunningTriton) -> list[str]:
+    """The names of the jobs that the model ``jobs`` lists; Triton's JSON has a list of one as its only item."""
+    names = call(server, "/v2/models/jobs/generate", {})[1]["task_id"]
+    return [names] if isinstance(names, str) else names
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended (a zombie has)."""
     try:
@@ -503,3 +509,23 @@ def test_system_tritonserver_comes_first(start: Callable[..., RunningTriton], tm
 def test_arguments_after_the_dashes_reach_tritonserver(start: Callable[..., RunningTriton]) -> None:
     server = start("--", "--id=a-name-of-its-own")
     assert call(server, "/v2")[1]["name"] == "a-name-of-its-own"
+
+
+def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter, crowd: ThreadPoolExecutor) -> None:
+    """The repository's own models, on the emoji model."""
+    server = start_triton()
+    picture = {"prompt": "a red apple", "steps": 150, "width": 128, "height": 128, "image_num": 8}
+    waiting = [crowd.submit(generate, server, "ensemble", task_id=f"in-flight-{i}", **picture) for i in range(6)]
+    until(lambda: set(known_tasks(server)) >= {f"in-flight-{i}" for i in range(6)}, 30, "all are being made")
+    assert not any(future.done() for future in waiting)
+    (engine,) = (pid for pid in family(server) if b"/sd_base/" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(engine, signal.SIGKILL)
+    until_logged(server, f"model sd_base is dead: .*{engine}", NOTICED_WITHIN)
+    until_logged(server, "model sd_base answers again", BACK_WITHIN * 2)
+    for future in waiting:
+        status, answer = future.result(timeout=60)
+        assert status != 200
+        assert RETRYABLE.search(answer["error"]), answer
+    status, answer = generate(server, "ensemble", task_id="after", prompt="a red apple", steps=2)
+    assert (status, answer["success"]) == (200, 1)
+    assert server.stop() == 0
