@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     chosen = _parser().parse_args(ours)
     try:
-        return _serve(chosen, tuple(passed_on))
+        return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
     except LaunchError as error:
         print(f"{_DISTRIBUTION}: {error}", file=sys.stderr)
         return 2
@@ -66,11 +66,26 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
     )
 
 
+def _demo(chosen: argparse.Namespace) -> int:
+    from triton_diffusers.server.demo import demo
+
+    print(
+        demo(
+            model_dir=chosen.model_dir,
+            model_repository=chosen.model_repository,
+            prompt=chosen.prompt,
+            output=chosen.output,
+        )
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Stable Diffusion on Triton Inference Server.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -83,20 +98,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     where = serve.add_argument_group("what is served")
-    where.add_argument(
-        "--model-dir",
-        type=Path,
-        default=Path(os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or _checkout() / "models" / "emoji"),
-        metavar="DIR",
-        help="model directory, with base_model/ in it (default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
-    )
-    where.add_argument(
-        "--model-repository",
-        type=Path,
-        default=_checkout() / "model_repository",
-        metavar="DIR",
-        help="Triton's model repository (default: the checkout's model_repository/)",
-    )
+    _add_models(where)
     where.add_argument(
         "--result-dir",
         type=Path,
@@ -150,6 +152,45 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--log-level", choices=LOG_LEVELS, default="info", help="of this command and of Triton (default: %(default)s)"
     )
     how.add_argument("--verbose", action="store_true", help="the same as --log-level verbose")
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="start a server, draw one picture, stop the server",
+        description="Start a server on free ports, have one picture drawn, stop the server, print the picture's path.",
+    )
+    _add_models(demo)
+    demo.add_argument(
+        "--prompt",
+        default="a red apple on a blue background",
+        metavar="TEXT",
+        help="what to draw (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("result") / "demo.png",
+        metavar="FILE",
+        help="where to write the picture, as PNG (default: %(default)s)",
+    )
+
+
+def _add_models(options: argparse._ActionsContainer) -> None:
+    options.add_argument(
+        "--model-dir",
+        type=Path,
+        default=Path(os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or _checkout() / "models" / "emoji"),
+        metavar="DIR",
+        help="model directory, with base_model/ in it (default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
+    )
+    options.add_argument(
+        "--model-repository",
+        type=Path,
+        default=_checkout() / "model_repository",
+        metavar="DIR",
+        help="Triton's model repository (default: the checkout's model_repository/)",
+    )
 
 
 def _seconds(text: str) -> float:

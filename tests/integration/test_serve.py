@@ -245,8 +245,8 @@ def regions(prefix: str) -> list[str]:
     return [region.name for region in Path("/dev/shm").iterdir() if region.name.startswith(prefix)]
 
 
-def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton]) -> None:
-    server = start()
+def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton], model_dir: Path) -> None:
+    server = start("--", "--id=a-name-of-its-own", env={"TRITON_DIFFUSERS_SOMETHING_ELSE": "as it is"})
     assert call(server, "/v2/health/ready")[0] == 200
     assert infer_over_grpc(server, "chain", 0.0)[0] == "OK"
     address = urlsplit(server.metrics_url)
@@ -258,12 +258,9 @@ def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton]) ->
     for place in (f"{server.http_url}/v2/models/chain/generate", server.grpc_url, server.metrics_url):
         assert place in said
     assert "/v2/models/steps/generate" not in said, "steps is called by chain, not by people"
+    assert call(server, "/v2")[1]["name"] == "a-name-of-its-own", "what is after -- reaches tritonserver"
 
-
-def test_model_processes_are_this_python_with_these_settings(
-    start: Callable[..., RunningTriton], model_dir: Path
-) -> None:
-    server = start(env={"TRITON_DIFFUSERS_SOMETHING_ELSE": "as it is"})
+    # The model processes are this Python, with these settings.
     status, answer = generate(server, "mirror", sleep=0)
     assert status == 200
     seen = json.loads(answer["seen"])
@@ -487,6 +484,18 @@ def test_stop_while_models_load(start: Callable[..., RunningTriton], repository:
     assert all(map(is_gone, processes))
 
 
+def test_stop_while_a_model_is_brought_back(start: Callable[..., RunningTriton], repository: Path) -> None:
+    server = start("--exit-timeout=2")
+    model = repository / "mirror" / "1" / "model.py"
+    model.write_text("import time; print('loading for long', flush=True); time.sleep(1000)\n" + model.read_text())
+    os.kill(pid_of(server, "mirror"), signal.SIGKILL)
+    until_logged(server, "loading for long", 60)
+    processes = family(server)
+    assert server.stop() == 0
+    assert all(map(is_gone, processes))
+    assert "could not be brought back" not in server.log_text()
+
+
 def test_system_tritonserver_comes_first(start: Callable[..., RunningTriton], tmp_path: Path) -> None:
     import pytriton
 
@@ -504,11 +513,6 @@ def test_system_tritonserver_comes_first(start: Callable[..., RunningTriton], tm
     server = start(env={"PATH": f"{home / 'bin'}:{os.environ['PATH']}"})
     assert f"starting tritonserver (system, {home}/bin/tritonserver)" in server.log_text()
     assert pid_of(server, "chain")
-
-
-def test_arguments_after_the_dashes_reach_tritonserver(start: Callable[..., RunningTriton]) -> None:
-    server = start("--", "--id=a-name-of-its-own")
-    assert call(server, "/v2")[1]["name"] == "a-name-of-its-own"
 
 
 def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter, crowd: ThreadPoolExecutor) -> None:
@@ -529,3 +533,29 @@ def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter,
     status, answer = generate(server, "ensemble", task_id="after", prompt="a red apple", steps=2)
     assert (status, answer["success"]) == (200, 1)
     assert server.stop() == 0
+
+
+def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:
+    output = tmp_path / "pictures" / "demo.png"
+    run = subprocess.run(
+        [sys.executable, "-m", "triton_diffusers", "demo", "--output", str(output)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=300,
+        check=False,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, str(output)), run.stderr
+    assert output.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [tmp_path / "pictures"]
+
+
+def test_demo_says_why_it_cannot_draw(repository: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["demo", "--model-repository", str(repository), "--model-dir", str(model_dir)]
+    assert cli.main(command) == 2
+    assert "no model in" in capsys.readouterr().err
+    config = repository / "mirror" / "config.pbtxt"
+    config.write_text(config.read_text().replace("sleep", "prompt"))
+    (repository / "mirror" / "broken").touch()
+    assert cli.main(command) == 2
+    assert re.search(r"^triton-diffusers: the server did not start: .*told to be broken\n$", capsys.readouterr().err)

@@ -7,7 +7,8 @@ LaunchError
  ├── BadRepository            the model repository is not there, is empty, or has an unreadable config.pbtxt
  ├── TritonNotFound           neither a system tritonserver nor the wheel's
  ├── PythonUnsupported        the tritonserver at hand has no stub for the running Python
- └── StartFailed              tritonserver was started and gave up
+ ├── StartFailed              tritonserver was started and gave up
+ └── DemoFailed               the demo's server did not start or did not draw
 """
 
 from __future__ import annotations
@@ -43,3 +44,7 @@ class PythonUnsupported(LaunchError):
 
 class StartFailed(LaunchError):
     """``tritonserver`` ended before it was ready; the message carries its reason."""
+
+
+class DemoFailed(LaunchError):
+    """The demo drew nothing; the message carries the server's reason."""

@@ -108,9 +108,9 @@ class TritonServer:
         errors: list[str] = []
         for line in self._tail:
             if found := _REASON.search(line):
-                return f"model {found['model']} failed to load: {found['reason'].strip()}"
+                return f"model {found['model']} failed to load: {_first_line(found['reason'])}"
             if found := _ERROR.search(line):
-                errors.append((found["reason"] or found["error"]).strip())
+                errors.append(_first_line(found["reason"] or found["error"]))
         return errors[-1] if errors else f"exit code {self.exit_code}, see its log above"
 
     def _pass_on(self, stream: IO[str]) -> None:
@@ -121,6 +121,11 @@ class TritonServer:
                 with contextlib.suppress(OSError, ValueError):
                     self._log_to.write(line)
                     self._log_to.flush()
+
+
+def _first_line(message: str) -> str:
+    """Triton writes a line's end inside a message as backslash and n; what follows is a traceback."""
+    return message.partition("\\n")[0].strip(' "')
 
 
 def _die_with(launcher: int) -> Callable[[], None]:

@@ -117,14 +117,19 @@ class ModelWatch:
         while not self._stopping.is_set():
             try:
                 fault = self._examine()
+                if fault and not self._stopping.is_set():
+                    self._mend(fault)
             except (OSError, TritonRefused) as error:
                 # No server at all: that is for the launcher to notice, which waits for the server itself.
                 log.debug("%s could not be examined: %s", self.model.name, error)
-                self._drop_probe()
-                self._stopping.wait(self._times.tick)
-                continue
-            if fault and not self._stopping.is_set():
-                self._mend(fault)
+                self._begin_again()
+            except Exception:  # a watch that ends unseen is worse than one that complains
+                log.exception("the watch of model %s goes on after an unexpected error", self.model.name)
+                self._begin_again()
+
+    def _begin_again(self) -> None:
+        self._drop_probe()
+        self._stopping.wait(self._times.tick)
 
     def _examine(self) -> str | None:
         """What is wrong with the model, or None; takes about one tick."""
@@ -195,6 +200,8 @@ class ModelWatch:
                 with self._repairing:
                     self._reload(dependents)
             except (OSError, TritonRefused) as error:
+                if self._stopping.is_set():  # it is no repair that failed, but the server that goes
+                    return
                 delay = self._times.delay(self._troubles)
                 log.error(
                     "model %s could not be brought back (attempt %d): %s; the next attempt is %s",
