@@ -7,17 +7,20 @@ has not seen, waits a moment for any job to end, answers the requests whose jobs
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
 from triton_diffusers.contract import INPUTS, OUTPUTS, PROBE
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.engines import Engine
-from triton_diffusers.errors import EngineFailure, InvalidRequest, TritonDiffusersError
+from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.settings import Settings
@@ -27,6 +30,14 @@ from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
 
 logger = logging.getLogger(__name__)
+
+# Triton hands in a rescheduled request again at once, or when requests with other inputs have had their call: seconds.
+_COMES_BACK_WITHIN = 1.0
+
+# What a request is known by when Triton hands it in again: the id of its sequence, the client's id of the request, the
+# task and the prompt. The sequence's id alone would be Triton's own and unique, but a client may choose one, even that
+# of somebody else's request, and must not get another's picture.
+_Key = tuple[int, str, bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -48,12 +59,14 @@ class Mailbox:
         self._telemetry = TritonTelemetry(name)
         self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
         self._loop = EngineLoop(engine, settings, name=name, board=self._board, telemetry=self._telemetry)
-        # By Triton's id of the request's sequence.
-        self._letters: dict[int, _Letter] = {}
+        self._letters: dict[_Key, _Letter] = {}
+        self._closing = threading.Event()
         self._loop.start()
+        threading.Thread(target=self._watch_orphans, name="orphans", daemon=True).start()
 
     def close(self) -> None:
         """Cancel what is in flight and stop the engine."""
+        self._closing.set()
         self._loop.stop()
         self._board.close()
 
@@ -61,14 +74,20 @@ class Mailbox:
         """Answer or reschedule each request."""
         answers = [self._take_in(request) for request in requests]
         if not any(answers):
-            self._loop.wait((letter.job for letter in self._letters.values()), self._settings.poll_seconds)
+            recently = time.monotonic() - _COMES_BACK_WITHIN
+            # A letter that nobody fetches, though its job has ended, must not keep this from waiting.
+            watched = [
+                letter for letter in self._letters.values() if letter.seen > recently or not letter.job.state.ended
+            ]
+            self._loop.wait((letter.job for letter in watched), self._settings.poll_seconds)
         responses = [answer or self._answer(request) for request, answer in zip(requests, answers, strict=True)]
-        self._cancel_orphans()
+        for key in [key for key, letter in self._letters.items() if self._is_orphan(letter)]:
+            self._loop.cancel(self._letters.pop(key).job)
         return responses
 
     def _take_in(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
         """Submit a request that is new, or pass on its cancellation; a response only if it ends here already."""
-        letter = self._letters.get(_sequence_id(request))
+        letter = self._letters.get(_key(request))
         if letter is not None:
             letter.seen = time.monotonic()
             if request.is_cancelled():
@@ -83,12 +102,15 @@ class Mailbox:
             return error_response(error)
 
     def _submit(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+        if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
+            # Triton would not take it back, and it would never be answered.
+            raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
         arrays = input_arrays(request)
         values = read_values(arrays, INPUTS)
         if values["func_name"] == PROBE:
             return self._probe(request)
         job = self._loop.submit(decode_request(arrays, self._settings, self._native_side))
-        self._letters[_sequence_id(request)] = _Letter(job, values["return_images"], values["use_base64"])
+        self._letters[_key(request)] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
@@ -99,12 +121,18 @@ class Mailbox:
 
     def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
         """The response to a request whose job has ended; otherwise None, and Triton hands it in again."""
-        letter = self._letters[_sequence_id(request)]
+        key = _key(request)
+        letter = self._letters[key]
         job = letter.job
+        if not job.state.ended and request.is_cancelled():
+            # Looked at here as well, since Triton drops a request that is cancelled while it is rescheduled.
+            self._loop.cancel(job)
+            del self._letters[key]
+            return error_response(Cancelled("the client has cancelled the request"))
         if not job.state.ended:
             request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
             return None
-        del self._letters[_sequence_id(request)]
+        del self._letters[key]
         if job.result is None:
             return error_response(job.error or EngineFailure("the job ended without a result"))
         values = reply_values(job.result, return_images=letter.return_images, use_base64=letter.use_base64)
@@ -112,17 +140,25 @@ class Mailbox:
             output_tensors(values, OUTPUTS, request.requested_output_names(), batched=True)
         )
 
-    def _cancel_orphans(self) -> None:
+    def _is_orphan(self, letter: _Letter) -> bool:
         """Triton stops handing in a request that its client has given up; its job must not run on."""
-        oldest = time.monotonic() - self._settings.orphan_seconds
-        for sequence_id, letter in list(self._letters.items()):
-            if letter.seen < oldest:
-                self._loop.cancel(letter.job)
-                del self._letters[sequence_id]
+        return letter.seen < time.monotonic() - self._settings.orphan_seconds
+
+    def _watch_orphans(self) -> None:
+        """Cancel orphans' jobs while ``execute`` is not called: a thread of its own."""
+        while not self._closing.wait(self._settings.orphan_seconds / 4):
+            for letter in list(self._letters.values()):
+                if self._is_orphan(letter):
+                    self._loop.cancel(letter.job)
 
 
-def _sequence_id(request: pb_utils.InferenceRequest) -> int:
-    tensor = pb_utils.get_input_tensor_by_name(request, "CORRID")
-    if tensor is None:
-        raise InvalidRequest("CORRID", None, "Triton's sequence batcher gives every request one")
-    return int(tensor.as_numpy().flat[0])
+def _key(request: pb_utils.InferenceRequest) -> _Key:
+    sequence, task_id, prompt = (_first(request, name) for name in ("CORRID", "task_id", "prompt"))
+    return int(sequence), request.request_id(), task_id, prompt
+
+
+def _first(request: pb_utils.InferenceRequest, name: str) -> Any:
+    """The first element of an input; nothing if it is missing, which Triton does not always refuse."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    array = tensor.as_numpy() if tensor is not None else np.array([])
+    return array.flat[0] if array.size else b""

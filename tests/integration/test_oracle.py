@@ -1,0 +1,201 @@
+"""The pictures are those of diffusers' own pipeline, for every scheduler.
+
+Made together in one loop, so that they share their calls, and one by one by ``StableDiffusionPipeline``, with the same
+weights, seeds and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from tests.integration.calls import MODELS, WITHIN, Calls, pixels, psnr, small
+from tests.integration.conftest import ROOT, RunningTriton
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.loading import load_components
+from triton_diffusers.request import GenerationRequest
+from triton_diffusers.schedulers import SCHEDULERS
+from triton_diffusers.settings import Settings
+
+SAME = 45.0  # dB
+STEPS = 4
+SEED = 1234
+SIZES = [(64, 64), (96, 72)]
+SCALES = [1.0, 6.5]
+
+# The documented pairing of names with diffusers' classes, written down a second time.
+ORACLE: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
+    "DPM++ 2M Karras": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "DPM++ 2M SDE": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False},
+    ),
+    "DPM++ 2M SDE Karras": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "DPM++ SDE": (
+        diffusers.DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
+    ),
+    "DPM++ SDE Karras": (
+        diffusers.DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "Euler": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "DDIM": (diffusers.DDIMScheduler, {}),
+    "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "UniPC": (diffusers.UniPCMultistepScheduler, {"use_karras_sigmas": False}),
+    "Heun": (diffusers.HeunDiscreteScheduler, {"use_karras_sigmas": False}),
+    "LCM": (diffusers.LCMScheduler, {}),
+}
+
+
+class Oracle:
+    """diffusers' pipeline on the emoji model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.config = self.pipeline.scheduler.config
+
+    def picture(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
+        """One image's pixels."""
+        kind, overrides = ORACLE[request.scheduler]
+        self.pipeline.scheduler = kind.from_config(self.config, **overrides)
+        made = self.pipeline(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+        )
+        return np.asarray((made.images[0] * 255).round(), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle(ROOT / "models" / "emoji" / "base_model")
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, list[Job]]]:
+    """The whole matrix, finished, by scheduler: all jobs in flight at once."""
+    settings = Settings(
+        model_dir=ROOT / "models" / "emoji",
+        runtime_dir=tmp_path_factory.mktemp("oracle"),
+        dtype="float32",
+        close_safety=True,
+        max_queue=1000,
+    )
+    loop = EngineLoop(EagerEngine(load_components(settings)), settings, name="sd_base")
+    loop.start()
+    matrix = {
+        name: [
+            loop.submit(
+                GenerationRequest(
+                    task_id="matrix",
+                    prompt="a red apple on a blue background",
+                    negative_prompt="a green pear",
+                    scheduler=name,
+                    steps=STEPS,
+                    width=width,
+                    height=height,
+                    guidance_scale=scale,
+                    seed=SEED,
+                )
+            )
+            for width, height in SIZES
+            for scale in SCALES
+        ]
+        for name in SCHEDULERS
+    }
+    for job in (job for row in matrix.values() for job in row):
+        loop.wait([job], WITHIN)
+    yield matrix
+    loop.stop()
+
+
+def test_every_scheduler_has_an_oracle() -> None:
+    assert ORACLE.keys() == SCHEDULERS.keys()
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_gives_the_pipelines_pictures(jobs: Mapping[str, list[Job]], oracle: Oracle, name: str) -> None:
+    for job in jobs[name]:
+        assert job.result is not None, job.error
+        expected = oracle.picture(job.request, SEED)
+        found = psnr(pixels(job.result.images[0]), expected)
+        assert found >= SAME, (
+            f"{found:.1f} dB at {job.request.width}×{job.request.height}, {job.request.guidance_scale}"
+        )
+
+
+def test_pictures_differ_between_schedulers_and_guidance(jobs: Mapping[str, list[Job]]) -> None:
+    """Or the comparison would say little."""
+    first = {name: [pixels(job.result.images[0]) for job in row if job.result] for name, row in jobs.items()}
+    for row in first.values():
+        assert psnr(row[0], row[1]) < SAME
+    different = {picture.tobytes() for row in first.values() for picture in row}
+    assert len(different) >= 0.8 * sum(len(row) for row in first.values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("scheduler", "scale", "width", "height"),
+    [("DPM++ 2M", 7.0, 128, 128), ("Euler a", 5.0, 64, 96), ("DDIM", 1.0, 96, 64), ("UniPC", 3.5, 64, 64)],
+)
+def test_through_triton(
+    triton: RunningTriton, oracle: Oracle, model: str, scheduler: str, scale: float, width: int, height: int
+) -> None:
+    request = GenerationRequest(
+        task_id="oracle",
+        prompt="蓝色背景上的红苹果",
+        negative_prompt="blurry",
+        scheduler=scheduler,
+        guidance_scale=scale,
+        steps=6,
+        width=width,
+        height=height,
+        seed=77,
+        image_num=2,
+    )
+    calls = Calls(triton)
+    try:
+        reply = calls.grpc(
+            model,
+            **small(
+                prompt=request.prompt,
+                negative_prompt="blurry",
+                scheduler=scheduler,
+                cfg_scale=scale,
+                steps=6,
+                width=width,
+                height=height,
+                seed="77",
+                image_num=2,
+            ),
+        )
+    finally:
+        calls.close()
+    assert reply["is_nsfw"] == [False, False]
+    for index, picture in enumerate(reply["images"]):
+        assert psnr(pixels(picture), oracle.picture(request, 77 + index)) >= SAME
