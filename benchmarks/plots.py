@@ -18,18 +18,21 @@ def plot_serving(path: Path, systems: Mapping[str, Any]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FormatStrFormatter
 
+    plain = FormatStrFormatter("%g")
     figure, (distribution, bars, throughput) = pyplot.subplots(
         1, 3, figsize=(13, 4), width_ratios=(5, 5, 2), layout="constrained"
     )
     for (label, figures), colour in zip(systems.items(), _COLOURS, strict=True):
         values = figures["poisson"]["short"]["values"]
-        shares = [(index + 1) / len(values) for index in range(len(values))]
-        distribution.step(values, shares, where="post", label=label, color=colour)
+        shares = [index / len(values) for index in range(len(values) + 1)]
+        distribution.step([*values[:1], *values], shares, where="post", label=label, color=colour)
     distribution.set(
         xscale="log", xlabel="latency, seconds", ylabel="share of requests", ylim=(0, 1), title="Short requests"
     )
-    distribution.grid(alpha=0.3)
+    distribution.xaxis.set_major_formatter(plain)
+    distribution.grid(alpha=0.3, which="both")
     distribution.legend(loc="lower right", fontsize="small")
 
     columns = [("short", "p50"), ("short", "p95"), ("long", "p50"), ("long", "p95")]
@@ -38,6 +41,7 @@ def plot_serving(path: Path, systems: Mapping[str, Any]) -> None:
         drawn = bars.bar([x + 0.4 * place for x in range(len(columns))], heights, 0.38, label=label, color=colour)
         bars.bar_label(drawn, fmt="%.2g", fontsize="small")
     bars.set(yscale="log", ylabel="latency, seconds", title="Latency under the same load")
+    bars.yaxis.set_major_formatter(plain)
     bars.set_xticks([x + 0.2 for x in range(len(columns))], [f"{kind} {name}" for kind, name in columns])
 
     rates = [figures["saturated"]["image_steps_per_second"] for figures in systems.values()]

@@ -77,7 +77,7 @@ def machine_line(described: dict[str, Any]) -> str:
     packages = described["packages"]
     busy = described["load_average_before"] > _QUIET_LOAD
     return (
-        f"{described['cpu']}, {described['cores']} cores, {described['torch_threads']} torch threads, "
+        f"{described['cpu']}, {described['cores']} cores, torch threads: {described['torch_threads']}, "
         f"torch {packages['torch']}, diffusers {packages['diffusers']}, Python {described['python']}, "
         f"commit {described['commit']}, {described['date']}; load average before the run: "
         f"{described['load_average_before']}{' – a busy machine, so **preliminary**' if busy else ''}"
