@@ -31,6 +31,10 @@ class Cancellation:
         if call is not None:
             call.cancel()
 
+    def check(self) -> None:
+        """Raise ``CancelledError`` if the request is cancelled."""
+        self.sleep(0)
+
     def sleep(self, seconds: float) -> None:
         """Wait that long; raises ``CancelledError`` as soon as the request is cancelled."""
         if self._requested.wait(seconds):

@@ -155,6 +155,7 @@ class Client:
     ) -> Mapping[str, Array]:
         if self._closed:
             raise ClientError("the client is closed")
+        cancellation.check()
         call = self._transport.call(model, tensors, timeout)
         cancellation.attach(call)
         try:

@@ -1,9 +1,16 @@
-"""Triton over gRPC: one channel for all threads; cancelling a call reaches the model."""
+"""Triton over gRPC: one channel for all threads.
+
+A call that nobody waits for any more is never cancelled by gRPC's own means: Triton 2.51 then forgets to free the
+call's place in the model's sequence batcher now and then, and a model whose places are all taken serves nobody. The
+``jobs`` model ends the job instead, and the call gets its answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -22,18 +29,24 @@ _CHANNEL_OPTIONS = [
 ]
 
 
+# How long closing waits for the answers of calls that were given up: closing the channel would cancel them.
+_LAST_ANSWERS_SECONDS = 3.0
+
+
 class GrpcTransport:
     """See ``transport.Transport``."""
 
     def __init__(self, address: Address) -> None:
         self._client = triton.InferenceServerClient(address.netloc, ssl=address.secure, channel_args=_CHANNEL_OPTIONS)
+        self._given_up: weakref.WeakSet[Future[None]] = weakref.WeakSet()
 
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> GrpcCall:
         """Send the request at once."""
-        return GrpcCall(self._client, model, inputs, timeout)
+        return GrpcCall(self._client, model, inputs, timeout, self._given_up.add)
 
     def close(self) -> None:
         """Close the channel, which ends calls under way."""
+        wait(list(self._given_up), _LAST_ANSWERS_SECONDS)
         self._client.close()
 
 
@@ -41,41 +54,48 @@ class GrpcCall:
     """See ``transport.Call``."""
 
     def __init__(
-        self, client: triton.InferenceServerClient, model: str, inputs: Mapping[str, Array], timeout: float | None
+        self,
+        client: triton.InferenceServerClient,
+        model: str,
+        inputs: Mapping[str, Array],
+        timeout: float | None,
+        give_up: Callable[[Future[None]], None],
     ) -> None:
         self._timeout = timeout
-        self._cancelled = False
+        self._give_up = give_up
         self._outcome: Future[triton.InferResult] = Future()
+        # Done when gRPC is done with the call, whoever still waits for it.
+        self._over: Future[None] = Future()
         tensors = [_tensor(name, array) for name, array in inputs.items()]
         try:
-            self._context = client.async_infer(model, tensors, self._receive)
+            client.async_infer(model, tensors, self._receive)
         except ValueError as error:  # what a closed channel says
             raise ConnectionFailedError(str(error)) from error
 
     def result(self) -> Mapping[str, Array]:
-        """Wait for the answer; a call whose time is over is cancelled."""
+        """Wait for the answer."""
         try:
             answer = self._outcome.result(self._timeout)
         except TimeoutError as error:
-            # Not gRPC's own deadline: the server would see it too, and the model's "cancelled" could come first.
-            self._context.cancel()
+            self._give_up(self._over)
             raise RequestTimeoutError("no answer within the time for this request") from error
         except InferenceServerException as error:
-            if self._cancelled:
-                raise CancelledError("the request was cancelled") from error
             raise statuses.from_grpc(error) from error
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def cancel(self) -> None:
-        """Cancel the call; Triton tells the model."""
-        self._cancelled = True
-        self._context.cancel()
+        """Stop waiting; the job has to be cancelled by its id."""
+        self._give_up(self._over)
+        with suppress(InvalidStateError):
+            self._outcome.set_exception(CancelledError("the request was cancelled"))
 
     def _receive(self, result: triton.InferResult | None, error: InferenceServerException | None) -> None:
-        if error is not None:
-            self._outcome.set_exception(error)
-        else:
-            self._outcome.set_result(result)
+        with suppress(InvalidStateError):
+            if error is not None:
+                self._outcome.set_exception(error)
+            else:
+                self._outcome.set_result(result)
+        self._over.set_result(None)
 
 
 def _tensor(name: str, array: Array) -> triton.InferInput:

@@ -13,7 +13,7 @@ from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.progress import Progress
 
 # A request that is just leaving may reach the server after the word that cancels it.
-_CANCEL_TRIES = 3
+_CANCEL_TRIES = 5
 _CANCEL_PAUSE = 0.2
 
 

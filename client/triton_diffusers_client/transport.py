@@ -19,7 +19,10 @@ class Call(Protocol):
         """Wait for the output tensors. Raises a ``ClientError``."""
 
     def cancel(self) -> None:
-        """End the waiting with ``CancelledError``; from any thread, at any time, any number of times."""
+        """End the waiting with ``CancelledError``; from any thread, at any time, any number of times.
+
+        The server does not notice that: the job has to be cancelled by its id.
+        """
 
 
 class Transport(Protocol):
