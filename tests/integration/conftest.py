@@ -98,6 +98,7 @@ class TritonStarter:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(runtime_dir), **(env or {})},
+                start_new_session=True,  # a process group of its own, like a command at a terminal
             )
         server = RunningTriton(process, server_log, runtime_dir, result_dir)
         self.started.append(server)

@@ -370,9 +370,13 @@ def test_others_are_served_while_a_model_is_brought_back(start: Callable[..., Ru
 
 def test_model_that_was_unloaded_on_purpose_stays_so(start: Callable[..., RunningTriton]) -> None:
     server = start()
+    pid = pid_of(server, "mirror")
     assert call(server, "/v2/repository/models/mirror/unload", {})[0] == 200
     until_logged(server, "model mirror is not loaded", 20)
+    until(lambda: is_gone(pid), 20, "its process ends")
+    time.sleep(1.5)  # three looks at the processes
     assert generate(server, "mirror", sleep=0)[0] != 200
+    assert "is dead" not in server.log_text()
     assert call(server, "/v2/repository/models/mirror/load", {})[0] == 200
     until_logged(server, "model mirror answers its probe again", 20)
     os.kill(pid_of(server, "mirror"), signal.SIGKILL)
@@ -397,7 +401,7 @@ def test_stop_lets_requests_finish_and_leaves_nothing(
     assert regions(prefix)
     short = crowd.submit(generate, server, "steps", seconds=3)
     time.sleep(0.5)
-    server.process.send_signal(number)
+    os.killpg(server.process.pid, number)  # as the terminal does at Ctrl-C
     assert server.process.wait(timeout=40) == 0
     assert short.result()[0] == 200
     assert all(map(is_gone, processes))
