@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from triton_diffusers.server.errors import DemoFailed
 from triton_diffusers.server.repository import Repository
+from triton_diffusers.server.tritonserver import die_with
 
 _TICK = 0.1  # seconds
 _ANSWER_WITHIN = 1800.0  # seconds; a large model on a small machine
@@ -42,6 +43,7 @@ def demo(*, model_dir: Path, model_repository: Path, prompt: str, output: Path) 
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": place},
                 start_new_session=True,  # Ctrl-C is ours, and stops the server below
+                preexec_fn=die_with(os.getpid()),
             )
         try:
             url = _wait_until_ready(server, Path(place) / "endpoints.json", log)

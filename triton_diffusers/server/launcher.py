@@ -142,6 +142,7 @@ def check_model_dir(path: Path) -> Path:
 
 def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, workspace: Workspace) -> list[str]:
     """The command line of tritonserver."""
+    http_address = f"ipv6:{options.host}" if ":" in options.host else options.host  # libevhtp's way to say so
     return [
         str(runtime.binary),
         f"--model-repository={options.model_repository.absolute()}",
@@ -152,9 +153,9 @@ def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, 
         # Our configurations are complete; completing them would start every model process twice.
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={workspace.region_prefix}",
-        f"--http-address={options.host}",
-        f"--grpc-address={options.host}",
-        f"--metrics-address={options.host}",
+        f"--http-address={http_address}",
+        f"--grpc-address={url_host(options.host)}",
+        f"--metrics-address={http_address}",
         f"--http-port={ports.http}",
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",

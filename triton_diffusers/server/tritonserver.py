@@ -55,7 +55,7 @@ class TritonServer:
             errors="replace",
             pass_fds=(inherited,),
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # safe: it only calls prctl, and there are no threads yet
+            preexec_fn=die_with(os.getpid()),  # safe: it only calls prctl, and there are no threads yet
         )
         stream = cast("IO[str]", self._process.stdout)  # a pipe, as asked for
         self._reader = threading.Thread(target=self._pass_on, args=(stream,), name="log", daemon=True)
@@ -128,8 +128,8 @@ def _first_line(message: str) -> str:
     return message.partition("\\n")[0].strip(' "')
 
 
-def _die_with(launcher: int) -> Callable[[], None]:
-    """What the new process does before it becomes tritonserver: ask to be terminated when ``launcher`` ends."""
+def die_with(launcher: int) -> Callable[[], None]:
+    """What a new process does before it becomes its program: ask for a SIGTERM when ``launcher`` ends."""
     libc = ctypes.CDLL(None)
 
     def ask() -> None:

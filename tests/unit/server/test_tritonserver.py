@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,10 +57,15 @@ def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]
 
 
 def test_kill_ends_what_it_started_too(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
-    server, log = run("echo started; sleep 1000 & sleep 1000")
-    while "started" not in log.getvalue():
+    server, log = run("trap '' TERM; sleep 1000 & echo $!; wait")
+    while not log.getvalue().endswith("\n"):
         assert not server.wait(0.05)
+    child = Path("/proc") / log.getvalue().strip() / "stat"
+    assert child.exists()
     server.stop(exit_timeout=1000, is_forced=lambda: True)
+    deadline = time.monotonic() + 30
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
     assert server.exit_code is not None
     assert server.exit_code < 0
 
