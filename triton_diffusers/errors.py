@@ -4,8 +4,8 @@
      ├── InvalidRequest          the caller's mistake: field, value and limit
      ├── NotSupported            a declared field or value that this version does not serve yet
      ├── NotFound                something that the request names is not there
-     ├── Busy                    the server's bounds are reached; try again later
-     ├── Cancelled               somebody cancelled the job, or the server is stopping
+     ├── Busy                    the server's bounds are reached, or it is stopping; try again later
+     ├── Cancelled               somebody cancelled the job
      └── EngineFailure           the server's fault
 
 Each class carries the reference service's error code, which is also what ``error_code`` of a reply says. How they
@@ -58,7 +58,7 @@ class NotFound(TritonDiffusersError):
 
 
 class Busy(TritonDiffusersError):
-    """The queue is full; the same request may succeed later."""
+    """The queue is full, or the server is stopping; the same request may succeed later."""
 
 
 class Cancelled(TritonDiffusersError):

@@ -16,13 +16,17 @@ REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 _HEADER = "# Made from triton_diffusers/contract.py by `make generated`; do not edit.\n"
 # Rows of one execute(): requests in flight that Triton hands to the mailbox together. (A request has one row.)
 _MOST_REQUESTS = 256
+# Places for requests in flight, well above what the engine's own queue admits: Triton (2.51) loses the place of a gRPC
+# call that its client cancels at the wrong moment, and has it back only when it has been idle for so long.
+_MOST_SEQUENCES = 1024
+_IDLE_MICROSECONDS = 30_000_000
 _SEQUENCES = f"""sequence_batching {{
   iterative_sequence: true
-  max_sequence_idle_microseconds: 600000000
+  max_sequence_idle_microseconds: {_IDLE_MICROSECONDS}
   control_input [
     {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }} ] }}
   ]
-  oldest {{ max_candidate_sequences: {_MOST_REQUESTS} }}
+  oldest {{ max_candidate_sequences: {_MOST_SEQUENCES} }}
 }}
 """
 _ONE_PROCESS = "instance_group [ { kind: KIND_CPU count: 1 } ]\n"

@@ -303,7 +303,7 @@ def test_stop_ends_everything(start_loop: StartLoop, engine: FakeEngine) -> None
     stopper.join(WITHIN)
     assert not stopper.is_alive()
     assert [job.state for job in jobs] == [JobState.CANCELLED] * 3
-    assert all(isinstance(job.error, Cancelled) for job in jobs)
+    assert all(isinstance(job.error, Busy) for job in jobs)
     with pytest.raises(Busy, match="stopping"):
         loop.submit(request_for())
 

@@ -28,6 +28,8 @@ from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+_STOPPING = "the server is stopping; send the request again later"
+
 
 class EngineLoop:
     """Runs jobs on one engine.
@@ -81,7 +83,7 @@ class EngineLoop:
         job = Job(number=next(self._numbers), model=self._name, request=request)
         with self._changed:
             if not self.alive:
-                raise Busy("the server is stopping; send the request again later")
+                raise Busy(_STOPPING)
             if len(self._waiting) >= self._settings.max_queue:
                 raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
             # Reported before the loop can see it, or its first report could come after its last.
@@ -117,7 +119,7 @@ class EngineLoop:
             with self._changed:
                 self._stopping = True
             for job in self._jobs():
-                self._end(job, JobState.CANCELLED, Cancelled("the server is stopping; send the request again"))
+                self._end(job, JobState.CANCELLED, Busy(_STOPPING))
 
     def _wait_for_work(self) -> bool:
         with self._changed:
