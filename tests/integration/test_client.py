@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.integration.conftest import RunningTriton, TritonStarter
 from triton_diffusers_client import (
     CancelledError,
     Client,
@@ -25,8 +27,6 @@ from triton_diffusers_client import (
     Progress,
     RequestTimeoutError,
 )
-
-from tests.integration.conftest import RunningTriton, TritonStarter
 
 WITHIN = 60.0  # seconds; generous, for loaded machines
 SMALL: Options = {"steps": 2, "width": 64, "height": 64}

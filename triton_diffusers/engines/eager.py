@@ -19,6 +19,8 @@ class EagerEngine:
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        for module in (components.unet, components.vae):
+            module.to(memory_format=torch.channels_last)  # measured: a few per cent of a step, a fifth of a decoding
         parameter = next(components.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+
 from triton_diffusers_client import Generation, Image, JobState, Progress, ServerError
 
 

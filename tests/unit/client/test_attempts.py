@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from triton_diffusers_client import BusyError, CancelledError, ClientError, InvalidRequestError, RequestTimeoutError
 from triton_diffusers_client.attempts import Attempts, pause_before
 from triton_diffusers_client.cancellation import Cancellation

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from triton_diffusers_client import Generation, Image
 from triton_diffusers_client.cli import URL_VARIABLE, main, make_parser, options_of, paths_for
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from triton_diffusers_client import Generation, Options, Progress, fields
-
 from triton_diffusers import contract
+from triton_diffusers_client import Generation, Options, Progress, fields
 
 
 def inputs_of(table: tuple[contract.Input, ...] | tuple[fields.InputField, ...]) -> list[tuple[object, ...]]:

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from triton_diffusers_client import InvalidRequestError
-from triton_diffusers_client.request import Request
 
 from triton_diffusers.contract import INPUTS
 from triton_diffusers.decode import read_values
+from triton_diffusers_client import InvalidRequestError
+from triton_diffusers_client.request import Request
 
 
 def value_of(request: Request, name: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tritonclient.utils import InferenceServerException
+
 from triton_diffusers_client import (
     BusyError,
     CancelledError,
@@ -17,7 +19,6 @@ from triton_diffusers_client import (
     UnreachableError,
 )
 from triton_diffusers_client.statuses import from_grpc, from_http
-from tritonclient.utils import InferenceServerException
 
 # What either transport says of the same thing: HTTP status, gRPC status, message.
 BOTH = [

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from triton_diffusers_client import InvalidRequestError, ServerError
 from triton_diffusers_client.fields import INPUTS, JOBS_INPUTS, InputField, OutputField
 from triton_diffusers_client.grpc_transport import _tensor as grpc_tensor

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from triton_diffusers_client import (
     CancelledError,
     Client,
