@@ -55,7 +55,6 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
             http_port=chosen.http_port,
             grpc_port=chosen.grpc_port,
             metrics_port=chosen.metrics_port,
-            result_dir=chosen.result_dir,
             tritonserver=chosen.tritonserver,
             watch=not chosen.no_watch,
             hang_timeout=chosen.hang_timeout,
@@ -99,19 +98,13 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     where = serve.add_argument_group("what is served")
     _add_models(where)
-    where.add_argument(
-        "--result-dir",
-        type=Path,
-        metavar="DIR",
-        help="where results are written (default: $TRITON_DIFFUSERS_RESULT_DIR, else the models' own default)",
-    )
     network = serve.add_argument_group("where it listens")
     network.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen on (default: %(default)s, this machine only). Other machines can call it with "
-        "--host 0.0.0.0; whoever reaches the ports can then use and control the server, so put it behind a firewall",
+        "--host 0.0.0.0; whoever reaches the ports can then draw and cancel jobs, so put it behind a proxy",
     )
     for name, port, what in (
         ("http", 8000, "HTTP"),

@@ -43,8 +43,9 @@ A request that fails is answered with a Triton error whose message names the fie
 | a field or value is declared and not served yet | `UNIMPLEMENTED` | 400 or 501, by Triton's version |
 | `jobs`: the task is not known | `NOT_FOUND` | 404 |
 | the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
-| the job was cancelled | `CANCELLED` | 499 |
-| the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 |
+| the job was cancelled | `CANCELLED` | 400 or 499, by Triton's version |
+| the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 400 or 500, by Triton's version |
+| the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 |
 | anything else is the server's fault | `INTERNAL` | 500 |
 """
 

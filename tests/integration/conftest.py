@@ -27,10 +27,10 @@ class RunningTriton:
     process: subprocess.Popen[bytes]
     log: Path
     runtime_dir: Path
-    result_dir: Path
     http_url: str = ""
     grpc_url: str = ""
     metrics_url: str = ""
+    control_key: str = ""
 
     def wait_until_ready(self) -> None:
         """Wait for the server's own word that it can be called; fail with its log if it ends before."""
@@ -43,6 +43,7 @@ class RunningTriton:
             time.sleep(0.05)
         found = json.loads(endpoints.read_text(encoding="utf-8"))
         self.http_url, self.grpc_url, self.metrics_url = found["http"], found["grpc"], found["metrics"]
+        self.control_key = found["triton-diffusers-key"]
 
     def stop(self) -> int:
         """Stop it as a user would; its exit code."""
@@ -84,12 +85,11 @@ class TritonStarter:
         place = self.folder / f"server-{len(self.started)}"
         place.mkdir()
         server_log = place / "log"
-        runtime_dir, result_dir = place / "runtime", place / "results"
+        runtime_dir = place / "runtime"
         command = [
             sys.executable, "-m", "triton_diffusers", "serve", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
             f"--model-dir={model_dir or ROOT / 'models' / 'emoji'}",
             f"--model-repository={model_repository or ROOT / 'model_repository'}",
-            f"--result-dir={result_dir}",
             *args,
         ]  # fmt: skip
         with server_log.open("wb") as output:
@@ -100,7 +100,7 @@ class TritonStarter:
                 env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(runtime_dir), **(env or {})},
                 start_new_session=True,  # a process group of its own, like a command at a terminal
             )
-        server = RunningTriton(process, server_log, runtime_dir, result_dir)
+        server = RunningTriton(process, server_log, runtime_dir)
         self.started.append(server)
         if wait:
             server.wait_until_ready()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
+import importlib.util
 import json
 import os
 import signal
@@ -12,29 +11,31 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from triton_diffusers.server.errors import DemoFailed
 from triton_diffusers.server.repository import Repository
 from triton_diffusers.server.tritonserver import die_with
 
+_CLIENT = "triton_diffusers_client"
+_STEPS = 25
 _TICK = 0.1  # seconds
-_ANSWER_WITHIN = 1800.0  # seconds; a large model on a small machine
 
 
 def demo(*, model_dir: Path, model_repository: Path, prompt: str, output: Path) -> Path:
-    """Start a server on free ports, have ``prompt`` drawn into the file ``output``, stop the server; the file.
+    """Start a server on free ports, have the client draw ``prompt`` into ``output``, stop the server; the file.
 
     Raises:
         BadRepository: there is no model repository.
-        DemoFailed: the server did not start, or did not draw; the message ends with its last words.
+        DemoFailed: the client is not installed, the server did not start, or nothing was drawn; the message says why.
     """
+    if importlib.util.find_spec(_CLIENT) is None:
+        raise DemoFailed("the client is not installed; install it with: pip install ./client")
     model = _drawing_model(model_repository)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
         command = [
             sys.executable, "-m", "triton_diffusers", "serve", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
-            f"--model-dir={model_dir}", f"--model-repository={model_repository}", f"--result-dir={place}",
+            f"--model-dir={model_dir}", f"--model-repository={model_repository}",
         ]  # fmt: skip
         with log.open("wb") as opened:
             server = subprocess.Popen(  # noqa: S603 - our own command
@@ -47,12 +48,10 @@ def demo(*, model_dir: Path, model_repository: Path, prompt: str, output: Path) 
             )
         try:
             url = _wait_until_ready(server, Path(place) / "endpoints.json", log)
-            picture = _draw(url, model, prompt)
+            _draw(url, model, prompt, output)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(picture)
     return output.absolute()
 
 
@@ -72,18 +71,13 @@ def _wait_until_ready(server: subprocess.Popen[bytes], endpoints: Path, log: Pat
     return str(json.loads(endpoints.read_text(encoding="utf-8"))["http"])
 
 
-def _draw(url: str, model: str, prompt: str) -> bytes:
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_ANSWER_WITHIN)
-    try:
-        request = {"task_id": "demo", "prompt": prompt, "use_base64": True}
-        connection.request("POST", f"/v2/models/{model}/generate", json.dumps(request))
-        answer = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DemoFailed(f"the server did not answer: {error}") from error
-    finally:
-        connection.close()
-    if "error" in answer:
-        raise DemoFailed(f"the server did not draw: {answer['error']}")
-    pictures = answer["images_base64"]  # Triton's JSON has a list of one as its only item
-    return base64.urlsafe_b64decode(pictures if isinstance(pictures, str) else pictures[0])
+def _draw(url: str, model: str, prompt: str, output: Path) -> None:
+    """Call the client's command, with its progress bar on our terminal."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", _CLIENT, "generate", prompt, f"--output={output}", f"--steps={_STEPS}",
+        f"--url={url}", f"--model={model}",
+    ]  # fmt: skip
+    drawn = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own command
+    if drawn.returncode:
+        raise DemoFailed("the server did not draw; the line above says why")

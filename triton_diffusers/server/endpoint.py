@@ -18,6 +18,9 @@ from triton_diffusers.server.ports import url_host
 _UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 # A proxy from the environment has no business between us and our own server.
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
+# What a caller of a restricted interface sends: as an HTTP header, or behind Triton's prefix as gRPC metadata.
+CONTROL_HEADER = "triton-diffusers-key"
+_GRPC_CONTROL_HEADER = f"triton-grpc-protocol-{CONTROL_HEADER}"
 _QUICK = 5.0  # seconds; for calls that Triton answers itself
 
 
@@ -27,11 +30,15 @@ class TritonRefused(Exception):
 
 @dataclass(frozen=True)
 class TritonEndpoint:
-    """Where a server's interfaces are. All calls raise ``OSError`` if nobody answers there in time."""
+    """Where a server's interfaces are. All calls raise ``OSError`` if nobody answers there in time.
+
+    ``control_key`` opens the interfaces that are restricted.
+    """
 
     host: str
     http_port: int
     grpc_port: int
+    control_key: str
 
     def is_ready(self) -> bool:
         """Whether all models are loaded. False as well if nobody answers."""
@@ -47,12 +54,12 @@ class TritonEndpoint:
     def load(self, model: str, *, timeout: float) -> None:
         """Load a model and wait until it is loaded, ``timeout`` seconds at most. Raises TritonRefused."""
         with self._control() as control:
-            control.load_model(model, client_timeout=timeout)
+            control.load_model(model, headers=self._key, client_timeout=timeout)
 
     def unload(self, model: str) -> None:
         """Ask for a model to be unloaded; its requests in flight are finished first. Raises TritonRefused."""
         with self._control() as control:
-            control.unload_model(model, client_timeout=_QUICK)
+            control.unload_model(model, headers=self._key, client_timeout=_QUICK)
 
     def progress(self, model: str) -> tuple[int, ...]:
         """Counts that change while a model does anything: runs of ``execute``, answers, failures."""
@@ -70,6 +77,10 @@ class TritonEndpoint:
         """A new HTTP connection whose operations may take ``timeout`` seconds each."""
         # http.client rather than urllib: see _NO_PROXY.
         return http.client.HTTPConnection(self.host, self.http_port, timeout=timeout)
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {_GRPC_CONTROL_HEADER: self.control_key}
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[tritonclient.grpc.InferenceServerClient]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from triton_diffusers.server.endpoint import TritonEndpoint
+from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import ModelDirectoryMissing, StartFailed
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports, choose_ports, reachable_host, url_host
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _TICK = 0.2  # seconds between looks at the server while it starts
 _STILL_LOADING = 30.0  # seconds between lines that say so
 _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first probe
+_CONTROL = "model-repository,shared-memory,trace,logging"
 _TRITON_LOG = {
     "error": ("--log-warning=false", "--log-info=false"),
     "warning": ("--log-info=false",),
@@ -109,7 +110,7 @@ def _run(
 ) -> int:
     """From the started server to its end; see ``serve``."""
     begun = time.monotonic()
-    endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc)
+    endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc, workspace.control_key)
     if _wait_until_ready(server, endpoint, repository, stop):
         _announce(options, ports, repository, workspace, time.monotonic() - begun)
         watchdog = Watchdog(repository, endpoint, workspace.region_prefix, WatchTimes(hang=options.hang_timeout))
@@ -160,6 +161,9 @@ def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, 
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",
         f"--exit-timeout-secs={options.exit_timeout}",
+        # Who may draw may not unload models, map the server's memory or read its traces.
+        f"--http-restricted-api={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
+        f"--grpc-restricted-protocol={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
         *_TRITON_LOG[options.log_level],
         *options.extra_arguments,
     ]
@@ -167,13 +171,10 @@ def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, 
 
 def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace) -> Mapping[str, str]:
     """What the model processes are told; other ``TRITON_DIFFUSERS_*`` variables reach them from the environment."""
-    settings = {
+    return {
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(workspace.runtime_dir),
     }
-    if options.result_dir is not None:
-        settings["TRITON_DIFFUSERS_RESULT_DIR"] = str(options.result_dir.absolute())
-    return settings
 
 
 def _wait_until_ready(
@@ -214,7 +215,9 @@ def _announce(
     http = f"http://{host}:{ports.http}"
     grpc = f"{host}:{ports.grpc}"
     metrics = f"http://{host}:{ports.metrics}/metrics"
-    workspace.publish({"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics})
+    workspace.publish(
+        {"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics, CONTROL_HEADER: workspace.control_key}
+    )
     lines = [f"Triton Diffusers is ready after {seconds:.1f} s: {', '.join(repository.models)}"]
     for model in repository.entrances:
         lines.append(f"  POST     {http}/v2/models/{model.name}/generate  {{{', '.join(model.required)}}}")

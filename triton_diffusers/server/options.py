@@ -18,7 +18,6 @@ class ServeOptions:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
-    result_dir: Path | None = None
     tritonserver: Path | None = None
     watch: bool = True
     hang_timeout: float = 60.0

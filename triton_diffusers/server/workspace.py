@@ -12,9 +12,10 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -29,12 +30,13 @@ class Workspace:
     """A server's own folder, locked; a context manager that removes it.
 
     ``runtime_dir`` is where the models of this server meet. It is inside the folder, unless the caller brought one,
-    which is then kept.
+    which is then kept. ``control_key`` opens what ordinary callers of the server must not use.
     """
 
     root: Path
     lock: int
     runtime_dir: Path
+    control_key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     @classmethod
     def create(cls, runtime_dir: Path | None = None) -> Workspace:
@@ -46,7 +48,7 @@ class Workspace:
         fcntl.flock(lock, fcntl.LOCK_EX)
         nascent.rename(root / _LOCK)
         runtime_dir = (runtime_dir or root / "runtime").absolute()
-        runtime_dir.mkdir(parents=True, exist_ok=True)
+        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(root, lock, runtime_dir)
 
     @property
@@ -57,6 +59,7 @@ class Workspace:
     def publish(self, endpoints: dict[str, str | int]) -> None:
         """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
         nascent = self.runtime_dir / f"{_ENDPOINTS}.new"
+        nascent.touch(mode=0o600)  # it holds a key
         nascent.write_text(json.dumps(endpoints, indent=2) + "\n", encoding="utf-8")
         nascent.rename(self.runtime_dir / _ENDPOINTS)
 

@@ -69,6 +69,7 @@ class Mailbox:
         self._closing.set()
         self._loop.stop()
         self._board.close()
+        self._telemetry.close()
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Answer or reschedule each request."""

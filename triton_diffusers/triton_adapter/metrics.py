@@ -36,6 +36,11 @@ class TritonTelemetry:
         for key in self._families.keys() - {"requests", "calls"}:
             self._metric(key)
 
+    def close(self) -> None:
+        """Give the metrics back; a Python backend that ends with metrics of its own left crashes at its end."""
+        self._metrics.clear()
+        self._families.clear()
+
     def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
         self._metric("requests", {"outcome": outcome}).increment(1)
         self._metric("queue_seconds").increment(max(0.0, queue_seconds))

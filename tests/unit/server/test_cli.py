@@ -13,7 +13,7 @@ from triton_diffusers import cli
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = [
-    "--model-dir", "--model-repository", "--result-dir", "--host", "--http-port", "--grpc-port", "--metrics-port",
+    "--model-dir", "--model-repository", "--host", "--http-port", "--grpc-port", "--metrics-port",
     "--tritonserver", "--no-watch", "--hang-timeout", "--exit-timeout", "--log-level", "--verbose",
 ]  # fmt: skip
 

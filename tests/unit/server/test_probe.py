@@ -58,7 +58,7 @@ def serving() -> Iterator[Callable[[int, bytes, threading.Event], TritonEndpoint
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        return TritonEndpoint("127.0.0.1", server.server_port, 1)
+        return TritonEndpoint("127.0.0.1", server.server_port, 1, "key")
 
     yield start
     for server in servers:
@@ -82,13 +82,13 @@ def test_one_probe_is_waited_for_again_and_again(
 
 def test_server_that_goes_away_is_an_oserror() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        probe = Probe(TritonEndpoint("127.0.0.1", listener.getsockname()[1], 1), "model", {})
+        probe = Probe(TritonEndpoint("127.0.0.1", listener.getsockname()[1], 1, "key"), "model", {})
         accepted, _ = listener.accept()
         accepted.recv(4096)
         accepted.close()
         with pytest.raises(OSError, match=r"."):
             probe.wait(30)
-        endpoint = TritonEndpoint("127.0.0.1", listener.getsockname()[1], 1)
+        endpoint = TritonEndpoint("127.0.0.1", listener.getsockname()[1], 1, "key")
     assert not endpoint.is_ready()
     with pytest.raises(OSError, match=r"."):
         endpoint.is_model_ready("model")
