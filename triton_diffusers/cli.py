@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 2 if the command could not begin, else the command's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    chosen = _parser().parse_args(ours)
+    chosen = make_parser().parse_args(ours)
     try:
         return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
     except LaunchError as error:
@@ -79,7 +79,8 @@ def _demo(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``command`` of what it returns is the command's name."""
     parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Stable Diffusion on Triton Inference Server.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
