@@ -131,6 +131,13 @@ def test_another_process_is_watched_and_cancelled(board: JobBoard, engine_proces
     assert (found.state, found.step) == ("cancelled", 5)
 
 
+def test_another_processs_flags_are_not_ours(board: JobBoard, tmp_path: Path) -> None:
+    board.post(entry(7, task_id="theirs"))
+    with closing(sqlite3.connect(tmp_path / "runtime" / "jobs.sqlite")) as other, other:
+        other.execute("UPDATE jobs SET pid = 1, cancel = 1, preview_wanted = 1")
+    assert board.cancellations() == board.preview_wishes() == []
+
+
 def test_the_jobs_of_a_killed_process_are_lost(board: JobBoard, engine_process: subprocess.Popen[bytes]) -> None:
     board.post(entry(1, task_id="ours"))
     until(lambda: len(states(board)) == 2)

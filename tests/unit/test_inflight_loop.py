@@ -157,6 +157,17 @@ def test_a_short_request_overtakes_a_long_one(start_loop: StartLoop, engine: Fak
     assert long.state is JobState.RUNNING
 
 
+def test_a_newcomer_is_owed_nothing_for_the_time_before_it_came(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Or it would have the engine for itself until it has caught up."""
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    old = loop.submit(request_for(steps=50))
+    engine.turnstile.allow(10)
+    new = loop.submit(request_for(steps=50, width=128))
+    engine.turnstile.allow(1)
+    assert new.cost_seconds == old.cost_seconds > 0
+
+
 def test_cancel_a_running_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, telemetry=(counts := Counts()))
     engine.turnstile.hold()
