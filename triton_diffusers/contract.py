@@ -13,7 +13,7 @@ Whole numbers are INT64, since Triton's JSON front wraps a number that is too la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 DataType = Literal["STRING", "INT64", "FP32", "BOOL"]
@@ -94,6 +94,13 @@ OUTPUTS: tuple[Output, ...] = (
     Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),
     Output("queue_seconds", "FP32", "Time from arrival to the first step."),
     Output("run_seconds", "FP32", "Time from the first step to the last picture."),
+)
+
+# The outputs of an ensemble. All its tensors share one namespace, where an output that bears an input's name would be
+# that input, as it was sent: such outputs have a prefix there.
+ENSEMBLE_OUTPUTS: tuple[Output, ...] = tuple(
+    replace(output, name=f"reply_{output.name}") if output.name in {field.name for field in INPUTS} else output
+    for output in OUTPUTS
 )
 
 INPUT_BY_NAME = {field.name: field for field in INPUTS}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, PROBE, Input, Output
+from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, PROBE, Input, Output
 
 REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
@@ -50,7 +50,7 @@ def configs() -> Mapping[str, str]:
         "ensemble": _HEADER
         + 'platform: "ensemble"\n'
         + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(INPUTS, OUTPUTS)
+        + _tensors(INPUTS, ENSEMBLE_OUTPUTS)
         + _pass_through("sd_base"),
     }
 
@@ -80,7 +80,10 @@ def _lines(entries: Iterable[str]) -> str:
 
 def _pass_through(model: str) -> str:
     inputs = "".join(f'      input_map {{ key: "{field.name}" value: "{field.name}" }}\n' for field in INPUTS)
-    outputs = "".join(f'      output_map {{ key: "{field.name}" value: "{field.name}" }}\n' for field in OUTPUTS)
+    outputs = "".join(
+        f'      output_map {{ key: "{output.name}" value: "{seen.name}" }}\n'
+        for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)
+    )
     return (
         "ensemble_scheduling {\n  step [\n    {\n"
         f'      model_name: "{model}"\n      model_version: -1\n{inputs}{outputs}'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
+from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
 from triton_diffusers.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
 
@@ -65,6 +65,13 @@ def page() -> str:
             "## `sd_base`, `ensemble`: request\n",
             _inputs(INPUTS),
             "## `sd_base`, `ensemble`: reply\n",
+            "`ensemble` replies with "
+            + ", ".join(
+                f"`{seen.name}` for `{output.name}`"
+                for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)
+                if seen != output
+            )
+            + ": an ensemble of Triton's cannot have an output that bears an input's name.\n",
             _outputs(OUTPUTS),
             "## `jobs`: request\n",
             _inputs(JOBS_INPUTS),

@@ -13,6 +13,8 @@ from triton_diffusers_client.image import Image
 from triton_diffusers_client.tensors import Array, decode
 
 _SEEDS = 2**64
+# An ensemble puts this before the outputs that bear an input's name.
+_ENSEMBLE_PREFIX = "reply_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Generation:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
         """Decode an answer; raises ``ServerError`` if it is not one."""
-        values = decode(tensors, OUTPUTS)
+        values = decode({name.removeprefix(_ENSEMBLE_PREFIX): array for name, array in tensors.items()}, OUTPUTS)
         try:
             seed = int(values["seed"])
             pictures = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])

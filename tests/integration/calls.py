@@ -63,6 +63,8 @@ def values(result: Any, table: Sequence[Any]) -> dict[str, Any]:
     for declared in table:
         array = result.as_numpy(declared.name)
         if array is None:
+            array = result.as_numpy(f"reply_{declared.name}")  # as an ensemble calls it
+        if array is None:
             continue
         elements = array.reshape(-1).tolist()
         if declared.datatype == "STRING" and declared.name != "images":

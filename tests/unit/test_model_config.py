@@ -8,10 +8,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
+from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
 from triton_diffusers.model_config import REPOSITORY, configs, write
 
-TABLES = {"sd_base": (INPUTS, OUTPUTS), "ensemble": (INPUTS, OUTPUTS), "jobs": (JOBS_INPUTS, JOBS_OUTPUTS)}
+TABLES = {"sd_base": (INPUTS, OUTPUTS), "ensemble": (INPUTS, ENSEMBLE_OUTPUTS), "jobs": (JOBS_INPUTS, JOBS_OUTPUTS)}
 
 
 def test_the_committed_files_are_the_generated_ones() -> None:
@@ -37,6 +37,10 @@ def test_a_config_declares_the_tables(model: str) -> None:
     assert [(field.name, types.Name(field.data_type), tuple(field.dims)) for field in config.output] == [
         (field.name, f"TYPE_{field.datatype}", (-1,) if field.many else (1,)) for field in outputs
     ]
+
+
+def test_no_output_of_an_ensemble_bears_an_inputs_name() -> None:
+    assert not {field.name for field in INPUTS} & {output.name for output in ENSEMBLE_OUTPUTS}
 
 
 def test_generating_models_are_iterative_sequences() -> None:

@@ -122,11 +122,27 @@ class EngineLoop:
                 self._end(job, JobState.CANCELLED, Busy(_STOPPING))
 
     def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False if the loop is to stop."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopping or self._waiting or not all(job.decoded for job in self._running)
-            )
+            self._changed.wait_for(lambda: self._stopping or self._has_work())
             return not self._stopping
+
+    def _has_work(self) -> bool:
+        # What is decoded is the encoder's: it ends without the loop, and then there is room for who waits.
+        return (
+            any(not job.decoded for job in self._running)
+            or any(job.cancel_requested for job in self._waiting)
+            or self._next_that_fits() is not None
+        )
+
+    def _next_that_fits(self) -> Job | None:
+        """The job that waits longest, if the bound on images in flight has room for it."""
+        with self._changed:
+            in_flight = sum(job.request.image_num for job in self._running)
+            bound = self._settings.max_images_in_flight
+            if self._waiting and in_flight + self._waiting[0].request.image_num <= bound:
+                return self._waiting[0]
+            return None
 
     def _drop_cancelled(self) -> None:
         on_board = self._reporter.cancellations()
@@ -136,14 +152,10 @@ class EngineLoop:
 
     def _admit(self) -> None:
         """Make jobs ready, in the order of their arrival, while the bound on images in flight allows."""
-        while self._waiting:
-            job, running = self._waiting[0], self._running_jobs()
-            in_flight = sum(other.request.image_num for other in running)
-            if in_flight + job.request.image_num > self._settings.max_images_in_flight:
-                break
+        while (job := self._next_that_fits()) is not None:
             job.started = time.time()
             # A newcomer is owed no compute for the time before it came.
-            job.cost_seconds = min((other.cost_seconds for other in running), default=0.0)
+            job.cost_seconds = min((other.cost_seconds for other in self._running_jobs()), default=0.0)
             try:
                 self._admission.prepare(job)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
