@@ -72,7 +72,8 @@ def test_the_references_json_is_answered(calls: Calls, model: str) -> None:
         },
     )
     assert status == 200
-    assert (reply["success"], reply["task_id"], reply["is_nsfw"]) == (1, "t2i", False)
+    named = "reply_task_id" if model == "ensemble" else "task_id"
+    assert (reply["success"], reply[named], reply["is_nsfw"]) == (1, "t2i", False)
     assert opened(from_base64(reply["images_base64"])).size == (64, 64)
 
 
@@ -90,7 +91,7 @@ def test_json_lists(calls: Calls) -> None:
         },
     )
     assert status == 200
-    assert reply["prompt"] == "蓝色背景上的红苹果"
+    assert reply["reply_prompt"] == "蓝色背景上的红苹果"
     assert [opened(from_base64(text)).size for text in reply["images_base64"]] == [(64, 64)] * 3
     assert reply["is_nsfw"] == [False] * 3
 
