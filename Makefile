@@ -44,6 +44,7 @@ generated: setup ## Write every config.pbtxt and docs/reference.md from the tabl
 bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.tables
 
 train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes where it was)
 	$(BIN)/python -m training.emoji all
