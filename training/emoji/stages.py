@@ -241,7 +241,7 @@ def evaluation(shop: Workshop) -> None:
     write_figures(figures, shop.output / "evaluation.json")
     drawn = generate_all(shop.output / "base_model", SAMPLE_PROMPTS, [1] * len(SAMPLE_PROMPTS), shop.guidance, WORKERS)
     pictures = [to_image(picture) for picture in drawn]
-    make_sheet(pictures, SAMPLE_PROMPTS, columns=8).save(shop.output / "samples.png", optimize=True)
+    make_sheet(pictures, SAMPLE_PROMPTS, columns=8).quantize(192).save(shop.output / "samples.png", optimize=True)
     sheet.save(shop.run_dir / "evaluation.png")
     print(json.dumps(figures, indent=2, ensure_ascii=False))
 
