@@ -57,7 +57,7 @@ def load_components(settings: Settings) -> Components:
     without_checker = {"safety_checker": None, "requires_safety_checker": False} if settings.close_safety else {}
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True, **without_checker
+            folder, dtype=dtype, local_files_only=True, **without_checker
         )
     except Exception as error:  # the libraries raise what they like about a broken file
         raise LoadError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error

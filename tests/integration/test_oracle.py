@@ -69,7 +69,7 @@ class Oracle:
 
     def __init__(self, folder: Path) -> None:
         self.pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+            folder, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.config = self.pipeline.scheduler.config
