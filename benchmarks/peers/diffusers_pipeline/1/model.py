@@ -22,9 +22,7 @@ class TritonPythonModel:
         from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
         folder = Path(os.environ["TRITON_DIFFUSERS_MODEL_DIR"]) / "base_model"
-        self._pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
+        self._pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         self._pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
             self._pipeline.scheduler.config, algorithm_type="dpmsolver++", use_karras_sigmas=False
         )
