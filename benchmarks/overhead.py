@@ -42,7 +42,7 @@ class EngineAlone:
 
         _be_silent()
         settings = Settings.read({"model_dir": str(model_dir)})
-        self._loop = EngineLoop(ENGINES[settings.engine](load_components(settings)), settings, name="benchmark")
+        self._loop = EngineLoop(lambda: ENGINES[settings.engine](load_components(settings)), settings, name="benchmark")
         self._loop.start()
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, list
         close_safety=True,
         max_queue=1000,
     )
-    loop = EngineLoop(EagerEngine(load_components(settings)), settings, name="sd_base")
+    loop = EngineLoop(lambda: EagerEngine(load_components(settings)), settings, name="sd_base")
     loop.start()
     matrix = {
         name: [

@@ -74,7 +74,7 @@ def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
 
     def start(engine: Any, *, board: Any = None, telemetry: Any = None, **settings: Any) -> EngineLoop:
         loop = EngineLoop(
-            engine, Settings(runtime_dir=tmp_path, **settings), name="sd_base", board=board, telemetry=telemetry
+            lambda: engine, Settings(runtime_dir=tmp_path, **settings), name="sd_base", board=board, telemetry=telemetry
         )
         loop.start()
         started.append((engine, loop))

@@ -21,7 +21,9 @@ from triton_diffusers.board import JobBoard
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.loading import LoadError
 from triton_diffusers.request import GenerationRequest
+from triton_diffusers.settings import Settings
 
 StartLoop = Callable[..., EngineLoop]
 
@@ -511,3 +513,39 @@ def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, b
     for job in succeeded[::8]:
         assert pictures(job) == made_alone(start_loop, job.request)
     assert {entry.state for entry in board.entries()} <= {"succeeded", "cancelled"}
+
+
+def test_the_engine_is_made_and_called_by_one_thread_only() -> None:
+    """OpenMP keeps a pool of threads for every thread that computes, and two pools slow each other down."""
+    seen: set[int] = set()
+
+    class Watched(FakeEngine):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("encode_prompts", "predict", "decode", "is_unsafe"):
+                seen.add(threading.get_ident())
+            return super().__getattribute__(name)
+
+    made: list[int] = []
+
+    def make() -> Watched:
+        made.append(threading.get_ident())
+        return Watched()
+
+    loop = EngineLoop(make, Settings(), name="sd_base")
+    loop.start()
+    job = loop.submit(request_for(steps=2))
+    loop.wait([job], WITHIN)
+    loop.stop()
+    assert job.state is JobState.SUCCEEDED
+    assert seen == set(made)
+    assert threading.get_ident() not in seen
+
+
+def test_what_the_engines_making_raises_is_raised_at_the_start() -> None:
+    def make() -> FakeEngine:
+        raise LoadError("no model")
+
+    loop = EngineLoop(make, Settings(), name="sd_base")
+    with pytest.raises(LoadError, match="no model"):
+        loop.start()
+    assert not loop.alive

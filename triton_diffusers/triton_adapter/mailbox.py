@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,12 @@ class _Letter:
 class Mailbox:
     """Serves one generating model."""
 
-    def __init__(self, name: str, engine: Engine, settings: Settings) -> None:
+    def __init__(self, name: str, make_engine: Callable[[], Engine], settings: Settings) -> None:
+        """``make_engine`` is called in the engine's thread, and its errors are raised here."""
         self._settings = settings
-        self._native_side = engine.native_side
         self._telemetry = TritonTelemetry(name)
         self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
-        self._loop = EngineLoop(engine, settings, name=name, board=self._board, telemetry=self._telemetry)
+        self._loop = EngineLoop(make_engine, settings, name=name, board=self._board, telemetry=self._telemetry)
         self._letters: dict[_Key, _Letter] = {}
         self._closing = threading.Event()
         self._loop.start()
@@ -110,7 +110,7 @@ class Mailbox:
         values = read_values(arrays, INPUTS)
         if values["func_name"] == PROBE:
             return self._probe(request)
-        job = self._loop.submit(decode_request(arrays, self._settings, self._native_side))
+        job = self._loop.submit(decode_request(arrays, self._settings, self._loop.native_side))
         self._letters[_key(request)] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 

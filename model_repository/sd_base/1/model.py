@@ -14,8 +14,8 @@ class TritonPythonModel:
         from triton_diffusers.triton_adapter.parameters import settings_of
 
         settings = Settings.read(settings_of(args["model_config"]))
-        engine = ENGINES[settings.engine](load_components(settings))
-        self._mailbox = Mailbox(args["model_name"], engine, settings)
+        make_engine = ENGINES[settings.engine]
+        self._mailbox = Mailbox(args["model_name"], lambda: make_engine(load_components(settings)), settings)
 
     def execute(self, requests):
         return self._mailbox.execute(requests)
