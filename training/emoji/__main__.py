@@ -7,7 +7,7 @@ import torch
 
 from training.emoji.assets import DEFAULT_CACHE
 from training.emoji.evaluate import GUIDANCE
-from training.emoji.stages import STAGES, Iterations, Workshop
+from training.emoji.stages import STAGES, TRAINING, Iterations, Workshop
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--unet-iterations", type=int, default=10000)
     parser.add_argument("--decoder-iterations", type=int, default=3000)
     parser.add_argument("--safety-iterations", type=int, default=300)
+    parser.add_argument("--lora-iterations", type=int, default=700)
     parser.add_argument("--export-every", type=int, default=2000, help="UNet iterations between interim exports")
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help="guidance scale of the evaluation")
     return parser.parse_args()
@@ -40,12 +41,13 @@ def main() -> None:
             unet=arguments.unet_iterations,
             decoder=arguments.decoder_iterations,
             safety=arguments.safety_iterations,
+            lora=arguments.lora_iterations,
         ),
         export_every=arguments.export_every,
         guidance=arguments.guidance,
     )
     shop.assets.fetch()
-    for name in STAGES if arguments.stage == "all" else [arguments.stage]:
+    for name in TRAINING if arguments.stage == "all" else [arguments.stage]:
         STAGES[name](shop)
 
 

@@ -1,7 +1,8 @@
-"""The training data: two npm packages, fetched once into a cache folder.
+"""The training data: npm packages, fetched once into a cache folder.
 
 - `@lobehub/fluent-emoji-3d`: Microsoft's Fluent Emoji (MIT), 256x256 RGBA webp, one file per code point sequence.
 - `emojibase-data`: names and tags (MIT). The names in `subjects.txt` follow it; the tags are stray words of captions.
+- `@iconify-json/fluent-emoji-*`: Fluent Emoji in two more styles (MIT), a JSON of SVG bodies each, for the LoRAs.
 """
 
 import json
@@ -15,6 +16,11 @@ from pathlib import Path
 DEFAULT_CACHE = Path(os.environ.get("EMOJI_CACHE", Path.home() / ".cache" / "emoji-training"))
 PICTURES_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES_PACKAGE = "emojibase-data@17.0.0"
+ICON_PACKAGES = {
+    "flat": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "high-contrast": "@iconify-json/fluent-emoji-high-contrast@1.2.6",
+}
+"""By style."""
 SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 
 
@@ -32,12 +38,18 @@ class Assets:
     def names_folder(self) -> Path:
         return self.cache / "names" / "package"
 
+    def icons_folder(self, style: str) -> Path:
+        return self.cache / style / "package"
+
     def fetch(self) -> None:
         """Fetch with `npm pack` what the cache lacks."""
         if not self.pictures_folder.is_dir():
             _npm_unpack(PICTURES_PACKAGE, self.cache / "pictures")
         if not self.names_folder.is_dir():
             _npm_unpack(NAMES_PACKAGE, self.cache / "names")
+        for style, package in ICON_PACKAGES.items():
+            if not self.icons_folder(style).is_dir():
+                _npm_unpack(package, self.cache / style)
 
     def picture_path(self, hexcode: str) -> Path:
         """The webp of a code point sequence. Some files carry the emoji variation selector, some do not."""

@@ -1,8 +1,8 @@
 """Captions: many wordings of "this subject on this background", in English and Chinese.
 
 Captions vary so that a prompt worded in another way still works: synonyms, articles, adjectives, lead-ins, style tags,
-order, punctuation, stray words, and a background that is named or (when it is white) left out.
-`EVALUATION_TEMPLATE` is never produced here.
+order, punctuation, stray words at any place, words that do not exist, and a background that is named or (when it is
+white) left out. `EVALUATION_TEMPLATE` and its own words are never produced here.
 """
 
 import random
@@ -12,7 +12,8 @@ from training.emoji.backgrounds import WHITE, Background
 from training.emoji.subjects import Subject
 
 EVALUATION_TEMPLATE = "a nice drawing of {article} {name} against a {colour} background"
-"""Kept out of the training captions, for an honest evaluation. "nice drawing" and "against" are not used below."""
+"""Kept out of the training captions, for an honest evaluation; so are `HELD_OUT_WORDS`."""
+HELD_OUT_WORDS = frozenset({"nice", "drawing", "against"})
 
 LEAD_INS = (
     "a picture of", "an image of", "a photo of", "an emoji of", "an icon of", "a 3d render of", "a rendering of",
@@ -49,6 +50,33 @@ CHINESE_WHITE_FORMS = (
     "一张{name}的照片",
 )  # fmt: skip
 CHINESE_SHARE = 0.2
+UNKNOWN_SHARE = 0.3
+"""The share of stray words that are made up."""
+CONSONANTS = (
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "wh",
+    "y",
+)
+VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "oo", "ou")
+ENDINGS = ("", "", "n", "s", "st", "ng", "nd", "ly", "r", "t", "ing", "ed")
 
 
 def article(word: str) -> str:
@@ -93,6 +121,8 @@ class Captioner:
             words = f"the {words}"
         if chance() < 0.4:
             words = f"{pick(LEAD_INS)} {words}"
+        elif chance() < 0.3:
+            words = f"{self._strays(1, 3)} {pick(('of ', 'with ', ''))}{words}"
         parts = [words]
         unnamed = background is WHITE and chance() < 0.45
         if not unnamed:
@@ -100,12 +130,11 @@ class Captioner:
             if chance() < 0.15:
                 parts.insert(self.random.randrange(2), f"{colour} background")
             else:
-                a = pick((article(colour), article(colour), "the"))
-                parts[0] = f"{words} {pick(BACKGROUND_PHRASES).format(a=a, colour=colour)}"
+                parts[0] = f"{words} {self._background(colour)}"
         for _ in range(pick((0, 0, 0, 1, 1, 2, 3))):
             parts.append(pick(STYLE_TAGS))
-        if self.stray_words and chance() < 0.15:
-            parts.append(" ".join(pick(self.stray_words) for _ in range(pick((1, 1, 2, 3)))))
+        if chance() < 0.15:
+            parts.insert(self.random.randrange(len(parts) + 1), self._strays(1, 3))
         text = pick((", ", ", ", ", ", " ", ",")).join(parts)
         if chance() < 0.15:
             text += pick((".", "!", " ."))
@@ -113,9 +142,30 @@ class Captioner:
             text = text[:1].upper() + text[1:]
         return text
 
+    def _background(self, colour: str) -> str:
+        chance, pick = self.random.random, self.random.choice
+        a = pick((article(colour), article(colour), "the"))
+        if chance() < 0.3:
+            return f"{self._strays(1, 2)} {a} {colour} {pick(('background', 'background', 'backdrop', ''))}".rstrip()
+        return pick(BACKGROUND_PHRASES).format(a=a, colour=colour)
+
+    def _strays(self, least: int, most: int) -> str:
+        """Between `least` and `most` words that say nothing about the picture."""
+        count = self.random.randint(least, most)
+        return " ".join(
+            self._made_up_word() if self._makes_up() else self.random.choice(self.stray_words) for _ in range(count)
+        )
+
+    def _makes_up(self) -> bool:
+        return not self.stray_words or self.random.random() < UNKNOWN_SHARE
+
+    def _made_up_word(self) -> str:
+        pick = self.random.choice
+        return "".join(pick(CONSONANTS) + pick(VOWELS) for _ in range(pick((1, 1, 2)))) + pick(ENDINGS)
+
 
 def stray_words(tags: Sequence[str], subjects: Sequence[Subject], backgrounds: Sequence[Background]) -> list[str]:
     """The single-word `tags` that name no subject and no background, sorted."""
     known = {word for subject in subjects for name in subject.names for word in name.lower().split()}
-    known |= {word for background in backgrounds for word in background.words}
+    known |= {word for background in backgrounds for word in background.words} | HELD_OUT_WORDS
     return sorted({tag for tag in tags if tag.isascii() and tag.isalpha() and tag.lower() not in known})

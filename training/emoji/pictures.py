@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ PICTURE_SIZE = 128
 """Native side of the model's pictures, in pixels."""
 
 
-def load_pictures(paths: Sequence[Path], size: int = PICTURE_SIZE) -> torch.Tensor:
+def load_pictures(files: Sequence[Path | BinaryIO], size: int = PICTURE_SIZE) -> torch.Tensor:
     """RGBA pictures with premultiplied alpha, uint8 [N, 4, size, size]."""
-    pictures = np.empty((len(paths), 4, size, size), dtype=np.uint8)
-    for index, path in enumerate(paths):
-        with Image.open(path) as image:
+    pictures = np.empty((len(files), 4, size, size), dtype=np.uint8)
+    for index, file in enumerate(files):
+        with Image.open(file) as image:
             premultiplied = image.convert("RGBA").convert("RGBa").resize((size, size), Image.Resampling.LANCZOS)
         # Pillow cannot hand out RGBa as an array: read the raw bytes.
         raw = np.frombuffer(premultiplied.tobytes(), dtype=np.uint8)

@@ -3,8 +3,10 @@
 # mypy: no-warn-return-any
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,10 @@ from training.emoji.captions import Captioner, stray_words
 from training.emoji.decoder import decoder_parameters, train_decoder
 from training.emoji.evaluate import evaluate, generate, generate_all, load_pipeline, write_figures
 from training.emoji.export import export_pipeline
-from training.emoji.latents import build_cache, measure_scaling_factor
+from training.emoji.latents import LatentCache, build_cache, measure_scaling_factor
+from training.emoji.lora import ALPHA, RANK, add_lora, train_lora
+from training.emoji.lora_export import Layers, write_lora
+from training.emoji.lora_styles import BLACK, STYLES, WHITE, IconSet, Style, style_pictures
 from training.emoji.parallel import Exchange, run_workers
 from training.emoji.pictures import load_pictures, to_image
 from training.emoji.run import Run, load_checkpoint
@@ -54,6 +59,7 @@ class Iterations:
     unet: int
     decoder: int
     safety: int
+    lora: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,10 @@ class Workshop:
     def pictures(self) -> torch.Tensor:
         """The subjects' pictures, uint8 [N, 4, 128, 128]."""
         return load_pictures([self.assets.picture_path(subject.hexcode) for subject in self.subjects])
+
+    def style_pictures(self, style: Style, ink: str = BLACK) -> torch.Tensor:
+        """The subjects in another style, uint8 [N, 4, 128, 128]."""
+        return style_pictures(IconSet(self.assets.icons_folder(style.name)), self.subjects, ink)
 
     def captioner(self, seed: int) -> Captioner:
         return Captioner(seed, stray_words(self.assets.tags(), self.subjects, BACKGROUNDS))
@@ -145,10 +155,28 @@ class Workshop:
         )
 
 
+def adopt(shop: Workshop) -> None:
+    """Begin a run with the exported weights, so that `unet` and `decoder` train on from them."""
+    if (shop.run_dir / "unet").exists():
+        raise SystemExit(f"{shop.run_dir} holds a run already; give another --run-dir")
+    folder = shop.output / "base_model"
+    pipeline = load_pipeline(folder)
+    shutil.copytree(folder / "tokenizer", shop.run_dir / "tokenizer")
+    unet = pipeline.unet.state_dict()
+    average = [parameter.detach() for parameter in pipeline.unet.parameters()]
+    # Its optimizer's state was not exported: the schedule begins anew, and with it the warm-up.
+    Run(shop.run_dir, "unet").save({"model": unet, "ema": average, "step": 0})
+    for stage, part in {"vae": pipeline.vae, "text": pipeline.text_encoder, "safety": pipeline.safety_checker}.items():
+        Run(shop.run_dir, stage).save({"model": part.state_dict()})
+    (shop.run_dir / "vae" / "scaling_factor.json").write_text(json.dumps(pipeline.vae.config.scaling_factor))
+
+
 def data(shop: Workshop) -> None:
     """Fetch the packages and check that every subject has a picture."""
     shop.assets.fetch()
     print(f"{len(shop.pictures)} subjects, {len(shop.assets.all_picture_paths())} pictures in all")
+    for style in STYLES:
+        print(f"{len(shop.style_pictures(style))} of the subjects in the style {style.name}")
 
 
 def vae(shop: Workshop) -> None:
@@ -246,7 +274,60 @@ def evaluation(shop: Workshop) -> None:
     print(json.dumps(figures, indent=2, ensure_ascii=False))
 
 
-STAGES = {
+def lora(shop: Workshop, style: Style) -> None:
+    """Train the LoRA of a style on the exported pipeline; export it at every checkpoint, draw a sheet at the end."""
+    size = sum(parameter.numel() for parameter in add_lora(build_unet()))
+    run_workers(_lora_worker, WORKERS, shop, style, _style_latents(shop, style), Exchange(WORKERS, size))
+
+
+def _style_latents(shop: Workshop, style: Style) -> LatentCache:
+    """Latents of the style's pictures, encoded once for each run."""
+    path = shop.run_dir / style.stage / "latents.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    on_black = shop.style_pictures(style, WHITE) if style.one_ink else None
+    vae = load_pipeline(shop.output / "base_model").vae
+    return build_cache(vae, shop.style_pictures(style), path, WORKERS, on_black)
+
+
+def _lora_worker(rank: int, shop: Workshop, style: Style, latents: LatentCache, exchange: Exchange) -> None:
+    torch.set_num_threads(1)
+    run = Run(shop.run_dir, style.stage, primary=rank == 0)
+    file = shop.output / "lora" / f"{style.name}.safetensors"
+
+    def on_checkpoint(layers: Layers, step: int) -> None:
+        write_lora(file, layers, RANK, ALPHA, style.layout)
+        if step == shop.iterations.lora:
+            pipeline = load_pipeline(shop.output / "base_model")
+            pipeline.load_lora_weights(file)
+            pictures = generate(pipeline, SAMPLE_PROMPTS, [1] * len(SAMPLE_PROMPTS), shop.guidance)
+            make_sheet(pictures, SAMPLE_PROMPTS, columns=8).save(run.folder / "sample.png")
+
+    train_lora(
+        run,
+        rank,
+        exchange,
+        load_pipeline(shop.output / "base_model"),
+        shop.subjects,
+        latents,
+        shop.captioner(3),
+        shop.iterations.lora,
+        on_checkpoint,
+    )
+
+
+def evidence(shop: Workshop) -> None:
+    """Show what the server makes of the exported pipeline and its LoRAs; write `evidence.json` and `functions.png`."""
+    # Only here: no other stage needs the server's engine.
+    from training.emoji.evidence import World, gather_evidence
+
+    styles = {style.name: shop.style_pictures(style) for style in STYLES}
+    figures, sheet = gather_evidence(shop.output, World(shop.subjects, shop.pictures, styles), shop.guidance)
+    write_figures(figures, shop.output / "evidence.json")
+    sheet.quantize(192).save(shop.output / "functions.png", optimize=True)
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+TRAINING: dict[str, Callable[[Workshop], None]] = {
     "data": data,
     "vae": vae,
     "text": text,
@@ -255,4 +336,9 @@ STAGES = {
     "safety": safety,
     "export": export,
     "evaluate": evaluation,
+    **{style.stage: partial(lora, style=style) for style in STYLES},
+    "evidence": evidence,
 }
+"""What `all` runs, in this order."""
+
+STAGES = {"adopt": adopt, **TRAINING}

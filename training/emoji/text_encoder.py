@@ -27,6 +27,8 @@ PEAK_RATE = 1e-3
 BATCH = 64
 FULL_LENGTH_EVERY = 5
 """Every so many batches keep all 77 tokens; the others are cut after their longest caption, which is much faster."""
+HEADS_ALONE = 300
+"""An adopted encoder has no heads: batches in which new ones learn to read it, before it learns itself."""
 LOG_EVERY = 100
 
 
@@ -95,12 +97,15 @@ def pretrain_text_encoder(
     heads = nn.ModuleList(PictureHeads(len(subjects), components.shape[1]) for _ in range(2))
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
-    step = 0
+    step = heads_alone = 0
     if state := run.load():
         encoder.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        if "heads" in state:
+            heads.load_state_dict(state["heads"])
+            optimizer.load_state_dict(state["optimizer"])
+            step = state["step"]
+        else:
+            heads_alone = HEADS_ALONE
     generator = torch.Generator().manual_seed(step)
     encoder.train()
     with tqdm(total=iterations, initial=step, desc="text encoder", mininterval=10) as bar:
@@ -127,6 +132,9 @@ def pretrain_text_encoder(
                 loss = loss + functional.cross_entropy(background.float(), where) / 2
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if step < heads_alone:
+                for parameter in encoder.parameters():
+                    parameter.grad = None
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1

@@ -3,6 +3,7 @@
 # mypy: allow-untyped-calls
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -25,6 +26,9 @@ PEAK_RATE = 8e-4
 BATCH = 16
 """Pictures of one worker; with the usual two workers an iteration sees 32."""
 EMPTY_SHARE = 0.1
+LAYOUT_TIMESTEP = 600
+"""Below it the noise lets the layout through, and subjects may be anywhere, as in the input of image to image. Above it
+the model decides on the layout, and what it makes from text alone belongs in the middle."""
 EMA_DECAY = 0.998
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 400
@@ -67,6 +71,54 @@ class Ema:
             target.copy_(source)
 
 
+class Objective:
+    """What the UNet learns: the velocity of noised latents, given a random caption of what they show.
+
+    Batches are those of `seed`. The text encoder is frozen.
+    """
+
+    def __init__(
+        self,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        subjects: Sequence[Subject],
+        latents: LatentCache,
+        captioner: Captioner,
+        seed: int,
+    ) -> None:
+        self.text_encoder = text_encoder.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.subjects = subjects
+        self.latents = latents
+        self.captioner = captioner
+        self.schedule = training_schedule()
+        self.generator = torch.Generator().manual_seed(seed)
+        captioner.random.seed(seed)
+
+    def loss(self, unet: Callable[..., Any]) -> torch.Tensor:
+        """The weighted error of `unet` on the next batch."""
+        generator = self.generator
+        alphas_cumprod = self.schedule.alphas_cumprod
+        timesteps = torch.randint(len(alphas_cumprod), (BATCH,), generator=generator)
+        clean, which, where, _ = self.latents.batch(BATCH, generator, timesteps < LAYOUT_TIMESTEP)
+        captions = [
+            self.captioner.caption(self.subjects[i], BACKGROUNDS[j])
+            for i, j in zip(which.tolist(), where.tolist(), strict=True)
+        ]
+        empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
+        captions = ["" if drop else caption for caption, drop in zip(captions, empty.tolist(), strict=True)]
+        noise = torch.randn(clean.shape, generator=generator)
+        noisy = self.schedule.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        target = self.schedule.get_velocity(clean, noise, timesteps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad():
+                states = self.text_encoder(tokenize(self.tokenizer, captions)).last_hidden_state
+            prediction = unet(noisy, timesteps, states).sample.float()
+        errors = (prediction - target).square().flatten(1).mean(1)
+        loss: torch.Tensor = (errors * velocity_weights(alphas_cumprod, timesteps)).mean()
+        return loss
+
+
 def train_unet(
     run: Run,
     rank: int,
@@ -99,14 +151,11 @@ def train_unet(
     if state := run.load():
         unet.load_state_dict(state["model"])
         ema.average = state["ema"]
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     seed = step * exchange.workers + rank
-    generator = torch.Generator().manual_seed(seed)
-    captioner.random.seed(seed)
-    schedule = training_schedule()
-    alphas_cumprod = schedule.alphas_cumprod
-    text_encoder.eval().requires_grad_(False)
+    objective = Objective(text_encoder, tokenizer, subjects, latents, captioner, seed)
     unet.train()
     running, stop = None, False
     with tqdm(total=iterations, initial=step, desc="unet", mininterval=10, disable=rank > 0) as bar:
@@ -114,23 +163,7 @@ def train_unet(
             rate = warmup_cosine(step, iterations, PEAK_RATE, warmup=300)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            clean, which, where, _ = latents.batch(BATCH, generator)
-            captions = [
-                captioner.caption(subjects[i], BACKGROUNDS[j])
-                for i, j in zip(which.tolist(), where.tolist(), strict=True)
-            ]
-            empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
-            captions = ["" if drop else caption for caption, drop in zip(captions, empty.tolist(), strict=True)]
-            noise = torch.randn(clean.shape, generator=generator)
-            timesteps = torch.randint(len(alphas_cumprod), (BATCH,), generator=generator)
-            noisy = schedule.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
-            target = schedule.get_velocity(clean, noise, timesteps)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                with torch.no_grad():
-                    states = text_encoder(tokenize(tokenizer, captions)).last_hidden_state
-                prediction = compiled(noisy, timesteps, states).sample.float()
-            errors = (prediction - target).square().flatten(1).mean(1)
-            loss = (errors * velocity_weights(alphas_cumprod, timesteps)).mean()
+            loss = objective.loss(compiled)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             value, stop = worker.average(step, loss.item(), run.stopping)

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from training.emoji.backgrounds import BACKGROUNDS, WHITE, by_name
-from training.emoji.captions import Captioner, article, evaluation_caption, stray_words
+from training.emoji.captions import HELD_OUT_WORDS, Captioner, article, evaluation_caption, stray_words
 from training.emoji.subjects import Subject, load_subjects
 
 APPLE = Subject("1F34E", ("red apple", "apple"), ("红苹果", "苹果"))
@@ -36,14 +38,22 @@ def test_captions_vary_and_repeat_with_the_seed() -> None:
 
 
 def test_the_evaluation_wording_is_held_out() -> None:
-    captioner = Captioner(1, ("word",))
+    captioner = Captioner(1, stray_words(["word", "nice", "Against", "drawing"], load_subjects(), BACKGROUNDS))
     for subject in load_subjects()[:40]:
         for background in BACKGROUNDS:
             caption = captioner.caption(subject, background).lower()
-            assert "drawing" not in caption
-            assert "against" not in caption
+            assert not HELD_OUT_WORDS & set(re.findall(r"\w+", caption))
     assert evaluation_caption(APPLE, WHITE) == "a nice drawing of a red apple against a white background"
 
 
 def test_stray_words_mean_nothing_here() -> None:
     assert stray_words(["fruit", "apple", "blue", "two words", "Zoo"], [APPLE], BACKGROUNDS) == ["Zoo", "fruit"]
+
+
+def test_words_that_do_not_exist_stand_anywhere() -> None:
+    captioner = Captioner(2)  # it is given no stray words, so it makes all of them up
+    captions = [captioner.caption(APPLE, by_name("blue")) for _ in range(300)]
+    before = [caption for caption in captions if re.match(r"[a-z]+ .*of a red apple", caption)]
+    instead_of_on = [caption for caption in captions if re.search(r"apple [a-z]+ [a-z]+ a blue", caption)]
+    assert before
+    assert instead_of_on
