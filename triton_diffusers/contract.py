@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-DataType = Literal["STRING", "INT64", "FP32", "BOOL"]
-Value = str | int | float | bool
+DataType = Literal["STRING", "BYTES", "INT64", "FP32", "BOOL"]
+"""``STRING`` is UTF-8 text, ``BYTES`` anything; Triton calls both ``TYPE_STRING``."""
+
+Value = str | bytes | int | float | bool
 Default = Value | tuple[Value, ...]
 
 
@@ -55,7 +57,7 @@ INPUTS: tuple[Input, ...] = (
     Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
     Input("prompt", "STRING", "", "What to draw.", required=True),
     Input("negative_prompt", "STRING", "", "What to avoid."),
-    Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`; only `t2i` is served yet."),
+    Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`."),
     Input("steps", "INT64", 50, "Sampling steps, 1 to `max_steps` (150)."),
     Input("cfg_scale", "FP32", 7.0, "Guidance scale, 1 to 30; 1 turns guidance off and halves the work."),
     Input("width", "INT64", 0, "Pixels, 16 to `max_side`; 0: the model's own size (512 for SD 1.x). Sampled at the next multiple of 8 and resized back."),
@@ -66,18 +68,23 @@ INPUTS: tuple[Input, ...] = (
     Input("output_format", "STRING", "png", "`png`, `jpeg` or `webp`."),
     Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Not for JSON, which cannot carry bytes."),
     Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),
-    Input("denoising_strength", "FP32", 0.55, "How much of the input picture is drawn anew.", served=False),
-    Input("resize_mode", "INT64", 0, "Input picture to size: 0 stretch, 1 centre crop, 2 pad.", served=False),
-    Input("image_link", "STRING", "", "Input picture, by URL.", served=False),
-    Input("image_base64", "STRING", "", "Input picture, as base64.", served=False),
-    Input("mask_link", "STRING", "", "Mask (white is repainted), by URL.", served=False),
-    Input("mask_base64", "STRING", "", "Mask, as base64.", served=False),
-    Input("expand", "INT64", (), "Pixels to add `[left, right, up, down]`.", served=False),
-    Input("expand_type", "STRING", "copy", "How added pixels are filled: `copy` or `reflect`.", served=False),
-    Input("lora_path", "STRING", (), "LoRA files, relative to the model directory.", served=False),
-    Input("lora_attn", "FP32", (), "Weight of each LoRA.", served=False),
+    Input("clip_skip", "INT64", 1, "Which of the text encoder's layers counts, from the end: 1 is the last one, 2 the one before."),
+    Input("image", "BYTES", b"", "Input picture of `i2i`, `inpaint` and `outpaint`, as an encoded file (PNG, JPEG, …). Not for JSON, which cannot carry bytes."),
+    Input("image_base64", "STRING", "", "The same as base64 (standard or URL-safe). Give exactly one of the three."),
+    Input("image_link", "STRING", "", "The same as an `http(s)` URL to fetch."),
+    Input("mask", "BYTES", b"", "Mask of `inpaint`, as an encoded file: white is repainted."),
+    Input("mask_base64", "STRING", "", "The same as base64. Give exactly one of the three."),
+    Input("mask_link", "STRING", "", "The same as a URL to fetch."),
+    Input("resize_mode", "INT64", 0, "Input picture to `width`×`height`: 0 stretch, 1 scale and crop, 2 pad with white (scaled down to fit if it is larger)."),
+    Input("denoising_strength", "FP32", 0.55, "How much of the input picture is drawn anew: 0.1 (less is raised to it) to 1."),
+    Input("keep_unmasked", "BOOL", True, "`inpaint`, `outpaint`: paste what was not masked back, as it was, with a soft edge."),
+    Input("expand", "INT64", (), "`outpaint`: pixels to add to `width`×`height`, `[left, right, up, down]`; none: 128 each."),
+    Input("expand_type", "STRING", "copy", "What added pixels are before they are drawn: `copy` repeats the edge, `reflect` mirrors."),
+    Input("lora_path", "STRING", (), "LoRA files, relative to the model directory; up to `max_loras` (8)."),
+    Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all; none: 0.75."),
     Input("use_translate", "BOOL", (), "Translate the prompts; empty: the service's setting.", served=False),
-    Input("save_dir", "STRING", "result", "Folder of the result store.", served=False),
+    Input("save_dir", "STRING", "result", "Folder of the result store."),
+    Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
 )  # fmt: skip
 
 OUTPUTS: tuple[Output, ...] = (
@@ -85,10 +92,15 @@ OUTPUTS: tuple[Output, ...] = (
     Output("task_id", "STRING", "As asked."),
     Output("seed", "STRING", "The seed of the first image."),
     Output("prompt", "STRING", "The prompt as it went into the model."),
-    Output("images", "STRING", "Encoded pictures (bytes), with `return_images`.", many=True),
+    Output("images", "BYTES", "Encoded pictures (bytes), with `return_images`.", many=True),
     Output("images_base64", "STRING", "Encoded pictures, with `use_base64`.", many=True),
-    Output("image_url", "STRING", "Where each picture can be fetched; empty until results are stored.", many=True),
-    Output("oss_url", "STRING", "Where each picture is stored; empty until results are stored.", many=True),
+    Output("image_url", "STRING", "Where each picture can be fetched; empty if the server stores none.", many=True),
+    Output(
+        "oss_url",
+        "STRING",
+        "Where each picture is stored, as `oss://…` or `file://…`; empty if the server stores none.",
+        many=True,
+    ),
     Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
     Output("use_blade", "BOOL", "An optimised engine made the pictures."),
     Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from triton_diffusers.contract import INPUTS, Input
 from triton_diffusers.errors import InvalidRequest, NotSupported
-from triton_diffusers.request import Function, GenerationRequest, OutputFormat
+from triton_diffusers.pictures import check_size, decode_base64
+from triton_diffusers.request import (
+    Expansion,
+    Fill,
+    Function,
+    GenerationRequest,
+    Link,
+    LoraChoice,
+    OutputFormat,
+    PictureSource,
+    ResizeMode,
+)
 from triton_diffusers.schedulers import scheduler_name
 from triton_diffusers.settings import Settings
+from triton_diffusers.storage.names import check_save_dir
 
 Array = np.ndarray[Any, Any]
 
@@ -22,8 +34,12 @@ _SEED = re.compile(r"[0-9]{1,20}")
 _SEEDS = 2**64
 _SMALLEST_SIDE = 16
 _LARGEST_GUIDANCE = 30.0
+_SMALLEST_STRENGTH = 0.1
+_MOST_LAYERS = 24  # of a text encoder; how many a model has is known to its engine
+_EXPAND = (128, 128, 128, 128)
+_LORA_WEIGHT = 0.75
 
-Choice = TypeVar("Choice", Function, OutputFormat)
+Choice = TypeVar("Choice", Function, OutputFormat, Fill)
 
 
 def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side: int) -> GenerationRequest:
@@ -37,15 +53,11 @@ def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side
         if not field.served and values[field.name] != field.default:
             raise NotSupported(field.name, values[field.name])
     function = _choice("func_name", values["func_name"], Function)
-    if function is not Function.TEXT_TO_IMAGE:
-        raise NotSupported("func_name", function.value)
     most_images = min(settings.max_image_num, settings.max_images_in_flight)
     width, height = (
         _between(side, values[side] or native_side, _SMALLEST_SIDE, settings.max_side) for side in ("width", "height")
     )
-    if width * height > settings.max_pixels:
-        raise InvalidRequest("width × height", f"{width}×{height}", f"at most {settings.max_pixels} pixels")
-    return GenerationRequest(
+    request = GenerationRequest(
         task_id=_task_id(values["task_id"]),
         prompt=_prompt("prompt", values["prompt"], settings),
         negative_prompt=_prompt("negative_prompt", values["negative_prompt"], settings),
@@ -58,7 +70,21 @@ def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side
         image_num=_between("image_num", values["image_num"], 1, most_images),
         scheduler=scheduler_name(values["scheduler"]),
         output_format=_choice("output_format", values["output_format"], OutputFormat),
+        clip_skip=_between("clip_skip", values["clip_skip"], 1, _MOST_LAYERS),
+        image=_picture("image", values, settings, wanted=function is not Function.TEXT_TO_IMAGE, function=function),
+        mask=_picture("mask", values, settings, wanted=function is Function.INPAINT, function=function),
+        resize_mode=ResizeMode(_between("resize_mode", values["resize_mode"], min(ResizeMode), max(ResizeMode))),
+        denoising_strength=max(
+            _SMALLEST_STRENGTH, _between("denoising_strength", values["denoising_strength"], 0.0, 1.0)
+        ),
+        expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
+        keep_unmasked=values["keep_unmasked"],
+        loras=_loras(values["lora_path"], values["lora_attn"], settings),
+        save_dir=check_save_dir(values["save_dir"]),
+        embed_metadata=values["embed_metadata"],
     )
+    _check_size(request, settings)
+    return request
 
 
 def read_values(tensors: Mapping[str, Array], fields: tuple[Input, ...]) -> dict[str, Any]:
@@ -97,6 +123,8 @@ def _read(field: Input, array: Array) -> Any:
 
 
 def _element(field: Input, element: Any) -> Any:
+    if field.datatype == "BYTES":
+        return bytes(element) if isinstance(element, bytes) else str(element).encode()
     if field.datatype != "STRING":
         return _READERS[field.datatype](element)
     try:
@@ -140,3 +168,56 @@ def _seed(value: str) -> int:
     if not _SEED.fullmatch(value) or int(value) >= _SEEDS:
         raise InvalidRequest("seed", value, f"a whole number from 0 to {_SEEDS - 1}, or empty for a random one")
     return int(value)
+
+
+def _picture(
+    name: str, values: Mapping[str, Any], settings: Settings, *, wanted: bool, function: Function
+) -> PictureSource | None:
+    """The one of a picture's three fields that was sent; None if the function takes no such picture."""
+    fields = (name, f"{name}_base64", f"{name}_link")
+    given = [field for field in fields if values[field]]
+    if not wanted and given:
+        raise InvalidRequest(given[0], values[given[0]], f"{function.value} takes no {name}; see func_name")
+    if not wanted:
+        return None
+    if len(given) != 1:
+        raise InvalidRequest(" / ".join(fields), given, f"{function.value} needs exactly one of the three")
+    value = values[given[0]]
+    if given[0].endswith("_link"):
+        return Link(value)
+    if given[0].endswith("_base64"):
+        return decode_base64(given[0], value, settings)
+    check_size(name, len(value), settings)
+    return bytes(value)
+
+
+def _expansion(values: Mapping[str, Any], settings: Settings) -> Expansion:
+    sides = values["expand"] or _EXPAND
+    if len(sides) != len(_EXPAND):
+        raise InvalidRequest("expand", sides, "must be four whole numbers: left, right, up, down")
+    if not any(sides):
+        raise InvalidRequest("expand", sides, "at least one side must grow")
+    left, right, up, down = (_between("expand", side, 0, settings.max_side) for side in sides)
+    return Expansion(left=left, right=right, up=up, down=down, fill=_choice("expand_type", values["expand_type"], Fill))
+
+
+def _loras(paths: Sequence[str], weights: Sequence[float], settings: Settings) -> tuple[LoraChoice, ...]:
+    paths = tuple(path for path in paths if path)  # JSON callers write "" for none
+    if len(paths) > settings.max_loras:
+        raise InvalidRequest("lora_path", f"{len(paths)} LoRAs", f"at most {settings.max_loras}")
+    if len(weights) not in (0, 1, len(paths)) and paths:
+        raise InvalidRequest("lora_attn", weights, f"one weight, or one for each of the {len(paths)} LoRAs")
+    most = settings.max_lora_weight
+    for weight in weights:
+        _between("lora_attn", weight, -most, most)
+    each = weights if len(weights) == len(paths) else tuple(weights or (_LORA_WEIGHT,)) * len(paths)
+    return tuple(LoraChoice(path, weight) for path, weight in zip(paths, each, strict=True))
+
+
+def _check_size(request: GenerationRequest, settings: Settings) -> None:
+    width, height = request.size
+    what = "width × height" if request.expansion is None else "width × height with expand"
+    if max(width, height) > settings.max_side:
+        raise InvalidRequest(what, f"{width}×{height}", f"at most {settings.max_side} pixels a side")
+    if width * height > settings.max_pixels:
+        raise InvalidRequest(what, f"{width}×{height}", f"at most {settings.max_pixels} pixels")

@@ -2,11 +2,13 @@
 
     TritonDiffusersError
      ├── InvalidRequest          the caller's mistake: field, value and limit
+     │    └── InvalidPicture     a picture that cannot be had or read
      ├── NotSupported            a declared field or value that this version does not serve yet
      ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
      ├── Cancelled               somebody cancelled the job
      └── EngineFailure           the server's fault
+          └── StorageFailure     a result cannot be stored
 
 Each class carries the reference service's error code, which is also what ``error_code`` of a reply says. How they
 become Triton statuses is decided in one place, ``triton_adapter.statuses``.
@@ -41,6 +43,12 @@ class InvalidRequest(TritonDiffusersError):
         self.field = field
 
 
+class InvalidPicture(InvalidRequest):
+    """A picture that a request brings or links to cannot be fetched, decoded or accepted."""
+
+    code = 462
+
+
 class NotSupported(TritonDiffusersError):
     """A field or value that the contract declares and this version does not serve yet."""
 
@@ -67,3 +75,7 @@ class Cancelled(TritonDiffusersError):
 
 class EngineFailure(TritonDiffusersError):
     """The server could not do what it should have been able to do."""
+
+
+class StorageFailure(EngineFailure):
+    """A result cannot be stored; nothing of it is left in the store."""

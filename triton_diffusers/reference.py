@@ -112,7 +112,7 @@ def _type(field: Input | Output) -> str:
 def _default(field: Input) -> str:
     if field.default == ():
         return "none"
-    return f"`{field.default}`" if field.default != "" else "empty"
+    return f"`{field.default!s}`" if field.default not in ("", b"") else "empty"
 
 
 def _settings() -> str:

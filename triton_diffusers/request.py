@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class Function(StrEnum):
@@ -23,9 +23,58 @@ class OutputFormat(StrEnum):
     WEBP = "webp"
 
 
+class ResizeMode(IntEnum):
+    """How an input picture comes to the request's size. The values are the wire's (``resize_mode``)."""
+
+    STRETCH = 0
+    CROP = 1
+    PAD = 2
+
+
+class Fill(StrEnum):
+    """What is on the pixels that outpainting adds, before they are drawn. The wire's ``expand_type``."""
+
+    COPY = "copy"
+    REFLECT = "reflect"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A picture that is still to be fetched; ``url`` is as the caller wrote it."""
+
+    url: str
+
+
+# A picture that comes with a request: an encoded one, or a link to one.
+PictureSource = bytes | Link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """Pixels that outpainting adds at each side of the picture."""
+
+    left: int
+    right: int
+    up: int
+    down: int
+    fill: Fill = Fill.COPY
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA file, by its path relative to the model directory, and the weight that it gets."""
+
+    path: str
+    weight: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One request, valid in every field. Sizes are pixels; image *i* is drawn from ``seed + i``."""
+    """One request, valid in every field. Sizes are pixels; image *i* is drawn from ``seed + i``.
+
+    ``width`` and ``height`` are those of the input picture once it is fitted; outpainting adds ``expansion`` to them.
+    ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one.
+    """
 
     task_id: str
     prompt: str
@@ -39,6 +88,22 @@ class GenerationRequest:
     image_num: int = 1
     scheduler: str = "DPM++ 2M"
     output_format: OutputFormat = OutputFormat.PNG
+    image: PictureSource | None = None
+    mask: PictureSource | None = None
+    denoising_strength: float = 0.55
+    resize_mode: ResizeMode = ResizeMode.STRETCH
+    expansion: Expansion | None = None
+    keep_unmasked: bool = True
+    loras: tuple[LoraChoice, ...] = ()
+    clip_skip: int = 1
+    save_dir: str = "result"
+    embed_metadata: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the result."""
+        added = self.expansion or Expansion(left=0, right=0, up=0, down=0)
+        return self.width + added.left + added.right, self.height + added.up + added.down
 
     @property
     def guided(self) -> bool:
@@ -48,11 +113,16 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
-    """What a finished request gives. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image."""
+    """What a finished request gives. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
+
+    So have ``image_urls`` and ``oss_urls``, unless the server stores no results.
+    """
 
     request: GenerationRequest
     images: tuple[bytes, ...]
     is_nsfw: tuple[bool, ...]
+    image_urls: tuple[str, ...]
+    oss_urls: tuple[str, ...]
     optimized: bool
     warnings: tuple[str, ...]
     queue_seconds: float

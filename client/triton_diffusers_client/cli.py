@@ -22,6 +22,7 @@ from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import Image, format_of_suffix
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
+from triton_diffusers_client.picture_arguments import add_picture_arguments, add_style_arguments, picture_options
 from triton_diffusers_client.progress import Progress
 from triton_diffusers_client.progress_bar import ProgressBar
 
@@ -143,10 +144,13 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the pictures (default: what FILE ends with, else png)",
     )
     parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
+    parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
+    add_style_arguments(parser)
+    add_picture_arguments(parser)
 
 
 def _default(text: str, field: str) -> str:
-    return f"{text} (default: {_DEFAULTS[field]})"
+    return f"{text} (default: {_DEFAULTS[field]!s})"
 
 
 class _SizeAction(argparse.Action):
@@ -166,9 +170,14 @@ class _SizeAction(argparse.Action):
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """The options that ``generate``'s arguments ask for; what was not given stays the server's default."""
-    names = [field.name for field in INPUTS if field.name != "prompt"]
+    """The options that ``generate``'s arguments ask for; what was not given stays the server's default.
+
+    Raises ``ValueError`` for arguments that do not go together.
+    """
+    own = {"prompt", "image", "mask", "resize_mode"}  # these mean something else on the command line
+    names = [field.name for field in INPUTS if field.name not in own]
     options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    options |= picture_options(args)
     if args.output_format is None and args.output is not None:
         options["output_format"] = format_of_suffix(args.output.suffix) or _DEFAULTS["output_format"]
     return cast(Options, options)

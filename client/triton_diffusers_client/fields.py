@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DataType = Literal["STRING", "INT64", "FP32", "BOOL"]
-Value = str | int | float | bool
+DataType = Literal["STRING", "BYTES", "INT64", "FP32", "BOOL"]
+Value = str | bytes | int | float | bool
 Default = Value | tuple[Value, ...]
 
 
@@ -52,18 +52,23 @@ INPUTS: tuple[InputField, ...] = (
     InputField("output_format", "STRING", "png"),
     InputField("return_images", "BOOL", False),
     InputField("use_base64", "BOOL", False),
-    InputField("denoising_strength", "FP32", 0.55),
-    InputField("resize_mode", "INT64", 0),
-    InputField("image_link", "STRING", ""),
+    InputField("clip_skip", "INT64", 1),
+    InputField("image", "BYTES", b""),
     InputField("image_base64", "STRING", ""),
-    InputField("mask_link", "STRING", ""),
+    InputField("image_link", "STRING", ""),
+    InputField("mask", "BYTES", b""),
     InputField("mask_base64", "STRING", ""),
+    InputField("mask_link", "STRING", ""),
+    InputField("resize_mode", "INT64", 0),
+    InputField("denoising_strength", "FP32", 0.55),
+    InputField("keep_unmasked", "BOOL", True),
     InputField("expand", "INT64", ()),
     InputField("expand_type", "STRING", "copy"),
     InputField("lora_path", "STRING", ()),
     InputField("lora_attn", "FP32", ()),
     InputField("use_translate", "BOOL", ()),
     InputField("save_dir", "STRING", "result"),
+    InputField("embed_metadata", "BOOL", True),
 )
 
 OUTPUTS: tuple[OutputField, ...] = (
@@ -71,7 +76,7 @@ OUTPUTS: tuple[OutputField, ...] = (
     OutputField("task_id", "STRING"),
     OutputField("seed", "STRING"),
     OutputField("prompt", "STRING"),
-    OutputField("images", "STRING", many=True),
+    OutputField("images", "BYTES", many=True),
     OutputField("images_base64", "STRING", many=True),
     OutputField("image_url", "STRING", many=True),
     OutputField("oss_url", "STRING", many=True),

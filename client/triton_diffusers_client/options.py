@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+# An encoded picture, a file's path, or a Pillow image.
+Picture: TypeAlias = "bytes | str | PathLike[str] | PilImage"
 
 
 class Options(TypedDict, total=False):
@@ -26,15 +33,20 @@ class Options(TypedDict, total=False):
     output_format: Literal["png", "jpeg", "webp"]
     return_images: bool
     use_base64: bool
-    denoising_strength: float
-    resize_mode: int
-    image_link: str
+    clip_skip: int
+    image: Picture
     image_base64: str
-    mask_link: str
+    image_link: str
+    mask: Picture
     mask_base64: str
+    mask_link: str
+    resize_mode: int
+    denoising_strength: float
+    keep_unmasked: bool
     expand: Sequence[int]
     expand_type: Literal["copy", "reflect"]
     lora_path: str | Sequence[str]
     lora_attn: float | Sequence[float]
     use_translate: bool | None
     save_dir: str
+    embed_metadata: bool

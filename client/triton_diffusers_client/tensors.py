@@ -1,9 +1,12 @@
-"""Python values to tensors and back. A STRING tensor is an object array of UTF-8 (or, for pictures, raw) bytes."""
+"""Python values to tensors and back. STRING and BYTES are object arrays of bytes: UTF-8, and encoded pictures."""
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,13 @@ from triton_diffusers_client.fields import DataType, InputField, OutputField
 
 Array = np.ndarray[Any, Any]
 
-_NUMPY_TYPES: Mapping[DataType, type[Any]] = {"STRING": object, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+_NUMPY_TYPES: Mapping[DataType, type[Any]] = {
+    "STRING": object,
+    "BYTES": object,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BOOL": np.bool_,
+}
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -34,7 +43,7 @@ def encode(values: Mapping[str, Any], fields: Iterable[InputField], *, batched: 
 
 
 def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[str, Any]:
-    """The value of each of ``fields``: Python scalars, bytes for STRING, tuples for lists.
+    """The value of each of ``fields``: Python scalars, bytes for STRING and BYTES, tuples for lists.
 
     Raises ``ServerError`` if one is missing, or has not one value where it should. Others in ``arrays`` are ignored:
     a newer server may send more.
@@ -74,6 +83,22 @@ def _text(field: InputField, value: Any) -> bytes:
         raise _refusal(field, value, "text that can be written as UTF-8") from None
 
 
+def _picture(field: InputField, value: Any) -> bytes:
+    """An encoded picture as it is, a file's bytes, or a Pillow image as PNG."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str | os.PathLike):
+        try:
+            return Path(value).read_bytes()
+        except OSError as error:
+            raise _refusal(field, value, f"a file that can be read ({error.strerror})") from error
+    if hasattr(value, "save"):
+        buffer = io.BytesIO()
+        value.save(buffer, format="PNG")
+        return buffer.getvalue()
+    raise _refusal(field, value, "an encoded picture's bytes, a file's path, or a Pillow image")
+
+
 def _whole_number(field: InputField, value: Any) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or int(value) not in _INT64:
         raise _refusal(field, value, "a whole number of at most 64 bits")
@@ -97,6 +122,7 @@ def _flag(field: InputField, value: Any) -> bool:
 
 _CHECKS: Mapping[DataType, Callable[[InputField, Any], Any]] = {
     "STRING": _text,
+    "BYTES": _picture,
     "INT64": _whole_number,
     "FP32": _number,
     "BOOL": _flag,

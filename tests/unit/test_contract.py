@@ -12,7 +12,7 @@ from tests.unit.conftest import NATIVE_SIDE, array_of, tensors
 from triton_diffusers.board import BoardEntry
 from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input
 from triton_diffusers.decode import decode_request, read_values
-from triton_diffusers.errors import NotSupported
+from triton_diffusers.errors import InvalidRequest, NotSupported
 from triton_diffusers.request import GenerationRequest, GenerationResult
 from triton_diffusers.settings import Settings
 from triton_diffusers.triton_adapter.replies import reply_values
@@ -38,6 +38,11 @@ OTHER: dict[str, Any] = {
     "use_base64": True,
     "denoising_strength": 0.7,
     "resize_mode": 2,
+    "clip_skip": 2,
+    "image": b"a picture",
+    "mask": b"a mask",
+    "keep_unmasked": False,
+    "embed_metadata": False,
     "image_link": "http://example.com/a.png",
     "image_base64": "AAAA",
     "mask_link": "http://example.com/m.png",
@@ -49,6 +54,15 @@ OTHER: dict[str, Any] = {
     "use_translate": [False],
     "save_dir": "elsewhere",
 }
+
+# What a request of each function needs, at least, and one for what only counts beside another field.
+BASES: list[dict[str, Any]] = [
+    {},
+    {"func_name": "i2i", "image": b"picture"},
+    {"func_name": "inpaint", "image": b"picture", "mask": b"mask"},
+    {"func_name": "outpaint", "image": b"picture"},
+    {"lora_path": ["another.safetensors"]},
+]
 
 
 @pytest.mark.parametrize("table", [INPUTS, OUTPUTS, JOBS_INPUTS, JOBS_OUTPUTS], ids=["in", "out", "j-in", "j-out"])
@@ -75,12 +89,15 @@ def test_sending_a_default_is_leaving_the_field_out(field: Input, tmp_path: Path
 
 @pytest.mark.parametrize("field", SERVED, ids=lambda field: field.name)
 def test_every_served_field_is_consumed(field: Input, tmp_path: Path) -> None:
-    def consequences(**values: Any) -> object:
-        """Everything that comes of a request: what the engine is asked for, and what is replied."""
-        arrays = tensors(**{"seed": "1", **values})
+    def consequences(**values: Any) -> list[object]:
+        """Everything that comes of a request, for each function: what the engine is asked for, and what is replied."""
+        return [consequence({"seed": "1", **base, **values}) for base in BASES]
+
+    def consequence(values: dict[str, Any]) -> object:
+        arrays = tensors(**values)
         try:
             request = decode_request(arrays, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
-        except NotSupported as error:
+        except InvalidRequest as error:
             return error.field
         wanted = read_values(arrays, INPUTS)
         reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
@@ -94,12 +111,6 @@ def test_unserved_fields_are_refused_by_name(field: Input, tmp_path: Path) -> No
     with pytest.raises(NotSupported, match=rf"^{field.name}: .* is not yet supported") as caught:
         decode_request(tensors(**{field.name: OTHER[field.name]}), Settings(runtime_dir=tmp_path), NATIVE_SIDE)
     assert caught.value.field == field.name
-
-
-@pytest.mark.parametrize("function", ["i2i", "inpaint", "outpaint"])
-def test_unserved_functions_are_refused(function: str, tmp_path: Path) -> None:
-    with pytest.raises(NotSupported, match=f"func_name: '{function}' is not yet supported"):
-        decode_request(tensors(func_name=function), Settings(runtime_dir=tmp_path), NATIVE_SIDE)
 
 
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
@@ -120,7 +131,7 @@ def test_jobs_shows_what_the_board_knows() -> None:
 
 @pytest.mark.parametrize("field", [*INPUTS, *JOBS_INPUTS], ids=lambda field: field.name)
 def test_defaults_are_of_the_declared_type(field: Input) -> None:
-    types = {"STRING": str, "INT64": int, "FP32": float, "BOOL": bool}
+    types = {"STRING": str, "BYTES": bytes, "INT64": int, "FP32": float, "BOOL": bool}
     elements = field.default if isinstance(field.default, tuple) else (field.default,)
     assert all(type(element) is types[field.datatype] for element in elements)
     assert read_values({field.name: array_of(field, field.default)}, (field,)) == {field.name: field.default}
@@ -131,6 +142,8 @@ def result_of(request: GenerationRequest) -> GenerationResult:
         request=request,
         images=(b"picture",) * request.image_num,
         is_nsfw=(False,) * request.image_num,
+        image_urls=(),
+        oss_urls=(),
         optimized=False,
         warnings=(),
         queue_seconds=0.0,

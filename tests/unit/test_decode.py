@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ from hypothesis.extra import numpy as arrays
 from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
 from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, Input
 from triton_diffusers.decode import decode_request
-from triton_diffusers.errors import InvalidRequest, NotSupported
-from triton_diffusers.request import Function, GenerationRequest, OutputFormat
+from triton_diffusers.errors import InvalidPicture, InvalidRequest, NotSupported
+from triton_diffusers.request import (
+    Expansion,
+    Fill,
+    Function,
+    GenerationRequest,
+    Link,
+    LoraChoice,
+    OutputFormat,
+    ResizeMode,
+)
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings(max_prompt_chars=1000)
@@ -193,6 +203,114 @@ def test_text_must_be_utf_8(name: str) -> None:
         decoded(**{name: b"ab\xff"})
 
 
+PICTURE = b"\x89PNG, or whatever it is: not looked at here"
+
+
+def test_a_request_with_pictures_and_loras() -> None:
+    request = decoded(
+        func_name="outpaint",
+        image=PICTURE,
+        denoising_strength=0.7,
+        resize_mode=2,
+        keep_unmasked=False,
+        width=64,
+        height=32,
+        expand=[1, 2, 3, 4],
+        expand_type="reflect",
+        clip_skip=2,
+        lora_path=["lora/a.safetensors", "lora/b.bin"],
+        lora_attn=[0.5, -1.5],
+        save_dir="mine/today",
+        embed_metadata=False,
+    )
+    assert request.function is Function.OUTPAINT
+    assert (request.image, request.mask) == (PICTURE, None)
+    assert request.expansion == Expansion(left=1, right=2, up=3, down=4, fill=Fill.REFLECT)
+    assert request.size == (67, 39)
+    assert (request.denoising_strength, request.resize_mode, request.clip_skip) == (0.7, ResizeMode.PAD, 2)
+    assert request.loras == (LoraChoice("lora/a.safetensors", 0.5), LoraChoice("lora/b.bin", -1.5))
+    assert (request.save_dir, request.keep_unmasked, request.embed_metadata) == ("mine/today", False, False)
+
+
+def test_what_a_picture_request_leaves_out() -> None:
+    request = decoded(func_name="outpaint", image=PICTURE, width=64, height=64)
+    assert request.expansion == Expansion(left=128, right=128, up=128, down=128, fill=Fill.COPY)
+    assert (request.denoising_strength, request.resize_mode, request.keep_unmasked) == (0.55, ResizeMode.STRETCH, True)
+    assert decoded(expand=[1, 2, 3, 4]).expansion is None
+
+
+@pytest.mark.parametrize("given", [0.0, 0.05, 0.1])
+def test_a_small_strength_is_raised(given: float) -> None:
+    assert decoded(func_name="i2i", image=PICTURE, denoising_strength=given).denoising_strength == 0.1
+
+
+def test_each_way_to_send_a_picture() -> None:
+    assert decoded(func_name="i2i", image=PICTURE).image == PICTURE
+    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == PICTURE
+    assert decoded(func_name="i2i", image_link="https://a.test/b.png").image == Link("https://a.test/b.png")
+    inpaint = decoded(func_name="inpaint", image=PICTURE, mask_link="https://a.test/m.png")
+    assert inpaint.mask == Link("https://a.test/m.png")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"func_name": "i2i"}, r"image / image_base64 / image_link: .* i2i needs exactly one of the three"),
+        ({"func_name": "i2i", "image": PICTURE, "image_link": "http://a.test"}, "image / .* needs exactly one"),
+        ({"func_name": "inpaint", "image": PICTURE}, "mask / mask_base64 / mask_link: .* needs exactly one"),
+        ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is not accepted; t2i takes no image"),
+        ({"func_name": "i2i", "image": PICTURE, "mask": PICTURE}, "mask: .* i2i takes no mask"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is not"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is not"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": np.nan}, "denoising_strength: nan is not"),
+        ({"func_name": "i2i", "image": PICTURE, "resize_mode": 3}, "resize_mode: 3 is not accepted; .* 0 and 2"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [1, 2, 3]}, "expand: .* must be four whole numbers"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [0] * 4}, "expand: .* at least one side must grow"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [-1, 1, 1, 1]}, "expand: -1 is not .* 0 and 2048"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [2**62] * 4}, "expand: 4611686018427387904 is not"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand_type": "wrap"}, "expand_type: 'wrap' .* copy, reflect"),
+        (
+            {"func_name": "outpaint", "image": PICTURE, "width": 64, "height": 64, "expand": [2048, 0, 0, 0]},
+            "width × height with expand: '2112×64' is not accepted; at most 2048 pixels a side",
+        ),
+        (
+            {"func_name": "outpaint", "image": PICTURE, "width": 1024, "height": 1024, "expand": [1, 0, 0, 0]},
+            "width × height with expand: '1025×1024' is not accepted; at most 1048576 pixels",
+        ),
+        ({"clip_skip": 0}, "clip_skip: 0 is not accepted"),
+        ({"clip_skip": 25}, "clip_skip: 25 is not accepted"),
+        ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is not accepted; at most 8"),
+        ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one weight, or one for each of the 3"),
+        ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is not accepted; must be between -10.0 and 10.0"),
+        ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is not accepted"),
+        ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is not accepted"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{message}"):
+        decoded(**fields)
+
+
+@pytest.mark.parametrize(
+    ("paths", "weights", "expected"),
+    [
+        (["a", "b"], [], [0.75, 0.75]),
+        (["a", "b"], [0.4], [0.4, 0.4]),
+        (["a", "b"], [0.4, -1.0], [0.4, -1.0]),
+        ([], [0.4], []),
+        ([""], [], []),
+    ],
+)
+def test_weights_of_loras(paths: list[str], weights: list[float], expected: list[float]) -> None:
+    assert [lora.weight for lora in decoded(lora_path=paths, lora_attn=weights).loras] == expected
+
+
+def test_an_encoded_picture_has_a_limit() -> None:
+    small = Settings(max_image_megabytes=0.001)
+    with pytest.raises(InvalidPicture, match=r"image: '0\.0 MB' is not accepted; at most 0\.001 MB"):
+        decode_request(tensors(func_name="i2i", image=b"x" * 1001), small, NATIVE_SIDE)
+
+
 def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(InvalidRequest) as caught:
         decoded(scheduler="x" * 10_000)
@@ -200,17 +318,19 @@ def test_a_long_value_is_cut_in_the_message() -> None:
 
 
 def test_a_float_is_shown_as_it_was_written() -> None:
-    with pytest.raises(NotSupported, match=r"denoising_strength: 0\.56 is not yet supported"):
-        decoded(denoising_strength=0.56)
-    decoded(denoising_strength=0.55)
+    with pytest.raises(InvalidRequest, match=r"denoising_strength: 1\.56 is not accepted"):
+        decoded(denoising_strength=1.56)
 
 
+SIZES = {"width × height", "width × height with expand"}
+PICTURES = {"image / image_base64 / image_link"}  # what a strange func_name may want
 ELEMENTS = {
     "STRING": st.one_of(
         st.text().map(str.encode),
         st.binary(),
         st.sampled_from([b"", b"t2i", b"i2i", b"png", b"1", b"-1", b"Euler", b"a-task", b"x" * 5000]),
     ),
+    "BYTES": st.binary(max_size=20),
     "INT64": st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(0, 200)),
     "FP32": st.one_of(st.floats(width=32), st.floats(1, 30, width=32)),
     "BOOL": st.booleans(),
@@ -244,7 +364,7 @@ def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any
         assert result.width * result.height <= SETTINGS.max_pixels
         assert 0 <= result.seed < 2**64
     else:
-        assert result.field in {*INPUT_BY_NAME, "width × height"}
+        assert set(result.field.split(" / ")) <= {*INPUT_BY_NAME, *SIZES}
         assert len(str(result)) < 1000
 
 
@@ -254,4 +374,4 @@ def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
     """The same with one field at a time, which comes further than a request of many strange ones."""
     field = data.draw(st.sampled_from(INPUTS))
     result = outcome({**tensors(), field.name: data.draw(any_array(field))})
-    assert isinstance(result, GenerationRequest) or result.field in {field.name, "width × height"}
+    assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | PICTURES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triton_diffusers.images import encode, preview, to_pixels
+from triton_diffusers.images import Metadata, encode, preview, resized, to_pixels
 from triton_diffusers.request import OutputFormat
 
 
@@ -41,26 +41,57 @@ def test_channels_go_last() -> None:
 @pytest.mark.parametrize("output_format", OutputFormat)
 @pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1), (130, 90)])
 def test_a_picture_has_the_size_and_format_asked_for(output_format: OutputFormat, size: tuple[int, int]) -> None:
-    image = opened(encode(waves(), size, output_format))
+    image = opened(encode(resized(waves(), size), output_format))
     assert image.size == size
     assert image.format == output_format.value.upper()
     assert image.mode == "RGB"
 
 
+@pytest.mark.parametrize("output_format", OutputFormat)
+def test_metadata_leaves_the_pixels_alone(output_format: OutputFormat) -> None:
+    plain = encode(waves(), output_format)
+    told = encode(waves(), output_format, Metadata("a parameters text", "{}"))
+    assert told != plain
+    assert np.array_equal(np.asarray(opened(told)), np.asarray(opened(plain)))
+
+
+@pytest.mark.parametrize("output_format", OutputFormat)
+def test_without_metadata_a_picture_says_nothing(output_format: OutputFormat) -> None:
+    image = opened(encode(waves(), output_format))
+    assert not image.getexif()
+    assert not getattr(image, "text", {})
+
+
+@pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
+def test_the_user_comment_is_unicode_as_exif_has_it(output_format: OutputFormat) -> None:
+    comment = opened(encode(waves(), output_format, Metadata("红 apple", "{}"))).getexif().get_ifd(0x8769)
+    assert comment[0x9286] == b"UNICODE\0" + "红 apple".encode("utf-16-be")
+
+
+@pytest.mark.parametrize("spare", [-2, 0, 2])
+def test_the_longest_text_that_a_jpeg_takes(spare: int) -> None:
+    def comment(text: str) -> dict[int, bytes]:
+        return opened(encode(waves(), OutputFormat.JPEG, Metadata(text, "{}"))).getexif().get_ifd(0x8769)
+
+    longest = max(length for length in range(32_700, 32_780) if comment("x" * length))
+    assert 65_533 - 2 * longest < 80, "an EXIF segment has little else in it"
+    assert bool(comment("x" * (longest + spare))) is (spare <= 0)
+
+
 def test_png_keeps_every_pixel() -> None:
-    assert np.array_equal(np.asarray(opened(encode(waves(), (64, 48), OutputFormat.PNG))), waves())
+    assert np.array_equal(np.asarray(opened(encode(waves(), OutputFormat.PNG))), waves())
 
 
 @pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
 def test_lossy_formats_stay_close(output_format: OutputFormat) -> None:
-    image = np.asarray(opened(encode(waves(), (64, 48), output_format)), np.float32)
+    image = np.asarray(opened(encode(waves(), output_format)), np.float32)
     assert np.abs(image - waves()).mean() < 3
 
 
 def test_resizing_does_not_shift_or_flip() -> None:
     half = np.zeros((64, 64, 3), np.uint8)
     half[:, 32:] = 255
-    small = np.asarray(opened(encode(half, (50, 60), OutputFormat.PNG)))
+    small = resized(half, (50, 60))
     assert small[:, :20].max() == 0
     assert small[:, 30:].min() == 255
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from triton_diffusers_client import InvalidRequestError, ServerError
 from triton_diffusers_client.fields import INPUTS, JOBS_INPUTS, InputField, OutputField
@@ -33,6 +36,17 @@ def test_text_is_sent_as_utf8() -> None:
     assert encode({"prompt": "红苹果 🍎"}, INPUTS, batched=True)["prompt"][0, 0] == "红苹果 🍎".encode()
 
 
+def test_a_picture_may_be_bytes_a_path_or_a_pillow_image(tmp_path: Path) -> None:
+    def sent(value: Any) -> bytes:
+        return bytes(encode({"image": value}, INPUTS, batched=True)["image"][0, 0])
+
+    image = Image.new("RGB", (4, 4), "red")
+    image.save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert sent(data) == sent(bytearray(data)) == sent(tmp_path / "a.png") == sent(str(tmp_path / "a.png")) == data
+    assert Image.open(io.BytesIO(sent(image))).size == (4, 4)
+
+
 @pytest.mark.parametrize("tensor", [http_tensor, grpc_tensor])
 def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
     for name, array in encode({"prompt": "x"}, INPUTS, batched=True).items():
@@ -55,6 +69,8 @@ def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
         ("return_images", "false", "True or False"),
         ("expand", [1, "2"], "a whole number"),
         ("use_translate", 1, "True or False"),
+        ("image", 7, "an encoded picture's bytes, a file's path, or a Pillow image"),
+        ("image", "/no/such/picture.png", "a file that can be read"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(field: str, value: Any, wanted: str) -> None:

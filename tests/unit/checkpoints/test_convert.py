@@ -1,0 +1,292 @@
+"""One file in the original layout becomes a folder in diffusers' layout, with every tensor where it belongs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.checkpoints.original import original, text_encoder, unet, vae, write
+from tests.unit.conftest import ROOT
+from triton_diffusers.checkpoints.convert import convert
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.folder import load_folder
+from triton_diffusers.checkpoints.weights import read_weights
+from triton_diffusers.loading import Components, load_components
+from triton_diffusers.settings import Settings
+
+EMOJI = ROOT / "models" / "emoji" / "base_model"
+
+
+@pytest.fixture(scope="module")
+def first() -> dict[str, torch.Tensor]:
+    """A small model shaped like Stable Diffusion 1.5."""
+    return original(unet(), vae(), text_encoder())
+
+
+@pytest.fixture(scope="module")
+def second() -> dict[str, torch.Tensor]:
+    """A small model shaped like Stable Diffusion 2.1, in half precision."""
+    tensors = original(unet(second=True), vae(), text_encoder(act="gelu"), open_clip=True)
+    return {name: tensor.half() for name, tensor in tensors.items()}
+
+
+def converted(source: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Components:
+    folder.mkdir()
+    convert(source, folder)
+    return load_folder(folder, device=torch.device("cpu"), dtype=dtype, with_checker=True)
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def same(one: Any, other: Any, dtype: torch.dtype = torch.float32) -> None:
+    """Two modules are the same network with the same weights, seen through ``dtype``."""
+    tensors = other.state_dict()
+    assert one.state_dict().keys() == tensors.keys()
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor.to(dtype).float(), tensors[name].float()), name
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_the_first_generation(tmp_path: Path, channels: int, first: dict[str, torch.Tensor]) -> None:
+    network = unet(in_channels=channels)
+    source = write(tmp_path / "one.safetensors", {**first, **original(network, vae(), text_encoder())})
+    made = converted(source, tmp_path / "made")
+    same(network, made.unet)
+    same(vae(), made.vae)
+    same(text_encoder(), made.text_encoder)
+    assert (made.unet.config.in_channels, made.latent_channels, made.pixels_per_latent) == (channels, 4, 4)
+    assert made.text_encoder.config.hidden_act == "quick_gelu"
+    assert made.scheduler_config["prediction_type"] == "epsilon"
+    assert made.tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert made.tokenizer("hi", padding="max_length")["input_ids"] == [49406, 1883] + [49407] * 75
+    index = json.loads((tmp_path / "made" / "model_index.json").read_text())
+    assert index["_class_name"] == ("StableDiffusionPipeline" if channels == 4 else "StableDiffusionInpaintPipeline")
+    # The network computes the same, so its structure (heads, blocks) is the same, too.
+    latents, states = torch.randn(1, channels, 8, 8), torch.randn(1, 3, 64)
+    with torch.inference_mode():
+        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.unet, network))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_second_generation(tmp_path: Path, second: dict[str, torch.Tensor]) -> None:
+    made = converted(write(tmp_path / "two.safetensors", second), tmp_path / "made")
+    same(unet(second=True), made.unet, torch.float16)
+    encoder = text_encoder(act="gelu")
+    same(encoder, made.text_encoder, torch.float16)
+    assert made.text_encoder.config.hidden_act == "gelu"
+    assert made.unet.config.use_linear_projection
+    assert made.tokenizer("hi", padding="max_length")["input_ids"] == [49406, 1883, 49407] + [0] * 74
+    with torch.inference_mode():
+        ids = torch.tensor([[49406, 320, 49407]])
+        torch.testing.assert_close(made.text_encoder(ids)[0], encoder.half().float()(ids)[0])
+    with (tmp_path / "made" / "unet" / "diffusion_pytorch_model.safetensors").open("rb") as file:
+        assert b'"F32"' not in file.read(4096), "the cache keeps the file's precision"
+
+
+def test_a_brain_float_file_in_brain_float(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    tensors = {name: t.bfloat16() if t.is_floating_point() else t for name, t in first.items()}
+    made = converted(write(tmp_path / "one.safetensors", tensors), tmp_path / "made", torch.bfloat16)
+    assert {p.dtype for p in made.unet.parameters()} == {torch.bfloat16}
+    same(unet(), made.unet, torch.bfloat16)
+
+
+def test_a_pickle_of_tensors(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    old = {name.replace("transformer.text_model.", "transformer."): tensor for name, tensor in first.items()}
+    source = tmp_path / "one.ckpt"
+    torch.save({"state_dict": {**old, "model_ema.decay": torch.tensor(0.9)}, "global_step": 5, "epoch": 1}, source)
+    same(text_encoder(), converted(source, tmp_path / "made").text_encoder)
+
+
+class Harmful:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare"])
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, form: str) -> None:
+    source, trace = tmp_path / "bad.ckpt", tmp_path / "it-ran"
+    if form == "bare":
+        source.write_bytes(pickle.dumps({"state_dict": Harmful(trace)}, protocol=2))
+    else:
+        content = {"state_dict": {"a": torch.zeros(1)}, "callbacks": Harmful(trace)}
+        torch.save(content, source, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(LoadError, match=r"bad.ckpt is refused: it is a pickle .* more than tensors: \w+.system"):
+        read_weights(source)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.safetensors"])
+def test_junk_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x12\x00 version https://git-lfs")
+    with pytest.raises(LoadError, match=rf"{name} cannot be read"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("steps", "sidecar", "yaml", "expected", "side"),
+    [
+        (875_000, None, None, "epsilon", 64),
+        (220_000, None, None, "epsilon", 64),
+        (110_000, None, None, "v_prediction", 96),
+        (140_000, None, None, "v_prediction", 96),
+        (875_000, "v_prediction", None, "v_prediction", 96),
+        (110_000, None, "model: {params: {linear_start: 0.00085}}", "epsilon", 64),
+        (None, None, 'model: {params: {parameterization: "v"}}', "v_prediction", 96),
+        (875_000, "epsilon", 'model: {params: {parameterization: "v"}}', "epsilon", 64),
+    ],
+)
+def test_what_the_second_generation_predicts(
+    tmp_path: Path,
+    second: dict[str, torch.Tensor],
+    steps: int | None,
+    sidecar: str | None,
+    yaml: str | None,
+    expected: str,
+    side: int,
+) -> None:
+    torch.save({"state_dict": second, "global_step": steps}, tmp_path / "two.ckpt")
+    if sidecar:
+        (tmp_path / "two.config" / "scheduler").mkdir(parents=True)
+        config = tmp_path / "two.config" / "scheduler" / "scheduler_config.json"
+        config.write_text(json.dumps({"prediction_type": sidecar}))
+    if yaml:
+        (tmp_path / "two.yaml").write_text(yaml)
+    (tmp_path / "made").mkdir()
+    convert(tmp_path / "two.ckpt", tmp_path / "made")
+    assert read(tmp_path / "made", "scheduler/scheduler_config.json")["prediction_type"] == expected
+    assert read(tmp_path / "made", "unet/config.json")["sample_size"] == side
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(0.5, "epsilon"), (-2.0, "v_prediction")])
+def test_a_trial_tells_what_is_predicted(
+    tmp_path: Path, second: dict[str, torch.Tensor], bias: float, expected: str
+) -> None:
+    last = "model.diffusion_model.out.2."
+    tensors = {**second, f"{last}weight": torch.zeros(4, 32, 3, 3), f"{last}bias": torch.full((4,), bias)}
+    convert(write(tmp_path / "two.safetensors", tensors), tmp_path)
+    assert read(tmp_path, "scheduler/scheduler_config.json")["prediction_type"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model: {params: {parameterization: "x0"}}', "parameterization is 'x0'; known: eps, v"),
+        ("just text", "two.yaml has no model.params"),
+        ("{", "two.yaml has no model.params"),
+    ],
+)
+def test_an_unusable_yaml(tmp_path: Path, second: dict[str, torch.Tensor], text: str, said: str) -> None:
+    (tmp_path / "two.yaml").write_text(text)
+    with pytest.raises(LoadError, match=said):
+        converted(write(tmp_path / "two.safetensors", second), tmp_path / "made")
+
+
+def test_the_emoji_model_in_one_file(tmp_path: Path, components: Components) -> None:
+    tensors = original(components.unet, components.vae, components.text_encoder)
+    write(tmp_path / "base_model" / "emoji.safetensors", tensors)
+    beside = tmp_path / "base_model" / "emoji.config"
+    shutil.copytree(EMOJI, beside, ignore=lambda folder, names: [n for n in names if n.startswith("diffusion_")])
+    made = load_components(Settings(model_dir=tmp_path, cache_dir=tmp_path / "cache", device="cpu"))
+    for name in ("unet", "vae", "text_encoder", "safety_checker"):
+        same(getattr(components, name), getattr(made, name))
+    assert made.scheduler_config["prediction_type"] == components.scheduler_config["prediction_type"]
+    assert made.tokenizer("a red apple")["input_ids"] == components.tokenizer("a red apple")["input_ids"]
+    assert made.vae.config.scaling_factor == components.vae.config.scaling_factor
+    assert made.feature_extractor is not None
+    latents, states = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 192)
+    with torch.inference_mode():
+        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.unet, components.unet))
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(made.vae.decode(latents)[0], components.vae.decode(latents)[0])
+
+
+def test_a_tokenizer_that_does_not_fit_is_asked_for(tmp_path: Path) -> None:
+    source = write(tmp_path / "one.safetensors", original(unet(), vae(), text_encoder(words=2048)))
+    with pytest.raises(LoadError, match=r"has 2048 words .* lay the model's own into .*one.config/tokenizer"):
+        converted(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (
+            "model.diffusion_model.input_blocks.1.0.out_layers.3.weight",
+            "has no tensor model.diffusion_model",
+        ),
+        (
+            "model.diffusion_model.output_blocks.0.0.in_layers.2.weight",
+            "no tensor up_blocks.0.resnets.0.conv1",
+        ),
+        ("model.diffusion_model.time_embed.0.bias", "the unet has no tensor time_embedding.linear_1.bias"),
+        ("first_stage_model.decoder.conv_in.weight", "has no tensor first_stage_model.decoder.conv_in.weight"),
+        ("first_stage_model.post_quant_conv.bias", "the vae has no tensor post_quant_conv.bias"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            "the text_encoder has no tensor .*final_layer_norm.bias",
+        ),
+    ],
+)
+def test_a_missing_tensor_is_named(tmp_path: Path, first: dict[str, torch.Tensor], missing: str, said: str) -> None:
+    source = write(tmp_path / "one.safetensors", {name: tensor for name, tensor in first.items() if name != missing})
+    with pytest.raises(LoadError, match=f"one.safetensors is incomplete: .*{said}"):
+        converted(source, tmp_path / "made")
+
+
+def test_a_wrong_shape_is_named(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    name = "model.diffusion_model.out.0.bias"
+    source = write(tmp_path / "one.safetensors", {**first, name: torch.zeros(31)})
+    with pytest.raises(LoadError, match=r"unet conv_norm_out.bias has the shape \(31,\), not \(32,\)"):
+        converted(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["conditioner.embedders.0.transformer.x"], "not supported yet: SDXL"),
+        (["model.diffusion_model.joint_blocks.0.x_block.attn.proj.weight"], "not supported yet: SD3"),
+        (["double_blocks.0.img_attn.proj.weight"], "not supported yet: Flux"),
+        (["lora_unet_down_blocks_0_x.lora_up.weight"], "is a LoRA, not a checkpoint"),
+        (["control_model.time_embed.0.weight"], "is a ControlNet, not a checkpoint"),
+        (["down_blocks.0.resnets.0.conv1.weight"], "is a UNet alone, not a checkpoint"),
+        (["encoder.conv_in.weight"], "is an autoencoder alone, not a checkpoint"),
+        (["a"], "is not a Stable Diffusion checkpoint: it has no model.diffusion_model.input_blocks.0.0.weight"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "has no autoencoder"),
+    ],
+)
+def test_other_kinds_are_named(tmp_path: Path, names: list[str], said: str) -> None:
+    source = write(tmp_path / "x.safetensors", {name: torch.zeros(32, 4, 3, 3) for name in names})
+    with pytest.raises(LoadError, match=said):
+        converted(source, tmp_path / "made")
+
+
+def test_a_depth_model_is_named(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    source = write(tmp_path / "x.safetensors", {**first, name: torch.zeros(32, 5, 3, 3)})
+    with pytest.raises(LoadError, match="not supported yet: Stable Diffusion 2 depth"):
+        converted(source, tmp_path / "made")
+
+
+def test_a_sidecar_that_makes_no_model(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    source = write(tmp_path / "one.safetensors", first)
+    (tmp_path / "one.config" / "unet").mkdir(parents=True)
+    config = tmp_path / "one.config" / "unet" / "config.json"
+    config.write_text(json.dumps({"down_block_types": ["NoSuchBlock", "DownBlock2D"]}))
+    with pytest.raises(LoadError, match=r"its unet cannot be made: .*NoSuchBlock"):
+        converted(source, tmp_path / "made")
+    config.write_text("[")
+    with pytest.raises(LoadError, match=r"unet/config.json is not JSON"):
+        converted(source, tmp_path / "again")

@@ -1,0 +1,196 @@
+"""Folders in the diffusers layout as they are published: variants, shards, pickles, other pipelines, no checker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.checkpoints.original import text_encoder, unet, vae
+from triton_diffusers.checkpoints.components import Components
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.folder import load_folder
+from triton_diffusers.checkpoints.vocabulary import write_tokenizer
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "safety_checker": [None, None],
+    "feature_extractor": [None, None],
+}
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Components:
+    return load_folder(folder, device=torch.device("cpu"), dtype=dtype, with_checker=True)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a model folder; keywords are those of ``save_pretrained``."""
+
+    def make(network: Any = None, index: dict[str, Any] | None = None, **saving: Any) -> Path:
+        (network or unet()).save_pretrained(tmp_path / "unet", **saving)
+        vae().save_pretrained(tmp_path / "vae", **saving)
+        text_encoder().save_pretrained(
+            tmp_path / "text_encoder", **{k: v for k, v in saving.items() if k != "safe_serialization"}
+        )
+        write_tokenizer(tmp_path / "tokenizer", pad_token="!", length=77)
+        scheduler = {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True}
+        (tmp_path / "scheduler").mkdir()
+        (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+        (tmp_path / "model_index.json").write_text(json.dumps({**INDEX, **(index or {})}))
+        return tmp_path
+
+    return make
+
+
+def same(one: Any, other: Any) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_plain_and_without_a_checker(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        made = load(make())
+    same(unet(), made.unet)
+    assert made.safety_checker is made.feature_extractor is None
+    assert [record.message for record in caplog.records if "not checked" in record.message] == [
+        f"{make.__closure__[0].cell_contents} has no safety_checker: pictures are not checked"  # type: ignore[attr-defined]
+    ]
+    assert (made.scheduler_config["steps_offset"], made.scheduler_config["clip_sample"]) == (1, False)
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "non_ema"])
+def test_a_variant_alone(make: Callable[..., Path], variant: str) -> None:
+    same(unet(), load(make(variant=variant)).unet)
+
+
+def test_the_plain_files_before_a_variant(make: Callable[..., Path]) -> None:
+    folder = make()
+    unet(second=True)  # another seed's worth of numbers
+    other = unet()
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    other.save_pretrained(folder / "unet", variant="fp16")
+    same(unet(), load(folder).unet)
+    same(other.half(), load(folder, torch.float16).unet)
+
+
+def test_shards(make: Callable[..., Path]) -> None:
+    folder = make(max_shard_size="1MB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    same(unet(), load(folder).unet)
+
+
+def test_shards_of_a_variant(make: Callable[..., Path]) -> None:
+    folder = make(max_shard_size="1MB", variant="fp16")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    made = load(folder)
+    same(unet(), made.unet)
+    same(text_encoder(), made.text_encoder)
+
+
+def test_pickles(make: Callable[..., Path]) -> None:
+    folder = make(safe_serialization=False)
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    torch.save(text_encoder().state_dict(), folder / "text_encoder" / "pytorch_model.bin")
+    made = load(folder)
+    same(unet(), made.unet)
+    same(text_encoder(), made.text_encoder)
+
+
+class Harmful:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+def test_a_pickle_that_runs_code_is_refused(make: Callable[..., Path], component: str, tmp_path: Path) -> None:
+    folder = make()
+    for path in (folder / component).glob("*.safetensors"):
+        path.unlink()
+    name = "pytorch_model.bin" if component == "text_encoder" else "diffusion_pytorch_model.bin"
+    torch.save({"x": Harmful(tmp_path / "it-ran")}, folder / component / name)
+    with pytest.raises(LoadError, match=f"{component} cannot be loaded"):
+        load(folder)
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["StableDiffusionInpaintPipeline", "StableDiffusionImg2ImgPipeline", "SomebodysPipeline"]
+)
+def test_other_pipelines_of_the_same_components(make: Callable[..., Path], name: str) -> None:
+    made = load(make(unet(in_channels=9), index={"_class_name": name}))
+    assert (made.unet.config.in_channels, made.latent_channels) == (9, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("StableDiffusionXLPipeline", "SDXL"), ("StableDiffusion3Pipeline", "SD3"), ("FluxPipeline", "Flux")],
+)
+def test_other_families_are_named(tmp_path: Path, name: str, family: str) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(LoadError, match=f"not supported yet: {family}"):
+        load(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries complain as they like about a broken file
+def test_a_missing_tensor_is_named_and_not_random(make: Callable[..., Path]) -> None:
+    folder = make()
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    del tensors["mid_block.resnets.0.conv1.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=r"unet is incomplete: it has no tensor mid_block.resnets.0.conv1.weight"):
+        load(folder)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_a_missing_folder_is_named(make: Callable[..., Path], component: str) -> None:
+    folder = make()
+    shutil.rmtree(folder / component)
+    with pytest.raises(LoadError, match=rf"{component}( has no weights|/)"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("component", "value"),
+    [
+        ("unet", ["diffusers", "AutoencoderKL"]),
+        ("tokenizer", ["transformers", "pipeline"]),
+        ("text_encoder", ["os", "system"]),
+        ("scheduler", ["diffusers", "NoSuchScheduler"]),
+        ("vae", None),
+    ],
+)
+def test_a_class_of_another_kind_is_refused(make: Callable[..., Path], component: str, value: Any) -> None:
+    with pytest.raises(LoadError, match=component):
+        load(make(index={component: value}))
+
+
+@pytest.mark.parametrize(("version", "side"), [("0.6.0", 64), ("0.30.1", 32)])
+def test_the_size_in_early_configs(make: Callable[..., Path], version: str, side: int) -> None:
+    folder = make()
+    config = folder / "unet" / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "_diffusers_version": version, "sample_size": 32}))
+    assert load(folder).unet.config.sample_size == side

@@ -1,0 +1,118 @@
+"""A request's pictures, gathered."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.pictures import Gatherer
+from triton_diffusers.request import Expansion, Function, GenerationRequest, Link, ResizeMode
+from triton_diffusers.settings import Settings
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def half_white(width: int, height: int) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 2, 0, width, height))
+    return mask
+
+
+RED = png(Image.new("RGB", (40, 20), "red"))
+MASK = png(half_white(80, 40))
+
+
+class FakeFetcher:
+    """Knows two links, and which fields they were fetched for."""
+
+    def __init__(self) -> None:
+        self.fields: list[str] = []
+
+    def fetch(self, field: str, url: str) -> bytes:
+        self.fields.append(field)
+        return {"https://example.com/red.png": RED, "https://example.com/mask.png": MASK}[url]
+
+
+class NoFetcher:
+    def fetch(self, field: str, url: str) -> bytes:
+        raise AssertionError("nothing is to be fetched")
+
+
+def request_for(function: Function, **fields: Any) -> GenerationRequest:
+    return GenerationRequest(task_id="a-task", prompt="", function=function, width=64, height=32, **fields)
+
+
+def gather(function: Function, *, fetcher: Any = None, **fields: Any) -> Any:
+    return Gatherer(Settings(), fetcher or NoFetcher()).gather(request_for(function, **fields))
+
+
+def test_text_needs_no_pictures() -> None:
+    assert gather(Function.TEXT_TO_IMAGE, image=b"no picture") is None
+
+
+def test_an_image_has_the_requests_size_and_no_mask() -> None:
+    pictures = gather(Function.IMAGE_TO_IMAGE, image=RED, mask=b"is not looked at")
+    assert (pictures.image.size, pictures.image.mode, pictures.mask) == ((64, 32), "RGB", None)
+    assert (np.asarray(pictures.image) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("mode", ResizeMode)
+def test_inpainting_has_a_mask_that_lies_on_the_image(mode: ResizeMode) -> None:
+    pictures = gather(Function.INPAINT, image=RED, mask=MASK, resize_mode=mode)
+    assert (pictures.mask.size, pictures.mask.mode) == ((64, 32), "L")
+    columns = np.nonzero((np.asarray(pictures.mask) >= 128).any(axis=0))[0]
+    last = 51 if mode is ResizeMode.PAD else 63
+    assert (columns.min(), columns.max()) == (32, last)
+
+
+def test_outpainting_has_a_larger_canvas_and_its_mask() -> None:
+    expansion = Expansion(left=8, right=0, up=16, down=0)
+    pictures = gather(Function.OUTPAINT, image=RED, expansion=expansion)
+    assert pictures.image.size == pictures.mask.size == (72, 48)
+    assert np.asarray(pictures.mask)[16:, 8:].max() == 0
+    assert np.asarray(pictures.mask)[:16].min() == np.asarray(pictures.mask)[:, :8].min() == 255
+
+
+def test_links_are_fetched_by_their_fields() -> None:
+    fetcher = FakeFetcher()
+    pictures = gather(
+        Function.INPAINT,
+        fetcher=fetcher,
+        image=Link("https://example.com/red.png"),
+        mask=Link("https://example.com/mask.png"),
+    )
+    assert fetcher.fields == ["image_link", "mask_link"]
+    assert pictures.image.getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image": b"rubbish", "mask": MASK}, "^image: "),
+        ({"image": RED, "mask": b"rubbish"}, "^mask: "),
+        ({"image": None, "mask": MASK}, "^image: None is not accepted; the request needs one"),
+        ({"image": RED, "mask": None}, "^mask: None is not accepted; the request needs one"),
+        ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: .*nothing to repaint"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPicture, match=message):
+        gather(Function.INPAINT, **fields)
+
+
+def test_a_linked_picture_that_is_none_names_the_link() -> None:
+    class Html:
+        def fetch(self, field: str, url: str) -> bytes:
+            return b"<html>"
+
+    with pytest.raises(InvalidPicture, match=r"^image_link: "):
+        gather(Function.IMAGE_TO_IMAGE, fetcher=Html(), image=Link("https://example.com/"))

@@ -1,0 +1,319 @@
+"""The OSS store, against a real HTTP server that checks signatures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.oss_server import OssServer
+from tests.unit.conftest import request_for
+from triton_diffusers.errors import StorageFailure
+from triton_diffusers.settings import Settings, SettingsError
+from triton_diffusers.storage import NameTaken, ResultKeeper, ResultStore, StoredResult, open_store
+
+BUCKET = "a-bucket"
+KEY = "pictures/v1/result/a_0.png"
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which are not waited for."""
+    waited: list[float] = []
+    real = time.sleep
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds) if seconds > 0 else real(0)
+
+    monkeypatch.setattr("triton_diffusers.storage.oss.time", type("Time", (), {"sleep": staticmethod(sleep)}))
+    return waited
+
+
+@pytest.fixture
+def server() -> Iterator[OssServer]:
+    with OssServer() as server:
+        server.buckets[BUCKET] = {}
+        yield server
+
+
+@pytest.fixture
+def opened(server: OssServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResultStore]:
+    """A function that opens the store; keywords are settings."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def opened(**settings: Any) -> ResultStore:
+        given = {"store": f"oss://{BUCKET}/pictures/v1/", "oss_region": "hangzhou", "oss_endpoint": server.endpoint}
+        store = open_store(Settings(**{**given, "oss_seconds": 5.0, **settings}))
+        assert store is not None
+        return store
+
+    return opened
+
+
+def save(store: ResultStore, name: str = "result/a_0.png", data: bytes = b"data" * 1000) -> StoredResult:
+    return store.save(name, data, "image/png")
+
+
+def test_a_picture_is_uploaded(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    stored = save(opened())
+    assert stored == StoredResult(
+        "result/a_0.png", f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/{KEY}", f"oss://{BUCKET}/{KEY}"
+    )
+    assert server.data(BUCKET, KEY) == b"data" * 1000
+    assert server.buckets[BUCKET][KEY].content_type == "image/png"
+    (seen,) = server.seen
+    assert seen.headers["authorization"].startswith("OSS4-HMAC-SHA256 ")
+    assert seen.headers["x-oss-forbid-overwrite"] == "true"
+    assert "content-md5" in seen.headers
+
+
+def test_a_session_token_is_sent(
+    server: OssServer, opened: Callable[..., ResultStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.security_token = "a-token"
+    with pytest.raises(StorageFailure, match="403 InvalidSecurityToken"):
+        save(opened())
+    monkeypatch.setenv("OSS_SESSION_TOKEN", "a-token")
+    save(opened())
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({"store": f"oss://{BUCKET}"}, f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/result/a_0.png"),
+        ({"store_url": "https://example.com/p/"}, "https://example.com/p/result/a_0.png"),
+        ({"store": f"oss://{BUCKET}/图 片"}, f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/%E5%9B%BE%20%E7%89%87/result/a_0.png"),
+    ],
+)  # fmt: skip
+def test_where_a_picture_can_be_fetched(
+    server: OssServer, opened: Callable[..., ResultStore], settings: dict[str, str], url: str
+) -> None:
+    stored = save(opened(**settings))
+    assert stored.image_url == url
+    assert stored.oss_url == f"oss://{BUCKET}/{server.keys(BUCKET)[0]}"
+
+
+def test_another_region(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    server.region = "us-west-1"
+    assert save(opened(oss_region="us-west-1")).image_url.startswith(f"https://{BUCKET}.oss-us-west-1.aliyuncs.com/")
+    with pytest.raises(StorageFailure, match="403"):
+        save(opened(), "result/b_0.png")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"store": "oss://"}, "TRITON_DIFFUSERS_STORE"),
+        ({"store": "oss://No_Bucket!/a"}, "TRITON_DIFFUSERS_STORE"),
+        ({"store": f"oss://{BUCKET}/a/../b"}, "TRITON_DIFFUSERS_STORE"),
+        ({"store": f"oss://{BUCKET}/a//b"}, "TRITON_DIFFUSERS_STORE"),
+        ({"oss_region": ""}, "TRITON_DIFFUSERS_OSS_REGION: '' does not fit"),
+        ({"oss_region": "x.example.com/"}, "TRITON_DIFFUSERS_OSS_REGION"),
+        ({"oss_endpoint": "http://a b"}, "TRITON_DIFFUSERS_OSS_ENDPOINT"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(
+    opened: Callable[..., ResultStore], settings: dict[str, str], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        opened(**settings)
+
+
+@pytest.mark.parametrize("name", ["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"])
+def test_a_missing_credential_is_told_at_the_start(
+    opened: Callable[..., ResultStore], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(SettingsError, match=f"{name}: it has to be in the environment"):
+        opened()
+
+
+def test_a_name_is_written_once(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    store = opened()
+    save(store)
+    with pytest.raises(NameTaken, match=f"oss://{BUCKET}/{KEY} is stored already"):
+        save(store, data=b"other")
+    with pytest.raises(NameTaken):
+        save(store)  # the same data are another's, too
+    assert server.data(BUCKET, KEY) == b"data" * 1000
+
+
+def test_what_is_discarded_is_gone(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    store = opened()
+    stored = save(store)
+    server.fail(503)
+    store.discard(stored)
+    assert server.keys(BUCKET) == []
+    server.fail(403, code="AccessDenied")
+    with pytest.raises(StorageFailure, match=f"oss://{BUCKET}/{KEY} cannot be removed: OSS answered 403 AccessDenied"):
+        store.discard(stored)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda server: server.fail(500, times=3),
+        lambda server: server.fail(503, times=3, code="ServiceUnavailable"),
+        lambda server: server.fail(429, times=3, code="TooManyRequests"),
+        lambda server: server.fail(400, times=3, code="RequestTimeout"),
+        lambda server: server.hang_up(times=3),
+        lambda server: server.hang_up(after_bytes=1000, times=3),
+    ],
+)
+def test_passing_faults_are_outlived(
+    server: OssServer, opened: Callable[..., ResultStore], fault: Callable[[OssServer], None], pauses: list[float]
+) -> None:
+    fault(server)
+    save(opened())
+    assert server.data(BUCKET, KEY) == b"data" * 1000
+    assert server.count("PUT") == 4
+    assert [0.2 * 2**number / 2 <= pause <= 0.2 * 2**number for number, pause in enumerate(pauses)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (lambda server: server.fail(500, times=4), "OSS answered 500 InternalError (request 0123456789ABCDEF)"),
+        (lambda server: server.hang_up(after_bytes=10, times=4), "no answer (ConnectionError)"),
+    ],
+)
+def test_faults_that_do_not_pass_end(
+    server: OssServer, opened: Callable[..., ResultStore], fault: Callable[[OssServer], None], told: str
+) -> None:
+    fault(server)
+    with pytest.raises(StorageFailure) as caught:
+        save(opened())
+    assert str(caught.value) == f"oss://{BUCKET}/{KEY} cannot be uploaded: {told}, attempt 4 of 4"
+    assert server.count("PUT") == 4
+    assert server.keys(BUCKET) == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (lambda server: server.buckets.clear(), "404 NoSuchBucket"),
+        (lambda server: server.fail(403, code="AccessDenied"), "403 AccessDenied"),
+        (lambda server: setattr(server, "key_secret", "another"), "403 SignatureDoesNotMatch"),
+        (lambda server: setattr(server, "key_id", "another"), "403 InvalidAccessKeyId"),
+    ],
+)
+def test_what_will_not_pass_is_not_tried_again(
+    server: OssServer,
+    opened: Callable[..., ResultStore],
+    prepare: Callable[[OssServer], None],
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, secret = opened(), server.key_secret
+    prepare(server)
+    with caplog.at_level(logging.DEBUG), pytest.raises(StorageFailure) as caught:
+        save(store)
+    assert f"oss://{BUCKET}/{KEY} cannot be uploaded: OSS answered {told}" in str(caught.value)
+    assert server.count("PUT") == 1
+    for text in (str(caught.value), caplog.text):
+        assert secret not in text
+        assert server.key_id not in text
+        assert "StringToSign" not in text
+
+
+def test_a_server_that_is_not_there(opened: Callable[..., ResultStore]) -> None:
+    with OssServer() as gone:
+        endpoint = gone.endpoint
+    with pytest.raises(StorageFailure, match=r"no answer \(ConnectionError\), attempt 2 of 2"):
+        save(opened(oss_endpoint=endpoint, oss_attempts=2))
+
+
+def test_silence_is_a_fault(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    server.delay(0.6)
+    save(opened(oss_seconds=0.2))
+    assert server.count("PUT") == 2
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_upload_whose_answer_is_lost_is_recognised(
+    server: OssServer, opened: Callable[..., ResultStore], times: int
+) -> None:
+    server.hang_up(stored=True, method="PUT")
+    server.hang_up(times=times - 1, method="PUT")
+    assert save(opened()).oss_url == f"oss://{BUCKET}/{KEY}"
+    assert server.count("PUT") == times + 1
+
+
+def test_anothers_object_is_not_taken_for_ours_after_a_fault(
+    server: OssServer, opened: Callable[..., ResultStore]
+) -> None:
+    server.put(BUCKET, KEY, b"another's")
+    server.hang_up(method="PUT")
+    with pytest.raises(NameTaken):
+        save(opened())
+    assert server.data(BUCKET, KEY) == b"another's"
+
+
+def test_an_upload_that_failed_after_all_is_removed(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    server.hang_up(stored=True, method="PUT")
+    server.fail(500, times=3, method="PUT")
+    with pytest.raises(StorageFailure, match="500"):
+        save(opened())
+    assert server.keys(BUCKET) == []
+
+
+def test_damage_on_the_way_is_noticed_and_mended(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    server.corrupt_crc(method="PUT")
+    save(opened())
+    assert [seen.method for seen in server.seen] == ["PUT", "DELETE", "PUT"]
+    assert server.data(BUCKET, KEY) == b"data" * 1000
+
+
+def test_damage_that_does_not_end_is_a_failure_that_leaves_nothing(
+    server: OssServer, opened: Callable[..., ResultStore]
+) -> None:
+    server.corrupt_crc(times=4, method="PUT")
+    with pytest.raises(StorageFailure, match=r"damaged on the way \(CRC64\), attempt 4 of 4"):
+        save(opened())
+    assert server.keys(BUCKET) == []
+
+
+def test_many_threads_share_a_store(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    store = opened()
+    server.fail(500, times=5)
+    with ThreadPoolExecutor(8) as pool:
+        stored = list(pool.map(lambda number: save(store, f"result/{number}.png", b"%d" % number * 9000), range(24)))
+    for number, result in enumerate(stored):
+        assert server.data(BUCKET, f"pictures/v1/{result.name}") == b"%d" % number * 9000
+
+
+def test_a_request_that_fails_at_its_last_picture_leaves_none(
+    server: OssServer, opened: Callable[..., ResultStore]
+) -> None:
+    store = opened()
+
+    class Third:
+        """Lets two pictures pass."""
+
+        count = 0
+
+        def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
+            self.count += 1
+            if self.count == 3:
+                server.fail(403, code="AccessDenied", method="PUT")
+            return store.save(name, data, content_type)
+
+        def discard(self, stored: StoredResult) -> None:
+            store.discard(stored)
+
+    with pytest.raises(StorageFailure, match="403 AccessDenied"):
+        ResultKeeper(Third()).keep(request_for(image_num=3), [b"a", b"b", b"c"])
+    assert server.count("DELETE") == 2
+    assert server.keys(BUCKET) == []
+
+
+def test_two_requests_with_one_task_id_in_one_second(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    keeper = ResultKeeper(opened())
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(lambda number: keeper.keep(request_for(), [b"%d" % number])[0], range(4)))
+    assert [server.data(BUCKET, f"pictures/v1/{result.name}") for result in kept] == [b"0", b"1", b"2", b"3"]

@@ -1,0 +1,134 @@
+"""The cache of converted checkpoints: each file is converted once, however many servers start and are killed.
+
+The result lies beside the file as ``<stem>.converted/``, or, where that cannot be written, in the cache directory. A
+conversion happens in a folder of another name and gets its final name when it is complete, so what bears that name is
+complete. Its ``source.json`` says what it was made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from triton_diffusers.checkpoints.errors import LoadError, one_line
+from triton_diffusers.checkpoints.sidecar import Sidecar
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the conversion: raise it when what it writes changes
+_MANIFEST = "source.json"
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A file that the result depends on, by its path from the checkpoint's folder; ``mtime`` in nanoseconds."""
+
+    path: str
+    size: int
+    mtime: int
+    sha256: str = ""
+
+
+def converted(source: Path, cache_dir: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """The folder that ``source`` was converted to; ``convert(source, folder)`` is called if there is none that fits.
+
+    Raises ``LoadError`` if it cannot be converted or written.
+    """
+    source = source.absolute()
+    beside = source.with_suffix(".converted")
+    name = hashlib.sha256(str(source).encode()).hexdigest()[:16]
+    elsewhere = cache_dir / "converted" / f"{source.stem}-{name}"
+    for folder in (beside, elsewhere):
+        if _is_fresh(folder, source):
+            return folder
+    folder = beside if _is_writable(source.parent) else elsewhere
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not _is_fresh(folder, source):  # another server may have done it while this one waited
+                _make(folder, source, convert)
+    except OSError as error:
+        raise LoadError(f"{source} cannot be converted into {folder}: {one_line(error)}") from error
+    return folder
+
+
+def _make(folder: Path, source: Path, convert: Callable[[Path, Path], None]) -> None:
+    prefix = f"{folder.name}.unfinished-"
+    for left in folder.parent.glob(f"{prefix}*"):  # of a conversion that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    log.info("converting %s; this is done once", source)
+    begun = time.monotonic()
+    before = [_seen(path, source) for path in _files(source)]
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        convert(source, unfinished)
+        inputs = [_seen(path, source, with_hash=True) for path in _files(source)]
+        if before != [_Input(item.path, item.size, item.mtime) for item in inputs]:
+            raise LoadError(f"{source} or what lies beside it was changed while it was converted; start again")
+        manifest = {"version": _VERSION, "inputs": [asdict(item) for item in inputs]}
+        (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        unfinished.chmod(0o755)  # what mkdtemp makes is for its user alone
+        if folder.exists():
+            folder.rename(unfinished / "outdated")
+            shutil.rmtree(unfinished / "outdated")
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    log.info("converted %s in %.0f s into %s", source, time.monotonic() - begun, folder)
+
+
+def _is_fresh(folder: Path, source: Path) -> bool:
+    """Whether ``folder`` was made of the files as they are now; contents are only read if a file looks touched."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        made_of = {item["path"]: _Input(**item) for item in manifest["inputs"]}
+        version = manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    paths = _files(source)
+    if version != _VERSION or made_of.keys() != {_name(path, source) for path in paths}:
+        return False
+    return all(_is_same(made_of[_name(path, source)], path, source) for path in paths)
+
+
+def _is_same(then: _Input, path: Path, source: Path) -> bool:
+    now = _seen(path, source)
+    if now.size != then.size:
+        return False
+    return now.mtime == then.mtime or _seen(path, source, with_hash=True).sha256 == then.sha256
+
+
+def _files(source: Path) -> tuple[Path, ...]:
+    return (source, *Sidecar(source).files)
+
+
+def _name(path: Path, source: Path) -> str:
+    return path.relative_to(source.parent).as_posix()
+
+
+def _seen(path: Path, source: Path, *, with_hash: bool = False) -> _Input:
+    status = path.stat()
+    digest = ""
+    if with_hash:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Input(_name(path, source), status.st_size, status.st_mtime_ns, digest)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a file can be made there; permissions alone do not tell of a read-only mount."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,244 @@
+"""Loading the components of a folder in the diffusers layout, one by one.
+
+The pipeline's class in ``model_index.json`` does not matter (text to image, image to image and inpainting have the same
+components), but for those of other families, which are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from triton_diffusers.checkpoints.components import Components
+from triton_diffusers.checkpoints.errors import LoadError, one_line
+from triton_diffusers.checkpoints.layout import INDEX
+from triton_diffusers.checkpoints.variants import WeightFiles, choose
+
+log = logging.getLogger(__name__)
+
+_UNSUPPORTED = {"StableDiffusionXL": "SDXL", "StableDiffusion3": "SD3", "Flux": "Flux"}
+_OLD_UNET_SIDE = 64  # in latents; configs from before diffusers 0.9 say 32 and mean this
+
+
+def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, with_checker: bool) -> Components:
+    """Load ``folder`` in the precision ``dtype``, whatever the files' is. Raises ``LoadError``."""
+    index = _read_json(folder / INDEX)
+    _check_family(folder, index)
+    checker, extractor = _load_checker(folder, index, dtype) if with_checker else (None, None)
+    components = Components(
+        tokenizer=_load_plain(folder, index, "tokenizer"),
+        text_encoder=_load_module(folder, index, "text_encoder", dtype),
+        unet=_load_module(folder, index, "unet", dtype),
+        vae=_load_module(folder, index, "vae", dtype),
+        scheduler_config=_read_scheduler(folder, index),
+        safety_checker=checker,
+        feature_extractor=extractor,
+    )
+    _mend_old_unet(components.unet)
+    for module in (components.text_encoder, components.unet, components.vae, components.safety_checker):
+        if module is not None:
+            module.to(device).eval()
+    return components
+
+
+def load_bare_folder(folder: Path, *, dtype: torch.dtype, with_checker: bool) -> Components:
+    """``folder`` with the weights of the text encoder's table of embeddings and of the safety checker alone.
+
+    The table is in the precision ``dtype``, the checker in float32, so that it judges as it does with all weights. All
+    others are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
+    """
+    index = _read_json(folder / INDEX)
+    _check_family(folder, index)
+    # In the precision that is the default: with any other, the libraries change PyTorch's default while they load, for
+    # the whole process, and this is called beside a running engine.
+    checker, extractor = _load_checker(folder, index, torch.float32) if with_checker else (None, None)
+    with torch.device("meta"):
+        text_encoder, unet, vae = (_bare(folder, index, name) for name in ("text_encoder", "unet", "vae"))
+    table = _embeddings(folder / "text_encoder", dtype)
+    if table.shape != text_encoder.get_input_embeddings().weight.shape:
+        raise LoadError(f"{folder / 'text_encoder'} does not fit its config.json: token_embedding.weight")
+    text_encoder.get_input_embeddings().weight = torch.nn.Parameter(table)
+    _mend_old_unet(unet)
+    return Components(
+        tokenizer=_load_plain(folder, index, "tokenizer"),
+        text_encoder=text_encoder.eval(),
+        unet=unet.eval(),
+        vae=vae.eval(),
+        scheduler_config=_read_scheduler(folder, index),
+        safety_checker=None if checker is None else checker.eval(),
+        feature_extractor=extractor,
+    )
+
+
+def _bare(folder: Path, index: Mapping[str, Any], component: str) -> Any:
+    """A network as its config has it."""
+    place = folder / component
+    model_class = _class_of(folder, index, component)
+    try:
+        if hasattr(model_class, "load_config"):
+            return model_class.from_config(model_class.load_config(place, local_files_only=True))
+        return model_class(model_class.config_class.from_pretrained(place, local_files_only=True))
+    except Exception as error:  # the libraries raise what they like about a broken file
+        raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
+
+
+def _embeddings(place: Path, dtype: torch.dtype) -> torch.Tensor:
+    """The text encoder's table of embeddings."""
+    files = _find_weights(place, dtype)
+    if files is None:
+        raise LoadError(f"{place} has no weights (*.safetensors or *.bin)")
+    for path in sorted(path for path in place.iterdir() if files.has(path.name) and path.suffix != ".json"):
+        try:
+            with _opened(path) as (names, read):
+                for name in names:
+                    if name.endswith("embeddings.token_embedding.weight"):
+                        return read(name).to(dtype, copy=True)
+        except Exception as error:  # the libraries raise what they like about a broken file
+            raise LoadError(f"{path} cannot be read: {one_line(error)}") from error
+    raise LoadError(f"{place} is incomplete: it has no tensor embeddings.token_embedding.weight")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], torch.Tensor]]]:
+    """The tensors' names in a file of weights, and how to read one of them."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as weights:
+            yield weights.keys(), weights.get_tensor
+    else:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        yield loaded.keys(), loaded.__getitem__
+
+
+def _check_family(folder: Path, index: Mapping[str, Any]) -> None:
+    name = str(index.get("_class_name", ""))
+    for beginning, family in _UNSUPPORTED.items():
+        if name.startswith(beginning):
+            raise LoadError(f"{folder}: not supported yet: {family}")
+    for component in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        if not _is_given(index, component):
+            raise LoadError(
+                f"{folder}/{INDEX} has no {component} ({name or 'no _class_name'}): not a Stable Diffusion model"
+            )
+
+
+def _is_given(index: Mapping[str, Any], component: str) -> bool:
+    value = index.get(component)
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
+    """The library's class that the index names; only classes of the kind that the component needs."""
+    import diffusers
+    import transformers
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    library, name = index[component]
+    if component == "safety_checker":
+        kind: Any = StableDiffusionSafetyChecker
+        found = kind if name == kind.__name__ else None
+    else:
+        module, kind = {
+            "unet": (diffusers, diffusers.UNet2DConditionModel),
+            "vae": (diffusers, diffusers.AutoencoderKL),
+            "scheduler": (diffusers, diffusers.SchedulerMixin),
+            "text_encoder": (transformers, transformers.PreTrainedModel),
+            "tokenizer": (transformers, transformers.PreTrainedTokenizerBase),
+            "feature_extractor": (transformers, transformers.image_processing_base.ImageProcessingMixin),
+        }[component]
+        # What transformers used to call a feature extractor, and the tokenizers that were written in Rust.
+        today = name.replace("CLIPFeatureExtractor", "CLIPImageProcessor").replace("CLIPTokenizerFast", "CLIPTokenizer")
+        found = getattr(module, today, None)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise LoadError(f"{folder}/{INDEX}: {component} is {library}.{name}, which is no {kind.__name__}")
+    return found
+
+
+def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: torch.dtype) -> Any:
+    """A network; every parameter must be in its files."""
+    place = folder / component
+    model_class = _class_of(folder, index, component)
+    files = _find_weights(place, dtype)
+    if files is None:
+        raise LoadError(f"{place} has no weights (*.safetensors or *.bin)")
+    try:
+        module, report = model_class.from_pretrained(
+            place,
+            dtype=dtype,
+            variant=files.variant,
+            use_safetensors=files.is_safetensors,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # the libraries raise what they like about a broken file
+        raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
+    if missing := sorted(map(str, report["missing_keys"])):
+        # Without this they would be random, and so would the pictures.
+        raise LoadError(f"{place} is incomplete: it has no tensor {missing[0]} ({len(missing)} missing)")
+    if mismatched := list(report["mismatched_keys"]):
+        raise LoadError(f"{place} does not fit its config.json: {mismatched[0]}")
+    return module
+
+
+def _find_weights(place: Path, dtype: torch.dtype) -> WeightFiles | None:
+    names = [path.name for path in place.iterdir()] if place.is_dir() else []
+    return choose(names, str(dtype).removeprefix("torch."))
+
+
+def _load_plain(folder: Path, index: Mapping[str, Any], component: str) -> Any:
+    """A component without weights."""
+    place = folder / component
+    if not place.is_dir():
+        raise LoadError(f"{folder} has no {component}/")
+    try:
+        return _class_of(folder, index, component).from_pretrained(place, local_files_only=True)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
+
+
+def _load_checker(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    """The safety checker and its feature extractor; neither if either is missing, as it is in many repositories."""
+    for component in ("safety_checker", "feature_extractor"):
+        if not (_is_given(index, component) and (folder / component).is_dir()):
+            log.warning("%s has no %s: pictures are not checked", folder, component)
+            return None, None
+    if _find_weights(folder / "safety_checker", dtype) is None:
+        log.warning("%s has no weights: pictures are not checked", folder / "safety_checker")
+        return None, None
+    return _load_module(folder, index, "safety_checker", dtype), _load_plain(folder, index, "feature_extractor")
+
+
+def _read_scheduler(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler's whole config, with two settings of early repositories put right, as diffusers' pipelines do."""
+    config = dict(_load_plain(folder, index, "scheduler").config)
+    if "steps_offset" in config:
+        config["steps_offset"] = 1
+    if "clip_sample" in config:
+        config["clip_sample"] = False
+    return config
+
+
+def _mend_old_unet(unet: Any) -> None:
+    written_by = re.match(r"0\.(\d+)\.", str(unet.config.get("_diffusers_version", "")))
+    side = unet.config.sample_size
+    if written_by and int(written_by[1]) < 9 and isinstance(side, int) and side < _OLD_UNET_SIDE:
+        unet.register_to_config(sample_size=_OLD_UNET_SIDE)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} cannot be read: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise LoadError(f"{path} is not a JSON object")
+    return content

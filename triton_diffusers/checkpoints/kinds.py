@@ -1,0 +1,74 @@
+"""Which kind of checkpoint the tensors of one file are, by their names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from triton_diffusers.checkpoints.errors import LoadError
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CLIP = "cond_stage_model.transformer.text_model."
+OPEN_CLIP = "cond_stage_model.model."
+
+_OLD_CLIP = "cond_stage_model.transformer."
+_UNSUPPORTED = (  # part of a tensor's name → what has it
+    ("conditioner.embedders.", "SDXL"),
+    ("joint_blocks.", "SD3"),
+    ("double_blocks.", "Flux"),
+    ("double_layers.", "AuraFlow"),
+    ("distilled_guidance_layer.", "Chroma"),
+    ("clip_txt_mapper.", "Stable Cascade"),
+    ("motion_modules.", "AnimateDiff"),
+    (f"{UNET}label_emb.", "Stable unCLIP"),
+)
+_PARTS = (  # beginning of a tensor's name → what it is instead of a whole checkpoint
+    ("lora_", "a LoRA"),
+    ("control_model.", "a ControlNet"),
+    ("controlnet_cond_embedding.", "a ControlNet"),
+    ("down_blocks.", "a UNet alone"),
+    ("encoder.", "an autoencoder alone"),
+    ("text_model.", "a text encoder alone"),
+    ("string_to_param", "a textual inversion"),
+    ("emb_params", "a textual inversion"),
+)
+_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler", 8: "InstructPix2Pix"}
+
+
+def checked(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that a Stable Diffusion 1.x or 2.x model is made of; EMA copies and buffers are left out.
+
+    Raises ``LoadError`` if the file is another kind of model, or only a part of one.
+    """
+    for part, name in _UNSUPPORTED:
+        if any(part in key for key in tensors):
+            raise LoadError(f"{path}: not supported yet: {name}")
+    kept = {_today(key): value for key, value in tensors.items() if key.startswith((UNET, VAE, "cond_stage_model."))}
+    first = kept.get(f"{UNET}input_blocks.0.0.weight")
+    if first is None:
+        for beginning, name in _PARTS:
+            if any(key.startswith(beginning) for key in tensors):
+                raise LoadError(f"{path} is {name}, not a checkpoint")
+        raise LoadError(f"{path} is not a Stable Diffusion checkpoint: it has no {UNET}input_blocks.0.0.weight")
+    channels = first.shape[1]
+    if channels in _CHANNELS:
+        raise LoadError(f"{path}: not supported yet: {_CHANNELS[channels]}")
+    for prefix, name in ((VAE, "autoencoder"), ("cond_stage_model.", "text encoder")):
+        if not any(key.startswith(prefix) for key in kept):
+            raise LoadError(f"{path} is no whole checkpoint: it has no {name} ({prefix}*)")
+    return kept
+
+
+def uses_open_clip(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the text encoder is OpenCLIP's (Stable Diffusion 2.x) and not OpenAI's (1.x)."""
+    return f"{OPEN_CLIP}token_embedding.weight" in tensors
+
+
+def _today(key: str) -> str:
+    """The name that everybody else uses, for files written with a very old transformers."""
+    if key.startswith((f"{_OLD_CLIP}embeddings.", f"{_OLD_CLIP}encoder.", f"{_OLD_CLIP}final_layer_norm.")):
+        return f"{CLIP}{key.removeprefix(_OLD_CLIP)}"
+    return key

@@ -1,0 +1,114 @@
+"""Configs in diffusers' form, as far as the tensors' shapes tell them. Names are those of the original layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, UNET, VAE
+
+Tensors = Mapping[str, torch.Tensor]
+_HEAD_WIDTH = 64  # of CLIP's and OpenCLIP's text encoders, and of the UNet of Stable Diffusion 2.x
+
+
+def unet_config(tensors: Tensors) -> dict[str, Any]:
+    """Of ``UNet2DConditionModel``; raises ``KeyError`` with the name of a tensor that is missing.
+
+    ``attention_head_dim`` (which diffusers means as the *number* of heads) cannot be seen: it is given as heads of 64
+    channels, as in Stable Diffusion 2.x.
+    """
+    levels: list[list[tuple[int, int]]] = [[]]  # level by level, block by block: channels, transformer layers
+    for number in range(1, _count(tensors, rf"{UNET}input_blocks\.(\d+)\.")):
+        block = f"{UNET}input_blocks.{number}."
+        if f"{block}0.op.weight" in tensors:
+            levels.append([])
+        else:
+            depth = _count(tensors, rf"{block}1\.transformer_blocks\.(\d+)\.")
+            levels[-1].append((_out(tensors, f"{block}0.out_layers.3.weight"), depth))
+    channels = [blocks[0][0] if blocks else 0 for blocks in levels]
+    attends = [bool(blocks and blocks[0][1]) for blocks in levels]
+    middle = f"{UNET}middle_block.1."
+    depths = [blocks[0][1] if blocks and blocks[0][1] else 1 for blocks in levels]
+    return {
+        "in_channels": tensors[f"{UNET}input_blocks.0.0.weight"].shape[1],
+        "out_channels": _out(tensors, f"{UNET}out.2.weight"),
+        "block_out_channels": channels,
+        "layers_per_block": len(levels[0]),
+        "down_block_types": ["CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(attends)],
+        "cross_attention_dim": tensors[f"{middle}transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        "transformer_layers_per_block": depths[0] if len(set(depths)) == 1 else depths,
+        "use_linear_projection": tensors[f"{middle}proj_in.weight"].ndim == 2,
+        "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in channels],
+    }
+
+
+def vae_config(tensors: Tensors) -> dict[str, Any]:
+    """Of ``AutoencoderKL``; raises ``KeyError`` with the name of a tensor that is missing."""
+    levels = _count(tensors, rf"{VAE}encoder\.down\.(\d+)\.")
+    channels = [_out(tensors, f"{VAE}encoder.down.{level}.block.0.conv1.weight") for level in range(levels)]
+    return {
+        "in_channels": tensors[f"{VAE}encoder.conv_in.weight"].shape[1],
+        "out_channels": _out(tensors, f"{VAE}decoder.conv_out.weight"),
+        "block_out_channels": channels,
+        "layers_per_block": _count(tensors, rf"{VAE}encoder\.down\.0\.block\.(\d+)\."),
+        "latent_channels": tensors[f"{VAE}decoder.conv_in.weight"].shape[1],
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+    }
+
+
+def clip_config(tensors: Tensors) -> dict[str, Any]:
+    """Of ``CLIPTextModel``, from OpenAI's CLIP; raises ``KeyError`` with the name of a tensor that is missing."""
+    return _text_config(
+        tokens=tensors[f"{CLIP}embeddings.token_embedding.weight"],
+        positions=tensors[f"{CLIP}embeddings.position_embedding.weight"],
+        inner=tensors[f"{CLIP}encoder.layers.0.mlp.fc1.weight"],
+        layers=_count(tensors, rf"{CLIP}encoder\.layers\.(\d+)\."),
+    )
+
+
+def open_clip_config(tensors: Tensors) -> dict[str, Any]:
+    """Of ``CLIPTextModel``, from OpenCLIP; raises ``KeyError`` with the name of a tensor that is missing.
+
+    Stable Diffusion 2.x conditions on the states before the last layer, so the last layer is not part of the model.
+    """
+    return _text_config(
+        tokens=tensors[f"{OPEN_CLIP}token_embedding.weight"],
+        positions=tensors[f"{OPEN_CLIP}positional_embedding"],
+        inner=tensors[f"{OPEN_CLIP}transformer.resblocks.0.mlp.c_fc.weight"],
+        layers=open_clip_layers(tensors) - 1,
+    )
+
+
+def open_clip_layers(tensors: Tensors) -> int:
+    """How many layers the file has, the unused last one among them."""
+    return _count(tensors, rf"{OPEN_CLIP}transformer\.resblocks\.(\d+)\.")
+
+
+def _text_config(*, tokens: torch.Tensor, positions: torch.Tensor, inner: torch.Tensor, layers: int) -> dict[str, Any]:
+    vocabulary, width = tokens.shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "projection_dim": width,
+        "intermediate_size": inner.shape[0],
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, width // _HEAD_WIDTH),
+        "max_position_embeddings": positions.shape[0],
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+    }
+
+
+def _count(tensors: Tensors, pattern: str) -> int:
+    """How many there are of what is numbered, from 0, by the pattern's group."""
+    compiled = re.compile(pattern)
+    return 1 + max((int(found[1]) for name in tensors if (found := compiled.match(name))), default=-1)
+
+
+def _out(tensors: Tensors, name: str) -> int:
+    return int(tensors[name].shape[0])

@@ -1,0 +1,83 @@
+"""What an operator lays beside a checkpoint in one file: what its tensors cannot tell.
+
+``<stem>.config/`` is a diffusers folder without the big weights (``unet/config.json``, ``scheduler/…``, ``tokenizer/``,
+a ``safety_checker/`` with its ``feature_extractor/``); all of it is optional, and each config only needs the keys that
+differ. ``<stem>.yaml`` is the original training config, of which ``model.params.parameterization`` is read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triton_diffusers.checkpoints.errors import LoadError
+
+_WHOLE_FOLDERS = ("tokenizer", "safety_checker", "feature_extractor")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The files beside ``checkpoint``, whether they exist or not."""
+
+    checkpoint: Path
+
+    @property
+    def folder(self) -> Path:
+        """``<stem>.config/``."""
+        return self.checkpoint.with_suffix(".config")
+
+    @property
+    def yaml(self) -> Path:
+        """``<stem>.yaml``."""
+        return self.checkpoint.with_suffix(".yaml")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is there, sorted."""
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        return tuple(sorted([*found, *([self.yaml] if self.yaml.is_file() else [])]))
+
+    @property
+    def whole_folders(self) -> tuple[Path, ...]:
+        """Folders that become part of the model as they are."""
+        return tuple(path for name in _WHOLE_FOLDERS if (path := self.folder / name).is_dir())
+
+    def config(self, component: str) -> dict[str, Any]:
+        """What the folder says of ``unet``, ``vae``, ``text_encoder`` or ``scheduler``; empty if nothing.
+
+        Raises ``LoadError`` if the file is not a JSON object.
+        """
+        path = self.folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise LoadError(f"{path} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise LoadError(f"{path} is not a JSON object")
+        return content
+
+    @property
+    def prediction_type(self) -> str | None:
+        """``epsilon`` or ``v_prediction`` if either file says it, the folder before the YAML.
+
+        A YAML without ``parameterization`` means epsilon, which is the default of the original code.
+        Raises ``LoadError`` if the YAML cannot be read.
+        """
+        if (given := self.config("scheduler").get("prediction_type")) is not None:
+            return str(given)
+        if not self.yaml.is_file():
+            return None
+        import yaml
+
+        try:
+            content = yaml.safe_load(self.yaml.read_text(encoding="utf-8"))
+            kind = content["model"]["params"].get("parameterization", "eps")
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(f"{self.yaml} has no model.params: it is not a Stable Diffusion config") from error
+        if kind not in ("eps", "v"):
+            raise LoadError(f"{self.yaml}: parameterization is {kind!r}; known: eps, v")
+        return "v_prediction" if kind == "v" else "epsilon"

@@ -1,0 +1,46 @@
+"""A decoded job's result: pictures of the right size, what was not masked pasted back, compressed and stored."""
+
+from __future__ import annotations
+
+from triton_diffusers.images import encode, resized
+from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.metadata import metadata_of
+from triton_diffusers.pictures import paste_back
+from triton_diffusers.request import GenerationResult
+from triton_diffusers.settings import Settings
+from triton_diffusers.storage import ResultKeeper, open_store
+
+
+class Finisher:
+    """Makes results, in any thread: it touches no torch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._model = settings.model_dir.name
+        self._keeper = ResultKeeper(open_store(settings))
+
+    def result(self, job: Job) -> GenerationResult:
+        """The result of a job whose images are all decoded. Raises ``StorageFailure``; nothing is stored then."""
+        request = job.request
+        images = tuple(self._encode(job, sample) for sample in job.samples)
+        stored = self._keeper.keep(request, images)
+        return GenerationResult(
+            request=request,
+            images=images,
+            is_nsfw=tuple(sample.flagged for sample in job.samples),
+            image_urls=tuple(place.image_url for place in stored),
+            oss_urls=tuple(place.oss_url for place in stored),
+            optimized=job.optimized,
+            warnings=tuple(job.warnings),
+            queue_seconds=job.queue_seconds,
+            run_seconds=job.run_seconds,
+        )
+
+    def _encode(self, job: Job, sample: Sample) -> bytes:
+        request = job.request
+        if sample.pixels is None:
+            raise ValueError("an image that is not decoded has no result")
+        pixels = resized(sample.pixels, request.size)
+        if request.keep_unmasked and not sample.flagged and job.pictures is not None and job.pictures.mask is not None:
+            pixels = paste_back(pixels, job.pictures.image, job.pictures.mask)
+        metadata = metadata_of(request, sample.index, self._model) if request.embed_metadata else None
+        return encode(pixels, request.output_format, metadata)

@@ -1,0 +1,67 @@
+"""The original Stable Diffusion's names of a UNet's layers, which some LoRA files use.
+
+There a UNet is numbered straight through: ``input_blocks.1.0`` is the first resnet, ``input_blocks.1.1`` the attention
+after it, and a downsampler is a block of its own. Where the numbers fall depends on how many layers each block has, so
+they are counted on the UNet at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+_BLOCK_LAYER = re.compile(
+    r"(?:(?P<side>down|up)_blocks\.(?P<block>\d+)|(?P<mid>mid)_block)"
+    r"\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<index>\d+)\.(?P<rest>.+)"
+)
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+}
+_IN_RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def ldm_names(paths: Collection[str]) -> Mapping[str, str]:
+    """From diffusers' module paths of one UNet to the original ones."""
+    found = {path: match for path in paths if (match := _BLOCK_LAYER.fullmatch(path))}
+    resnets: dict[tuple[str, int], int] = {}
+    attended, downsampled = set(), set()
+    for match in found.values():
+        block = _block(match)
+        if match["kind"] == "resnets":
+            resnets[block] = max(resnets.get(block, 0), int(match["index"]) + 1)
+        elif match["kind"] == "attentions":
+            attended.add(block)
+        elif match["kind"] == "downsamplers":
+            downsampled.add(block)
+
+    first, position = {}, {"down": 1, "up": 0, "mid": 0}  # input block 0 is the first convolution
+    for block in sorted(resnets):
+        first[block] = position[block[0]]
+        position[block[0]] += resnets[block] + (block in downsampled)
+
+    names = {path: _OUTSIDE_BLOCKS[path] for path in paths if path in _OUTSIDE_BLOCKS}
+    for path, match in found.items():
+        block, kind, index, rest = _block(match), match["kind"], int(match["index"]), match["rest"]
+        rest = _IN_RESNET.get(rest, rest) if kind == "resnets" else rest
+        if block[0] == "mid":
+            names[path] = f"middle_block.{2 * index + (kind == 'attentions')}.{rest}"
+        elif kind == "downsamplers":
+            names[path] = f"input_blocks.{first[block] + resnets[block]}.0.op"
+        elif kind == "upsamplers":
+            names[path] = f"output_blocks.{first[block] + resnets[block] - 1}.{1 + (block in attended)}.{rest}"
+        else:
+            side = "input_blocks" if block[0] == "down" else "output_blocks"
+            names[path] = f"{side}.{first[block] + index}.{int(kind == 'attentions')}.{rest}"
+    return names
+
+
+def _block(match: re.Match[str]) -> tuple[str, int]:
+    return (match["mid"] or match["side"], int(match["block"] or 0))

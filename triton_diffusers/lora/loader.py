@@ -1,0 +1,39 @@
+"""From a request's choice of LoRAs to the set that its steps take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triton_diffusers.lora.lru import LruCache
+from triton_diffusers.lora.set import LoraSet
+from triton_diffusers.lora.store import LoraStore
+from triton_diffusers.request import GenerationRequest
+from triton_diffusers.settings import Settings
+
+_MEGABYTE = 2**20
+
+
+class LoraLoader:
+    """Loads LoRAs for one model, whose layers' weights have the shapes ``targets``. For the engine's thread alone."""
+
+    def __init__(self, settings: Settings, targets: Mapping[str, tuple[int, ...]]) -> None:
+        self._cache = LruCache(settings.lora_cache_megabytes * _MEGABYTE)
+        self._store = LoraStore(
+            settings.model_dir,
+            targets,
+            cache=self._cache,
+            largest_file_bytes=settings.max_lora_megabytes * _MEGABYTE,
+        )
+
+    def load(self, request: GenerationRequest) -> LoraSet | None:
+        """The request's LoRAs; none if it has none that count. Raises ``InvalidRequest`` and ``NotFound``."""
+        loras = [(self._store.get(choice.path), choice.weight) for choice in request.loras]
+        weighted = [(lora, weight) for lora, weight in loras if weight != 0.0]
+        if not weighted:
+            return None
+        key = LoraSet.key_of(weighted)
+        kept: LoraSet | None = self._cache.get(key)
+        if kept is None:
+            kept = LoraSet.of(weighted)
+            self._cache.put(key, kept)
+        return kept

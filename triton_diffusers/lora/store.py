@@ -1,0 +1,40 @@
+"""The LoRA files of a model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.lora.files import FIELD, find_file, opened
+from triton_diffusers.lora.layer import Lora, LoraError
+from triton_diffusers.lora.lru import LruCache
+from triton_diffusers.lora.reader import LoraReader
+
+
+class LoraStore:
+    """Reads LoRAs for one model, and keeps in ``cache`` what it has read until the file changes."""
+
+    def __init__(
+        self, model_dir: Path, targets: Mapping[str, tuple[int, ...]], *, cache: LruCache, largest_file_bytes: int
+    ) -> None:
+        self._root = model_dir.resolve()
+        self._reader = LoraReader(targets)
+        self._cache = cache
+        self._largest_file_bytes = largest_file_bytes
+
+    def get(self, path: str) -> Lora:
+        """The LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
+        file = find_file(self._root, path)
+        status = file.stat()
+        identity = (str(file), status.st_size, status.st_mtime_ns)
+        kept: Lora | None = self._cache.get(file)
+        if kept is not None and kept.identity == identity:
+            return kept
+        try:
+            with opened(file, self._largest_file_bytes) as (tensors, metadata):
+                lora = Lora(identity, self._reader.read(tensors, metadata))
+        except LoraError as error:
+            raise InvalidRequest(FIELD, path, str(error)) from error
+        self._cache.put(file, lora)
+        return lora

@@ -1,0 +1,101 @@
+"""What a picture says of the request that made it.
+
+``parameters`` is the text that the image tools of Stable Diffusion users read: the prompt, a line
+``Negative prompt: …`` and a line of ``Key: value`` pairs. It has no way to escape a prompt, so a prompt can look like
+the lines that follow it; the JSON record has no such doubts. Its ``request`` has the API's own field names and makes
+this one image again.
+
+Neither holds input pictures, links to them, or anything of the server's directories.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from triton_diffusers.images import Metadata
+from triton_diffusers.request import Function, GenerationRequest
+
+_SEEDS = 2**64
+_WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
+
+
+def metadata_of(request: GenerationRequest, index: int, model: str = "") -> Metadata:
+    """Both texts for image ``index`` of a request; ``model`` is the checkpoint's name, or empty."""
+    return Metadata(parameters_text(request, index, model), record_text(request, index, model))
+
+
+def parameters_text(request: GenerationRequest, index: int, model: str = "") -> str:
+    """The text named ``parameters``, for image ``index`` of a request."""
+    width, height = request.size
+    pairs: dict[str, Any] = {
+        "Steps": request.steps,
+        "Sampler": request.scheduler,
+        "CFG scale": f"{request.guidance_scale:g}",
+        "Seed": _seed(request, index),
+        "Size": f"{width}x{height}",
+    }
+    if model:
+        pairs["Model"] = model
+    if request.function is not Function.TEXT_TO_IMAGE:
+        pairs["Denoising strength"] = f"{request.denoising_strength:g}"
+    if request.clip_skip > 1:
+        pairs["Clip skip"] = request.clip_skip
+    if request.loras:
+        pairs["Loras"] = ", ".join(f"{lora.path}:{lora.weight:g}" for lora in request.loras)
+    pairs["Version"] = _program()
+    lines = [
+        request.prompt,
+        f"Negative prompt: {request.negative_prompt}" if request.negative_prompt else "",
+        ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items()),
+    ]
+    # PNG forbids NUL in a text.
+    return "\n".join(filter(None, lines)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _quoted(value: str) -> str:
+    """A value that holds what separates pairs is written as a JSON string."""
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
+
+
+def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
+    """The JSON text named ``triton_diffusers`` (pure ASCII), for image ``index`` of a request."""
+    fields: dict[str, Any] = {
+        "func_name": request.function.value,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "steps": request.steps,
+        "cfg_scale": request.guidance_scale,
+        "width": request.width,
+        "height": request.height,
+        "seed": str(_seed(request, index)),
+        "scheduler": request.scheduler,
+        "clip_skip": request.clip_skip,
+        "output_format": request.output_format.value,
+    }
+    if request.function is not Function.TEXT_TO_IMAGE:
+        fields |= {"denoising_strength": request.denoising_strength, "resize_mode": request.resize_mode.value}
+    if request.function in _WITH_MASK:
+        fields["keep_unmasked"] = request.keep_unmasked
+    if added := request.expansion:
+        fields |= {"expand": [added.left, added.right, added.up, added.down], "expand_type": added.fill.value}
+    if request.loras:
+        fields |= {
+            "lora_path": [lora.path for lora in request.loras],
+            "lora_attn": [lora.weight for lora in request.loras],
+        }
+    record: dict[str, Any] = {"version": _program(), "task_id": request.task_id, "image_index": index}
+    if model:
+        record["model"] = model
+    return json.dumps({**record, "request": fields})
+
+
+def _seed(request: GenerationRequest, index: int) -> int:
+    return (request.seed + index) % _SEEDS
+
+
+@cache
+def _program() -> str:
+    return f"triton-diffusers {version('triton-diffusers')}"

@@ -1,0 +1,24 @@
+"""Pictures that come with a request: fetched, read, fitted to the request's size, and pasted back under what is drawn.
+
+PIL and numpy only, since this runs beside the engine's thread.
+"""
+
+from triton_diffusers.pictures.encoded import check_size, decode_base64
+from triton_diffusers.pictures.expanding import expand
+from triton_diffusers.pictures.fitting import fit, fit_mask
+from triton_diffusers.pictures.gatherer import Gatherer, SourcePictures
+from triton_diffusers.pictures.pasting import paste_back
+from triton_diffusers.pictures.reading import read_mask, read_picture
+
+__all__ = [
+    "Gatherer",
+    "SourcePictures",
+    "check_size",
+    "decode_base64",
+    "expand",
+    "fit",
+    "fit_mask",
+    "paste_back",
+    "read_mask",
+    "read_picture",
+]

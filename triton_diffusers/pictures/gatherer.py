@@ -1,0 +1,67 @@
+"""All that a request brings in pictures, ready to be drawn over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.pictures.expanding import expand
+from triton_diffusers.pictures.fitting import fit, fit_mask
+from triton_diffusers.pictures.reading import read_mask, read_picture
+from triton_diffusers.request import Function, GenerationRequest, Link, PictureSource
+from triton_diffusers.settings import Settings
+
+
+class Fetcher(Protocol):
+    """Fetches what a link leads to, as ``fetch.LinkFetcher`` does."""
+
+    def fetch(self, field: str, url: str) -> bytes:
+        """The bytes; raises ``InvalidPicture``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePictures:
+    """What a request starts from: RGB of the request's ``size``, and its mask (L, same size; white is repainted)."""
+
+    image: Image.Image
+    mask: Image.Image | None = None
+
+
+class Gatherer:
+    """Makes source pictures of requests; called from any thread."""
+
+    def __init__(self, settings: Settings, fetcher: Fetcher) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+
+    def gather(self, request: GenerationRequest) -> SourcePictures | None:
+        """Fetch, read, fit and expand; None for a request that takes no picture. Raises ``InvalidPicture``."""
+        if request.function is Function.TEXT_TO_IMAGE:
+            return None
+        size = request.width, request.height
+        picture = self._read("image", request.image, read_picture)
+        image = fit(picture, size, request.resize_mode)
+        if request.expansion is not None:
+            canvas, new = expand(image, request.expansion)
+            return SourcePictures(image=canvas, mask=new)
+        if request.function is not Function.INPAINT:
+            return SourcePictures(image=image)
+        mask = fit_mask(self._read("mask", request.mask, read_mask), picture.size, size, request.resize_mode)
+        if not (np.asarray(mask) >= 128).any():
+            raise InvalidPicture("mask", "all black", "nothing to repaint; white is repainted")
+        return SourcePictures(image=image, mask=mask)
+
+    def _read(
+        self, field: str, source: PictureSource | None, read: Callable[[str, bytes, Settings], Image.Image]
+    ) -> Image.Image:
+        if source is None:
+            raise InvalidPicture(field, None, "the request needs one")
+        if not isinstance(source, Link):
+            return read(field, source, self._settings)
+        field = f"{field}_link"
+        return read(field, self._fetcher.fetch(field, source.url), self._settings)

@@ -1,0 +1,104 @@
+"""Reading encoded pictures that anybody may have sent: RGB pictures and one-channel masks, upright."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.pictures.encoded import check_size
+from triton_diffusers.settings import Settings
+
+# What browsers send. TIFF, PSD, EPS and their like have large decoders, some run programs, and nobody needs them here.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+# A progressive JPEG usually has ten scans. Each one makes the decoder walk over the whole picture, and an empty one
+# takes some thirty bytes, so that a file within the limits could keep a thread busy for hours.
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_picture(field: str, data: bytes, settings: Settings) -> Image.Image:
+    """An RGB picture: upright, its first frame, transparency over white, colour profile ignored.
+
+    Raises ``InvalidPicture`` for anything that is no whole picture of an allowed format and size.
+    """
+    return _read(field, data, settings, mode="RGB", background="white")
+
+
+def read_mask(field: str, data: bytes, settings: Settings) -> Image.Image:
+    """A mask, mode L: its luminance, white is repainted, transparency over black. Otherwise like ``read_picture``."""
+    return _read(field, data, settings, mode="L", background="black")
+
+
+def _read(field: str, data: bytes, settings: Settings, *, mode: str, background: str) -> Image.Image:
+    check_size(field, len(data), settings)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(field, image, data, settings)
+            image.load()
+            return _flat(_upright(_of_8_bits(image), _orientation(image)), mode, background)
+    except InvalidPicture:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidPicture(field, "a decompression bomb", _pixels(settings)) from error
+    except UnidentifiedImageError as error:
+        # What the bytes are is not told: a link may have led to where only the server can read.
+        raise InvalidPicture(field, f"{len(data)} bytes", f"must be a picture: {', '.join(FORMATS)}") from error
+    except Exception as error:  # Pillow's readers raise what they like about damaged content
+        raise InvalidPicture(field, f"{len(data)} bytes", "the picture is damaged or cut short") from error
+
+
+def _check_header(field: str, image: Image.Image, data: bytes, settings: Settings) -> None:
+    """Refuse what would take too much memory or time, before anything is decoded."""
+    if image.width * image.height > settings.max_image_pixels:
+        raise InvalidPicture(field, f"{image.width}×{image.height}", _pixels(settings))
+    if image.format in ("JPEG", "MPO") and data.count(_SCAN) > _MOST_SCANS:
+        raise InvalidPicture(field, f"{data.count(_SCAN)} scans", f"at most {_MOST_SCANS} in a JPEG")
+
+
+def _pixels(settings: Settings) -> str:
+    return f"at most {settings.max_image_pixels} pixels"
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit greyscale scaled to 8 bits (Pillow would clip it); anything else as it is."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if (key := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  # damaged notes about a picture do not damage the picture
+        return None
+
+
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _flat(image: Image.Image, mode: str, background: str) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    with_alpha = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, background)
+    flat.paste(with_alpha, mask=with_alpha)
+    return flat.convert(mode)

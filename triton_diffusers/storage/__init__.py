@@ -1,0 +1,28 @@
+"""Where results are kept: one interface, a local directory or OSS behind it."""
+
+from __future__ import annotations
+
+from triton_diffusers.registry import Registry
+from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.storage.keeper import ResultKeeper
+from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoredResult
+
+__all__ = ["STORES", "NameTaken", "ResultKeeper", "ResultStore", "StoredResult", "open_store"]
+
+# The scheme of the setting ``store`` → a function of the settings. A value without a scheme is a directory.
+STORES = Registry(
+    "store",
+    {"file": "triton_diffusers.storage.local:open_local", "oss": "triton_diffusers.storage.oss:open_oss"},
+    extras={"oss": "oss"},
+)
+
+
+def open_store(settings: Settings) -> ResultStore | None:
+    """The store that the setting names; None if it is empty. Raises ``SettingsError`` if it cannot be used."""
+    if not settings.store:
+        return None
+    scheme, separator, _ = settings.store.partition("://")
+    if separator and (scheme not in STORES or scheme == "file"):
+        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} does not fit: a directory or oss://bucket/prefix")
+    store: ResultStore = STORES[scheme if separator else "file"](settings)
+    return store

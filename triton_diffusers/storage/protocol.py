@@ -1,0 +1,34 @@
+"""What a result store can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from triton_diffusers.errors import StorageFailure
+
+
+class NameTaken(StorageFailure):
+    """Something is stored under that name already, and stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """One stored picture: its name in the store, where it can be fetched, and where it lies."""
+
+    name: str
+    image_url: str
+    oss_url: str
+
+
+class ResultStore(Protocol):
+    """Keeps pictures by name. Every method may be called from several threads at once."""
+
+    def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
+        """Store ``data`` under ``name``, a relative path with ``/``, wholly or not at all.
+
+        Raises ``NameTaken``, ``StorageFailure``, or ``InvalidRequest`` if the name's folder cannot be in this store.
+        """
+
+    def discard(self, stored: StoredResult) -> None:
+        """Remove what ``save`` returned; raises ``StorageFailure`` if that cannot be done."""
