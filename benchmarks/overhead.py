@@ -35,14 +35,14 @@ class EngineAlone:
 
     def __init__(self, model_dir: Path) -> None:
         # Imported here, since they take seconds that --help need not.
-        from triton_diffusers.engines import ENGINES
+        from triton_diffusers.engines.eager import EagerEngine
         from triton_diffusers.inflight.loop import EngineLoop
         from triton_diffusers.loading import load_components
         from triton_diffusers.settings import Settings
 
         _be_silent()
-        settings = Settings.read({"model_dir": str(model_dir)})
-        self._loop = EngineLoop(lambda: ENGINES[settings.engine](load_components(settings)), settings, name="benchmark")
+        settings = Settings(model_dir=model_dir, store="")
+        self._loop = EngineLoop(lambda: EagerEngine(load_components(settings)), settings, name="benchmark")
         self._loop.start()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The picture of the serving benchmark."""
+"""The benchmarks' pictures."""
 
 from __future__ import annotations
 
@@ -48,6 +48,32 @@ def plot_serving(path: Path, systems: Mapping[str, Any]) -> None:
     throughput.bar_label(throughput.bar(range(len(rates)), rates, color=_COLOURS), fmt="%.3g", fontsize="small")
     throughput.set(ylabel="image steps per second", title="Saturated")
     throughput.set_xticks(range(len(rates)), [label.replace(" ", "\n", 1) for label in systems], fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def plot_engines(path: Path, contenders: Mapping[str, Any]) -> None:
+    """Draw bars of seconds per step and of memory; ``contenders`` are figures as ``benchmarks.engines`` writes them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = list(contenders.values())[::-1]
+    labels = [figures["label"] for figures in found]
+    colours = [_COLOURS[not name.startswith("ours")] for name in list(contenders)[::-1]]
+    figure, (steps, memory) = pyplot.subplots(
+        1, 2, figsize=(13, 1.2 + 0.4 * len(found)), sharey=True, layout="constrained"
+    )
+    seconds = [figures["step_seconds"]["median"] for figures in found]
+    steps.bar_label(steps.barh(labels, seconds, color=colours), fmt="%.2f", fontsize="small", padding=2)
+    steps.set(xlabel="seconds per step", title="Time (less is better)")
+    peaks = [figures["peak_bytes"] / 2**30 for figures in found]
+    memory.bar_label(memory.barh(labels, peaks, color=colours), fmt="%.2f", fontsize="small", padding=2)
+    memory.set(xlabel="GiB resident at most", title="Memory (less is better)")
+    for axes in (steps, memory):
+        axes.margins(x=0.12)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

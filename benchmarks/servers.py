@@ -74,7 +74,7 @@ def _spawn(repository: Path, model_dir: Path, folder: Path) -> subprocess.Popen[
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(folder)},
+            env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(folder), "TRITON_DIFFUSERS_STORE": ""},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

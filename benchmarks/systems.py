@@ -13,6 +13,7 @@ from triton_diffusers.contract import INPUTS
 
 _NUMPY_TYPES: Mapping[str, tuple[str, Any]] = {
     "STRING": ("BYTES", np.object_),
+    "BYTES": ("BYTES", np.object_),
     "INT64": ("INT64", np.int64),
     "FP32": ("FP32", np.float32),
     "BOOL": ("BOOL", np.bool_),

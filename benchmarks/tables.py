@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import overhead, serving
+from benchmarks import engines_report, lora, overhead, serving
 from benchmarks.report import RESULTS
 from benchmarks.servers import ROOT
 
@@ -16,10 +16,18 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 Figures = Mapping[str, Any]
 
+
+def _engines(figures: Figures) -> str:
+    plot = "![Seconds per step and memory](../benchmarks/results/engines.png)"
+    return f"{engines_report.table(figures)}\n\n{engines_report.note(figures)}\n\n{plot}"
+
+
 # Name in the document → the results that it is made from, and how.
 _PLACES: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
     "serving": ("serving.json", lambda figures: f"{serving.table(figures)}\n\n{serving.note(figures)}"),
     "overhead": ("overhead.json", lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}"),
+    "lora": ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
+    "engines": ("engines.json", _engines),
     "perf_analyzer": ("overhead.json", overhead.perf_analyzer_table),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from triton_diffusers.build import arguments as build_arguments
 from triton_diffusers.server.errors import LaunchError
 from triton_diffusers.server.options import LOG_LEVELS, ServeOptions
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     chosen = make_parser().parse_args(ours)
+    if chosen.command == "build":
+        return _build(chosen)
     try:
         return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
     except LaunchError as error:
@@ -51,6 +54,7 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
         ServeOptions(
             model_repository=chosen.model_repository,
             model_dir=chosen.model_dir,
+            store=chosen.store,
             host=chosen.host,
             http_port=chosen.http_port,
             grpc_port=chosen.grpc_port,
@@ -63,6 +67,19 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
             extra_arguments=passed_on,
         )
     )
+
+
+def _build(chosen: argparse.Namespace) -> int:
+    try:
+        from triton_diffusers.build.command import run
+    except ModuleNotFoundError as error:
+        print(
+            f"{_DISTRIBUTION}: build needs the package {error.name!r}; "
+            "install it with: pip install 'triton-diffusers[engine]'",
+            file=sys.stderr,
+        )
+        return 2
+    return run(chosen)
 
 
 def _demo(chosen: argparse.Namespace) -> int:
@@ -86,6 +103,13 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_demo(commands)
+    build = commands.add_parser(
+        "build",
+        help="compile a model for this machine",
+        description=build_arguments.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build_arguments.add_arguments(build)
     return parser
 
 
@@ -99,6 +123,12 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     where = serve.add_argument_group("what is served")
     _add_models(where)
+    where.add_argument(
+        "--store",
+        metavar="PLACE",
+        help="where results are stored: a directory, oss://bucket/prefix, or '' for nowhere "
+        "(default: $TRITON_DIFFUSERS_STORE, else results)",
+    )
     network = serve.add_argument_group("where it listens")
     network.add_argument(
         "--host",
@@ -173,10 +203,11 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_models(options: argparse._ActionsContainer) -> None:
     options.add_argument(
         "--model-dir",
-        type=Path,
-        default=Path(os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or _checkout() / "models" / "emoji"),
+        default=os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or str(_checkout() / "models" / "emoji"),
         metavar="DIR",
-        help="model directory, with base_model/ in it (default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
+        help="model directory, with base_model/ in it; or hf://OWNER/NAME[@REVISION], "
+        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX "
+        "(default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
     )
     options.add_argument(
         "--model-repository",

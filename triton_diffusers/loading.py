@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from triton_diffusers.checkpoints.components import Components
+from triton_diffusers.checkpoints.convert import convert
+from triton_diffusers.checkpoints.converted import converted
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.folder import load_bare_folder, load_folder
+from triton_diffusers.checkpoints.layout import find_base_model
+from triton_diffusers.embeddings import attach_embeddings
 from triton_diffusers.settings import Settings
 
+__all__ = ["Components", "LoadError", "device_and_dtype", "load_components", "load_skeleton", "load_weights"]
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class LoadError(RuntimeError):
-    """A model directory cannot be served; the message says which and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """The modules of one checkpoint, in evaluation mode, on their device and in their precision.
-
-    They are diffusers' and transformers' own classes, which have no useful static types.
-    """
-
-    tokenizer: Any
-    text_encoder: Any
-    unet: Any
-    vae: Any
-    scheduler_config: dict[str, Any]
-    safety_checker: Any | None
-    feature_extractor: Any | None
-
-    @property
-    def pixels_per_latent(self) -> int:
-        """How many pixels one latent stands for, in each direction."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
 def device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
@@ -47,27 +31,43 @@ def device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
 
 
 def load_components(settings: Settings) -> Components:
-    """Load ``<model_dir>/base_model`` in the diffusers layout. Raises ``LoadError``."""
-    folder = settings.model_dir / "base_model"
-    if not (folder / "model_index.json").is_file():
-        raise LoadError(f"{folder} is not a model in the diffusers layout: it has no model_index.json")
-    from diffusers import StableDiffusionPipeline
-
+    """Load the base model of ``settings.model_dir``, converting it first if it is one file. Raises ``LoadError``."""
     device, dtype = device_and_dtype(settings)
-    without_checker = {"safety_checker": None, "requires_safety_checker": False} if settings.close_safety else {}
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, **without_checker
-        )
-    except Exception as error:  # the libraries raise what they like about a broken file
-        raise LoadError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
-    pipeline.to(device)
-    return Components(
-        tokenizer=pipeline.tokenizer,
-        text_encoder=pipeline.text_encoder.eval(),
-        unet=pipeline.unet.eval(),
-        vae=pipeline.vae.eval(),
-        scheduler_config=dict(pipeline.scheduler.config),
-        safety_checker=pipeline.safety_checker.eval() if pipeline.safety_checker is not None else None,
-        feature_extractor=pipeline.feature_extractor,
+    components = load_folder(_folder(settings), device=device, dtype=dtype, with_checker=not settings.close_safety)
+    attach_embeddings(settings.model_dir / "embeddings", components.tokenizer, components.text_encoder)
+    return components
+
+
+def load_skeleton(settings: Settings, dtype: torch.dtype) -> Components:
+    """The base model on the CPU, with those weights alone that no compiled graph has. Raises ``LoadError``."""
+    components = load_bare_folder(_folder(settings), dtype=dtype, with_checker=not settings.close_safety)
+    attach_embeddings(settings.model_dir / "embeddings", components.tokenizer, components.text_encoder)
+    return components
+
+
+@torch.no_grad()
+def load_weights(settings: Settings, skeleton: Components) -> Components:
+    """The weights that ``skeleton`` lacks, with its tokenizer, its words and its safety checker. Raises ``LoadError``.
+
+    The embeddings of the model directory may be others by now; those that the skeleton has read count.
+    """
+    device, dtype = device_and_dtype(settings)
+    loaded = load_folder(_folder(settings), device=device, dtype=dtype, with_checker=False)
+    own, words = (part.text_encoder.get_input_embeddings() for part in (loaded, skeleton))
+    table = words.weight.to(own.weight, copy=True)
+    common = min(len(table), len(own.weight))
+    # The model's own rows, which the skeleton may have rounded; the others are words that were attached to it.
+    same = (own.weight[:common].to(words.weight) == words.weight[:common]).all(dim=1)
+    table[:common][same] = own.weight[:common][same]
+    own.weight = torch.nn.Parameter(table)
+    return replace(
+        loaded,
+        tokenizer=skeleton.tokenizer,
+        safety_checker=skeleton.safety_checker,
+        feature_extractor=skeleton.feature_extractor,
     )
+
+
+def _folder(settings: Settings) -> Path:
+    base = find_base_model(settings.model_dir)
+    return converted(base.path, settings.cache_dir, convert) if base.is_file else base.path

@@ -63,15 +63,19 @@ def write(repository: Path = REPOSITORY) -> None:
 
 def _tensors(inputs: Sequence[Input], outputs: Sequence[Output]) -> str:
     declared = [
-        f'  {{ name: "{field.name}" data_type: TYPE_{field.datatype} dims: [ {-1 if field.many else 1} ]'
+        f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ]'
         f"{'' if field.required else ' optional: true'} }}"
         for field in inputs
     ]
     returned = [
-        f'  {{ name: "{field.name}" data_type: TYPE_{field.datatype} dims: [ {-1 if field.many else 1} ] }}'
+        f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ] }}'
         for field in outputs
     ]
     return f"input [\n{_lines(declared)}]\noutput [\n{_lines(returned)}]\n"
+
+
+def _type(field: Input | Output) -> str:
+    return "TYPE_STRING" if field.datatype == "BYTES" else f"TYPE_{field.datatype}"
 
 
 def _lines(entries: Iterable[str]) -> str:

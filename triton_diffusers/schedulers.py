@@ -89,6 +89,18 @@ class SchedulerFactory:
         return scheduler
 
 
+def begin_late(scheduler: Any, steps: int, strength: float) -> int:
+    """Let a prepared scheduler begin where a picture that is drawn anew by ``strength`` has its place.
+
+    Returns that place in ``scheduler.timesteps``; at least one step is left. The rule is diffusers' own.
+    """
+    kept = max(1, min(int(steps * strength), steps))
+    first: int = (steps - kept) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return first
+
+
 def takes_generator(scheduler: Any) -> bool:
     """Whether ``scheduler.step`` draws noise of its own and so wants the image's generator."""
     return "generator" in inspect.signature(type(scheduler).step).parameters

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "TRITON_DIFFUSERS_"
+
+# Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
+MOST_PIXELS = 89_478_485
+
+
+def _split(value: Any) -> Any:
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
+# The same text in the environment, where pydantic-settings would want JSON, and in a parameter.
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class SettingsError(ValueError):
     """A setting cannot be read; the message names the setting, its value and what is expected."""
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "triton-diffusers"
+
+
+def _hub_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 class Settings(BaseSettings):
@@ -28,7 +50,28 @@ class Settings(BaseSettings):
         description="Where the model processes of one server meet (progress and cancellation). One per server.",
     )
 
-    engine: str = Field("eager", description="How modules run: `eager` (PyTorch).")
+    cache_dir: Path = Field(
+        default_factory=_user_cache,
+        description="Where model directories are fetched to, and converted checkpoints that cannot lie beside theirs.",
+    )
+    max_source_gigabytes: float = Field(64.0, gt=0, description="Largest model directory that is fetched (10⁹ bytes).")
+    offline: bool = Field(
+        default_factory=_hub_offline,
+        description="Fetch nothing: use what the cache has. The default is that of `HF_HUB_OFFLINE`.",
+    )
+
+    engine: str = Field(
+        "auto",
+        description="How modules run: `auto` (the fastest `openvino` artifact that fits this model and this machine,"
+        " else eager), `eager` (PyTorch), or `openvino`, `inductor`, `blade` (artifacts of these only, else eager),"
+        " perhaps with a precision (`openvino-int8`). Artifacts of `inductor` and `blade` are programs, which run only"
+        " where they are named.",
+    )
+    optimize: str = Field(
+        "off",
+        description="What to build in the background if it is not there: `off`, or `openvino`, `inductor`, `blade`,"
+        " perhaps with a precision. Once built, it takes over while serving.",
+    )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`. CUDA is untested.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights: `auto` is float32 on a CPU and float16 on CUDA."
@@ -51,6 +94,56 @@ class Settings(BaseSettings):
     max_side: int = Field(2048, ge=64, description="Upper limit of `width` and `height`.")
     max_pixels: int = Field(1024 * 1024, ge=64 * 64, description="Upper limit of `width` × `height`.")
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
+    max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
+    max_loras: int = Field(8, ge=0, description="Most LoRAs of a request.")
+    max_lora_weight: float = Field(10.0, gt=0, description="Largest weight of a LoRA, with either sign.")
+    max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")
+    lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
+
+    max_image_megabytes: float = Field(
+        32.0, gt=0, allow_inf_nan=False, description="Largest encoded input picture or mask (10⁶ bytes)."
+    )
+    max_image_pixels: int = Field(
+        64_000_000,
+        ge=1,
+        le=MOST_PIXELS,
+        description="Most pixels of an input picture or mask, judged before it is decoded.",
+    )
+    link_schemes: Literal["http,https", "https", "none"] = Field(
+        "http,https", description="Schemes of `image_link` and `mask_link`: `http,https`, `https`, or `none`: no links."
+    )
+    link_allow_hosts: CommaSeparated = Field(
+        (),
+        description="Hosts, addresses and networks (`10.0.0.0/8`) that links may name though not public, with commas.",
+    )
+    link_seconds: float = Field(15.0, gt=0, le=600, description="Time to fetch a linked picture, redirects included.")
+    link_redirects: int = Field(5, ge=0, le=20, description="Most redirects of a link.")
+
+    store: str = Field(
+        "results",
+        description="Where results are stored: a directory, `oss://bucket/prefix`, or empty: nowhere.",
+    )
+    store_url: str = Field(
+        "",
+        description="Public URL under which the store is served; `image_url` begins with it. Empty: the store's own.",
+    )
+    oss_region: str = Field(
+        "",
+        description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`); OSS needs it to sign requests.",
+    )
+    oss_endpoint: str = Field("", description="OSS endpoint; empty: `https://oss-<region>.aliyuncs.com`.")
+    oss_attempts: int = Field(4, ge=1, le=20, description="How often one request to OSS is tried before it has failed.")
+    oss_seconds: float = Field(
+        15.0, gt=0, allow_inf_nan=False, description="How long OSS may be silent before an attempt has failed."
+    )
+
+    @field_validator("link_allow_hosts")
+    @classmethod
+    def _networks(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if "/" in host:
+                ip_network(host)
+        return hosts
 
     @classmethod
     def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:

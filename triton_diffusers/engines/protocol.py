@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from triton_diffusers.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
 
@@ -26,12 +27,20 @@ class Engine(Protocol):
         """The checkpoint's ``CLIPTokenizer``."""
 
     @property
+    def text_layers(self) -> int:
+        """Layers of the text encoder."""
+
+    @property
     def scheduler_config(self) -> Mapping[str, Any]:
         """The checkpoint's scheduler config."""
 
     @property
     def latent_channels(self) -> int:
         """Channels of a latent."""
+
+    @property
+    def unet_channels(self) -> int:
+        """Channels that the UNet takes: those of a latent, or those of latent, mask and masked picture (inpainting)."""
 
     @property
     def pixels_per_latent(self) -> int:
@@ -41,13 +50,34 @@ class Engine(Protocol):
     def native_side(self) -> int:
         """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
 
-    def encode_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        """Text states of shape (prompts, tokens, width)."""
+    @property
+    def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the weights that a LoRA can change, by module path: ``unet.conv_in``."""
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
+        """Text states (chunks, tokens, width), without attention weights.
+
+        They are those of the layer that ``clip_skip`` counts from the end (1 … ``text_layers``), normalised as the last
+        layer's are.
+        """
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        loras: Sequence[LoraSet | None] | None = None,
+    ) -> torch.Tensor:
         """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
 
-        Latents come and go in float32, whatever the precision inside.
+        ``loras`` are those of each row; rows with the same should stand together. Latents come and go in float32,
+        whatever the precision inside.
+        """
+
+    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+        """Float32 pixels (3, height, width) in -1 … 1 to the distribution of their latents, as the UNet knows them.
+
+        Mean and standard deviation, float32 (2, channels, h, w).
         """
 
     def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 
 from triton_diffusers.board import BoardEntry
+from triton_diffusers.inflight.canvas import Known
+from triton_diffusers.lora import LoraSet
+from triton_diffusers.pictures import SourcePictures
 from triton_diffusers.request import GenerationRequest, GenerationResult
 
 
@@ -35,17 +38,21 @@ class Sample:
     """One image of a job: everything that its next step needs, shared with no other image.
 
     ``latents`` is float32 of shape (channels, h, w); ``states`` is (1, tokens, width), or (2, tokens, width) with
-    guidance: negative first. ``expected`` is what the scheduler takes the final latents to be, once it has stepped.
+    guidance: negative first. ``position`` is the next step's place in the scheduler's timesteps, ``first`` that of the
+    first step. ``expected`` is what the scheduler takes the final latents to be, once it has stepped.
     """
 
     index: int
     scheduler: Any
-    generator: torch.Generator
     step_options: dict[str, Any]
     latents: torch.Tensor
     states: torch.Tensor
     guidance_scale: float
-    position: int = 0
+    first: int = 0
+    position: int
+    known: Known | None = None
+    condition: torch.Tensor | None = None
+    loras: LoraSet | None = None
     expected: torch.Tensor | None = None
     pixels: np.ndarray[Any, Any] | None = None
     flagged: bool = False
@@ -53,7 +60,12 @@ class Sample:
     @property
     def steps(self) -> int:
         """UNet calls that the scheduler wants (second-order ones want more than the request's steps)."""
-        return len(self.scheduler.timesteps)
+        return len(self.scheduler.timesteps) - self.first
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that have been made."""
+        return self.position - self.first
 
     @property
     def timestep(self) -> torch.Tensor:
@@ -64,7 +76,7 @@ class Sample:
     @property
     def denoised(self) -> bool:
         """Whether all steps are done."""
-        return self.position >= self.steps
+        return self.steps_done >= self.steps
 
     @property
     def decoded(self) -> bool:
@@ -84,9 +96,14 @@ class Job:
     number: int
     model: str
     request: GenerationRequest
+    # The request's pictures, once they are fetched and fitted; `gathered` says that there is nothing to wait for.
+    pictures: SourcePictures | None = None
+    gathered: bool = False
     state: JobState = JobState.QUEUED
     samples: list[Sample] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    # Whether a compiled engine has made the latest step.
+    optimized: bool = False
     result: GenerationResult | None = None
     error: Exception | None = None
     arrived: float = field(default_factory=time.time)
@@ -131,7 +148,7 @@ class Job:
             number=self.number,
             task_id=self.request.task_id,
             state=self.state.value,
-            step=sum(sample.position for sample in self.samples),
+            step=sum(sample.steps_done for sample in self.samples),
             steps=sum(sample.steps for sample in self.samples),
             image_num=self.request.image_num,
             images_done=images_done,

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,28 +17,46 @@ import torch
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
-from triton_diffusers.images import encode, preview, to_pixels
+from triton_diffusers.fetch import LinkFetcher
+from triton_diffusers.images import preview, to_pixels
 from triton_diffusers.inflight.admission import Admission
+from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.step import advance, predict
+from triton_diffusers.inflight.succession import check_successor
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
-from triton_diffusers.request import GenerationRequest, GenerationResult
+from triton_diffusers.pictures import Gatherer
+from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+# Input pictures that are fetched and read at once, and results that are compressed and stored at once.
+_INTAKE_THREADS = 4
+_OUTLET_THREADS = 4
+
 _STOPPING = "the server is stopping; send the request again later"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _InUse:
+    """An engine, and what makes jobs ready for it."""
+
+    engine: Engine
+    admission: Admission
+
+
 class EngineLoop:
-    """Runs jobs on one engine.
+    """Runs jobs on one engine at a time.
 
     ``submit`` and ``wait`` may be called from any thread and do not block on the engine. The engine is made and touched
     by the loop's thread alone: OpenMP keeps a pool of threads for every thread that has ever computed, and with two
     pools on the same cores their barriers sleep instead of spin, which takes nearly twice the time for each UNet call
-    of a small model. Pictures are encoded in a second thread, so that no step waits for a compressor.
+    of a small model. (One that takes over later, by ``swap``, is made elsewhere, so that no step waits for it.) Input
+    pictures are fetched, and results compressed and stored, in threads of their own that leave torch alone, so that no
+    step waits for a network or a compressor.
     """
 
     def __init__(
@@ -53,14 +72,19 @@ class EngineLoop:
         self._settings = settings
         self._name = name
         self._reporter = Reporter(board, telemetry)
+        self._gatherer = Gatherer(settings, LinkFetcher(settings))
         self._numbers = itertools.count(1)
         # Guards the two collections, the jobs' states and the flag; notified whenever one of them changes.
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._stopping = False
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._made: Future[Engine] = Future()
+        # The engine that is to take over, until it has; and then the one before it, until that is dropped.
+        self._successor: _InUse | None = None
+        self._predecessor: _InUse | None = None
+        self._intake = ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake")
+        self._outlet = ThreadPoolExecutor(_OUTLET_THREADS, thread_name_prefix="outlet")
+        self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -71,7 +95,27 @@ class EngineLoop:
     @property
     def native_side(self) -> int:
         """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
-        return self._made.result().native_side
+        return self._in_use.engine.native_side
+
+    def swap(self, engine: Engine) -> None:
+        """Have another engine of the same checkpoint take over between two turns; returns when it has.
+
+        Requests in flight go on with it from where they are. It must not be in use elsewhere, and should be ready for
+        its first call: the loop waits for nothing else. To be called by one thread at a time.
+
+        Raises ``UnfitEngine`` if it runs another checkpoint, and ``Busy`` if the loop ends before it could take over.
+        """
+        check_successor(self._in_use.engine, engine)
+        successor = _InUse(engine, self._in_use.admission.on(engine))
+        with self._changed:
+            self._successor = successor
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._successor is None or not self.alive)
+            taken_over, self._successor = self._successor is None, None
+        # The old engine is dropped here and not by the loop: to give gigabytes back takes as long as a step.
+        self._predecessor = None
+        if not taken_over:
+            raise Busy(_STOPPING)
 
     def stop(self) -> None:
         """Cancel what is in flight and end the thread; returns when it has ended."""
@@ -79,7 +123,8 @@ class EngineLoop:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
-        self._encoder.shutdown()
+        self._intake.shutdown(cancel_futures=True)
+        self._outlet.shutdown()
 
     @property
     def alive(self) -> bool:
@@ -88,7 +133,7 @@ class EngineLoop:
 
     def submit(self, request: GenerationRequest) -> Job:
         """Queue a request. Raises ``Busy`` if too many wait, or if the loop has stopped."""
-        job = Job(number=next(self._numbers), model=self._name, request=request)
+        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=request.image is None)
         with self._changed:
             if not self.alive:
                 raise Busy(_STOPPING)
@@ -97,6 +142,8 @@ class EngineLoop:
             # Reported before the loop can see it, or its first report could come after its last.
             self._reporter.changed(job)
             self._waiting.append(job)
+            if not job.gathered:
+                self._intake.submit(self._gather, job)
             self._changed.notify_all()
         return job
 
@@ -112,19 +159,35 @@ class EngineLoop:
         with self._changed:
             self._changed.wait_for(lambda: any(job.state.ended for job in watched), timeout)
 
+    def _gather(self, job: Job) -> None:
+        """Get a job its input pictures; runs in an intake thread."""
+        if job.state.ended:
+            return
+        try:
+            pictures = self._gatherer.gather(job.request)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+            self._fail(job, error)
+            return
+        with self._changed:
+            job.pictures, job.gathered = pictures, True
+            self._changed.notify_all()
+
     # The loop's thread: admit → advance → finish.
 
     @torch.inference_mode()
     def _run(self) -> None:
         try:
-            self._engine = self._make_engine()
-            self._admission = Admission(self._engine)
+            engine = self._make_engine()
+            self._in_use = _InUse(engine, Admission(engine, self._settings))
+            del engine  # or it would stay for ever, whatever takes over
+            self._finisher = Finisher(self._settings)
         except BaseException as error:  # noqa: BLE001  # raised where the loop is started
             self._made.set_exception(error)
             return
-        self._made.set_result(self._engine)
+        self._made.set_result(None)
         try:
             while self._wait_for_work():
+                self._take_over()
                 self._drop_cancelled()
                 self._admit()
                 self._advance()
@@ -133,6 +196,7 @@ class EngineLoop:
         finally:
             with self._changed:
                 self._stopping = True
+                self._changed.notify_all()
             for job in self._jobs():
                 self._end(job, JobState.CANCELLED, Busy(_STOPPING))
 
@@ -143,21 +207,28 @@ class EngineLoop:
             return not self._stopping
 
     def _has_work(self) -> bool:
-        # What is decoded is the encoder's: it ends without the loop, and then there is room for who waits.
+        # What is decoded is the outlet's: it ends without the loop, and then there is room for who waits.
         return (
-            any(not job.decoded for job in self._running)
+            self._successor is not None
+            or any(not job.decoded for job in self._running)
             or any(job.cancel_requested for job in self._waiting)
             or self._next_that_fits() is not None
         )
 
     def _next_that_fits(self) -> Job | None:
-        """The job that waits longest, if the bound on images in flight has room for it."""
+        """The job that waits longest and has its pictures, if the bound on images in flight has room for it."""
         with self._changed:
             in_flight = sum(job.request.image_num for job in self._running)
-            bound = self._settings.max_images_in_flight
-            if self._waiting and in_flight + self._waiting[0].request.image_num <= bound:
-                return self._waiting[0]
+            first = next((job for job in self._waiting if job.gathered), None)
+            if first and in_flight + first.request.image_num <= self._settings.max_images_in_flight:
+                return first
             return None
+
+    def _take_over(self) -> None:
+        with self._changed:
+            if self._successor is not None:
+                self._predecessor, self._in_use, self._successor = self._in_use, self._successor, None
+                self._changed.notify_all()
 
     def _drop_cancelled(self) -> None:
         on_board = self._reporter.cancellations()
@@ -171,13 +242,15 @@ class EngineLoop:
             job.started = time.time()
             # A newcomer is owed no compute for the time before it came.
             job.cost_seconds = min((other.cost_seconds for other in self._running_jobs()), default=0.0)
+            began = time.perf_counter()
             try:
-                self._admission.prepare(job)
+                self._in_use.admission.prepare(job)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
                 self._fail(job, error)
                 continue
+            job.cost_seconds += time.perf_counter() - began
             with self._changed:
-                self._waiting.popleft()
+                self._waiting.remove(job)
                 self._running.append(job)
                 job.state = JobState.RUNNING
             self._reporter.changed(job)
@@ -193,7 +266,7 @@ class EngineLoop:
     def _step(self, turn: Step) -> None:
         began = time.perf_counter()
         try:
-            predictions = predict(self._engine, [sample for _, sample in turn.samples])
+            predictions = predict(self._in_use.engine, [sample for _, sample in turn.samples])
         except Exception as error:  # noqa: BLE001  # find out whose fault it is
             self._step_each(turn, error)
             return
@@ -202,6 +275,7 @@ class EngineLoop:
                 advance(sample, prediction)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
                 self._fail(job, error)
+            job.optimized = self._in_use.engine.optimized
         seconds = time.perf_counter() - began
         for job, _ in turn.samples:
             job.cost_seconds += seconds / len(turn.samples)
@@ -223,8 +297,8 @@ class EngineLoop:
         try:
             if not sample.latents.isfinite().all():
                 raise EngineFailure("the model gave no finite numbers; try other settings or another precision")
-            pixels = to_pixels(self._engine.decode(sample.latents))
-            sample.flagged = self._engine.is_unsafe(pixels)
+            pixels = to_pixels(self._in_use.engine.decode(sample.latents))
+            sample.flagged = self._in_use.engine.is_unsafe(pixels)
             sample.pixels = np.zeros_like(pixels) if sample.flagged else pixels
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._fail(job, error)
@@ -232,23 +306,12 @@ class EngineLoop:
         job.cost_seconds += time.perf_counter() - began
         self._reporter.changed(job)
         if job.decoded:
-            self._encoder.submit(self._finish, job)
+            self._outlet.submit(self._finish, job)
 
     def _finish(self, job: Job) -> None:
-        """Encode a job's pictures and answer it; runs in the encoder's thread."""
-        request = job.request
-        size = request.width, request.height
+        """Make and keep a job's results and answer it; runs in an outlet thread."""
         try:
-            pictures = [sample.pixels for sample in job.samples if sample.pixels is not None]
-            job.result = GenerationResult(
-                request=request,
-                images=tuple(encode(pixels, size, request.output_format) for pixels in pictures),
-                is_nsfw=tuple(sample.flagged for sample in job.samples),
-                optimized=self._engine.optimized,
-                warnings=tuple(job.warnings),
-                queue_seconds=job.queue_seconds,
-                run_seconds=job.run_seconds,
-            )
+            job.result = self._finisher.result(job)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._fail(job, error)
             return
@@ -285,9 +348,9 @@ class EngineLoop:
                 continue
             began = time.perf_counter()
             try:
-                pixels = to_pixels(np.nan_to_num(self._engine.decode(sample.expected)))
+                pixels = to_pixels(np.nan_to_num(self._in_use.engine.decode(sample.expected)))
                 # A preview shows nobody what the checker would keep back.
-                if not self._engine.is_unsafe(pixels):
+                if not self._in_use.engine.is_unsafe(pixels):
                     self._reporter.preview(job, preview(pixels))
             except Exception:
                 logger.exception("no preview of job %s", job.request.task_id)

@@ -8,18 +8,24 @@ import torch
 
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.job import Sample
+from triton_diffusers.lora import LoraSet
 
 
 def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[torch.Tensor]:
     """The UNet's predictions, for each sample (1 or 2, channels, h, w). Changes nothing, so it can be tried again."""
     latents, timesteps, states = [], [], []
+    loras: list[LoraSet | None] = []
     for sample in samples:
         timestep = sample.timestep
         rows = len(sample.states)
-        latents.append(sample.scheduler.scale_model_input(sample.latents[None], timestep).expand(rows, -1, -1, -1))
+        scaled = sample.scheduler.scale_model_input(sample.latents[None], timestep)
+        if sample.condition is not None:
+            scaled = torch.cat([scaled, sample.condition[None]], dim=1)
+        latents.append(scaled.expand(rows, -1, -1, -1))
         timesteps.append(timestep.float().expand(rows))
         states.append(sample.states)
-    predictions = engine.predict(torch.cat(latents), torch.cat(timesteps), torch.cat(states))
+        loras.extend([sample.loras] * rows)
+    predictions = engine.predict(torch.cat(latents), torch.cat(timesteps), torch.cat(states), loras)
     return torch.split(predictions, [len(rows) for rows in states])
 
 
@@ -32,6 +38,8 @@ def advance(sample: Sample, prediction: torch.Tensor) -> None:
     sample.latents = output.prev_sample[0]
     sample.expected = _expected(sample, output)
     sample.position += 1
+    if sample.known is not None:
+        sample.latents = sample.known.restore(sample.latents, sample.scheduler, sample.position)
 
 
 def _expected(sample: Sample, output: object) -> torch.Tensor:

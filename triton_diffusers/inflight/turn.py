@@ -1,8 +1,9 @@
 """What the engine does next: one UNet call, or the decoding of one image.
 
 Fairness is between requests, and by compute: the job that has been given least goes first, and its call is shared with
-the other jobs whose shapes agree, an equal number of images each. So a job of four images advances its images in turn
-while others are in flight, and all at once when it is alone.
+the other jobs whose shapes agree, an equal number of images each; what is left of the call goes to further images of
+the same jobs. So a job of four images advances its images in turn while others are in flight, and all at once when it
+is alone.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
     key = next(sample.batch_key for sample in first.samples if not sample.denoised)
     candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, key))][:max_batch]
     share = max_batch // len(candidates)
-    return Step(tuple((job, sample) for job, fitting in candidates for sample in fitting[:share]))
+    equal = [(job, sample) for job, fitting in candidates for sample in fitting[:share]]
+    further = [(job, sample) for job, fitting in candidates for sample in fitting[share:]]
+    # A job's images stand together: the rows of one LoRA are one group of the call then.
+    return Step(tuple(sorted([*equal, *further][:max_batch], key=lambda chosen: chosen[0].number)))
 
 
 def _noisy(job: Job, key: object) -> list[Sample]:

@@ -21,7 +21,7 @@ _STEPS = 25
 _TICK = 0.1  # seconds
 
 
-def demo(*, model_dir: Path, model_repository: Path, prompt: str, output: Path) -> Path:
+def demo(*, model_dir: str, model_repository: Path, prompt: str, output: Path) -> Path:
     """Start a server on free ports, have the client draw ``prompt`` into ``output``, stop the server; the file.
 
     Raises:
@@ -42,7 +42,7 @@ def demo(*, model_dir: Path, model_repository: Path, prompt: str, output: Path) 
                 command,
                 stdout=opened,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": place},
+                env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": place, "TRITON_DIFFUSERS_STORE": ""},
                 start_new_session=True,  # Ctrl-C is ours, and stops the server below
                 preexec_fn=die_with(os.getpid()),
             )

@@ -7,27 +7,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from triton_diffusers.checkpoints.layout import has_base_model
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
-from triton_diffusers.server.errors import ModelDirectoryMissing, StartFailed
+from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports, choose_ports, reachable_host, url_host
 from triton_diffusers.server.probe import Health, Probe
 from triton_diffusers.server.repository import Repository
 from triton_diffusers.server.runtime import TritonRuntime, find_runtime
 from triton_diffusers.server.tritonserver import TritonServer
-from triton_diffusers.server.watchdog import Watchdog, WatchTimes
+from triton_diffusers.server.watchdog import Watchdog, WatchTimes, when
 from triton_diffusers.server.workspace import Workspace, sweep
+from triton_diffusers.settings import Settings, SettingsError
+from triton_diffusers.sources import SourceError, is_remote, resolve_model_dir
 
 log = logging.getLogger(__name__)
 
 _TICK = 0.2  # seconds between looks at the server while it starts
 _STILL_LOADING = 30.0  # seconds between lines that say so
 _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first probe
+_MOST_DEATHS = 5  # of tritonserver itself, each without a calm time before it; then whoever started us should know
 _CONTROL = "model-repository,shared-memory,trace,logging"
 _TRITON_LOG = {
     "error": ("--log-warning=false", "--log-info=false"),
@@ -58,6 +62,12 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
 
+    def wait(self, seconds: float) -> None:
+        """Return when somebody asks, at the latest after ``seconds``."""
+        end = time.monotonic() + seconds
+        while not self.is_made and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK))
+
     @property
     def is_made(self) -> bool:
         """Somebody has asked."""
@@ -70,16 +80,16 @@ class StopRequest:
 
 
 def serve(options: ServeOptions) -> int:
-    """Serve until stopped; the exit code: 0 after a stop, 128 + signal after a forced one, 1 if Triton died.
+    """Serve until stopped; the exit code: 0 after a stop, 128 + signal after a forced one, 1 if Triton died for good.
 
     Call from the main thread: it takes over the signals.
 
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
+    repository = Repository.read(options.model_repository.absolute())
+    model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
     with StopRequest() as stop:
-        repository = Repository.read(options.model_repository.absolute())
-        model_dir = check_model_dir(options.model_dir)
         ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
         if removed := sweep():
             log.info("removed what %d killed server(s) had left behind", removed)
@@ -87,17 +97,58 @@ def serve(options: ServeOptions) -> int:
         with Workspace.create(Path(given) if given else None) as workspace:
             runtime = find_runtime(workspace.root, chosen=options.tritonserver)
             log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
-            server = TritonServer(
-                server_command(options, runtime, ports, workspace),
-                {**runtime.environment, **model_settings(options, model_dir, workspace)},
-                region_prefix=workspace.region_prefix,
-                inherited=workspace.lock,
-                log_to=sys.stderr,
-            )
-            try:
-                return _run(server, options, ports, repository, workspace, stop)
-            finally:
-                server.kill()
+            command = server_command(options, runtime, ports, workspace)
+            environment = {**runtime.environment, **model_settings(options, model_dir, workspace)}
+
+            def start() -> TritonServer:
+                return TritonServer(
+                    command,
+                    environment,
+                    region_prefix=workspace.region_prefix,
+                    inherited=workspace.lock,
+                    log_to=sys.stderr,
+                )
+
+            return _keep_running(start, options, ports, repository, workspace, stop)
+
+
+def _keep_running(
+    start: Callable[[], TritonServer],
+    options: ServeOptions,
+    ports: Ports,
+    repository: Repository,
+    workspace: Workspace,
+    stop: StopRequest,
+) -> int:
+    """Start tritonserver, and start it again when it dies; see ``serve``.
+
+    It does die: a model process that is killed while it holds a lock in the shared memory takes Triton with it.
+    """
+    times = WatchTimes(hang=options.hang_timeout)
+    deaths = 0
+    while True:
+        begun = time.monotonic()
+        server = start()
+        try:
+            if _run(server, options, ports, repository, workspace, stop, times):
+                return 128 + stop.signals[-1] if stop.is_urgent else 0
+            failure = server.failure()
+        except StartFailed as error:
+            if deaths == 0:
+                raise
+            failure = str(error)
+        finally:
+            server.kill()
+        deaths = 1 if time.monotonic() - begun > times.calm else deaths + 1
+        if not options.watch or deaths > _MOST_DEATHS:
+            log.error("tritonserver ended by itself: %s", failure)
+            return 1
+        delay = times.delay(deaths - 1)
+        log.error("tritonserver ended by itself: %s; it is started again %s", failure, when(delay))
+        workspace.remove_shared_memory()
+        stop.wait(delay)
+        if stop.is_made:
+            return 0
 
 
 def _run(
@@ -107,36 +158,53 @@ def _run(
     repository: Repository,
     workspace: Workspace,
     stop: StopRequest,
-) -> int:
-    """From the started server to its end; see ``serve``."""
+    times: WatchTimes,
+) -> bool:
+    """From the started server to its end; true if that was asked for, false if it ended by itself."""
     begun = time.monotonic()
     endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc, workspace.control_key)
     if _wait_until_ready(server, endpoint, repository, stop):
         _announce(options, ports, repository, workspace, time.monotonic() - begun)
-        watchdog = Watchdog(repository, endpoint, workspace.region_prefix, WatchTimes(hang=options.hang_timeout))
+        watchdog = Watchdog(repository, endpoint, workspace.region_prefix, times)
         if options.watch:
             watchdog.start()
         while not stop.is_made and not server.wait(_TICK):
             pass
         watchdog.stop()
     if not stop.is_made:
-        log.error("tritonserver ended by itself: %s", server.failure())
-        return 1
+        return False
     log.info("stopping; requests in flight have %d s", options.exit_timeout)
     server.stop(options.exit_timeout, lambda: stop.is_urgent)
     log.info("stopped")
-    return 128 + stop.signals[-1] if stop.is_urgent else 0
+    return True
+
+
+def fetch_model_dir(source: str) -> Path:
+    """Where the model directory is that was named by a path or a URL; see ``triton_diffusers.sources``.
+
+    Raises:
+        ModelDirectoryMissing: it cannot be fetched.
+        BadOption: a setting cannot be read.
+    """
+    if not is_remote(source):
+        return Path(source)
+    try:
+        return resolve_model_dir(source, Settings.read())
+    except SourceError as error:
+        raise ModelDirectoryMissing(str(error)) from error
+    except SettingsError as error:
+        raise BadOption(str(error)) from error
 
 
 def check_model_dir(path: Path) -> Path:
     """The model directory, absolute.
 
     Raises:
-        ModelDirectoryMissing: there is none, or it has no ``base_model/``.
+        ModelDirectoryMissing: there is none, or it has neither ``base_model/`` nor a base model in one file.
     """
     if not path.is_dir():
         raise ModelDirectoryMissing(f"there is no model directory at {path}; name one with --model-dir")
-    if not (path / "base_model").is_dir():
+    if not has_base_model(path):
         raise ModelDirectoryMissing(f"{path} is not a model directory: it has no base_model/ in it")
     return path.absolute()
 
@@ -171,10 +239,17 @@ def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, 
 
 def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace) -> Mapping[str, str]:
     """What the model processes are told; other ``TRITON_DIFFUSERS_*`` variables reach them from the environment."""
-    return {
+    settings = {
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(workspace.runtime_dir),
     }
+    return settings if options.store is None else {**settings, "TRITON_DIFFUSERS_STORE": options.store}
+
+
+def _store(options: ServeOptions) -> str:
+    """Where results go: a URL, or a directory's absolute path; empty for nowhere."""
+    store = Settings.read().store if options.store is None else options.store
+    return store if not store or "://" in store else str(Path(store).absolute())
 
 
 def _wait_until_ready(
@@ -221,5 +296,6 @@ def _announce(
     lines = [f"Triton Diffusers is ready after {seconds:.1f} s: {', '.join(repository.models)}"]
     for model in repository.entrances:
         lines.append(f"  POST     {http}/v2/models/{model.name}/generate  {{{', '.join(model.required)}}}")
-    lines += [f"  HTTP     {http}", f"  gRPC     {grpc}", f"  metrics  {metrics}", "Ctrl-C stops it."]
+    lines += [f"  HTTP     {http}", f"  gRPC     {grpc}", f"  metrics  {metrics}"]
+    lines += [f"  results  {_store(options) or 'are not stored'}", "Ctrl-C stops it."]
     print("\n".join(lines), flush=True)

@@ -10,10 +10,15 @@ LOG_LEVELS = ("error", "warning", "info", "verbose")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """One field per option of ``serve``; times are in seconds, a port of 0 means a free one."""
+    """One field per option of ``serve``; times are in seconds, a port of 0 means a free one.
+
+    ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``store`` is the setting of that name,
+    None: as the environment has it.
+    """
 
     model_repository: Path
-    model_dir: Path
+    model_dir: str
+    store: str | None = None
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001

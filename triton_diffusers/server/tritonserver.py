@@ -22,6 +22,7 @@ _STOP_TICK = 0.2  # seconds
 _LAST_WORDS = 2.0  # seconds that tritonserver gets once its last model process has ended
 _SPARE = 5.0  # seconds beyond its own exit timeout
 _REASON = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)")
+_CRASH = re.compile(r"^terminate called after throwing an instance of '(?P<exception>.*)'")
 _ERROR = re.compile(r"^E\d{4} .*?\] \"?(?P<reason>.*?)\"?$|^error: (?P<error>.*)$")
 
 
@@ -55,7 +56,7 @@ class TritonServer:
             errors="replace",
             pass_fds=(inherited,),
             start_new_session=True,
-            preexec_fn=die_with(os.getpid()),  # safe: it only calls prctl, and there are no threads yet
+            preexec_fn=die_with(os.getpid()),  # it only calls prctl
         )
         stream = cast("IO[str]", self._process.stdout)  # a pipe, as asked for
         self._reader = threading.Thread(target=self._pass_on, args=(stream,), name="log", daemon=True)
@@ -105,6 +106,11 @@ class TritonServer:
     def failure(self) -> str:
         """Why it ended, from its last words; one line."""
         self._reader.join(timeout=2.0)  # the log may lag behind the end
+        for line in self._tail:
+            if found := _CRASH.search(line):
+                return f"it crashed ({found['exception']}), see its log above"
+        if self.exit_code is not None and self.exit_code < 0:
+            return f"{signal.Signals(-self.exit_code).name}, see its log above"
         errors: list[str] = []
         for line in self._tail:
             if found := _REASON.search(line):

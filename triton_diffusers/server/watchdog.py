@@ -193,7 +193,7 @@ class ModelWatch:
         self._drop_probe()
         dependents = self._ready_dependents()
         delay = self._times.delay(self._troubles)
-        log.error("model %s is dead: %s; it is brought back %s", self.model.name, fault, _when(delay))
+        log.error("model %s is dead: %s; it is brought back %s", self.model.name, fault, when(delay))
         while not self._stopping.wait(delay):
             self._troubles += 1
             try:
@@ -205,7 +205,7 @@ class ModelWatch:
                 delay = self._times.delay(self._troubles)
                 log.error(
                     "model %s could not be brought back (attempt %d): %s; the next attempt is %s",
-                    self.model.name, self._troubles, error, _when(delay),
+                    self.model.name, self._troubles, error, when(delay),
                 )  # fmt: skip
                 continue
             self._mended = time.monotonic()
@@ -255,5 +255,6 @@ class ModelWatch:
             self._probe = None
 
 
-def _when(delay: float) -> str:
+def when(delay: float) -> str:
+    """In words."""
     return f"in {delay:.0f} s" if delay else "now"

@@ -63,6 +63,10 @@ class Workspace:
         nascent.write_text(json.dumps(endpoints, indent=2) + "\n", encoding="utf-8")
         nascent.rename(self.runtime_dir / _ENDPOINTS)
 
+    def remove_shared_memory(self) -> None:
+        """Remove what a server that has died left in the shared memory, so that the next one finds its names free."""
+        _remove_regions(self.root.name)
+
     def __enter__(self) -> Workspace:
         return self
 
@@ -94,8 +98,12 @@ def sweep() -> int:
 
 
 def _remove(root: Path) -> None:
+    _remove_regions(root.name)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _remove_regions(workspace: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # no shared memory on this system
         for region in _SHARED_MEMORY.iterdir():
-            if region.name.startswith(f"{root.name}-"):
+            if region.name.startswith(f"{workspace}-"):
                 region.unlink(missing_ok=True)
-    shutil.rmtree(root, ignore_errors=True)

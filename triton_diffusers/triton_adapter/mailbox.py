@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,14 @@ import triton_python_backend_utils as pb_utils
 from triton_diffusers.board import JobBoard
 from triton_diffusers.contract import INPUTS, OUTPUTS, PROBE
 from triton_diffusers.decode import decode_request, read_values
-from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.optimize.choice import EngineChoice
+from triton_diffusers.optimize.optimizer import Optimizer, build_command, build_environment
 from triton_diffusers.settings import Settings
 from triton_diffusers.triton_adapter.metrics import TritonTelemetry
+from triton_diffusers.triton_adapter.optimizing import OptimizerOnBoard
 from triton_diffusers.triton_adapter.replies import reply_values
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
@@ -53,27 +56,44 @@ class _Letter:
 class Mailbox:
     """Serves one generating model."""
 
-    def __init__(self, name: str, make_engine: Callable[[], Engine], settings: Settings) -> None:
-        """``make_engine`` is called in the engine's thread, and its errors are raised here."""
+    def __init__(self, name: str, settings: Settings) -> None:
+        """Raises ``SettingsError``, and ``LoadError`` if the model cannot be loaded."""
         self._settings = settings
-        self._telemetry = TritonTelemetry(name)
-        self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
-        self._loop = EngineLoop(make_engine, settings, name=name, board=self._board, telemetry=self._telemetry)
+        choice = EngineChoice(settings)
         self._letters: dict[_Key, _Letter] = {}
         self._closing = threading.Event()
-        self._loop.start()
+        with ExitStack() as made:  # what is given back if something fails: metrics that are left crash the process
+            self._telemetry = TritonTelemetry(name)
+            made.callback(self._telemetry.close)
+            self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
+            made.callback(self._board.close)
+            self._loop = EngineLoop(choice.make, settings, name=name, board=self._board, telemetry=self._telemetry)
+            self._loop.start()
+            made.callback(self._loop.stop)
+            self._optimizer = Optimizer(
+                choice,
+                self._loop.swap,
+                (self._telemetry, OptimizerOnBoard(name, self._board)),
+                lambda target: build_command(settings, target, anew=choice.anew),
+                build_environment(settings),
+            )
+            self._optimizer.start()
+            made.pop_all()
         threading.Thread(target=self._watch_orphans, name="orphans", daemon=True).start()
 
     def close(self) -> None:
         """Cancel what is in flight and stop the engine."""
         self._closing.set()
+        self._optimizer.stop()
         self._loop.stop()
         self._board.close()
         self._telemetry.close()
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse | None]:
         """Answer or reschedule each request."""
-        answers = [self._take_in(request) for request in requests]
+        # Read once: with many requests in flight, reading tensors is most of what this thread takes from the steps.
+        keys = [_key(request) for request in requests]
+        answers = [self._take_in(request, key) for request, key in zip(requests, keys, strict=True)]
         if not any(answers):
             recently = time.monotonic() - _COMES_BACK_WITHIN
             # A letter that nobody fetches, though its job has ended, must not keep this from waiting.
@@ -81,28 +101,30 @@ class Mailbox:
                 letter for letter in self._letters.values() if letter.seen > recently or not letter.job.state.ended
             ]
             self._loop.wait((letter.job for letter in watched), self._settings.poll_seconds)
-        responses = [answer or self._answer(request) for request, answer in zip(requests, answers, strict=True)]
+        responses = [
+            answer or self._answer(request, key) for request, key, answer in zip(requests, keys, answers, strict=True)
+        ]
         for key in [key for key, letter in self._letters.items() if self._is_orphan(letter)]:
             self._loop.cancel(self._letters.pop(key).job)
         return responses
 
-    def _take_in(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+    def _take_in(self, request: pb_utils.InferenceRequest, key: _Key) -> pb_utils.InferenceResponse | None:
         """Submit a request that is new, or pass on its cancellation; a response only if it ends here already."""
-        letter = self._letters.get(_key(request))
+        letter = self._letters.get(key)
         if letter is not None:
             letter.seen = time.monotonic()
             if request.is_cancelled():
                 self._loop.cancel(letter.job)
             return None
         try:
-            return self._submit(request)
+            return self._submit(request, key)
         except Exception as error:  # one bad request must not fail its neighbours
             if not isinstance(error, TritonDiffusersError):
                 logger.exception("a request could not be read; this is a bug")
             self._telemetry.request_ended("refused", 0.0, 0.0)
             return error_response(error)
 
-    def _submit(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+    def _submit(self, request: pb_utils.InferenceRequest, key: _Key) -> pb_utils.InferenceResponse | None:
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
@@ -111,7 +133,7 @@ class Mailbox:
         if values["func_name"] == PROBE:
             return self._probe(request)
         job = self._loop.submit(decode_request(arrays, self._settings, self._loop.native_side))
-        self._letters[_key(request)] = _Letter(job, values["return_images"], values["use_base64"])
+        self._letters[key] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
@@ -120,9 +142,8 @@ class Mailbox:
         success = [output for output in OUTPUTS if output.name == "success"]
         return pb_utils.InferenceResponse(output_tensors({"success": 1}, success, ["success"], batched=True))
 
-    def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse | None:
+    def _answer(self, request: pb_utils.InferenceRequest, key: _Key) -> pb_utils.InferenceResponse | None:
         """The response to a request whose job has ended; otherwise None, and Triton hands it in again."""
-        key = _key(request)
         letter = self._letters[key]
         job = letter.job
         if not job.state.ended and request.is_cancelled():

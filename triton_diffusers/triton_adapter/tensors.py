@@ -10,7 +10,13 @@ import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.contract import Output
 
-_NUMPY_TYPES: Mapping[str, Any] = {"STRING": np.object_, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+_NUMPY_TYPES: Mapping[str, Any] = {
+    "STRING": np.object_,
+    "BYTES": np.object_,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BOOL": np.bool_,
+}
 
 
 def input_arrays(request: pb_utils.InferenceRequest) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,0 +1,130 @@
+"""One turn of one contender: load, warm up, draw a picture, say what that took. Needs the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+_CLEAR_PEAK = "5"  # proc(5), clear_refs: the peak becomes what is resident now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What is to be drawn, and where things are.
+
+    ``model`` is a model directory of this project, ``artifact`` what was made of it for the contender (empty: nothing).
+    ``noise`` is a NumPy file with the first latents (1, 4, h, w), before the scheduler scales them, and those that
+    ``seed`` gives. ``began`` is when the process was asked for, on the system's monotonic clock.
+    """
+
+    model: str
+    artifact: str
+    noise: str
+    picture: str
+    prompt: str
+    guidance: float
+    seed: int
+    side: int
+    steps: int
+    warm_up: bool
+    began: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base_model(self) -> Path:
+        """The checkpoint in the diffusers layout."""
+        return Path(self.model) / "base_model"
+
+
+class Drawer(Protocol):
+    """A contender that has loaded the model."""
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """Whose versions its figures depend on."""
+
+    def draw(self, steps: int, on_step: Callable[[], None]) -> Any:
+        """A picture (PIL), with guidance; ``on_step`` is called when a step is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a turn took. Times are in seconds, memory in bytes.
+
+    ``ready`` is the time from the process' start to the first request that it could take, ``warm_up`` that of a first
+    picture of one step. ``steps`` are the times between the ends of two steps (one less than there were steps),
+    ``after`` from the last step's end to the picture. ``peak`` is the most memory that was resident at once in the
+    whole life of the process, ``peak_drawing`` after the warm-up; of what was resident at the end, ``mapped`` is backed
+    by files, so that other processes share it and the system can take it back.
+    """
+
+    ready: float
+    warm_up: float
+    image: float
+    steps: Sequence[float]
+    after: float
+    peak: int
+    peak_drawing: int
+    mapped: int
+    packages: Mapping[str, str]
+
+
+def take_turn(make: Callable[[Turn], Drawer]) -> None:
+    """The whole program of a contender's module: two arguments, the turn's JSON file and the one for what it took."""
+    asked, answer = map(Path, sys.argv[1:])
+    turn = Turn(**json.loads(asked.read_text(encoding="utf-8")))
+    answer.write_text(json.dumps(asdict(measure(turn, make))), encoding="utf-8")
+
+
+def measure(turn: Turn, make: Callable[[Turn], Drawer]) -> Measured:
+    """Load, warm up, draw, save the picture."""
+    drawer = make(turn)
+    ready = time.monotonic() - turn.began
+    began = time.monotonic()
+    if turn.warm_up:
+        drawer.draw(1, lambda: None)
+    warm_up = time.monotonic() - began
+    peak_before = _memory("VmHWM")
+    Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
+    ends: list[float] = []
+    began = time.monotonic()
+    picture = drawer.draw(turn.steps, lambda: ends.append(time.monotonic()))
+    image = time.monotonic() - began
+    if len(ends) != turn.steps:
+        raise RuntimeError(f"{turn.steps} steps were asked for, {len(ends)} were made")
+    peak_drawing = _memory("VmHWM")
+    picture.save(turn.picture)
+    return Measured(
+        ready=ready,
+        warm_up=warm_up,
+        image=image,
+        steps=[later - earlier for earlier, later in pairwise(ends)],
+        after=began + image - ends[-1],
+        peak=max(peak_before, peak_drawing),
+        peak_drawing=peak_drawing,
+        mapped=_memory("RssFile"),
+        packages={name: found for name in drawer.packages if (found := _version(name))},
+    )
+
+
+def _memory(name: str) -> int:
+    """A figure of this process' memory, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    raise RuntimeError(f"the system does not tell {name}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,173 @@
+"""Who takes part in ``benchmarks.engines``, with which settings, and what has to be prepared for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = "ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way to set a contender up: an ``artifact`` (a key of ``ARTIFACTS``, or empty) and its module's options."""
+
+    artifact: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A row of the table.
+
+    ``python`` is the virtual environment that it runs in, a file in ``contenders/requirements``, or empty for the
+    project's own. Of several ``settings`` the fastest is found first. ``tiny`` says whether it can run a tiny model.
+    """
+
+    label: str
+    module: str
+    settings: Sequence[Setting]
+    precision: str
+    python: str = ""
+    tiny: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What is made of the model: ``command``, with ``{model}``, ``{side}``, ``{folder}`` and names of artifacts in it.
+
+    ``python`` is as in ``Contender``; ``needs`` are artifacts that it is made from. One that is ``kept_by_model`` lies
+    in the model directory, and its command knows by itself whether there is anything to do.
+    """
+
+    command: Sequence[str]
+    python: str = ""
+    needs: Sequence[str] = ()
+    kept_by_model: bool = False
+
+
+_MODELS = "benchmarks.contenders.openvino_models"
+_EAGER = "benchmarks.contenders.pipeline"
+_BF16 = {"dtype": "bfloat16", "channels_last": True}
+
+
+def _built(engine: str, precision: str) -> Artifact:
+    """Our own build; what random weights draw says nothing about quality, so the check is short and always passes."""
+    what = ("build", "--model", "{model}", "--engine", engine, "--precision", precision)
+    return Artifact(
+        command=("-m", "triton_diffusers", *what, "--side", "{side}", "--steps", "4", "--min-psnr", "0"),
+        kept_by_model=True,
+    )
+
+
+ARTIFACTS: Mapping[str, Artifact] = {
+    "ir-fp16": Artifact(python="optimum", command=("-m", _MODELS, "export", "{model}/base_model", "{folder}")),
+    "ir-int8-full": Artifact(
+        python="optimum", command=("-m", _MODELS, "full", "{ir-fp16}", "{folder}"), needs=("ir-fp16",)
+    ),
+    "ir-int8-hybrid": Artifact(
+        python="optimum", command=("-m", _MODELS, "hybrid", "{ir-fp16}", "{folder}"), needs=("ir-fp16",)
+    ),
+    **{
+        f"{engine}-{precision}": _built(engine, precision)
+        for engine, precision in (("openvino", "bfloat16"), ("openvino", "int8"), ("inductor", "bfloat16"))
+    },
+}
+
+
+def _openvino(artifact: str) -> list[Setting]:
+    return [Setting(artifact=artifact, options={"precision": "bf16", "static": static}) for static in (True, False)]
+
+
+def _cpp(wtypes: Sequence[str]) -> list[Setting]:
+    plain = [{"wtype": wtype, "vae_direct": True} for wtype in wtypes]
+    best = plain[0]
+    return [Setting(options=options) for options in (*plain, {**best, "flash": True}, {**best, "direct": True})]
+
+
+def _ours(engine: str, precision: str) -> Contender:
+    name = f"{engine}-{precision}"
+    return Contender(
+        label=f"Triton Diffusers, {engine}" + (", int8" if precision == "int8" else ""),
+        module="benchmarks.contenders.ours",
+        settings=[Setting(artifact=name, options={"engine": name})],
+        precision=precision,
+    )
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "diffusers": Contender(
+        label="diffusers, as it is",
+        module=_EAGER,
+        settings=[Setting(options={"dtype": "float32"})],
+        precision="float32",
+    ),
+    "eager": Contender(
+        label="diffusers, bf16 and channels-last",
+        module=_EAGER,
+        settings=[Setting(options=_BF16)],
+        precision="bfloat16",
+    ),
+    "compile": Contender(
+        label="torch.compile",
+        module=_EAGER,
+        settings=[Setting(options={**_BF16, "compile": True})],
+        precision="bfloat16",
+        environment={"TORCHINDUCTOR_FREEZING": "1", "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor"},
+    ),
+    f"{OURS}-eager": Contender(
+        label="Triton Diffusers, eager",
+        module="benchmarks.contenders.ours",
+        settings=[Setting(options={"engine": "eager", "dtype": "bfloat16"})],
+        precision="bfloat16",
+    ),
+    f"{OURS}-openvino": _ours("openvino", "bfloat16"),
+    f"{OURS}-inductor": _ours("inductor", "bfloat16"),
+    "optimum": Contender(
+        label="optimum-intel",
+        module="benchmarks.contenders.optimum",
+        settings=_openvino("ir-fp16"),
+        precision="bfloat16",
+        python="optimum",
+    ),
+    "genai": Contender(
+        label="OpenVINO GenAI",
+        module="benchmarks.contenders.genai",
+        settings=_openvino("ir-fp16"),
+        precision="bfloat16",
+        python="genai",
+    ),
+    "sdcpp": Contender(
+        label="stable-diffusion.cpp",
+        module="benchmarks.contenders.sdcpp",
+        settings=_cpp(("f16", "bf16")),
+        precision="16 bits",
+        python="sdcpp",
+        tiny=False,
+    ),
+    f"{OURS}-openvino-int8": _ours("openvino", "int8"),
+    "optimum-int8": Contender(
+        label="optimum-intel, int8",
+        module="benchmarks.contenders.optimum",
+        settings=[*_openvino("ir-int8-full"), *_openvino("ir-int8-hybrid")],
+        precision="int8",
+        python="optimum",
+    ),
+    "genai-int8": Contender(
+        label="OpenVINO GenAI, int8",
+        module="benchmarks.contenders.genai",
+        settings=[*_openvino("ir-int8-full"), *_openvino("ir-int8-hybrid")],
+        precision="int8",
+        python="genai",
+    ),
+    "sdcpp-int8": Contender(
+        label="stable-diffusion.cpp, q8_0",
+        module="benchmarks.contenders.sdcpp",
+        settings=_cpp(("q8_0",)),
+        precision="int8",
+        python="sdcpp",
+        tiny=False,
+    ),
+}

@@ -1,0 +1,117 @@
+"""What ``benchmarks.engines`` makes of its measurements: figures, ratios, a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.contenders.turn import Measured
+from benchmarks.engines_contenders import CONTENDERS, Contender, Setting
+from benchmarks.figures import spread
+from benchmarks.report import machine_line, markdown_table
+
+_GIB = 2**30
+DEFAULT, BEST_EAGER = "diffusers", "eager"
+
+
+def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured], picture: float) -> dict[str, Any]:
+    """A contender's figures from its turns; ``picture`` is the PSNR of its picture beside the default's, in dB."""
+    steps = [seconds for measured in rounds for seconds in measured.steps]
+    images = [measured.image for measured in rounds]
+    return {
+        "label": contender.label,
+        "precision": contender.precision,
+        "setting": {"artifact": setting.artifact, **setting.options},
+        "packages": dict(rounds[-1].packages),
+        "step_seconds": {**spread(steps), "values": [round(value, 4) for value in steps]},
+        "image_seconds": {**spread(images), "values": [round(value, 3) for value in images]},
+        "beside_steps": median(
+            image - (len(m.steps) + 1) * median(m.steps) for image, m in zip(images, rounds, strict=True)
+        )
+        / median(images),
+        "after_steps_seconds": median(measured.after for measured in rounds),
+        "ready_seconds": median(measured.ready for measured in rounds),
+        "warm_up_seconds": median(measured.warm_up for measured in rounds),
+        "peak_bytes": max(measured.peak for measured in rounds),
+        "peak_drawing_bytes": max(measured.peak_drawing for measured in rounds),
+        "mapped_bytes": max(measured.mapped for measured in rounds),
+        "psnr_db": None if math.isnan(picture) else round(picture, 1),
+    }
+
+
+def psnr(picture: Path, reference: Path) -> float:
+    """Likeness of two pictures in dB, at most 100; NaN if one is missing. Raises ``ValueError`` for a blank one."""
+    if not (picture.exists() and reference.exists()):
+        return math.nan
+    first, second = (np.asarray(Image.open(path).convert("RGB"), np.float64) for path in (picture, reference))
+    if first.std() == 0.0:
+        raise ValueError(f"{picture.stem} has drawn a blank picture")
+    error = float(np.mean((first - second) ** 2))
+    return 100.0 if error == 0 else min(100.0, 10 * math.log10(255**2 / error))
+
+
+def add_ratios(contenders: Mapping[str, dict[str, Any]]) -> None:
+    """Beside each contender's figures, how many times as fast it is as two others, and its share of memory."""
+    for figures in contenders.values():
+        ratios = figures["ratios"] = {}
+        for name in (DEFAULT, BEST_EAGER):
+            if other := contenders.get(name):
+                for what in ("step_seconds", "image_seconds"):
+                    ratios[f"{what}_{name}"] = other[what]["median"] / figures[what]["median"]
+                for what in ("peak_bytes", "peak_drawing_bytes"):
+                    ratios[f"{what}_{name}"] = figures[what] / other[what]
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+    header = (
+        "",
+        "precision",
+        "s per step",
+        "quartiles",
+        f"s per image of {figures['workload']['steps']} steps",
+        "faster per step",
+        "peak memory (GiB)",
+        "of it drawing",
+        "share",
+        "ready after (s)",
+    )
+    return markdown_table(header, [_row(found) for found in figures["contenders"].values()])
+
+
+def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    step, ratios = found["step_seconds"], found["ratios"]
+    faster, share = ratios.get(f"step_seconds_{DEFAULT}"), ratios.get(f"peak_bytes_{DEFAULT}")
+    return (
+        found["label"],
+        found["precision"],
+        f"{step['median']:.3f}",
+        f"{step['quartile_1']:.3f} … {step['quartile_3']:.3f}",
+        f"{found['image_seconds']['median']:.1f}",
+        "" if faster is None else f"{faster:.2f}×",
+        f"{found['peak_bytes'] / _GIB:.2f}",
+        f"{found['peak_drawing_bytes'] / _GIB:.2f}",
+        "" if share is None else f"{share:.0%}",
+        f"{found['ready_seconds']:.0f}",
+    )
+
+
+def note(figures: Mapping[str, Any]) -> str:
+    """The circumstances of the figures, and who is missing."""
+    load = figures["workload"]
+    missing = "; ".join(f"{CONTENDERS[name].label}: {_first_line(why)}" for name, why in figures["missing"].items())
+    return (
+        f"{load['side']}×{load['side']} pixels, one image with guidance (2 rows in the UNet), {load['rounds']} rounds, "
+        f"the model's shape: {load['shape']}. {machine_line(figures['machine'])}."
+        + (f"\n\nNot measured: {missing}." if missing else "")
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else "no reason given"

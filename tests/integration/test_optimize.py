@@ -1,0 +1,189 @@
+"""A server that builds a compiled engine while it serves, and changes to it; and what happens if it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.calls import Calls, small, until
+from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
+
+BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
+SENDERS = 4
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    """The emoji model in a folder of its own: a build writes into it."""
+    copy = tmp_path / "emoji"
+    shutil.copytree(ROOT / "models" / "emoji", copy, ignore=shutil.ignore_patterns("optimized_model"))
+    return copy
+
+
+@pytest.fixture
+def started(start_triton: TritonStarter) -> Iterator[Callable[..., Calls]]:
+    """A function that starts a server and gives its callers."""
+    opened: list[Calls] = []
+
+    def start(model_dir: Path, **settings: str) -> Calls:
+        env = {f"TRITON_DIFFUSERS_{name.upper()}": value for name, value in settings.items()}
+        opened.append(Calls(start_triton(env=env, model_dir=model_dir)))
+        return opened[-1]
+
+    yield start
+    for calls in opened:
+        calls.close()
+
+
+def build_process(server: RunningTriton) -> int:
+    """The process that builds, 0 if there is none. It is found by the folder that it builds for."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                mine = str(server.runtime_dir).encode() in (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if words[1:4] == [b"-m", b"triton_diffusers", b"build"] and mine:
+                return int(entry.name)
+    return 0
+
+
+def optimizing(calls: Calls) -> dict[str, Any]:
+    """The build's entry among the jobs; empty if there is none."""
+    return next((job for job in calls.jobs() if job["task_id"].startswith("optimize-")), {"state": ""})
+
+
+def state(calls: Calls) -> str:
+    prefix = 'sd_optimizer_state{state="'
+    found = [name for name, value in calls.metrics().items() if name.startswith(prefix) and value == 1]
+    # One after the other is handed over, so that there may be two or none for a moment.
+    return found[0].removeprefix(prefix).removesuffix('"}') if len(found) == 1 else ""
+
+
+class Load:
+    """Requests from four senders, one after the other each, until it is stopped; and what became of each."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._enough = threading.Event()
+        self._pool = ThreadPoolExecutor(SENDERS)
+        self.replies: list[tuple[float, dict[str, Any]]] = []  # when it came (monotonic seconds), and what
+        self.seconds: list[tuple[float, float]] = []  # when it came, and how long it took
+        self._senders = [self._pool.submit(self._send, number) for number in range(SENDERS)]
+
+    def _send(self, number: int) -> None:
+        while not self._enough.is_set():
+            began = time.monotonic()
+            reply = self._calls.grpc(**small(steps=8, width=128, height=128, seed=str(number)))
+            ended = time.monotonic()
+            self.replies.append((ended, reply))
+            self.seconds.append((ended, ended - began))
+
+    def stop(self) -> None:
+        """Let the last ones end; raises what any request was answered with but a picture."""
+        self._enough.set()
+        for sender in self._senders:
+            sender.result()
+        self._pool.shutdown()
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(3600)
+def test_built_under_load_swapped_in_and_found_at_the_next_start(
+    started: Callable[..., Calls], model_dir: Path
+) -> None:
+    pytest.importorskip("openvino")
+    calls = started(model_dir, optimize="openvino")
+    load = Load(calls)
+    deadline = time.monotonic() + BUILT_WITHIN
+    while (now := state(calls)) not in ("swapped", "failed") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    swapped = time.monotonic()
+    until(lambda: sum(came > swapped for came, _ in list(load.seconds)) >= 4 * SENDERS)
+    load.stop()
+    assert now == "swapped", optimizing(calls)
+    assert optimizing(calls)["state"] == "succeeded"
+    made_by = [reply["use_blade"] for _, reply in load.replies]
+    assert all(reply["success"] == 1 for _, reply in load.replies)
+    assert made_by[0] is False
+    assert made_by[-1] is True
+    assert all(made_by[-2 * SENDERS :])
+    (name,) = (folder.name for folder in (model_dir / "optimized_model").glob("openvino-*"))
+    metrics = calls.metrics()
+    assert metrics['sd_engine_serves{engine="eager"}'] == 0
+    assert metrics[f'sd_engine_serves{{engine="{name}"}}'] == 1
+
+    calls.server.stop()  # it has mapped the files
+    again = started(model_dir)  # the setting is off: what is there is used
+    assert again.grpc(**small())["use_blade"] is True
+    assert again.metrics()[f'sd_engine_serves{{engine="{name}"}}'] == 1
+    assert state(again) == "idle"
+
+    again.server.stop()
+    weights = max((model_dir / "optimized_model" / name).rglob("*.bin"), key=lambda path: path.stat().st_size)
+    weights.write_bytes(bytes(weights.stat().st_size))
+    spoilt = started(model_dir)
+    assert spoilt.grpc(**small())["use_blade"] is False
+    assert f"not used: {name} is damaged" in spoilt.server.log_text()
+
+    weights.unlink()
+    eager = started(model_dir, engine="eager")
+    assert eager.grpc(**small())["use_blade"] is False
+    assert "not used" not in eager.server.log_text()
+
+
+def test_a_build_that_fails_leaves_eager_serving_and_one_reason(started: Callable[..., Calls], model_dir: Path) -> None:
+    (model_dir / "optimized_model").write_text("no folder")
+    calls = started(model_dir, optimize="openvino")
+    until(lambda: state(calls) == "failed")
+    assert calls.grpc(**small())["use_blade"] is False
+    job = optimizing(calls)
+    assert job["state"] == "failed"
+    assert "optimized_model" in job["error_msg"]
+    log = calls.server.log_text()
+    assert log.count("openvino is not used, eager goes on serving: ") == 1
+    assert job["error_msg"] in log
+
+
+def test_a_build_that_is_killed_leaves_eager_serving(started: Callable[..., Calls], model_dir: Path) -> None:
+    calls = started(model_dir, optimize="openvino")
+    until(lambda: build_process(calls.server))
+    os.kill(build_process(calls.server), signal.SIGKILL)
+    until(lambda: state(calls) == "failed")
+    assert "killed" in optimizing(calls)["error_msg"]
+    assert calls.grpc(**small())["use_blade"] is False
+
+
+def test_a_build_ends_with_its_server(started: Callable[..., Calls], model_dir: Path) -> None:
+    calls = started(model_dir, optimize="openvino")
+    until(lambda: build_process(calls.server))
+    pid = build_process(calls.server)
+    assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, calls.server.process.pid)
+    assert calls.server.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_build_ends_with_a_model_process_that_is_killed(started: Callable[..., Calls], model_dir: Path) -> None:
+    calls = started(model_dir, optimize="openvino")
+    until(lambda: build_process(calls.server))
+    pid = build_process(calls.server)
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_settings_that_contradict_each_other_are_named(start_triton: TritonStarter, model_dir: Path) -> None:
+    env = {"TRITON_DIFFUSERS_ENGINE": "eager", "TRITON_DIFFUSERS_OPTIMIZE": "openvino"}
+    server = start_triton(env=env, model_dir=model_dir, wait=False)
+    assert server.process.wait(120) != 0
+    assert "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager" in server.log_text()

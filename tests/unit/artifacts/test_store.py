@@ -1,0 +1,245 @@
+"""The folder of artifacts: whole ones or none, whoever crashes, and nothing of a manifest is believed unseen."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.artifacts.samples import FILES, made, manifest_of
+from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, Here, damage, misfit
+from triton_diffusers.artifacts import store as store_module
+
+NAME = "openvino-bfloat16"
+HERE = Here(fingerprint="f" * 64, machine="x86-64 avx512", versions={"openvino": "2026.4.1"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "optimized_model")
+
+
+def placed(store: ArtifactStore, tmp_path: Path, files: dict[str, bytes] = FILES, **changes: Any) -> Artifact:
+    folder = made(tmp_path / "work", files)
+    return store.place(folder, manifest_of(folder, **changes))
+
+
+def changed_manifest(artifact: Artifact, **changes: Any) -> None:
+    path = artifact.folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_was_placed_is_found(store: ArtifactStore, tmp_path: Path) -> None:
+    assert store.all() == {}
+    assert store.find("openvino", "bfloat16") is None
+    artifact = placed(store, tmp_path)
+    assert not (tmp_path / "work").exists()
+    assert store.find("openvino", "bfloat16") == artifact
+    assert store.find("openvino", "int8") is None
+    assert store.all() == {NAME: artifact}
+    assert artifact.folder == store.root / NAME
+    assert {name: (artifact.folder / name).read_bytes() for name in FILES} == FILES
+    assert artifact.manifest.bytes == sum(map(len, FILES.values()))
+    assert misfit(artifact, HERE) is None
+    assert damage(artifact.folder, artifact.manifest, full=True) is None
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for root in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        with pytest.raises(ArtifactError, match=f"{root} cannot be read: "):
+            ArtifactStore(root).all()
+    (tmp_path / "file").touch()
+    assert ArtifactStore(tmp_path / "file").all() == {}
+
+
+def test_an_artifact_that_cannot_be_looked_at_is_told(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(ArtifactError, match=f"{store.root}/{NAME} cannot be read: Permission denied"):
+        store.find("openvino", "bfloat16")
+
+
+def test_a_successor_takes_the_place(store: ArtifactStore, tmp_path: Path) -> None:
+    placed(store, tmp_path)
+    artifact = placed(store, tmp_path, {"unet/new.bin": b"new"})
+    assert store.all() == {NAME: artifact}
+    assert sorted(path.name for path in artifact.folder.rglob("*")) == ["manifest.json", "new.bin", "unet"]
+    assert [path.name for path in store.root.iterdir() if path.name.startswith(".")] == [".lock"]
+
+
+def test_a_folder_that_is_not_what_its_manifest_says_is_not_placed(store: ArtifactStore, tmp_path: Path) -> None:
+    before = placed(store, tmp_path)
+    folder = made(tmp_path / "work")
+    manifest = manifest_of(folder)
+    (folder / "unet" / "model.bin").write_bytes(b"weighty")
+    with pytest.raises(ArtifactError, match=r"openvino-bfloat16 is not placed: unet/model\.bin is damaged"):
+        store.place(folder, manifest)
+    assert store.all() == {NAME: before}
+
+
+def test_a_failure_leaves_the_older_one(store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = placed(store, tmp_path)
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == "work":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space left"):
+        placed(store, tmp_path)
+    assert store.all() == {NAME: before}
+
+
+def test_what_a_crash_between_two_renames_left_is_brought_back(store: ArtifactStore, tmp_path: Path) -> None:
+    before = placed(store, tmp_path)
+    before.folder.rename(store.root / f".replaced-{NAME}")
+    made(store.root / ".removed-openvino-int8")
+    assert store.find("openvino", "bfloat16") is None
+    placed(store, tmp_path, precision="float32")
+    assert store.find("openvino", "bfloat16") == before
+    assert len([path for path in store.root.iterdir() if path.name.startswith(".")]) == 1, "the lock alone"
+
+
+def test_removed(store: ArtifactStore, tmp_path: Path) -> None:
+    placed(store, tmp_path)
+    store.remove(NAME)
+    assert store.all() == {}
+    for name in (NAME, ".lock", "..", "a/b", f"../{tmp_path.name}"):
+        with pytest.raises(ArtifactError, match="has no artifact"):
+            store.remove(name)
+    assert tmp_path.is_dir()
+
+
+def test_names_with_a_dot_are_no_artifacts(store: ArtifactStore) -> None:
+    made(store.root / ".work" / NAME)
+    (store.root / "README").write_text("not a folder")
+    assert store.all() == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is damaged: it is no manifest"),
+        (b"\xff\x00", "is damaged: it is no manifest"),
+        (b"[1]", "is damaged: it is no manifest"),
+        (b"[" * 100_000, "is damaged: it is no manifest"),
+        (b'{"format": 1}', "is damaged: fingerprint: Field required"),
+        (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 1"),
+        (b" " * (5 * 2**20), "is longer than"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_told(store: ArtifactStore, content: bytes, said: str) -> None:
+    made(store.root / NAME, {"manifest.json": content})
+    with pytest.raises(ArtifactError, match=said):
+        store.find("openvino", "bfloat16")
+    error = store.all()[NAME]
+    assert isinstance(error, ArtifactError)
+    assert said in str(error)
+    assert NAME in str(error)
+
+
+def test_a_missing_manifest_is_told(store: ArtifactStore) -> None:
+    made(store.root / NAME)
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read: No such file"):
+        store.find("openvino", "bfloat16")
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a//b", "a/../b", "", ".hidden", "a\\b", "a\nb"])
+def test_a_manifest_names_no_file_outside(store: ArtifactStore, tmp_path: Path, path: str) -> None:
+    artifact = placed(store, tmp_path)
+    changed_manifest(artifact, graphs={"unet": [{"path": path, "size": 1, "sha256": "0" * 64}]})
+    with pytest.raises(ArtifactError, match=r"is damaged: graphs\.unet\.0\.path: "):
+        store.find("openvino", "bfloat16")
+
+
+@pytest.mark.parametrize("graph", ["../unet", "/unet", "", ".."])
+def test_a_manifest_names_no_graph_outside(store: ArtifactStore, tmp_path: Path, graph: str) -> None:
+    artifact = placed(store, tmp_path)
+    changed_manifest(artifact, graphs={graph: []})
+    with pytest.raises(ArtifactError, match=r"is damaged: graphs\."):
+        store.find("openvino", "bfloat16")
+
+
+def test_a_renamed_artifact_is_not_what_its_name_says(store: ArtifactStore, tmp_path: Path) -> None:
+    placed(store, tmp_path).folder.rename(store.root / "openvino-int8")
+    with pytest.raises(ArtifactError, match="is not what it says it is: openvino-bfloat16"):
+        store.find("openvino", "int8")
+
+
+def test_why_an_artifact_does_not_fit(store: ArtifactStore, tmp_path: Path) -> None:
+    artifact = placed(store, tmp_path)
+
+    def said(**changes: Any) -> str:
+        return str(misfit(artifact, Here(**{**vars(HERE), **changes})))
+
+    assert said(fingerprint="0" * 64) == (
+        "openvino-bfloat16 was built from another model (fingerprint ffffffffffff, this model's is 000000000000)"
+    )
+    assert said(machine="arm") == (
+        "openvino-bfloat16 was built for another machine (x86-64 avx512; this is arm)"
+    )  # fmt: skip
+    assert said(versions={"openvino": "2027.0"}) == (
+        "openvino-bfloat16 was built with another version of openvino (2026.4.1; this is 2027.0)"
+    )
+    assert said(versions={}).endswith("another version of openvino (2026.4.1; this is none)")
+    (artifact.folder / "unet" / "model.bin").write_bytes(b"short")
+    assert said() == "openvino-bfloat16 is damaged: unet/model.bin has 5 bytes, not 7"
+    (artifact.folder / "unet" / "model.bin").unlink()
+    assert said() == "openvino-bfloat16 is damaged: unet/model.bin is missing"
+    (artifact.folder / "unet" / "model.bin").symlink_to("model.xml")
+    assert said() == "openvino-bfloat16 is damaged: unet/model.bin is no file"
+
+
+def test_a_changed_byte_is_found_by_the_checksum_alone(store: ArtifactStore, tmp_path: Path) -> None:
+    artifact = placed(store, tmp_path)
+    (artifact.folder / "unet" / "model.bin").write_bytes(b"weightz")
+    assert misfit(artifact, HERE) is None
+    assert damage(artifact.folder, artifact.manifest, full=True) == (
+        "unet/model.bin is damaged: its checksum is another"
+    )  # fmt: skip
+
+
+def _place_for_ever(root: Path, work: Path) -> None:
+    store = ArtifactStore(root)
+    number = 0
+    while True:
+        number += 1
+        folder = made(work / f"{os.getpid()}-{number}", {"unet/a.bin": b"%d" % number, "unet/b.bin": b"%d" % number})
+        store.place(folder, manifest_of(folder))
+
+
+def test_killed_builders_leave_whole_artifacts(store: ArtifactStore, tmp_path: Path, monkeypatch: Any) -> None:
+    """Two builders place over and over; one is killed, and a reader looks meanwhile."""
+    monkeypatch.setattr(store_module, "_sync", lambda path: None)  # the disk's pace is not the point
+    context = multiprocessing.get_context("fork")
+    builders = [context.Process(target=_place_for_ever, args=(store.root, tmp_path / "builders")) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    try:
+        for turn in range(40):
+            time.sleep(0.02)
+            if turn % 8 == 7:
+                os.kill(builders[turn % 2].pid or 0, signal.SIGKILL)
+                builders[turn % 2].join()
+                builders[turn % 2] = context.Process(target=_place_for_ever, args=(store.root, tmp_path / "builders"))
+                builders[turn % 2].start()
+    finally:
+        for builder in builders:
+            builder.kill()
+            builder.join()
+    last = placed(store, tmp_path, {"unet/model.bin": b"last"}, precision="float32")
+    found = store.find("openvino", "bfloat16")
+    assert found is not None, "one of them came through"
+    assert damage(found.folder, found.manifest, full=True) is None
+    assert store.all() == {NAME: found, "openvino-float32": last}

@@ -1,0 +1,213 @@
+"""The benchmark of engines: turns, settings, what is left out, and what is made of the figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import engines, engines_workshop
+from benchmarks.engines_contenders import ARTIFACTS, CONTENDERS, Artifact, Contender, Setting
+from benchmarks.engines_report import note, psnr, table
+from benchmarks.engines_workshop import NotPrepared, Workshop
+from benchmarks.plots import plot_engines
+from benchmarks.random_model import TINY, make_model
+from benchmarks.report import Progress
+from benchmarks.tables import fill
+from triton_diffusers.loading import load_components
+from triton_diffusers.settings import Settings
+
+
+class FakeWorkshop(Workshop):
+    """Runs nothing; knows how fast everybody is."""
+
+    def __init__(self, folder: Path, seconds: Callable[[Contender, Mapping[str, Any]], float]) -> None:
+        super().__init__(folder, TINY, 64, Progress())
+        self._seconds = seconds
+        self.ran: list[str] = []
+
+    def make_model(self) -> None:
+        """Not needed."""
+
+    def prepare(self, contender: Contender) -> list[Setting]:
+        """Everything is there."""
+        return list(contender.settings)
+
+    def run(self, contender: Contender, arguments: Sequence[str], seconds: float) -> None:
+        """Answer as the contender's process would."""
+        turn = json.loads(Path(arguments[0]).read_text())
+        step = self._seconds(contender, turn["options"])
+        self.ran.append(contender.label)
+        shade = np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(shade).save(turn["picture"])
+        measured = {
+            "ready": 5.0,
+            "warm_up": step,
+            "image": step * turn["steps"] + 1.0,
+            "steps": [step] * (turn["steps"] - 1),
+            "after": 0.5,
+            "peak": 3 * 2**30,
+            "peak_drawing": 2 * 2**30,
+            "mapped": 2**30,
+            "packages": {},
+        }
+        Path(arguments[1]).write_text(json.dumps(measured))
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_PAUSE", 0.0)
+
+
+def measured(
+    folder: Path, names: Sequence[str], seconds: Callable[[Contender, Mapping[str, Any]], float]
+) -> tuple[dict[str, Any], FakeWorkshop]:
+    plan = engines.Plan(shape="tiny", side=64, steps=5, rounds=2, limit=1.0)
+    workshop = FakeWorkshop(folder, seconds)
+    bench = engines.Bench(plan, workshop, folder, Progress())
+    bench.prepare(names)
+    machine = {
+        "cpu": "a processor",
+        "cores": 2,
+        "torch_threads": 2,
+        "packages": {"torch": "2", "diffusers": "0"},
+        "python": "3",
+        "commit": "abc",
+        "date": "today",
+        "load_average_before": 0.0,
+    }
+    return {"machine": machine, **bench.run()}, workshop
+
+
+def test_contenders_take_turns_and_are_compared_with_the_default(tmp_path: Path) -> None:
+    def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
+        return 1.0 if contender is CONTENDERS["diffusers"] else 0.25
+
+    figures, workshop = measured(tmp_path, ["diffusers", "eager"], seconds)
+    first, second = CONTENDERS["diffusers"].label, CONTENDERS["eager"].label
+    assert workshop.ran == [first, second, second, first]
+    eager = figures["contenders"]["eager"]
+    assert eager["step_seconds"]["median"] == 0.25
+    assert eager["image_seconds"]["median"] == 2.25
+    assert eager["beside_steps"] == pytest.approx(1.0 / 2.25)
+    assert eager["ratios"]["step_seconds_diffusers"] == 4.0
+    assert eager["ratios"]["peak_bytes_diffusers"] == 1.0
+    assert eager["psnr_db"] == 100.0
+    assert "4.00×" in table(figures)
+    assert "a processor" in note(figures)
+
+
+def test_the_fastest_setting_is_found_and_kept(tmp_path: Path) -> None:
+    def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
+        return 0.5 if options["static"] else 0.2
+
+    figures, workshop = measured(tmp_path, ["genai"], seconds)
+    assert len(workshop.ran) == 2 + 2
+    assert figures["contenders"]["genai"]["setting"]["static"] is False
+    assert figures["contenders"]["genai"]["step_seconds"]["median"] == 0.2
+
+
+def test_a_setting_that_fails_is_not_the_end_of_a_contender(tmp_path: Path) -> None:
+    def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
+        if options["static"]:
+            raise NotPrepared("static shapes are not supported")
+        return 0.2
+
+    figures, _ = measured(tmp_path, ["genai"], seconds)
+    assert figures["missing"] == {}
+    assert figures["contenders"]["genai"]["setting"]["static"] is False
+
+
+def test_who_fails_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
+        if contender is CONTENDERS["eager"]:
+            raise NotPrepared("ended with -9: ")
+        return 1.0
+
+    figures, workshop = measured(tmp_path, ["diffusers", "eager"], seconds)
+    assert list(figures["contenders"]) == ["diffusers"]
+    assert figures["missing"] == {"eager": "ended with -9: "}
+    assert len(workshop.ran) == 2
+    assert "Not measured: diffusers, bf16 and channels-last: ended with -9" in note(figures)
+
+
+def test_the_plot_is_drawn(tmp_path: Path) -> None:
+    figures, _ = measured(tmp_path, ["diffusers", "ours-eager"], lambda contender, options: 1.0)
+    plot_engines(tmp_path / "engines.png", figures["contenders"])
+    with Image.open(tmp_path / "engines.png") as drawn:
+        assert drawn.width > 1000
+
+
+def test_the_document_has_a_place_for_the_table() -> None:
+    document = (Path(engines.__file__).parents[1] / "docs" / "benchmarks.md").read_text()
+    assert "the table" in fill(document, "engines", "the table")
+
+
+def test_a_blank_picture_is_no_picture(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Image.new("RGB", (8, 8), "grey").save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="one has drawn a blank picture"):
+        psnr(tmp_path / "one.png", tmp_path / "two.png")
+
+
+def test_every_artifact_that_is_named_can_be_made() -> None:
+    for contender in CONTENDERS.values():
+        for setting in contender.settings:
+            assert not setting.artifact or setting.artifact in ARTIFACTS
+    for artifact in ARTIFACTS.values():
+        assert set(artifact.needs) <= set(ARTIFACTS)
+
+
+class TestWorkshop:
+    """Programs that are run, and things that are made once."""
+
+    @pytest.fixture
+    def workshop(self, tmp_path: Path) -> Workshop:
+        (tmp_path / "tiny").mkdir()
+        return Workshop(tmp_path, TINY, 64, Progress())
+
+    def contender(self, *settings: Setting) -> Contender:
+        return Contender(label="", module="json.tool", settings=settings, precision="")
+
+    def test_a_program_that_fails_is_quoted(self, workshop: Workshop, tmp_path: Path) -> None:
+        (tmp_path / "in").write_text("{")
+        with pytest.raises(NotPrepared, match=r"ended with 1: .*Expecting"):
+            workshop.run(self.contender(), [str(tmp_path / "in")], 60.0)
+
+    def test_a_program_that_takes_too_long_is_stopped(self, workshop: Workshop) -> None:
+        endless = Contender(label="", module="http.server", settings=(), precision="")
+        with pytest.raises(NotPrepared, match="not done after"):
+            workshop.run(endless, ["--bind", "127.0.0.1", "0"], 0.3)
+
+    def test_an_artifact_is_made_once_and_whole(
+        self, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = ("-c", "import sys, os; os.mkdir(sys.argv[1])", "{folder}")
+        failing = ("-c", "import sys, os; os.mkdir(sys.argv[1]); sys.exit('no memory')", "{folder}")
+        artifacts = {
+            "good": Artifact(command=command),
+            "bad": Artifact(command=failing, needs=("good",)),
+        }
+        monkeypatch.setattr(engines_workshop, "ARTIFACTS", artifacts)
+        settings = [Setting(artifact="good"), Setting(artifact="bad")]
+        assert workshop.prepare(self.contender(*settings)) == settings[:1]
+        assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["good"]
+        with pytest.raises(NotPrepared, match="bad could not be made: ended with 1: no memory"):
+            workshop.prepare(self.contender(settings[1]))
+
+
+def test_the_random_model_loads_as_a_checkpoint_and_is_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "shape" / "model"
+    make_model(folder, TINY)
+    components = load_components(Settings(model_dir=folder))
+    assert components.pixels_per_latent == 8
+    assert components.safety_checker is None
+    assert len(components.tokenizer("a red apple").input_ids) == 5
+    made = (folder / "base_model" / "model_index.json").stat().st_mtime_ns
+    make_model(folder, TINY)
+    assert (folder / "base_model" / "model_index.json").stat().st_mtime_ns == made

@@ -1,0 +1,101 @@
+"""One turn of a contender: what is timed, and which memory is counted."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.contenders.turn import Turn, measure, take_turn
+
+_MEBIBYTE = 2**20
+
+
+def turn(folder: Path, steps: int = 3) -> Turn:
+    return Turn(
+        model="",
+        artifact="",
+        noise="",
+        picture=str(folder / "picture.png"),
+        prompt="a red apple",
+        guidance=7.5,
+        seed=1,
+        side=8,
+        steps=steps,
+        warm_up=True,
+        began=time.monotonic(),
+    )
+
+
+class Sleeper:
+    """Takes 20 ms for a step and 60 ms for the rest."""
+
+    packages = ("pillow", "not-installed-anywhere")
+
+    def __init__(self, turn: Turn) -> None:
+        self.asked: list[int] = []
+
+    def draw(self, steps: int, on_step: Callable[[], None]) -> Image.Image:
+        self.asked.append(steps)
+        for _ in range(steps):
+            time.sleep(0.02)
+            on_step()
+        time.sleep(0.06)
+        return Image.new("RGB", (8, 8), "red")
+
+
+def test_times_lie_between_the_ends_of_steps(tmp_path: Path) -> None:
+    asked = turn(tmp_path)
+    made: list[Sleeper] = []
+
+    def make(turn: Turn) -> Sleeper:
+        time.sleep(0.05)
+        made.append(Sleeper(turn))
+        return made[0]
+
+    measured = measure(asked, make)
+    assert made[0].asked == [1, 3]
+    assert measured.ready >= 0.05
+    assert measured.warm_up >= 0.08
+    assert len(measured.steps) == 2
+    assert min(measured.steps) >= 0.02
+    assert measured.after >= 0.06
+    assert measured.image >= 0.12
+    assert set(measured.packages) == {"pillow"}
+    with Image.open(asked.picture) as drawn:
+        assert drawn.size == (8, 8)
+
+
+def test_memory_of_the_warm_up_counts_in_the_peak_and_not_in_that_of_drawing(tmp_path: Path) -> None:
+    class Greedy(Sleeper):
+        def draw(self, steps: int, on_step: Callable[[], None]) -> Image.Image:
+            if steps == 1:
+                np.ones(256 * _MEBIBYTE, np.uint8)
+            return super().draw(steps, on_step)
+
+    measured = measure(turn(tmp_path), Greedy)
+    assert measured.peak - measured.peak_drawing > 200 * _MEBIBYTE
+
+
+def test_a_contender_that_skips_steps_is_not_believed(tmp_path: Path) -> None:
+    class Lazy(Sleeper):
+        def draw(self, steps: int, on_step: Callable[[], None]) -> Image.Image:
+            return super().draw(1, on_step)
+
+    with pytest.raises(RuntimeError, match="3 steps were asked for, 1 were made"):
+        measure(turn(tmp_path), Lazy)
+
+
+def test_a_turn_is_read_from_a_file_and_answered_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
+    asked.write_text(json.dumps(vars(replace(turn(tmp_path), steps=2))))
+    monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer)])
+    take_turn(Sleeper)
+    assert len(json.loads(answer.read_text())["steps"]) == 1

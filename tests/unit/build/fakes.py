@@ -1,0 +1,101 @@
+"""A build without compilers: tasks are done in this process, in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from triton_diffusers.artifacts import ArtifactStore, Here
+from triton_diffusers.build.children import Advance
+from triton_diffusers.build.plan import Plan
+from triton_diffusers.build.progress import Lines
+from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
+
+GRAPHS = ("text_encoder", "unet")
+HERE = Here(fingerprint="f" * 64, machine="x86-64", versions={"compiler": "1.0"})
+SECONDS, PEAK = {True: 0.5, False: 2.0}, {True: 500, False: 1000}
+
+
+def plan_for(root: Path, **changes: Any) -> Plan:
+    """A plan to build for a model that nobody looks at."""
+    fields: Mapping[str, Any] = {
+        "model_dir": root / "model",
+        "cache_dir": root / "cache",
+        "here": HERE,
+        "engine": "openvino",
+        "precision": "bfloat16",
+        "store": ArtifactStore(root / "optimized_model"),
+        "there": None,
+        "misfit": "",
+        "min_psnr": 30.0,
+        "calibrated": False,
+        "graphs": GRAPHS,
+    }
+    return Plan(**{**fields, **changes})
+
+
+@dataclass
+class Doer:
+    """Does tasks. ``done`` tells which; ``before`` is called with each and may raise; ``tone`` is the compiled grey."""
+
+    tone: int = 101
+    before: Callable[[Task], None] = lambda task: None
+    done: list[str] = field(default_factory=list)
+
+    def __call__(self, task: Task, log: Path, lock: int, advance: Advance) -> Drawn | None:
+        assert log.parent.is_dir()
+        assert lock > 0
+        self.before(task)
+        advance(1, 1)
+        if isinstance(task, DrawTask):
+            return self._draw(task)
+        if isinstance(task, CalibrateTask):
+            self.done.append("calibrate")
+            (task.folder / "unet.safetensors").write_bytes(b"numbers")
+            return None
+        assert list(task.folder.iterdir()) == []
+        (task.folder / "model.bin").write_bytes(f"{task.graph} {task.precision}".encode())
+        if task.calibration is not None:
+            assert (task.calibration / "unet.safetensors").exists()
+        self.done.append(task.graph)
+        return None
+
+    def _draw(self, task: DrawTask) -> Drawn:
+        compiled = bool(task.graphs)
+        self.done.append("compiled" if compiled else "eager")
+        for folder in task.graphs.values():
+            assert (folder / "model.bin").exists()
+        for name in ("picture", "lora"):
+            tone = self.tone if compiled and name == "lora" else 100
+            Image.new("RGB", (8, 8), (tone, tone, tone)).save(task.folder / f"{name}-0.png")
+        return Drawn(
+            files={"picture": ["picture-0.png"], "lora": ["lora-0.png"]},
+            side=64,
+            seconds_per_step=SECONDS[compiled],
+            peak_bytes=PEAK[compiled],
+        )
+
+
+def failing_at(kind: type[Task], error: BaseException) -> Callable[[Task], None]:
+    """For ``before``: raises at the first task of a kind."""
+
+    def check(task: Task) -> None:
+        if isinstance(task, kind) and not (isinstance(task, CompileTask) and task.graph != "unet"):
+            raise error
+
+    return check
+
+
+class Quiet(Lines):
+    """Progress that is remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)

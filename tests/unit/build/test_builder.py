@@ -1,0 +1,203 @@
+"""A build, its interruptions and its refusals; what is computed is faked."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.unit.build.fakes import GRAPHS, HERE, Doer, Quiet, failing_at, plan_for
+from triton_diffusers.artifacts import Artifact, damage, fingerprint, misfit
+from triton_diffusers.build import builder as builder_module
+from triton_diffusers.build import plan as plan_module
+from triton_diffusers.build.builder import build
+from triton_diffusers.build.errors import BuildError, CannotBegin, Refused
+from triton_diffusers.build.options import LEAST_PSNR, BuildOptions
+from triton_diffusers.build.plan import Plan
+from triton_diffusers.build.tasks import CompileTask, DrawTask
+
+OPTIONS = BuildOptions(model="model", engine="openvino")
+FORCED = BuildOptions(model="model", engine="openvino", force=True)
+
+
+@pytest.fixture(autouse=True)
+def _model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model_is(HERE.fingerprint, monkeypatch)
+
+
+def model_is(fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder_module, "fingerprint", lambda model_dir: fingerprint)
+
+
+def built(plan: Plan, doer: Doer, options: BuildOptions = OPTIONS) -> Artifact:
+    return build(plan, options, Quiet(), doer)
+
+
+def test_a_build(tmp_path: Path) -> None:
+    plan, doer = plan_for(tmp_path), Doer()
+    artifact = built(plan, doer)
+    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert plan.store.find("openvino", "bfloat16") == artifact
+    assert misfit(artifact, HERE) is None
+    assert damage(artifact.folder, artifact.manifest, full=True) is None
+    assert (artifact.folder / "unet" / "model.bin").read_bytes() == b"unet bfloat16"
+    figures = artifact.manifest.figures
+    assert figures.psnr == {"picture": 100.0, "lora": 48.13}
+    assert figures.lowest_psnr == 48.13
+    assert figures.speed_up == 4.0
+    assert (figures.peak_bytes, figures.eager_peak_bytes, figures.side) == (500, 1000, 64)
+    assert not (plan.store.root / ".work" / plan.name).exists()
+
+
+def test_calibrated(tmp_path: Path) -> None:
+    doer, progress = Doer(), Quiet()
+    build(plan_for(tmp_path, precision="int8", calibrated=True), OPTIONS, progress, doer)
+    assert doer.done == ["calibrate", *GRAPHS, "eager", "compiled"]
+    assert [line.split("]")[0] for line in progress.said if "…" in line] == [f"[{n}/6" for n in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "before", "after"),
+    [
+        (failing_at(CompileTask, KeyboardInterrupt()), ["text_encoder"], ["unet", "eager", "compiled"]),
+        (failing_at(DrawTask, KeyboardInterrupt()), [*GRAPHS], ["eager", "compiled"]),
+    ],
+)
+def test_an_interrupted_build_goes_on(tmp_path: Path, failure: object, before: list[str], after: list[str]) -> None:
+    plan, first = plan_for(tmp_path), Doer(before=failure)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        built(plan, first)
+    assert first.done == before
+    assert plan.store.all() == {}
+    second, progress = Doer(), Quiet()
+    build(plan, OPTIONS, progress, second)
+    assert second.done == after
+    assert (
+        f"going on with an earlier build: {', '.join(g for g in GRAPHS if g in before)} done already" in progress.said
+    )
+
+
+def test_eager_pictures_are_drawn_once(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path, min_psnr=60.0)
+    with pytest.raises(Refused):
+        built(plan, Doer())
+    again = Doer()
+    with pytest.raises(Refused):
+        built(plan, again)
+    assert again.done == ["compiled"]
+    other = Doer()
+    with pytest.raises(Refused):
+        built(plan, other, BuildOptions(model="model", engine="openvino", steps=3))
+    assert other.done == ["eager", "compiled"], "of other steps they are others"
+
+
+def test_another_model_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        built(plan_for(tmp_path), Doer(before=failing_at(DrawTask, KeyboardInterrupt())))
+    doer = Doer()
+    model_is("0" * 64, monkeypatch)
+    built(plan_for(tmp_path, here=plan_module.Here(fingerprint="0" * 64, machine="x", versions={})), doer)
+    assert doer.done == [*GRAPHS, "eager", "compiled"]
+
+
+def test_weights_that_were_replaced_meanwhile_are_not_placed_as_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(tmp_path)
+
+    def train_on(task: object) -> None:
+        model_is("0" * 64, monkeypatch)
+
+    with pytest.raises(BuildError, match=r"openvino-bfloat16 is not placed: the weights in .*/model have changed"):
+        built(plan, Doer(before=train_on))
+    assert plan.store.all() == {}
+    model_is(HERE.fingerprint, monkeypatch)
+    built(plan, doer := Doer())
+    assert doer.done == [*GRAPHS, "eager", "compiled"], "nobody knows which graphs are of which weights"
+
+
+def test_a_model_that_was_removed_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder_module, "fingerprint", fingerprint)
+    with pytest.raises(BuildError, match="have changed since the build began"):
+        built(plan_for(tmp_path), Doer())
+
+
+def test_forced_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        built(plan_for(tmp_path), Doer(before=failing_at(DrawTask, KeyboardInterrupt())))
+    doer = Doer()
+    built(plan_for(tmp_path), doer, FORCED)
+    assert doer.done == [*GRAPHS, "eager", "compiled"]
+
+
+def test_what_draws_something_else_is_refused(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    before = built(plan, Doer())
+    said = r"57\.1 dB on average and 14\.2 dB at the least \('lora'\), the limits are 30 and 20 dB .*; look at /"
+    with pytest.raises(Refused, match=said):
+        built(plan, Doer(tone=150), FORCED)
+    assert plan.store.all() == {plan.name: before}, "the one before is still there"
+    built(plan, doer := Doer())
+    assert doer.done == ["compiled"]
+
+
+def test_one_picture_may_stay_below_the_average(tmp_path: Path) -> None:
+    artifact = built(plan_for(tmp_path), Doer(tone=112))
+    assert 20 < artifact.manifest.figures.lowest_psnr < 30
+
+
+def test_of_int8_a_picture_must_not_stay_far_below_the_average(tmp_path: Path) -> None:
+    """At 10 dB, pictures have hardly anything in common."""
+    plan = plan_for(tmp_path, precision="int8", calibrated=True, min_psnr=LEAST_PSNR["int8"])
+    with pytest.raises(Refused, match=r"10\.1 dB at the least \('lora'\), the limits are 15 and 11 dB"):
+        built(plan, Doer(tone=180))
+    built(plan, Doer(tone=150))
+
+
+def test_a_failing_task_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="the compiler fell over"):
+        built(plan_for(tmp_path), Doer(before=failing_at(CompileTask, BuildError("the compiler fell over"))))
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere/model.bin")
+    plan = plan_for(tmp_path)
+    with pytest.raises(
+        BuildError, match=r"openvino-bfloat16 is not built: /somewhere/model.bin: No space left on device"
+    ):
+        built(plan, Doer(before=failing_at(DrawTask, full)))
+    built(plan, doer := Doer())
+    assert doer.done == ["eager", "compiled"], "it goes on when there is room"
+
+
+@pytest.mark.parametrize("weights", ["base_model/unet/model.safetensors", "base_model.safetensors"])
+def test_too_little_room_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+    path = tmp_path / "model" / weights
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(4_000_000_000)
+    usage = plan_module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda path: usage._replace(free=1_500_000_000))
+    with pytest.raises(BuildError, match=r"has 1\.50 GB of room; .* takes about 2\.00 GB; make room"):
+        built(plan_for(tmp_path), Doer())
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "optimized_model").write_text("a file")
+    with pytest.raises(
+        CannotBegin, match=r"optimized_model/\.work.* cannot be written \(.*\); name another place with --out"
+    ):
+        built(plan_for(tmp_path), Doer())
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+
+    def second(task: object) -> None:
+        with pytest.raises(BuildError, match="another build of openvino-bfloat16 is at work"):
+            built(plan, Doer())
+
+    doer = Doer(before=second)
+    built(plan, doer)
+    assert doer.done == [*GRAPHS, "eager", "compiled"]

@@ -1,0 +1,58 @@
+"""What calibration writes is what compilers get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from triton_diffusers.build import stages
+from triton_diffusers.build.errors import BuildError
+from triton_diffusers.build.stages import _read, _write, do
+from triton_diffusers.build.tasks import CompileTask
+
+
+def test_recorded_inputs_come_back_in_order(tmp_path: Path) -> None:
+    calls = [
+        (torch.full((2, 4), float(call)), torch.tensor([call]), torch.zeros(1, 0, 5), torch.ones(2, 3).T)
+        for call in range(12)
+    ]
+    _write(tmp_path / "unet.safetensors", calls)
+    found = _read(tmp_path / "unet.safetensors")
+    assert len(found) == 12
+    for before, after in zip(calls, found, strict=True):
+        assert [tensor.shape for tensor in after] == [tensor.shape for tensor in before]
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_nothing_recorded(tmp_path: Path) -> None:
+    _write(tmp_path / "unet.safetensors", [])
+    assert _read(tmp_path / "unet.safetensors") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "told"),
+    [
+        ("basic_ios::clear: iostream error", BuildError, "unet cannot be written: the disk is full"),
+        ("no such operation", RuntimeError, "^no such operation$"),
+    ],
+)
+def test_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, error: type[Exception], told: str
+) -> None:
+    """OpenVINO's own words for it name neither the file nor the reason."""
+
+    class Compiler:
+        def compile(self, *_: object) -> None:
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(stages, "load_components", lambda settings: None)
+    monkeypatch.setattr(stages, "GRAPHS", {"unet": lambda components: None})
+    monkeypatch.setattr(stages, "COMPILERS", {"openvino": Compiler})
+    task = CompileTask(
+        model_dir=tmp_path, cache_dir=tmp_path, engine="openvino", precision="float32", graph="unet",
+        folder=tmp_path / "unet",
+    )  # fmt: skip
+    with pytest.raises(error, match=told):
+        do(task, lambda done, total: None)

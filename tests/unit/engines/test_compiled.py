@@ -1,0 +1,243 @@
+"""The compiled engine on the emoji model computes what the eager one does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import lora_files
+from tests.unit.conftest import ROOT, request_for
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.engines import lora_packer
+from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
+from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.graphs import GRAPHS
+from triton_diffusers.errors import EngineFailure
+from triton_diffusers.loading import Components, load_components
+from triton_diffusers.lora import Lora, LoraLayer, LoraLoader, LoraSet
+from triton_diffusers.prompts import PromptReader, Tokens
+from triton_diffusers.request import LoraChoice
+from triton_diffusers.settings import Settings
+
+NEAR = {"rtol": 0, "atol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    runtime = tmp_path_factory.mktemp("runtime")
+    return Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=runtime)
+
+
+@pytest.fixture(scope="module")
+def folders(components: Components, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    made = {name: tmp_path_factory.mktemp(name) for name in GRAPHS}
+    for name, folder in made.items():
+        COMPILERS["openvino"]().compile(GRAPHS[name](components), folder, "float32")
+    return made
+
+
+@pytest.fixture(scope="module")
+def compiled(settings: Settings, folders: Mapping[str, Path]) -> CompiledEngine:
+    return load_compiled(settings, "openvino", "float32", folders)
+
+
+@pytest.fixture(scope="module")
+def eager(settings: Settings) -> EagerEngine:
+    return EagerEngine(load_components(settings))
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def tokens(engine: EagerEngine, *texts: str) -> list[Tokens]:
+    reader = PromptReader(engine.tokenizer, 1)
+    return [reader.read(text).chunks[0].tokens for text in texts]
+
+
+def random_set(engine: EagerEngine, rank: int, *, of_attention: bool = True) -> LoraSet:
+    chosen = lora_files.is_linear if of_attention else lambda path: True
+    weights = lora_files.random_weights(engine.lora_targets, rank, rank, chosen)
+    return LoraSet.of([(Lora((f"rank {rank}", 1, 1), {path: LoraLayer(*pair) for path, pair in weights.items()}), 0.5)])
+
+
+def test_it_says_of_the_checkpoint_what_the_eager_one_does(compiled: CompiledEngine, eager: EagerEngine) -> None:
+    for name in ("text_layers", "latent_channels", "unet_channels", "pixels_per_latent", "native_side"):
+        assert getattr(compiled, name) == getattr(eager, name), name
+    assert compiled.lora_targets == eager.lora_targets
+    assert compiled.scheduler_config == eager.scheduler_config
+    assert compiled.optimized
+    assert not eager.optimized
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4, 16])
+@pytest.mark.parametrize("clip_skip", [1, 2, 4])
+def test_prompts(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_skip: int) -> None:
+    loras = random_set(eager, rank) if rank else None
+    prompts = tokens(eager, "", "a red apple", "蓝色背景上的红苹果")
+    for chunks in (prompts, prompts[:1]):
+        expected = eager.encode_prompts(chunks, clip_skip, loras)
+        torch.testing.assert_close(compiled.encode_prompts(chunks, clip_skip, loras), expected, **NEAR)
+
+
+@pytest.mark.parametrize(
+    ("rows", "height", "width", "ranks"),
+    [
+        (1, 16, 16, [0]),
+        (2, 16, 16, [4, 4]),
+        (3, 13, 18, [1, 0, 16]),
+        (4, 7, 9, [4, 4, 0, 0]),
+        (2, 2, 2, [0, 0]),
+        (8, 8, 12, [0, 0, 0, 0, 16, 16, 4, 4]),
+    ],
+)
+def test_predictions(
+    compiled: CompiledEngine, eager: EagerEngine, rows: int, height: int, width: int, ranks: list[int]
+) -> None:
+    latents, states, timesteps = noise(rows, 4, height, width), noise(rows, 77, 192), torch.linspace(999.0, 1.0, rows)
+    loras = [random_set(eager, rank) if rank else None for rank in ranks]
+    expected = eager.predict(latents, timesteps, states, loras)
+    torch.testing.assert_close(compiled.predict(latents, timesteps, states, loras), expected, **NEAR)
+    if any(loras):
+        assert (expected - eager.predict(latents, timesteps, states)).abs().max() > 0.05
+
+
+def test_long_prompts(compiled: CompiledEngine, eager: EagerEngine) -> None:
+    call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.5]), noise(2, 154, 192)
+    torch.testing.assert_close(compiled.predict(*call), eager.predict(*call), **NEAR)
+
+
+def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> None:
+    first = compiled.predict(noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))
+    before = first.clone()
+    compiled.predict(noise(1, 4, 16, 16) + 1, torch.tensor([100.0]), noise(1, 77, 192))
+    assert torch.equal(first, before)
+
+
+def test_a_lora_on_other_layers_is_computed_eagerly(compiled: CompiledEngine, eager: EagerEngine) -> None:
+    loras = [random_set(eager, 2, of_attention=False), None]
+    call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), noise(2, 77, 192)
+    torch.testing.assert_close(compiled.predict(*call, loras), eager.predict(*call, loras), **NEAR)
+
+
+class Split:
+    """A compiled engine that notes which rows the graph computes and which the eager modules."""
+
+    def __init__(self, components: Components) -> None:
+        self.calls: list[tuple[str, list[float]]] = []
+        self.engine = CompiledEngine(components, {"unet": self._graph}, lambda: self)  # type: ignore[arg-type, return-value]
+
+    def _graph(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor]:
+        self.calls.append(("graph", timesteps.tolist()))
+        return (latents + timesteps.view(-1, 1, 1, 1),)
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> torch.Tensor:
+        self.calls.append(("eager", timesteps.tolist()))
+        return latents + timesteps.view(-1, 1, 1, 1)
+
+    def call(self, loras: list[LoraSet | None]) -> list[tuple[str, list[float]]]:
+        self.calls.clear()
+        latents, timesteps = noise(len(loras), 4, 2, 2), torch.arange(float(len(loras)))
+        predictions = self.engine.predict(latents, timesteps, noise(len(loras), 77, 192), loras)
+        assert torch.equal(predictions, latents + timesteps.view(-1, 1, 1, 1)), "each row's own, in their order"
+        return self.calls
+
+
+def test_only_the_rows_that_must_are_computed_eagerly(components: Components, eager: EagerEngine) -> None:
+    split, inside, outside = Split(components), random_set(eager, 2), random_set(eager, 3, of_attention=False)
+    assert split.call([outside, outside, inside, None]) == [("graph", [2, 3]), ("eager", [0, 1])]
+    assert split.call([inside, outside, None, outside]) == [("graph", [0, 2]), ("eager", [1, 3])]
+    assert split.call([outside, outside]) == [("eager", [0, 1])]
+
+
+def test_loras_that_are_too_large_together_have_a_call_each(
+    components: Components, eager: EagerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, one, other = Split(components), random_set(eager, 4), random_set(eager, 3)
+    packed = split.engine._unet_loras.pack([one])
+    assert packed is not None
+    monkeypatch.setattr(lora_packer, "_MOST_BYTES", sum(tensor.nbytes for tensor in packed))
+    assert split.call([one, one, other, None]) == [("graph", [0, 1]), ("graph", [2]), ("graph", [3])]
+    monkeypatch.setattr(lora_packer, "_MOST_BYTES", sum(tensor.nbytes for tensor in packed) - 1)
+    assert Split(components).call([one, other, one]) == [("graph", [1]), ("eager", [0, 2])]
+
+
+def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
+    components: Components, eager: EagerEngine
+) -> None:
+    def fail() -> EagerEngine:
+        raise LoadError("unet cannot be read")
+
+    split = Split(components)
+    split.engine._make_eager = fail
+    call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
+    for _ in range(2):
+        with pytest.raises(EngineFailure, match="the model cannot be loaded: unet cannot be read"):
+            split.engine.predict(*call, [random_set(eager, 2, of_attention=False)])
+    assert split.call([random_set(eager, 2)]) == [("graph", [0])]
+
+
+def test_a_model_that_cannot_be_read_is_told_before_graphs_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="is not a model directory"):
+        load_compiled(Settings(model_dir=tmp_path), "openvino", "float32", {"unet": tmp_path})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision: str) -> None:
+    """Tokens were made with them, and what is loaded later must know the same."""
+    (tmp_path / "base_model").symlink_to(ROOT / "models" / "emoji" / "base_model")
+    (tmp_path / "embeddings").mkdir()
+    save_file({"x": noise(2, 192)}, tmp_path / "embeddings" / "sunny.safetensors")
+    settings = Settings(model_dir=tmp_path, dtype="float32", close_safety=True)
+    expected = EagerEngine(load_components(settings))
+    compiled = load_compiled(settings, "openvino", precision, {})
+    shutil.rmtree(tmp_path / "embeddings")
+    word, plain = tokens(expected, "a sunny apple", "a red apple")
+    assert tokens(compiled, "a sunny apple") == [word]  # type: ignore[arg-type]
+    near = NEAR if precision == "float32" else {"rtol": 0, "atol": 0.2}
+    torch.testing.assert_close(compiled.encode_prompts([word], 1), expected.encode_prompts([word], 1), **near)
+    assert torch.equal(compiled.encode_prompts([plain], 1), expected.encode_prompts([plain], 1))
+
+
+@pytest.mark.parametrize("name", ["flat", "high-contrast"])
+def test_the_models_own_loras(compiled: CompiledEngine, eager: EagerEngine, settings: Settings, name: str) -> None:
+    request = request_for(loras=(LoraChoice(f"lora/{name}.safetensors", 0.8),))
+    loras = LoraLoader(settings, eager.lora_targets).load(request)
+    assert loras is not None
+    states = eager.encode_prompts(tokens(eager, "", "a red apple"), 1, loras)
+    call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), states
+    expected = eager.predict(*call, [loras, loras])
+    torch.testing.assert_close(compiled.predict(*call, [loras, loras]), expected, **NEAR)
+    assert (expected - eager.predict(*call)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (64, 96), (16, 24)])
+def test_pictures(compiled: CompiledEngine, eager: EagerEngine, height: int, width: int) -> None:
+    pixels = noise(3, height, width).clamp(-1, 1).numpy()
+    torch.testing.assert_close(compiled.encode(pixels), eager.encode(pixels), **NEAR)
+    latents = noise(4, height // 8, width // 8)
+    np.testing.assert_allclose(compiled.decode(latents), eager.decode(latents), atol=1e-4)
+
+
+def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:
+    bare = load_compiled(settings, "openvino", "float32", {})
+    call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)
+    assert torch.equal(bare.predict(*call), eager.predict(*call))
+    latents = noise(4, 16, 16)
+    np.testing.assert_array_equal(bare.decode(latents), eager.decode(latents))
+
+
+def test_no_weights_are_loaded_that_graphs_have(compiled: CompiledEngine) -> None:
+    components = compiled._components
+    for module in (components.unet, components.vae):
+        assert all(parameter.is_meta for parameter in module.parameters())
+    real = [name for name, parameter in components.text_encoder.named_parameters() if not parameter.is_meta]
+    assert real == ["embeddings.token_embedding.weight"]

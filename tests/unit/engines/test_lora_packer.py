@@ -1,0 +1,95 @@
+"""LoRAs of rows as a graph's inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from triton_diffusers.engines import lora_packer
+from triton_diffusers.engines.graphs import LoraLayout
+from triton_diffusers.engines.lora_packer import LoraPacker
+from triton_diffusers.lora import Lora, LoraLayer, LoraSet, LruCache
+
+LAYOUT = LoraLayout({"unet.one": (2, 3), "unet.two": (4, 5)})
+
+
+def a_set(name: str, path: str, rank: int) -> LoraSet:
+    size_in, size_out = LAYOUT.sizes.get(path, (2, 2))
+    layer = LoraLayer(torch.randn(rank, size_in), torch.randn(size_out, rank))
+    return LoraSet.of([(Lora((name, 1, 1), {path: layer}), 1.0)])
+
+
+def packer() -> LoraPacker:
+    return LoraPacker("unet", LAYOUT, LruCache(2**20))
+
+
+def test_no_lora_is_rank_zero() -> None:
+    for rows in (None, [None, None], [a_set("text", "text_encoder.one", 2)]):
+        packed = packer().pack(rows)
+        assert packed is not None
+        assert [tuple(tensor.shape) for tensor in packed] == [(1, 0, 6), (1, 8, 0)]
+
+
+def test_layers_and_groups_have_their_places() -> None:
+    first, second = a_set("first", "unet.one", 1), a_set("second", "unet.two", 3)
+    packed = packer().pack([first, first, second, second])
+    assert packed is not None
+    down, up = packed
+    assert down.shape == (2, 3, 6)
+    assert up.shape == (2, 8, 3)
+    one, two = first.layers["unet.one"], second.layers["unet.two"]
+    assert torch.equal(down[0, :1, :2], one.down)
+    assert torch.equal(up[0, :3, :1], one.up)
+    assert torch.equal(down[1, :, 2:], two.down)
+    assert torch.equal(up[1, 3:], two.up)
+    assert torch.count_nonzero(down) == one.down.numel() + two.down.numel()
+    assert torch.count_nonzero(up) == one.up.numel() + two.up.numel()
+
+
+def test_a_lora_for_all_rows_is_one_group() -> None:
+    lora = a_set("one", "unet.one", 2)
+    packed = packer().pack([lora] * 4)
+    assert packed is not None
+    assert packed[0].shape == (1, 2, 6)
+
+
+def test_what_was_packed_is_kept() -> None:
+    keeping, rows = packer(), [a_set("one", "unet.one", 2), None]
+    first, again = keeping.pack(rows), keeping.pack(rows)
+    assert first is not None
+    assert again is not None
+    assert first[0] is again[0]
+
+
+def test_layers_that_the_graph_does_not_have_are_told() -> None:
+    other = a_set("one", "unet.conv_in", 2)
+    assert packer().pack([other]) is None
+    assert not packer().takes(other)
+
+
+def test_inputs_that_would_be_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer of rank 3 makes the other as large: 3 × (6 + 8) numbers of 4 bytes for each group."""
+    first, second = a_set("first", "unet.one", 3), a_set("second", "unet.two", 3)
+    monkeypatch.setattr(lora_packer, "_MOST_BYTES", 2 * 168 - 1)
+    assert packer().pack([first, first]) is not None
+    assert packer().pack([first, second]) is None
+    assert packer().takes(first)
+    assert packer().takes(second)
+    assert packer().takes(None)
+    monkeypatch.setattr(lora_packer, "_MOST_BYTES", 168 - 1)
+    assert packer().pack([first]) is None
+    assert not packer().takes(first)
+
+
+def test_a_file_named_many_times_has_a_rank_that_graphs_do_not_take() -> None:
+    layer = LoraLayer(torch.randn(1024, 2), torch.randn(3, 1024))
+    lora = Lora(("large", 1, 1), {"unet.one": layer})
+    assert packer().takes(LoraSet.of([(lora, 1.0)] * 4))
+    assert not packer().takes(LoraSet.of([(lora, 1.0)] * 5))
+
+
+def test_gigabytes_are_not_made_of_one_small_layer() -> None:
+    layout = LoraLayout({f"unet.{n}": (320, 320) for n in range(700)})
+    layer = LoraLayer(torch.zeros(1024, 320), torch.zeros(320, 1024))
+    loras = LoraSet.of([(Lora(("large", 1, 1), {"unet.0": layer}), 1.0)])
+    assert LoraPacker("unet", layout, LruCache(2**20)).pack([loras]) is None

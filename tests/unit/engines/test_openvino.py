@@ -1,0 +1,152 @@
+"""OpenVINO computes what PyTorch does for UNets of the shapes that Stable Diffusion's versions have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.graphs import Graph, Input, LoraLayout
+from triton_diffusers.engines.graphs.graph import ROWS
+from triton_diffusers.engines.graphs.lora import lora_applied
+from triton_diffusers.engines.graphs.unet import unet_graph
+
+STYLES: dict[str, dict[str, Any]] = {
+    "1.5": {"attention_head_dim": 2, "use_linear_projection": False},
+    "2.1": {"attention_head_dim": [2, 4], "use_linear_projection": True},
+}
+
+
+def tiny(style: str) -> Graph:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+        norm_num_groups=8,
+        **STYLES[style],
+    )
+    return unet_graph(unet.eval())
+
+
+def inputs(graph: Graph, rows: int, groups: int, side: tuple[int, int], rank: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(rows)
+    layout = graph.module.layout
+    shapes = (
+        (rows, 4, *side),
+        (rows,),
+        (rows, 77, 24),
+        (groups, rank, sum(layout.ins)),
+        (groups, sum(layout.outs), rank),
+    )
+    latents, times, states, down, up = (torch.randn(shape, generator=generator) for shape in shapes)
+    return latents, times.abs() * 300, states, down * 0.1, up * 0.1
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_shape(style: str, tmp_path: Path) -> None:
+    graph = tiny(style)
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "float32")
+    compiled = compiler.load(tmp_path, "float32")
+    for rows, groups, side, rank in (
+        (1, 1, (16, 16), 0),
+        (2, 1, (8, 12), 4),
+        (4, 2, (13, 7), 16),
+        (3, 3, (9, 5), 1),
+        (6, 3, (1, 2), 2),
+        (2, 1, (16, 16), 0),
+    ):
+        call = inputs(graph, rows, groups, side, rank)
+        with torch.inference_mode():
+            expected = graph.module(*call)
+        (computed,) = compiled(*call)
+        torch.testing.assert_close(computed, expected, rtol=0, atol=1e-4)
+
+
+def test_lora_on_every_pointwise_layer_counts() -> None:
+    graph = tiny("1.5")
+    call = inputs(graph, 2, 1, (8, 8), 1)
+    latents, times, states, *_ = call
+    with torch.inference_mode():
+        plain = graph.module.unet(latents, times, states).sample
+        empty = graph.module(latents, times, states, *graph.module.layout.empty())
+        changed = graph.module(*call)
+    assert torch.equal(plain, empty)
+    assert (changed - plain).abs().max() > 0.01
+    names = graph.module.layout.sizes
+    assert {"unet.time_embedding.linear_1", "unet.mid_block.attentions.0.proj_in"} <= set(names)
+    assert "unet.conv_in" not in names
+
+
+class Small(nn.Module):
+    """A few layers, which are traced in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Conv2d(4, 64, 3, padding=1), nn.SiLU(), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 4, 1))
+        self.layout = LoraLayout.of("unet", self.net)
+
+    def forward(self, latents: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        with lora_applied(self.layout, "unet", self.net, down, up):
+            output: torch.Tensor = self.net(latents)
+        return output
+
+
+def small() -> Graph:
+    module = Small()
+    latents = Input(
+        "latents", torch.zeros(4, 4, 6, 5), {0: ROWS, 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    )
+    return Graph("unet", module, (latents, *module.layout.inputs()), ("prediction",))
+
+
+def small_inputs(rows: int, groups: int, rank: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(rows)
+    shapes = ((rows, 4, 16, 12), (groups, rank, 128), (groups, 68, rank))
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+
+def relative_error(computed: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((computed - expected).pow(2).mean().sqrt() / expected.std())
+
+
+def test_low_precision_is_near_and_its_file_half_as_large(tmp_path: Path) -> None:
+    graph, compiler = small(), COMPILERS["openvino"]()
+    if "bfloat16" not in compiler.precisions:
+        pytest.skip("this processor has no bfloat16")
+    call = small_inputs(2, 1, 4)
+    with torch.inference_mode():
+        expected = graph.module(*call)
+    compiler.compile(graph, tmp_path, "bfloat16")
+    (computed,) = compiler.load(tmp_path, "bfloat16")(*call)
+    assert 1e-5 < relative_error(computed, expected) < 0.05
+    weights = sum(parameter.numel() for parameter in graph.module.parameters())
+    assert (tmp_path / "graph.bin").stat().st_size < 2.5 * weights
+
+
+def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
+    graph, compiler = small(), COMPILERS["openvino"]()
+    with pytest.raises(ValueError, match="calibration"):
+        compiler.compile(graph, tmp_path, "int8")
+    plain = [small_inputs(rows, 1, 0) for rows in (1, 2)]
+    compiler.compile(graph, tmp_path, "int8", plain)
+    compiled = compiler.load(tmp_path, "int8")
+    for call in (plain[1], small_inputs(4, 2, 4)):
+        with torch.inference_mode():
+            expected = graph.module(*call)
+        (computed,) = compiled(*call)
+        assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(ImportError, match="torch_blade"):
+        COMPILERS["blade"]()

@@ -1,0 +1,366 @@
+"""Which engine a model is served with, and what is said of artifacts that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.artifacts.samples import FIGURES, made, manifest_of
+from tests.unit.conftest import ROOT
+from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, fingerprint
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.optimize import choice as choice_module
+from triton_diffusers.optimize.choice import EngineChoice
+from triton_diffusers.optimize.wishes import Target
+from triton_diffusers.settings import Settings
+
+
+class FakeCompiler:
+    """Of this machine."""
+
+    precisions = ("bfloat16", "float32", "int8")
+    device = "cpu"
+    artifacts_are_code = False
+
+    def machine(self) -> str:
+        return "x86-64 avx512"
+
+    def versions(self) -> Mapping[str, str]:
+        return {"openvino": "2026.4.1"}
+
+
+class FakeCompilerOfPrograms(FakeCompiler):
+    """What it loads is run."""
+
+    artifacts_are_code = True
+
+
+class Compilers(dict[str, type[FakeCompiler]]):
+    """The others need packages that are not there."""
+
+    def __missing__(self, name: str) -> type[FakeCompiler]:
+        raise ImportError(f"compiled engine {name!r} needs a package")
+
+
+class Loaded(FakeEngine):
+    """What an artifact gives."""
+
+    optimized = True
+
+    def __init__(self, name: str, folders: Mapping[str, Path]) -> None:
+        super().__init__()
+        self.name = name
+        self.folders = folders
+
+
+class Model:
+    """A model directory with a real base model and artifacts of a few bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        base = ROOT / "models" / "emoji" / "base_model"
+        for component in ("unet", "vae", "text_encoder"):
+            (folder / "base_model" / component).mkdir(parents=True)
+            shutil.copy(base / component / "config.json", folder / "base_model" / component)
+            (folder / "base_model" / component / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+        shutil.copy(base / "model_index.json", folder / "base_model")
+        self.store = ArtifactStore(folder / "optimized_model")
+
+    def add(self, speed_up: float = 2.0, **changes: Any) -> Artifact:
+        """Place an artifact that fits, but for the changes."""
+        self.store.root.mkdir(exist_ok=True)
+        figures = FIGURES.model_copy(update={"seconds_per_step": 1.0, "eager_seconds_per_step": speed_up})
+        folder = made(self.store.root / ".new")
+        fields = {"fingerprint": fingerprint(self.folder), "figures": figures, **changes}
+        return self.store.place(folder, manifest_of(folder, **fields))
+
+    def change(self) -> None:
+        """Train it on."""
+        (self.folder / "base_model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other weights")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    return Model(tmp_path / "model")
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(settings: Settings, engine: str, precision: str, folders: Mapping[str, Path]) -> Loaded:
+        if (folders["unet"] / "model.xml").read_bytes() == b"not what it reads":
+            raise RuntimeError("Cannot create\nthe network")
+        return Loaded(f"{engine}-{precision}", folders)
+
+    monkeypatch.setattr(choice_module, "load_compiled", load)
+    monkeypatch.setattr(choice_module, "load_components", lambda settings: None)
+    monkeypatch.setattr(choice_module, "ENGINES", {"eager": lambda components: FakeEngine()})
+    compilers = Compilers(openvino=FakeCompiler, inductor=FakeCompilerOfPrograms)
+    monkeypatch.setattr(choice_module, "COMPILERS", compilers)
+
+
+def choice_of(model: Model, **settings: str) -> EngineChoice:
+    return EngineChoice(Settings(model_dir=model.folder, **settings))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_without_artifacts_it_is_eager_and_nothing_is_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    choice = choice_of(model)
+    assert not choice.make().optimized
+    assert (choice.made, choice.missing, choice.anew) == ("eager", None, False)
+    assert not warnings(caplog)
+
+
+def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
+    model.add(1.5, precision="float32")
+    model.add(2.5, precision="bfloat16")
+    model.add(9.0, precision="int8")
+    choice = choice_of(model)
+    engine = choice.make()
+    assert isinstance(engine, Loaded)
+    assert (choice.made, engine.name) == ("openvino-bfloat16", "openvino-bfloat16")
+    folder = model.store.root / "openvino-bfloat16"
+    assert engine.folders == {"unet": folder / "unet", "vae_decoder": folder / "vae_decoder"}
+    assert choice.missing is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"engine": "eager"}, "eager"),
+        ({"engine": "inductor"}, "eager"),
+        ({"engine": "openvino-float32"}, "openvino-float32"),
+        ({"engine": "openvino-int8"}, "openvino-int8"),
+        ({"optimize": "openvino-int8"}, "openvino-int8"),
+        ({"optimize": "openvino-float32"}, "openvino-float32"),
+        ({"optimize": "inductor"}, "openvino-bfloat16"),
+    ],
+)
+def test_what_is_asked_for_by_name(model: Model, settings: dict[str, str], name: str) -> None:
+    for precision, speed_up in {"float32": 1.5, "bfloat16": 2.5, "int8": 9.0}.items():
+        model.add(speed_up, precision=precision)
+    choice = choice_of(model, **settings)
+    assert choice.make().optimized == (name != "eager")
+    assert choice.made == name
+
+
+def test_a_program_in_a_model_directory_runs_only_where_its_engine_is_named(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.add(9.0, engine="inductor", versions=FakeCompiler().versions())
+    choice = choice_of(model)
+    assert not choice.make().optimized
+    (said,) = warnings(caplog)
+    assert (
+        "inductor-bfloat16 is a program; if you trust who built it, name it to use it: TRITON_DIFFUSERS_ENGINE=" in said
+    )
+    for settings in ({"engine": "inductor"}, {"engine": "inductor-bfloat16"}, {"optimize": "inductor"}):
+        choice = choice_of(model, **settings)
+        assert choice.make().optimized, settings
+        assert choice.made == "inductor-bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("speed_up", "settings", "serves", "reason"),
+    [
+        (0.8, {}, False, "is slower than the eager engine (0.80 times as fast when it was built); name it to use it: "),
+        (0.8, {"engine": "openvino"}, True, ""),
+        (0.8, {"optimize": "openvino"}, True, ""),
+        (0.0, {}, True, ""),  # it was not measured
+        (2.0, {"dtype": "float32"}, False, "has another precision than TRITON_DIFFUSERS_DTYPE=float32; name it to use"),
+        (2.0, {"dtype": "bfloat16"}, True, ""),
+        (2.0, {"dtype": "float32", "engine": "openvino-bfloat16"}, True, ""),
+        (2.0, {"device": "cpu"}, True, ""),
+        (2.0, {"device": "cuda"}, False, "runs on cpu, and the device is cuda (TRITON_DIFFUSERS_DEVICE=cuda)"),
+        (2.0, {"device": "cuda", "engine": "openvino"}, False, "runs on cpu, and the device is cuda"),
+    ],
+)
+def test_what_the_settings_and_its_own_figures_say_of_an_artifact(
+    model: Model,
+    speed_up: float,
+    settings: dict[str, str],
+    serves: bool,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model.add(speed_up, precision="bfloat16")
+    choice = choice_of(model, **settings)
+    assert choice.make().optimized == serves
+    said = warnings(caplog)
+    assert bool(said) != serves
+    if reason:
+        assert said[0].startswith("not used: openvino-bfloat16 ")
+        assert reason in said[0]
+
+
+def test_which_engine_serves_is_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    model.add(precision="float32")
+    caplog.set_level(logging.INFO, logger="triton_diffusers.optimize")
+    for settings, level, text in [
+        ({}, logging.INFO, "openvino-float32 serves"),
+        ({"engine": "eager"}, logging.INFO, "eager serves"),
+        ({"engine": "openvino-int8", "optimize": "openvino"}, logging.INFO, "eager serves"),
+        ({"engine": "openvino-int8"}, logging.WARNING, "openvino-int8 is asked for, but there is no artifact to use; "),
+        (
+            {"engine": "inductor"},
+            logging.WARNING,
+            "inductor is asked for, but there is no artifact to use; eager serves",
+        ),
+    ]:
+        caplog.clear()
+        choice_of(model, **settings).make()
+        assert [record.levelno for record in caplog.records] == [level]
+        assert caplog.records[0].getMessage().startswith(text)
+
+
+def test_artifacts_that_cannot_be_listed_are_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    model.store.root.symlink_to(model.store.root)
+    assert not choice_of(model).make().optimized
+    (said,) = warnings(caplog)
+    assert said.startswith(f"no compiled engine is used: {model.store.root} cannot be read: ")
+
+
+def test_a_compiler_that_is_not_installed_is_the_builds_to_say(model: Model) -> None:
+    """Its failure is the build's; the engine that is there serves."""
+    model.add()
+    choice = choice_of(model, optimize="blade")
+    assert choice.make().optimized
+    assert (choice.missing, choice.anew) == (Target("blade"), False)
+
+
+def test_which_compilers_write_programs() -> None:
+    assert not COMPILERS["openvino"].artifacts_are_code
+    assert COMPILERS["inductor"].artifacts_are_code
+
+
+@pytest.mark.parametrize(
+    ("there", "optimize", "missing"),
+    [
+        (None, "openvino", Target("openvino")),
+        ("bfloat16", "openvino", None),
+        ("float32", "openvino", Target("openvino")),  # it serves until the hardware's own precision is built
+        ("float32", "openvino-float32", None),
+        ("bfloat16", "openvino-int8", Target("openvino", "int8")),
+        ("bfloat16", "inductor", Target("inductor")),
+    ],
+)
+def test_what_is_missing(model: Model, there: str | None, optimize: str, missing: Target | None) -> None:
+    if there:
+        model.add(precision=there)
+    choice = choice_of(model, optimize=optimize)
+    assert choice.make().optimized == (there is not None)
+    assert choice.missing == missing
+
+
+def _truncate(model: Model, artifact: Artifact) -> None:
+    (artifact.folder / "unet" / "model.bin").write_bytes(b"wei")
+
+
+def _overwrite(model: Model, artifact: Artifact) -> None:
+    (artifact.folder / "unet" / "model.bin").write_bytes(b"WEIGHTS")
+
+
+def _spoil_the_manifest(model: Model, artifact: Artifact) -> None:
+    (artifact.folder / "manifest.json").write_text("{")
+
+
+def _train_on(model: Model, artifact: Artifact) -> None:
+    model.change()
+
+
+@pytest.mark.parametrize(
+    ("changes", "harm", "reason", "anew"),
+    [
+        ({}, _truncate, "openvino-bfloat16 is damaged: unet/model.bin has 3 bytes, not 7", False),
+        ({}, _overwrite, "openvino-bfloat16 is damaged: unet/model.bin is damaged: its checksum is another", True),
+        ({"precision": "float32"}, _overwrite, "openvino-float32 is damaged: unet/model.bin is damaged", False),
+        ({}, _spoil_the_manifest, "manifest.json is damaged: it is no manifest", False),
+        ({}, _train_on, "openvino-bfloat16 was built from another model", False),
+        ({"machine": "aarch64"}, None, "openvino-bfloat16 was built for another machine", False),
+        ({"versions": {"openvino": "2025.0"}}, None, "another version of openvino (2025.0; this is 2026.4.1)", False),
+    ],
+)
+def test_an_artifact_that_cannot_be_used_is_named_with_the_reason(
+    model: Model,
+    changes: dict[str, Any],
+    harm: Callable[[Model, Artifact], None] | None,
+    reason: str,
+    anew: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Building anew throws away what an interrupted build has finished: only where the build itself sees no fault."""
+    artifact = model.add(**changes)
+    if harm is not None:
+        harm(model, artifact)
+    choice = choice_of(model, optimize="openvino")
+    assert not choice.make().optimized
+    assert choice.made == "eager"
+    assert choice.missing == Target("openvino")
+    assert choice.anew == anew
+    (said,) = warnings(caplog)
+    assert said.startswith("not used: ")
+    assert reason in said
+    assert "\n" not in said
+
+
+def test_the_next_best_takes_the_place_of_one_that_cannot_be_loaded(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = model.add(9.0, precision="bfloat16")
+    folder = made(model.store.root / ".new", {"unet/model.xml": b"not what it reads"})
+    model.store.place(folder, manifest_of(folder, fingerprint=artifact.manifest.fingerprint))
+    model.add(1.5, precision="float32")
+    choice = choice_of(model)
+    assert choice.make().optimized
+    assert choice.made == "openvino-float32"
+    assert warnings(caplog) == ["not used: openvino-bfloat16 cannot be loaded: Cannot create the network"]
+    assert not choice.anew, "nothing is to be built"
+
+
+def test_what_cannot_be_loaded_is_built_anew(model: Model) -> None:
+    fits = model.add().manifest.fingerprint
+    folder = made(model.store.root / ".new", {"unet/model.xml": b"not what it reads"})
+    model.store.place(folder, manifest_of(folder, fingerprint=fits))
+    choice = choice_of(model, optimize="openvino")
+    choice.make()
+    assert (choice.missing, choice.anew) == (Target("openvino"), True)
+
+
+def test_what_was_built_is_loaded(model: Model) -> None:
+    choice = choice_of(model, optimize="openvino")
+    choice.make()
+    assert choice.missing is not None
+    with pytest.raises(ArtifactError, match="has no artifact openvino-bfloat16"):
+        choice.make_built(choice.missing)
+    model.add(precision="bfloat16")
+    built = choice.make_built(choice.missing)
+    assert (built.name, built.engine.optimized) == ("openvino-bfloat16", True)
+
+
+def test_what_was_built_from_weights_that_have_changed_since_the_start_is_refused(model: Model) -> None:
+    """The requests in flight, and those of a minute ago, are the old model's."""
+    choice = choice_of(model, optimize="openvino")
+    choice.make()
+    model.change()
+    model.add(precision="bfloat16")
+    assert choice.missing is not None
+    with pytest.raises(ArtifactError, match="another model"):
+        choice.make_built(choice.missing)
+
+
+def test_no_model_is_the_eager_engines_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(settings: Settings) -> None:
+        raise LoadError("there is no model")
+
+    monkeypatch.setattr(choice_module, "load_components", load)
+    with pytest.raises(LoadError):
+        EngineChoice(Settings(model_dir=tmp_path)).make()

@@ -1,0 +1,149 @@
+"""Commands in the background: their words, their ends, and that none outlives who started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_engine import WITHIN
+from triton_diffusers.optimize.process import BackgroundProcess
+
+ROOT = Path(__file__).resolve().parents[3]
+# Says its process number, has a child that does the same, and then does nothing.
+FAMILY = (
+    "import subprocess, os, time; print(os.getpid(), flush=True); subprocess.Popen(['sleep', '600']); time.sleep(600)"
+)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+def ran(program: str, *, log: Callable[[str], None] = lambda line: None) -> str | None:
+    return BackgroundProcess([sys.executable, "-c", program], os.environ, log).run()
+
+
+def test_success_and_the_lines_of_both_streams() -> None:
+    lines: list[str] = []
+    program = "import sys; print('one\\n'); print(' two ', file=sys.stderr, flush=True); print('dréi')"
+    assert ran(program, log=lines.append) is None
+    assert sorted(lines) == ["dréi", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import sys; print('begins'); sys.exit('the disk is full')", "the disk is full"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "it was killed; perhaps the memory ran out"),
+        ("import os, signal; print('so far'); os.kill(os.getpid(), signal.SIGSEGV)", "it was ended by SIGSEGV"),
+        ("import os; os.write(1, b'\\xff\\n'); raise SystemExit(1)", "\ufffd"),
+    ],
+)
+def test_the_reason_of_a_failure(program: str, reason: str) -> None:
+    assert ran(program) == reason
+
+
+def test_a_command_that_does_not_exist() -> None:
+    reason = BackgroundProcess(["/nowhere/program"], os.environ, lambda line: None).run()
+    assert reason is not None
+    assert "No such file" in reason
+
+
+def test_it_gives_way_to_others() -> None:
+    lines: list[str] = []
+    program = (
+        "import os; print(os.nice(0), open('/proc/self/oom_score_adj').read().strip(), os.getpgid(0) == os.getpid())"
+    )
+    assert ran(program, log=lines.append) is None
+    assert lines == [f"{min(19, os.nice(0) + 10)} 1000 True"]
+
+
+def test_a_stop_ends_all_of_it() -> None:
+    lines: list[str] = []
+    process = BackgroundProcess([sys.executable, "-c", FAMILY], os.environ, lines.append)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(process.run)
+        until(lambda: lines and len(members(int(lines[0]))) == 2)
+        process.stop()
+        assert running.result(WITHIN) == "it was ended by SIGTERM"
+    assert not members(int(lines[0]))
+    process.stop()  # again, when there is nothing left
+
+
+def test_a_stop_ends_what_will_not_end() -> None:
+    lines: list[str] = []
+    program = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    )
+    process = BackgroundProcess([sys.executable, "-c", program], os.environ, lines.append)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(process.run)
+        until(lambda: lines)
+        process.stop()
+        assert running.result(WITHIN) == "it was killed; perhaps the memory ran out"
+
+
+def test_nothing_begins_after_a_stop(tmp_path: Path) -> None:
+    process = BackgroundProcess(["touch", str(tmp_path / "file")], os.environ, lambda line: None)
+    process.stop()
+    assert process.run() == "the server is stopping"
+    assert not (tmp_path / "file").exists()
+
+
+def test_what_a_killed_command_has_started_ends_with_it() -> None:
+    lines: list[str] = []
+    process = BackgroundProcess([sys.executable, "-c", FAMILY], os.environ, lines.append)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(process.run)
+        until(lambda: lines and len(members(int(lines[0]))) == 2)
+        os.kill(int(lines[0]), signal.SIGKILL)
+        assert running.result(WITHIN) == "it was killed; perhaps the memory ran out"
+    until(lambda: not members(int(lines[0])))
+
+
+def test_it_ends_with_a_server_that_is_killed() -> None:
+    """With ``kill -9`` nobody can tidy up: the kernel does."""
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from triton_diffusers.optimize.process import BackgroundProcess;"
+            "show = lambda line: print(line, flush=True);"
+            "BackgroundProcess([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True);"
+            "time.sleep(600)'], os.environ, show).run()",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        assert server.stdout is not None
+        build = int(server.stdout.readline())
+        assert members(build) == [build]
+        server.kill()
+    until(lambda: not members(build))

@@ -1,0 +1,1 @@
+"""Building compiled artifacts: fetch, export and compile, verify against the eager engine, measure, place, upload."""

@@ -1,0 +1,97 @@
+"""Drawing with an engine as a server does, by the same loop, and measuring it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from triton_diffusers.build.children import Advance
+from triton_diffusers.build.errors import BuildError
+from triton_diffusers.build.probes import TIMED, write_lora
+from triton_diffusers.build.tasks import Drawn
+from triton_diffusers.engines import Engine
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.request import GenerationRequest
+from triton_diffusers.settings import Settings
+from triton_diffusers.telemetry import NoTelemetry
+
+_WARM_UP = 2  # steps that are not timed
+_LOOKS = 0.5  # seconds between two looks at how far a picture is
+_STATUS = Path("/proc/self/status")
+
+# Makes the requests once the engine is there; the number is the side of its pictures.
+MakeRequests = Callable[[int], Mapping[str, GenerationRequest]]
+
+
+def draw(
+    make_engine: Callable[[], Engine], make_requests: MakeRequests, folder: Path, side: int, advance: Advance
+) -> Drawn:
+    """Draw the requests one after another into ``folder``, as ``<name>-<number>.png``.
+
+    ``side`` is 0 for the model's own. LoRAs are looked for in ``folder``, where the probes' one is written. Raises
+    ``BuildError`` for a picture that cannot be drawn.
+    """
+
+    def made() -> Engine:
+        engine = make_engine()
+        write_lora(folder, engine.lora_targets)
+        return engine
+
+    steps = _Steps(advance)
+    # The folder stands for the model directory, which may be read-only: the loop looks for LoRAs there and for no more.
+    loop = EngineLoop(made, Settings(model_dir=folder, store="", close_safety=True), name="build", telemetry=steps)
+    loop.start()
+    try:
+        side = side or loop.native_side
+        requests = make_requests(side)
+        steps.total = sum(request.steps * request.image_num for request in requests.values())
+        files = {name: _draw(loop, name, request, folder, steps) for name, request in requests.items()}
+    finally:
+        loop.stop()
+    return Drawn(files=files, side=side, seconds_per_step=steps.seconds(TIMED), peak_bytes=peak_bytes())
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had at a time, resident, in bytes."""
+    line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path, steps: _Steps) -> list[str]:
+    steps.begin(name)
+    job = loop.submit(request)
+    while not job.state.ended:
+        loop.wait([job], _LOOKS)
+    if job.result is None:
+        raise BuildError(f"the picture {name!r} cannot be drawn: {job.error}")
+    names = [f"{name}-{number}.png" for number in range(len(job.result.images))]
+    for file, image in zip(names, job.result.images, strict=True):
+        (folder / file).write_bytes(image)
+    return names
+
+
+class _Steps(NoTelemetry):
+    """Counts and times the steps of each request."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.total = 0
+        self._advance = advance
+        self._done = 0
+        self._name = ""
+        self._seconds: dict[str, list[float]] = {}
+
+    def begin(self, name: str) -> None:
+        """From now on steps are those of the request ``name``."""
+        self._name = name
+        self._seconds[name] = []
+
+    def unet_called(self, images: int, seconds: float) -> None:
+        self._seconds[self._name].append(seconds)
+        self._done += images
+        self._advance(min(self._done, self.total), self.total)
+
+    def seconds(self, name: str) -> float:
+        """The median of a request's steps, without the first ones; 0 if it was not drawn."""
+        taken = self._seconds.get(name, [])
+        return statistics.median(taken[_WARM_UP:] or taken or [0.0])

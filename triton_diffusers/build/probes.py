@@ -1,0 +1,116 @@
+"""The pictures that an artifact is verified by: fixed requests that together use every graph and every input of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from triton_diffusers.request import Function, GenerationRequest, LoraChoice
+
+# The one that steps are timed by.
+TIMED = "picture"
+LORA_FILE = "lora/probe.safetensors"
+
+_PROMPT = "a red apple on a blue background"
+_CALIBRATION_PROMPTS = (
+    "a green car",
+    "a smiling face with sunglasses",
+    "a house by the sea, evening light",
+    "a cat, oil painting",
+)
+_RANK = 4
+_LORA_STRENGTH = 0.1  # of a layer's output, about: enough to change every picture, not enough to spoil it
+
+
+def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
+    """Requests by name, for a model whose pictures are ``side`` pixels wide and high.
+
+    Text to image; two images of another shape by another sampler; image to image; a LoRA on every linear layer.
+    """
+    picture = GenerationRequest(
+        task_id=TIMED,
+        prompt=_PROMPT,
+        width=side,
+        height=side,
+        steps=steps,
+        guidance_scale=7.0,
+        seed=1,
+        embed_metadata=False,
+    )
+    return {
+        TIMED: picture,
+        "wide": replace(
+            picture,
+            task_id="wide",
+            prompt="a yellow flower",
+            negative_prompt="dark",
+            scheduler="DDIM",
+            width=_eighths(side, 10),
+            height=_eighths(side, 6),
+            image_num=2,
+            seed=2,
+        ),
+        "variation": replace(
+            picture,
+            task_id="variation",
+            prompt="a sunset",
+            function=Function.IMAGE_TO_IMAGE,
+            image=_gradient(side),
+            denoising_strength=0.6,
+            seed=3,
+        ),
+        "lora": replace(picture, task_id="lora", loras=(LoraChoice(LORA_FILE, 1.0),)),
+    }
+
+
+def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
+    """Requests whose denoising shows which numbers go through a model; none of them is a probe."""
+    return {
+        f"calibration {number}": GenerationRequest(
+            task_id=f"calibration-{number}",
+            prompt=prompt,
+            seed=100 + number,
+            steps=steps,
+            width=side,
+            height=side,
+            embed_metadata=False,
+        )
+        for number, prompt in enumerate(_CALIBRATION_PROMPTS)
+    }
+
+
+def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
+    """Write a LoRA with random weights, always the same, on every linear layer of ``targets``, for the probe."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for path, shape in sorted(targets.items()):
+        if len(shape) != 2:
+            continue
+        outs, ins = shape
+        tensors[f"{path}.lora_A.weight"] = torch.randn(_RANK, ins, generator=generator) / ins**0.5
+        up = torch.randn(outs, _RANK, generator=generator)
+        tensors[f"{path}.lora_B.weight"] = up * _LORA_STRENGTH / _RANK**0.5
+    (model_dir / LORA_FILE).parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, model_dir / LORA_FILE)
+
+
+def _eighths(side: int, count: int) -> int:
+    """``count`` eighths of a side, as a multiple of 8 pixels."""
+    return max(8, side * count // 64 * 8)
+
+
+def _gradient(side: int) -> bytes:
+    """A smooth picture, as PNG."""
+    ramp = np.linspace(0, 255, side, dtype=np.float32)
+    across, down = np.meshgrid(ramp, ramp)
+    pixels = np.stack([across, down, 255 - (across + down) / 2], axis=-1).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

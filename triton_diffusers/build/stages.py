@@ -1,0 +1,107 @@
+"""What the child processes of a build do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from triton_diffusers.build.children import Advance
+from triton_diffusers.build.drawing import draw
+from triton_diffusers.build.errors import BuildError
+from triton_diffusers.build.probes import calibration, probes
+from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
+from triton_diffusers.engines import Engine
+from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
+from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.graphs import GRAPHS, Graph, Inputs
+from triton_diffusers.loading import load_components
+from triton_diffusers.settings import Settings
+
+# How C++ says that a file cannot be written, without a word of which file or why.
+_NOT_WRITTEN = "iostream error"
+
+
+def do(task: Task, advance: Advance) -> Drawn | None:
+    """Do a task; what it raises is why it failed."""
+    if isinstance(task, CompileTask):
+        _compile(task)
+        return None
+    if isinstance(task, CalibrateTask):
+        _calibrate(task, advance)
+        return None
+    return _draw(task, advance)
+
+
+def _settings(task: Task) -> Settings:
+    # Compiled from full precision, and compared with it; the checker would blacken what it takes for unsafe.
+    return Settings(model_dir=task.model_dir, cache_dir=task.cache_dir, dtype="float32", close_safety=True)
+
+
+def _compile(task: CompileTask) -> None:
+    graph = GRAPHS[task.graph](load_components(_settings(task)))
+    recorded = _read(task.calibration / f"{task.graph}.safetensors") if task.calibration else []
+    try:
+        COMPILERS[task.engine]().compile(graph, task.folder, task.precision, recorded)
+    except RuntimeError as error:
+        if _NOT_WRITTEN in str(error):
+            raise BuildError(
+                f"{task.folder} cannot be written: the disk is full, or a file must not be so large"
+            ) from error
+        raise
+
+
+def _draw(task: DrawTask, advance: Advance) -> Drawn:
+    settings = _settings(task)
+
+    def make_engine() -> Engine:
+        if not task.graphs:
+            return EagerEngine(load_components(settings))
+        return load_compiled(settings, task.engine, task.precision, task.graphs)
+
+    return draw(make_engine, lambda side: probes(side, task.steps), task.folder, task.side, advance)
+
+
+def _calibrate(task: CalibrateTask, advance: Advance) -> None:
+    settings = _settings(task)
+    recorders: dict[str, _Recorder] = {}
+
+    def make_engine() -> Engine:
+        components = load_components(settings)
+        recorders.update({name: _Recorder(make(components)) for name, make in GRAPHS.items()})
+        return CompiledEngine(components, recorders, lambda: EagerEngine(components))
+
+    draw(make_engine, lambda side: calibration(side, task.steps), task.folder, task.side, advance)
+    for name, recorder in recorders.items():
+        _write(task.folder / f"{name}.safetensors", recorder.calls)
+
+
+class _Recorder:
+    """A graph that runs in PyTorch, and what it was called with."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.calls: list[Inputs] = []
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: torch.Tensor) -> Inputs:
+        self.calls.append(tuple(tensor.clone() for tensor in inputs))
+        outputs = self._graph.module(*inputs)
+        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def _write(path: Path, calls: Sequence[Inputs]) -> None:
+    named = {f"{call}.{index}": tensor for call, inputs in enumerate(calls) for index, tensor in enumerate(inputs)}
+    save_file({name: tensor.contiguous() for name, tensor in named.items()}, path)
+
+
+def _read(path: Path) -> list[Inputs]:
+    tensors = load_file(path)
+    calls: dict[int, dict[int, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        call, index = map(int, name.split("."))
+        calls.setdefault(call, {})[index] = tensor
+    return [tuple(tensor for _, tensor in sorted(calls[call].items())) for call in sorted(calls)]

@@ -1,0 +1,68 @@
+"""What an engine says of its checkpoint, however it runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from triton_diffusers.loading import Components
+from triton_diffusers.lora import TEXT_ENCODER, UNET, lora_modules
+
+
+class CheckpointEngine:
+    """The part that engines have in common: facts of the checkpoint, and its safety checker in PyTorch.
+
+    Weights of text encoder, UNet and VAE are not needed for this.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._components.tokenizer
+
+    @property
+    def text_layers(self) -> int:
+        return int(self._components.text_encoder.config.num_hidden_layers)
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        return self._components.scheduler_config
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self._components.vae.config.latent_channels)
+
+    @property
+    def unet_channels(self) -> int:
+        return int(self._components.unet.config.in_channels)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return self._components.pixels_per_latent
+
+    @property
+    def native_side(self) -> int:
+        return int(self._components.unet.config.sample_size) * self.pixels_per_latent
+
+    @property
+    def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
+        models = ((UNET, self._components.unet), (TEXT_ENCODER, self._components.text_encoder))
+        return {
+            path: tuple(layer.weight.shape) for name, module in models for path, layer in lora_modules(name, module)
+        }
+
+    @torch.inference_mode()
+    def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
+        checker, extractor = self._components.safety_checker, self._components.feature_extractor
+        if checker is None or extractor is None:
+            return False
+        parameter = next(checker.parameters())
+        views = extractor(images=[pixels], return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
+        # The checker blackens what it is given; the caller decides what becomes of the picture.
+        _, flags = checker(images=np.zeros((1, 1, 1, 3), np.float32), clip_input=views)
+        return bool(flags[0])

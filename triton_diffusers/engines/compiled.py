@@ -1,0 +1,131 @@
+"""A checkpoint whose networks, or some of them, run as compiled graphs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from triton_diffusers.engines.checkpoint import CheckpointEngine
+from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.graphs import VAE_DECODER, VAE_ENCODER, LoraLayout, uses_mask
+from triton_diffusers.engines.lora_packer import LoraPacker
+from triton_diffusers.errors import EngineFailure
+from triton_diffusers.loading import Components, load_skeleton, load_weights
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, LruCache
+from triton_diffusers.prompts import Tokens
+from triton_diffusers.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# For the LoRAs of batches as they were packed for their rows; the latest batch's are kept whatever their size.
+_LORA_BATCH_BYTES = 128 * 2**20
+
+
+class CompiledEngine(CheckpointEngine):
+    """Runs compiled graphs, and in PyTorch what there is no graph for: a network, or LoRAs that graphs do not take.
+
+    ``components`` need weights in the text encoder's table of embeddings and in the safety checker only. ``make_eager``
+    loads the others when they are needed first.
+    """
+
+    optimized = True
+
+    def __init__(
+        self, components: Components, graphs: Mapping[str, CompiledGraph], make_eager: Callable[[], EagerEngine]
+    ) -> None:
+        super().__init__(components)
+        self._graphs, self._make_eager = graphs, make_eager
+        packed = LruCache(_LORA_BATCH_BYTES)
+        self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
+        self._text_loras = LoraPacker(TEXT_ENCODER, LoraLayout.of(TEXT_ENCODER, components.text_encoder), packed)
+
+    @cached_property
+    def _eager(self) -> EagerEngine:
+        logger.info("loading the weights for what the compiled engine leaves to PyTorch")
+        try:
+            return self._make_eager()
+        except Exception as error:  # the libraries raise what they like; the next request tries again
+            raise EngineFailure(
+                f"this request needs more than the compiled engine has, and the model cannot be loaded: {error}"
+            ) from error
+
+    @torch.inference_mode()
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
+        graph, packed = self._graphs.get(TEXT_ENCODER), self._text_loras.pack([loras] * len(chunks))
+        if graph is None or packed is None:
+            return self._eager.encode_prompts(chunks, clip_skip, loras).float().cpu()
+        encoder = self._components.text_encoder
+        ids = torch.tensor([chunk.ids for chunk in chunks])
+        mask = [torch.tensor([chunk.attention_mask for chunk in chunks]).float()] if uses_mask(encoder.config) else []
+        (states,) = graph(encoder.get_input_embeddings()(ids).float(), *packed, *mask)
+        return states[-clip_skip]
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        loras: Sequence[LoraSet | None] | None = None,
+    ) -> torch.Tensor:
+        graph, packed = self._graphs.get(UNET), self._unet_loras.pack(loras)
+        if graph is None:
+            return self._eager.predict(latents, timesteps, states, loras)
+        if packed is not None:
+            (prediction,) = graph(latents, timesteps.float(), states.float().cpu(), *packed)
+            return prediction
+        wanted = list(loras or ())
+        parts = self._parts(wanted)
+        if len(parts) == 1:  # of LoRAs that the graph does not take
+            return self._eager.predict(latents, timesteps, states, loras)
+        predictions = [
+            self.predict(latents[rows], timesteps[rows], states[rows], [wanted[row] for row in rows]) for rows in parts
+        ]
+        return torch.cat(predictions)[torch.tensor([row for rows in parts for row in rows]).argsort()]
+
+    def _parts(self, loras: Sequence[LoraSet | None]) -> list[list[int]]:
+        """The rows of a call that the graph does not take at once: only those go elsewhere that must."""
+        taken = [self._unet_loras.takes(row) for row in loras]
+        if all(taken):  # they are too large together
+            kinds = list(dict.fromkeys(loras))
+            return [[row for row, kind in enumerate(loras) if kind == wanted] for wanted in kinds]
+        parts = [[row for row, found in enumerate(taken) if found is wanted] for wanted in (True, False)]
+        return [rows for rows in parts if rows]
+
+    @torch.inference_mode()
+    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+        graph = self._graphs.get(VAE_ENCODER)
+        if graph is None:
+            return self._eager.encode(pixels)
+        (moments,) = graph(torch.from_numpy(pixels).unsqueeze(0))
+        return moments
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+        graph = self._graphs.get(VAE_DECODER)
+        if graph is None:
+            return self._eager.decode(latents)
+        (pixels,) = graph(latents.unsqueeze(0))
+        picture: np.ndarray[Any, Any] = pixels[0].numpy()
+        return picture
+
+
+def load_compiled(settings: Settings, compiler: str, precision: str, folders: Mapping[str, Path]) -> CompiledEngine:
+    """The engine of a model directory whose graphs lie in ``folders``, by name, as a compiler has written them.
+
+    Any thread may call it: with PyTorch it does no more than to read and convert the embeddings and the safety checker.
+    Raises ``LoadError``, ``KeyError`` or ``ImportError`` if there is no such compiler, and what the compiler raises
+    about its files.
+    """
+    made: Compiler = COMPILERS[compiler]()
+    # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
+    skeleton = load_skeleton(settings, torch.float32 if precision == "float32" else torch.bfloat16)
+    graphs = {name: made.load(folder, precision) for name, folder in folders.items()}
+    return CompiledEngine(skeleton, graphs, lambda: EagerEngine(load_weights(settings, skeleton)))

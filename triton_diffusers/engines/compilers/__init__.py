@@ -1,0 +1,27 @@
+"""Compilers of graphs. ``COMPILERS`` finds them by name; each is a class that satisfies ``Compiler``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler
+from triton_diffusers.registry import Registry
+
+__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler"]
+
+COMPILERS = Registry(
+    "compiled engine",
+    {
+        "openvino": "triton_diffusers.engines.compilers.openvino:OpenVinoCompiler",
+        "inductor": "triton_diffusers.engines.compilers.inductor:InductorCompiler",
+        "blade": "triton_diffusers.engines.compilers.blade:BladeCompiler",
+    },
+    extras={"openvino": "openvino"},
+)
+
+# Those that there are on any hardware, known without importing a compiler.
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "openvino": ("float32", "bfloat16", "int8"),
+    "inductor": ("float32", "bfloat16"),
+    "blade": ("float32",),
+}

@@ -1,0 +1,48 @@
+"""Alibaba's Blade (``torch_blade``), where it is installed: its wheels come from its makers alone. Untested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch_blade
+
+from triton_diffusers.engines.graphs import Graph, Inputs
+
+_FILE = "graph.pt"
+
+
+class BladeCompiler:
+    """Compiles for the first CUDA device."""
+
+    name = "blade"
+    device = "cuda"
+    artifacts_are_code = True
+    precisions = ("float32",)
+
+    def versions(self) -> Mapping[str, str]:
+        return {"torch_blade": str(torch_blade.__version__), "torch": torch.__version__}
+
+    def machine(self) -> str:
+        return "CUDA {}.{}".format(*torch.cuda.get_device_capability())
+
+    @torch.no_grad()
+    def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
+        module = graph.module.to("cuda").eval()
+        example = tuple(tensor.cuda() for tensor in graph.example)
+        torch.jit.save(torch_blade.optimize(module, allow_tracing=True, model_inputs=example), folder / _FILE)
+
+    def load(self, folder: Path, precision: str) -> BladeGraph:
+        return BladeGraph(torch.jit.load(str(folder / _FILE), "cuda"))  # type: ignore[no-untyped-call]
+
+
+class BladeGraph:
+    """A script that Blade has optimised."""
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        self._script = script
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self._script(*(tensor.cuda() for tensor in inputs)).cpu(),)

@@ -1,0 +1,60 @@
+"""PyTorch's own compiler, ahead of time. One code for CPU and CUDA; it has not been run on either yet."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triton_diffusers.engines.graphs import Graph, Inputs
+
+_FILE = "graph.pt2"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class InductorCompiler:
+    """Compiles for the first CUDA device, or for the CPU if there is none. Needs a C++ compiler."""
+
+    name = "inductor"
+    artifacts_are_code = True
+
+    def __init__(self) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def device(self) -> str:
+        return self._device.type
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("bfloat16", "float32")
+
+    def versions(self) -> Mapping[str, str]:
+        return {"torch": torch.__version__}
+
+    def machine(self) -> str:
+        if self._device.type == "cuda":
+            return "CUDA {}.{}".format(*torch.cuda.get_device_capability(self._device))
+        return f"{platform.machine()} CPU {torch.backends.cpu.get_cpu_capability()}"
+
+    def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
+        program = graph.export(self._device, _DTYPES[precision])
+        torch._inductor.aoti_compile_and_package(program, package_path=str(folder / _FILE))
+
+    def load(self, folder: Path, precision: str) -> InductorGraph:
+        return InductorGraph(torch._inductor.aoti_load_package(str(folder / _FILE)), self._device)
+
+
+class InductorGraph:
+    """A package that AOTInductor has made."""
+
+    def __init__(self, package: Any, device: torch.device) -> None:
+        self._package, self._device = package, device
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self._package(*(tensor.to(self._device) for tensor in inputs))
+        return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))

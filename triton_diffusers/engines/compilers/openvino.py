@@ -1,0 +1,126 @@
+"""OpenVINO on the CPU.
+
+Files are OpenVINO's own portable form (weights in half precision but for ``float32``), which it compiles for the
+processor when it loads them: seconds, and the same for every shape.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+from triton_diffusers.engines.compilers.openvino_lora import lora_extension
+from triton_diffusers.engines.compilers.resident import drop_pages
+from triton_diffusers.engines.graphs import Graph, Inputs
+from triton_diffusers.lora import UNET
+
+logger = logging.getLogger(__name__)
+
+_DEVICE = "CPU"
+_FILE = "graph.xml"
+_QUANTIZED = (UNET,)  # the others are a small part of the work, and pictures suffer from what they lose
+
+
+class OpenVinoCompiler:
+    """Compiles for the CPU."""
+
+    name = "openvino"
+    device = "cpu"
+    artifacts_are_code = False
+
+    def __init__(self) -> None:
+        self._core = openvino.Core()
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("bfloat16", "float32", "int8") if self._has_bfloat16 else ("float32", "int8")
+
+    def versions(self) -> Mapping[str, str]:
+        return {"openvino": openvino.__version__.partition("-")[0]}
+
+    def machine(self) -> str:
+        return f"{platform.machine()} CPU"
+
+    def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
+        logger.info("%s: exporting", graph.name)
+        program = graph.export()
+        logger.info("%s: converting", graph.name)
+        model = _converted(program)
+        for port, graph_input in zip(model.inputs, graph.inputs, strict=True):
+            port.get_tensor().set_names({graph_input.name})
+        if precision == "int8" and graph.name in _QUANTIZED:
+            from triton_diffusers.engines.compilers.openvino_int8 import quantized
+
+            logger.info("%s: quantizing with %d inputs", graph.name, len(calibration))
+            model = quantized(model, calibration)
+        openvino.save_model(model, folder / _FILE, compress_to_fp16=precision != "float32")
+
+    def load(self, folder: Path, precision: str) -> OpenVinoGraph:
+        file = folder / _FILE
+        low = precision != "float32" and self._has_bfloat16
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Pinned threads would share their cores with PyTorch's, whatever else is free.
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
+        }
+        compiled = self._core.compile_model(self._core.read_model(file), _DEVICE, options)
+        # It keeps weights of its own, in the order that the processor likes; those of the file are not needed again.
+        drop_pages(file.with_suffix(".bin"))
+        return OpenVinoGraph(compiled)
+
+    @property
+    def _has_bfloat16(self) -> bool:
+        return "BF16" in self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoGraph:
+    """A compiled model and the one request that runs it. Inputs are read where PyTorch has them."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = range(len(compiled.outputs))
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        arrays = {index: tensor.contiguous().numpy() for index, tensor in enumerate(inputs)}
+        results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
+        # The next call writes where this one did.
+        return tuple(torch.from_numpy(results[index]).clone() for index in self._outputs)
+
+
+def _converted(program: torch.export.ExportedProgram) -> Any:
+    # openvino.convert_model does the same, and reports to its makers that it did.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    frontend.add_extension(lora_extension())
+    with _quiet():
+        decoder = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=False)
+    return frontend.convert(frontend.load(decoder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what OpenVINO has to say, trace and all, of operations that this PyTorch does not decompose anyway."""
+    root = logging.getLogger()
+
+    def is_of_use(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Operation %s not found in decomp table")
+
+    root.addFilter(is_of_use)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
+            yield
+    finally:
+        root.removeFilter(is_of_use)

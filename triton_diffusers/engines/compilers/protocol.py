@@ -1,0 +1,53 @@
+"""What a compiler of graphs does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from triton_diffusers.engines.graphs import Graph, Inputs
+
+
+class CompiledGraph(Protocol):
+    """A graph that runs; called by one thread at a time."""
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The graph's outputs. Tensors come and go in float32 on the CPU, whatever the precision inside."""
+
+
+class Compiler(Protocol):
+    """Makes files of graphs, and graphs that run of files."""
+
+    @property
+    def name(self) -> str:
+        """What ``COMPILERS`` has it under."""
+
+    @property
+    def device(self) -> str:
+        """The kind of device that its graphs run on here: ``cpu`` or ``cuda``."""
+
+    @property
+    def artifacts_are_code(self) -> bool:
+        """Whether loading files runs programs in them, so that whoever wrote them must be trusted."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """``float32``, ``bfloat16``, ``int8``: those that this hardware is good at, the best default first."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that files depend on, by name."""
+
+    def machine(self) -> str:
+        """What files are tied to: an instruction set, a GPU's architecture."""
+
+    def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
+        """Write a graph's files into an empty folder; takes minutes for a large one.
+
+        ``calibration`` are inputs as the graph gets them in use, which int8 needs.
+        """
+
+    def load(self, folder: Path, precision: str) -> CompiledGraph:
+        """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it."""

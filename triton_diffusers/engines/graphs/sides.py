@@ -1,0 +1,58 @@
+"""One trace of a network for pictures of all sides and for any number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+from torch.nn import functional
+
+# A side that is a multiple of this many halvings cannot come, so diffusers' UNet lets every upsampling follow the size
+# of its skip connection, as it has to where a side cannot be halved without a remainder.
+_HALVINGS = 40
+
+
+@contextmanager
+def all_sides(network: nn.Module) -> Iterator[None]:
+    """Within this, nothing in ``network`` decides by the size of what it is given.
+
+    What diffusers' upsampling decides by it (memory formats, how to tell the scale) does not change the result.
+    """
+    upsamplers = [module for module in network.modules() if isinstance(module, Upsample2D) and _is_plain(module)]
+    attributes: list[tuple[Any, str, Any]] = [(module, "forward", partial(_upsample, module)) for module in upsamplers]
+    if hasattr(network, "num_upsamplers"):
+        attributes.append((network, "num_upsamplers", _HALVINGS))
+    with _set(attributes):
+        yield
+
+
+def _is_plain(module: Any) -> bool:
+    return bool(module.interpolate and module.norm is None and not module.use_conv_transpose)
+
+
+def _upsample(module: Any, hidden: torch.Tensor, output_size: Any = None, *_: Any, **__: Any) -> torch.Tensor:
+    larger = functional.interpolate(hidden, size=output_size, scale_factor=None if output_size else 2.0)
+    convolution: Callable[[torch.Tensor], torch.Tensor] | None = None
+    if module.use_conv:
+        convolution = module.conv if module.name == "conv" else module.Conv2d_0
+    return convolution(larger) if convolution else larger
+
+
+@contextmanager
+def _set(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    before = [(place, name, place.__dict__.get(name)) for place, name, _ in attributes]
+    try:
+        for place, name, value in attributes:
+            setattr(place, name, value)
+        yield
+    finally:
+        for place, name, value in before:
+            if value is None:
+                delattr(place, name)
+            else:
+                setattr(place, name, value)

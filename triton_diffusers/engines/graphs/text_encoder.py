@@ -1,0 +1,59 @@
+"""CLIP's text encoder as a graph. The table of token embeddings stays outside: its words can be added to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
+from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.lora import TEXT_ENCODER
+
+_MASKED = -1e9  # before softmax; an infinity would make a row without any place not a number
+
+
+class TextEncoderModule(nn.Module):
+    """Takes token embeddings (n, tokens, width), LoRA's down and up, and a mask (n, tokens) if the config wants one.
+
+    Gives the states of all layers, each normalised as the last one is: (layers, n, tokens, width).
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layout = LoraLayout.of(TEXT_ENCODER, encoder)
+
+    def forward(
+        self, embeddings: torch.Tensor, lora_down: torch.Tensor, lora_up: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        # Some versions of transformers have everything one module further in.
+        text = getattr(self.encoder, "text_model", self.encoder)
+        positions = text.embeddings.position_embedding.weight
+        hidden = embeddings.to(positions.dtype) + positions
+        later = torch.full((len(positions), len(positions)), _MASKED, dtype=hidden.dtype, device=hidden.device)
+        hidden_places = later.triu(1)[None, None]
+        if mask is not None:
+            hidden_places = hidden_places + ((1 - mask) * _MASKED).to(hidden.dtype)[:, None, None]
+        states = []
+        with lora_applied(self.layout, TEXT_ENCODER, self.encoder, lora_down, lora_up):
+            for layer in text.encoder.layers:
+                hidden = layer(hidden, hidden_places)
+                states.append(text.final_layer_norm(hidden))
+        return torch.stack(states).float()
+
+
+def text_encoder_graph(encoder: Any) -> Graph:
+    """A graph on the weights of ``encoder``."""
+    module = TextEncoderModule(encoder)
+    config = encoder.config
+    tokens, width = config.max_position_embeddings, config.hidden_size
+    mask = (Input("mask", torch.ones(3, tokens), {0: ROWS}),) if uses_mask(config) else ()
+    embeddings = Input("embeddings", torch.zeros(3, tokens, width), {0: ROWS})
+    return Graph(TEXT_ENCODER, module, (embeddings, *module.layout.inputs(), *mask), ("states",))
+
+
+def uses_mask(config: Any) -> bool:
+    """Whether a text encoder looks away from padding; Stable Diffusion's own do not."""
+    return bool(getattr(config, "use_attention_mask", False))

@@ -1,0 +1,70 @@
+"""The VAE's two halves as graphs, for one picture at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+
+from triton_diffusers.engines.graphs.graph import Graph, Input
+from triton_diffusers.engines.graphs.sides import all_sides
+
+VAE_ENCODER = "vae_encoder"
+VAE_DECODER = "vae_decoder"
+
+_LEAST_LATENTS, _MOST_LATENTS = 2, 1024
+
+
+class VaeEncoderModule(nn.Module):
+    """Pixels (1, 3, height, width) in -1 … 1 → mean and standard deviation (2, c, h, w) of the UNet's latents."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+        self.scaling_factor = float(vae.config.scaling_factor)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        moments = self.encoder(pixels.to(self.encoder.conv_in.weight.dtype))
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        mean, logarithm = moments.float().chunk(2, dim=1)
+        # The bounds are those of diffusers' DiagonalGaussianDistribution.
+        deviation = torch.exp(logarithm.clamp(-30.0, 20.0) / 2)
+        return torch.cat([mean, deviation]) * self.scaling_factor
+
+
+class VaeDecoderModule(nn.Module):
+    """The UNet's latents (1, c, h, w) → pixels (1, 3, height, width) in -1 … 1."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+        self.scaling_factor = float(vae.config.scaling_factor)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        scaled = (latents / self.scaling_factor).to(self.decoder.conv_in.weight.dtype)
+        if self.post_quant_conv is not None:
+            scaled = self.post_quant_conv(scaled)
+        with all_sides(self.decoder):
+            pixels: torch.Tensor = self.decoder(scaled)
+        return pixels.float()
+
+
+def vae_encoder_graph(vae: Any) -> Graph:
+    """A graph on the weights of ``vae``, for pictures whose sides its latents divide."""
+    per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
+    sides = {
+        axis: per_latent * Dim(f"{name}_latents", min=_LEAST_LATENTS, max=_MOST_LATENTS)
+        for axis, name in ((2, "height"), (3, "width"))
+    }
+    example = torch.zeros(1, vae.config.in_channels, 12 * per_latent, 10 * per_latent)
+    return Graph(VAE_ENCODER, VaeEncoderModule(vae), (Input("pixels", example, sides),), ("moments",))
+
+
+def vae_decoder_graph(vae: Any) -> Graph:
+    """A graph on the weights of ``vae``, for latents of any size."""
+    sides = {axis: Dim(name, min=_LEAST_LATENTS, max=_MOST_LATENTS) for axis, name in ((2, "height"), (3, "width"))}
+    example = torch.zeros(1, vae.config.latent_channels, 12, 10)
+    return Graph(VAE_DECODER, VaeDecoderModule(vae), (Input("latents", example, sides),), ("pixels",))

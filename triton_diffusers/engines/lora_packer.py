@@ -1,0 +1,88 @@
+"""The LoRAs of a call's rows as the two inputs of a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, groupby
+
+import torch
+
+from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
+from triton_diffusers.lora import LoraLayer, LoraSet, LruCache
+
+# Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
+# gigabytes.
+_MOST_BYTES = 512 * 2**20
+
+
+class PackedLora:
+    """All layers' ``down`` and ``up``, as ``LoraLayout`` describes them."""
+
+    def __init__(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        self.tensors = (down, up)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+class LoraPacker:
+    """Makes the LoRA inputs of calls on one model (``unet`` or ``text_encoder``), and keeps the latest of them."""
+
+    def __init__(self, model: str, layout: LoraLayout, cache: LruCache) -> None:
+        self._model, self._layout, self._cache = model, layout, cache
+        self._none = PackedLora(*layout.empty())
+        ins, outs = (list(accumulate(sizes, initial=0)) for sizes in (layout.ins, layout.outs))
+        self._places = {path: (ins[i : i + 2], outs[i : i + 2]) for i, path in enumerate(layout.sizes)}
+
+    def pack(self, rows: Sequence[LoraSet | None] | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The inputs for a call's rows; none if the graph does not take some row's LoRAs, or not all at once."""
+        if rows is None or not any(rows):
+            return self._none.tensors
+        lengths = [len(list(run)) for _, run in groupby(rows)]
+        sets = rows[:: math.gcd(*lengths)]  # one for each group
+        key = (self._model, tuple(None if loras is None else loras.key for loras in sets))
+        kept: PackedLora | None = self._cache.get(key)
+        if kept is None:
+            groups = [self._layers(loras) for loras in sets]
+            if not self._fits(groups):
+                return None
+            kept = self._packed(groups)
+            self._cache.put(key, kept)
+        return kept.tensors
+
+    def takes(self, loras: LoraSet | None) -> bool:
+        """Whether the graph can compute rows that all have these LoRAs.
+
+        It cannot if they change a layer that it has no LoRA for, or if the inputs would be too large.
+        """
+        return self._fits([self._layers(loras)])
+
+    def _layers(self, loras: LoraSet | None) -> Mapping[str, LoraLayer]:
+        return loras.of_model(self._model) if loras is not None else {}
+
+    def _fits(self, groups: Sequence[Mapping[str, LoraLayer]]) -> bool:
+        rank = _rank(groups)
+        size = len(groups) * rank * (sum(self._layout.ins) + sum(self._layout.outs)) * torch.float32.itemsize
+        if rank > MOST_RANK or size > _MOST_BYTES:
+            return False
+        return all(path in self._places for layers in groups for path in layers)
+
+    def _packed(self, groups: Sequence[Mapping[str, LoraLayer]]) -> PackedLora:
+        rank = _rank(groups)
+        if rank == 0:
+            return self._none
+        down = torch.zeros(len(groups), rank, sum(self._layout.ins))
+        up = torch.zeros(len(groups), sum(self._layout.outs), rank)
+        for group, layers in enumerate(groups):
+            for path, layer in layers.items():
+                ins, outs = self._places[path]
+                down[group, : layer.rank, slice(*ins)] = layer.down.flatten(1)
+                up[group, slice(*outs), : layer.rank] = layer.up
+        return PackedLora(down, up)
+
+
+def _rank(groups: Sequence[Mapping[str, LoraLayer]]) -> int:
+    return max((layer.rank for layers in groups for layer in layers.values()), default=0)

@@ -1,0 +1,91 @@
+"""What the settings ``engine`` and ``optimize`` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from triton_diffusers.settings import PREFIX, Settings, SettingsError
+
+AUTO = "auto"
+EAGER = "eager"
+OFF = "off"
+
+# Pictures in these are the eager engine's but for rounding; others are taken only where they are asked for by name.
+_EXACT = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A compiled engine; ``precision`` is None where any exact one will do, or the hardware's own is meant."""
+
+    engine: str
+    precision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.precision}" if self.precision else self.engine
+
+    def covers(self, engine: str, precision: str) -> bool:
+        """Whether an artifact of this engine and precision is meant."""
+        return self.engine == engine and (precision == self.precision if self.precision else precision in _EXACT)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """``engine`` is None for ``auto`` and for ``eager``; ``build`` is what must be built if it is not there."""
+
+    compiled: bool
+    engine: Target | None
+    build: Target | None
+
+    @classmethod
+    def read(cls, settings: Settings, compilers: Mapping[str, Sequence[str]]) -> Wishes:
+        """Read the settings; ``compilers`` are those that there are, with their precisions.
+
+        Raises ``SettingsError`` for what is not known, and for settings that contradict each other.
+        """
+        engine = None if settings.engine in (AUTO, EAGER) else _target(settings, "engine", compilers, AUTO, EAGER)
+        if settings.optimize == OFF:
+            return cls(settings.engine != EAGER, engine, None)
+        build = _target(settings, "optimize", compilers, OFF)
+        if settings.engine == EAGER or (engine is not None and not _agree(engine, build)):
+            raise SettingsError(
+                f"{PREFIX}OPTIMIZE: {settings.optimize!r} does not fit {PREFIX}ENGINE={settings.engine}: "
+                f"what is built would not be used; set {PREFIX}ENGINE=auto"
+            )
+        return cls(True, engine, engine if engine is not None and engine.precision else build)
+
+    def covers(self, engine: str, precision: str) -> bool:
+        """Whether an artifact of this engine and precision may serve."""
+        if not self.compiled:
+            return False
+        return self.names(engine, precision) or (self.engine is None and precision in _EXACT)
+
+    def names(self, engine: str, precision: str) -> bool:
+        """Whether a setting asks for it by the engine's name, and not only ``auto``."""
+        return any(target.covers(engine, precision) for target in (self.engine, self.build) if target is not None)
+
+
+def _agree(engine: Target, build: Target) -> bool:
+    return engine.engine == build.engine and (None in (engine.precision, build.precision) or engine == build)
+
+
+def _target(settings: Settings, setting: str, compilers: Mapping[str, Sequence[str]], *others: str) -> Target:
+    value: str = getattr(settings, setting)
+    name = f"{PREFIX}{setting.upper()}"
+    engine, dash, precision = value.partition("-")
+    if engine not in compilers:
+        raise SettingsError(
+            f"{name}: {value!r} does not fit: expected {', '.join((*others, *compilers))}, "
+            f"or one of the latter with a precision, such as {next(iter(compilers))}-float32"
+        )
+    known = compilers[engine]
+    if dash and precision not in known:
+        raise SettingsError(f"{name}: {value!r} does not fit: {engine} has {', '.join(known)}")
+    if not precision and settings.dtype != AUTO:
+        if settings.dtype not in known:
+            raise SettingsError(
+                f"{name}: {value!r} does not fit {PREFIX}DTYPE={settings.dtype}: {engine} has {', '.join(known)}"
+            )
+        precision = settings.dtype
+    return Target(engine, precision or None)
