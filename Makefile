@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {sys.version.split()[0]}; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,train,bench,dev]' --editable client
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,train,bench,dev]' --editable client
 	touch $@
 
 demo: setup ## Start a server, ask it for a picture, stop it; prints the picture's path
@@ -44,6 +44,7 @@ generated: setup ## Write every config.pbtxt and docs/reference.md from the tabl
 bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.lora
 	$(BIN)/python -m benchmarks.tables
 
 train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes where it was)
@@ -53,4 +54,4 @@ evaluate-emoji: setup ## Measure the embedded model: JSON and a sheet
 	$(BIN)/python -m training.emoji evaluate
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) result .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) result results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

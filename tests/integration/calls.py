@@ -28,15 +28,24 @@ from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
 WITHIN = 120.0  # seconds; what takes a few on an idle machine
 MODELS = ("sd_base", "ensemble")
 
-_NUMPY_TYPES: Mapping[str, Any] = {"STRING": np.object_, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
-_WIRE_TYPES = {"STRING": "BYTES", "INT64": "INT64", "FP32": "FP32", "BOOL": "BOOL"}
+_NUMPY_TYPES: Mapping[str, Any] = {
+    "STRING": np.object_,
+    "BYTES": np.object_,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BOOL": np.bool_,
+}
+_WIRE_TYPES = {"STRING": "BYTES", "BYTES": "BYTES", "INT64": "INT64", "FP32": "FP32", "BOOL": "BOOL"}
 _numbers = itertools.count()
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """A request that takes a fraction of a second, with a task of its own and its picture in the reply."""
+    """A request that takes a fraction of a second, with a task of its own and its picture in the reply.
+
+    Equal pictures are equal files: none carries its parameters.
+    """
     fields = {"task_id": f"task-{next(_numbers)}", "prompt": "a red apple", "steps": 3, "width": 64, "height": 64}
-    return {**fields, "seed": "7", "return_images": True, **changes}
+    return {**fields, "seed": "7", "return_images": True, "embed_metadata": False, **changes}
 
 
 def tensors(kind: ModuleType, fields: Mapping[str, Any], table: Sequence[Input], *, batched: bool) -> list[Any]:
@@ -47,7 +56,7 @@ def tensors(kind: ModuleType, fields: Mapping[str, Any], table: Sequence[Input],
             continue
         value = fields[declared.name]
         elements = list(value) if isinstance(value, list | tuple) else [value]
-        if declared.datatype == "STRING":
+        if declared.datatype in ("STRING", "BYTES"):
             elements = [element.encode() if isinstance(element, str) else element for element in elements]
         array = np.array([elements] if batched else elements, dtype=_NUMPY_TYPES[declared.datatype])
         tensor = kind.InferInput(declared.name, array.shape, _WIRE_TYPES[declared.datatype])
@@ -67,7 +76,7 @@ def values(result: Any, table: Sequence[Any]) -> dict[str, Any]:
         if array is None:
             continue
         elements = array.reshape(-1).tolist()
-        if declared.datatype == "STRING" and declared.name != "images":
+        if declared.datatype == "STRING":
             elements = [element.decode() for element in elements]
         found[declared.name] = elements if declared.many else elements[0]
     return found
@@ -142,9 +151,9 @@ class Calls:
         finally:
             client.close()
 
-    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def post(self, path: str, body: bytes, within: float = WITHIN) -> tuple[int, bytes]:
         """POST anything; status and body."""
-        connection = http.client.HTTPConnection(_address(self.server.http_url), timeout=WITHIN)
+        connection = http.client.HTTPConnection(_address(self.server.http_url), timeout=within)
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
@@ -152,9 +161,9 @@ class Calls:
         finally:
             connection.close()
 
-    def generate(self, model: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    def generate(self, model: str, body: Mapping[str, Any], within: float = WITHIN) -> tuple[int, dict[str, Any]]:
         """POST plain JSON to a model's ``generate``; status and reply."""
-        status, reply = self.post(f"/v2/models/{model}/generate", json.dumps(body).encode())
+        status, reply = self.post(f"/v2/models/{model}/generate", json.dumps(body).encode(), within)
         return status, json.loads(reply)
 
     def jobs(self, action: str = "list", **fields: Any) -> list[dict[str, Any]]:
@@ -179,6 +188,7 @@ class Calls:
 
     def metrics(self) -> dict[str, float]:
         """The ``sd_…`` metrics of ``sd_base``, by name and further labels."""
+        time.sleep(0.5)  # the models hand them to Triton every quarter of a second
         with urlopen(self.server.metrics_url, timeout=WITHIN) as reply:
             lines = reply.read().decode().splitlines()
         found = {}
@@ -215,6 +225,13 @@ def from_base64(text: str) -> bytes:
     """URL-safe base64, and nothing else."""
     assert not set(text) & set("+/")
     return base64.b64decode(text, altchars=b"-_", validate=True)
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
 
 
 def psnr(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:

@@ -97,7 +97,12 @@ class TritonStarter:
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(runtime_dir), **(env or {})},
+                env={
+                    **os.environ,
+                    "TRITON_DIFFUSERS_RUNTIME_DIR": str(runtime_dir),
+                    "TRITON_DIFFUSERS_STORE": str(place / "results"),
+                    **(env or {}),
+                },
                 start_new_session=True,  # a process group of its own, like a command at a terminal
             )
         server = RunningTriton(process, server_log, runtime_dir)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,20 +18,7 @@ from tests.integration.conftest import RunningTriton
 from triton_diffusers.contract import INPUTS, OUTPUTS
 
 # For each field that is not served yet, a value that is not its default.
-UNSERVED: dict[str, Any] = {
-    "denoising_strength": 0.7,
-    "resize_mode": 1,
-    "image_link": "http://example.com/a.png",
-    "image_base64": "AAAA",
-    "mask_link": "http://example.com/a.png",
-    "mask_base64": "AAAA",
-    "expand": [1, 2, 3, 4],
-    "expand_type": "reflect",
-    "lora_path": ["a.safetensors"],
-    "lora_attn": [0.5],
-    "use_translate": [True],
-    "save_dir": "elsewhere",
-}
+UNSERVED: dict[str, Any] = {"use_translate": [True]}
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +36,11 @@ def test_a_request_is_answered_in_full(calls: Calls, model: str, transport: str)
     assert reply.keys() == {output.name for output in OUTPUTS}
     assert (reply["success"], reply["task_id"], reply["seed"]) == (1, fields["task_id"], "7")
     assert (reply["prompt"], reply["use_blade"], reply["warnings"]) == ("a red apple", False, [])
-    assert (reply["image_url"], reply["oss_url"], reply["is_nsfw"]) == ([], [], [False, False])
+    assert reply["is_nsfw"] == [False, False]
     assert [opened(picture).size for picture in reply["images"]] == [(64, 64)] * 2
     assert [from_base64(text) for text in reply["images_base64"]] == reply["images"]
+    assert [Path(urlsplit(url).path).read_bytes() for url in reply["oss_url"]] == reply["images"]
+    assert reply["image_url"] == reply["oss_url"]
     assert reply["run_seconds"] > 0
     assert reply["queue_seconds"] >= 0
 
@@ -193,9 +184,10 @@ def test_only_the_outputs_that_are_asked_for(calls: Calls) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_prompt_that_is_too_long_is_cut_and_told(calls: Calls, model: str) -> None:
-    reply = calls.grpc(model, **small(prompt=" ".join(["apple"] * 80 + ["pear"])))
+    assert calls.grpc(model, **small(prompt=" ".join(["apple"] * 80 + ["pear"])))["warnings"] == []
+    reply = calls.grpc(model, **small(prompt=" ".join(["apple"] * 1300 + ["pear"]), steps=1))
     (warning,) = reply["warnings"]
-    assert re.fullmatch(r"prompt: too long for the model, cut: '.*apple pear'", warning)
+    assert re.fullmatch(r"prompt: too long, only 16 chunks were used, cut: '.*apple pear'", warning)
     assert len(reply["images"]) == 1
 
 

@@ -7,16 +7,12 @@ weights, seeds and steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
-import diffusers
-import numpy as np
 import pytest
-import torch
 
 from tests.integration.calls import MODELS, WITHIN, Calls, pixels, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton
+from tests.integration.oracle import ORACLE, Oracle
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -30,65 +26,6 @@ STEPS = 4
 SEED = 1234
 SIZES = [(64, 64), (96, 72)]
 SCALES = [1.0, 6.5]
-
-# The documented pairing of names with diffusers' classes, written down a second time.
-ORACLE: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
-    "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
-    "DPM++ 2M Karras": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "DPM++ 2M SDE": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False},
-    ),
-    "DPM++ 2M SDE Karras": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "DPM++ SDE": (
-        diffusers.DPMSolverSinglestepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
-    ),
-    "DPM++ SDE Karras": (
-        diffusers.DPMSolverSinglestepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "Euler": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": False}),
-    "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
-    "DDIM": (diffusers.DDIMScheduler, {}),
-    "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-    "UniPC": (diffusers.UniPCMultistepScheduler, {"use_karras_sigmas": False}),
-    "Heun": (diffusers.HeunDiscreteScheduler, {"use_karras_sigmas": False}),
-    "LCM": (diffusers.LCMScheduler, {}),
-}
-
-
-class Oracle:
-    """diffusers' pipeline on the emoji model."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
-        )
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.config = self.pipeline.scheduler.config
-
-    def picture(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
-        """One image's pixels."""
-        kind, overrides = ORACLE[request.scheduler]
-        self.pipeline.scheduler = kind.from_config(self.config, **overrides)
-        made = self.pipeline(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="np",
-        )
-        return np.asarray((made.images[0] * 255).round(), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +42,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, list
         dtype="float32",
         close_safety=True,
         max_queue=1000,
+        store="",
     )
     loop = EngineLoop(lambda: EagerEngine(load_components(settings)), settings, name="sd_base")
     loop.start()

@@ -20,13 +20,19 @@ from triton_diffusers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE_SIDE = 128  # of the emoji model
-NUMPY_TYPES: Mapping[str, Any] = {"STRING": np.object_, "INT64": np.int64, "FP32": np.float32, "BOOL": np.bool_}
+NUMPY_TYPES: Mapping[str, Any] = {
+    "STRING": np.object_,
+    "BYTES": np.object_,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BOOL": np.bool_,
+}
 
 
 def array_of(field: Input, value: Any) -> np.ndarray[Any, Any]:
     """A field's value as Triton hands it to a model: shape (1, n), text as bytes."""
     elements = list(value) if isinstance(value, list | tuple) else [value]
-    if field.datatype == "STRING":
+    if field.datatype in ("STRING", "BYTES"):
         elements = [element.encode() if isinstance(element, str) else element for element in elements]
     array = np.empty((1, len(elements)), NUMPY_TYPES[field.datatype])
     array[0, :] = elements
@@ -42,6 +48,7 @@ def tensors(**values: Any) -> dict[str, np.ndarray[Any, Any]]:
 def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationRequest:
     """A small request."""
     fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
+    fields["embed_metadata"] = False  # so that equal pictures are equal files
     return GenerationRequest(**{**fields, "prompt": prompt, **changes})
 
 
@@ -73,9 +80,8 @@ def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
     started: list[tuple[FakeEngine, EngineLoop]] = []
 
     def start(engine: Any, *, board: Any = None, telemetry: Any = None, **settings: Any) -> EngineLoop:
-        loop = EngineLoop(
-            lambda: engine, Settings(runtime_dir=tmp_path, **settings), name="sd_base", board=board, telemetry=telemetry
-        )
+        chosen = Settings(**{"runtime_dir": tmp_path, "store": "", **settings})
+        loop = EngineLoop(lambda: engine, chosen, name="sd_base", board=board, telemetry=telemetry)
         loop.start()
         started.append((engine, loop))
         return loop

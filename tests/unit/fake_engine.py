@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
+from triton_diffusers.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
 WITHIN = 60.0  # seconds; what happens at once on an idle machine must happen within this on any
@@ -69,22 +71,23 @@ class Turnstile:
 
 
 class BytesTokenizer:
-    """One token for each byte, with a beginning and an end, as CLIP's tokenizer answers."""
+    """One token for each byte, as CLIP's tokenizer answers."""
 
     model_max_length = 77
-    _BEGIN, _END = 256, 257
+    bos_token_id = 256
+    eos_token_id = pad_token_id = 257
 
     def __call__(
-        self, text: str, *, padding: str | bool, truncation: bool, max_length: int | None = None, verbose: bool = True
-    ) -> Mapping[str, list[int]]:
-        ids = [self._BEGIN, *text.encode(), self._END]
-        if truncation and max_length is not None:
-            ids = [*ids[: max_length - 1], self._END] if len(ids) > max_length else ids
-        padded = [self._END] * ((max_length or 0) - len(ids)) if padding == "max_length" else []
-        return {"input_ids": ids + padded, "attention_mask": [1] * len(ids) + [0] * len(padded)}
+        self, texts: Sequence[str], *, add_special_tokens: bool, verbose: bool
+    ) -> Mapping[str, list[list[int]]]:
+        assert not add_special_tokens
+        return {"input_ids": [list(text.encode()) for text in texts]}
+
+    def get_added_vocab(self) -> Mapping[str, int]:
+        return {}
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return bytes(number for number in ids if number < self._BEGIN).decode(errors="replace")
+        return bytes(number for number in ids if number < self.bos_token_id).decode(errors="replace")
 
 
 class FakeEngine:
@@ -92,23 +95,33 @@ class FakeEngine:
 
     optimized = False
     latent_channels = 4
+    unet_channels = 4
     pixels_per_latent = 8
     native_side = 64
+    text_layers = 2
     scheduler_config: Mapping[str, Any] = SCHEDULER_CONFIG
+    lora_targets: Mapping[str, tuple[int, ...]] = MappingProxyType({"unet.conv_in": (4, 4, 3, 3)})
 
     def __init__(self, is_unsafe: Callable[[np.ndarray[Any, Any]], bool] = lambda pixels: False) -> None:
         self.tokenizer = BytesTokenizer()
         self.turnstile = Turnstile()
         self.is_unsafe = is_unsafe
 
-    def encode_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        states = torch.zeros(len(prompts), 77, 3)
-        for row, prompt in zip(states, prompts, strict=True):
-            text = self.tokenizer.decode(prompt.ids)
-            row[0] = torch.tensor([zlib.crc32(text.encode()) / 2**32, RAISES in text, GIVES_NAN in text])
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
+        states = torch.zeros(len(chunks), 77, 3)
+        for row, chunk in zip(states, chunks, strict=True):
+            text = self.tokenizer.decode(chunk.ids)
+            tone = zlib.crc32(f"{text} {clip_skip}".encode()) / 2**32
+            row[0] = torch.tensor([tone, RAISES in text, GIVES_NAN in text])
         return states
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        loras: Sequence[LoraSet | None] | None = None,
+    ) -> torch.Tensor:
         self.turnstile.pass_through()
         tone, raises, gives_nan = states[:, 0].unbind(1)
         if raises.any():
@@ -116,6 +129,10 @@ class FakeEngine:
         prediction = latents * 0.5 + (tone + timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
         return prediction
+
+    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+        tone = torch.from_numpy(pixels[:1, ::8, ::8].copy()).repeat(4, 1, 1)
+        return torch.stack([tone, torch.zeros_like(tone)])
 
     def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
         # The sine keeps the least change of any latent, however large, visible.

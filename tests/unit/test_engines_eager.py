@@ -8,7 +8,7 @@ import torch
 
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.loading import Components
-from triton_diffusers.prompts import tokenize
+from triton_diffusers.prompts import PromptReader, Tokens
 
 
 @pytest.fixture
@@ -20,18 +20,41 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_prompts_together_are_prompts_alone(engine: EagerEngine) -> None:
-    prompts = [tokenize(engine.tokenizer, text) for text in ("", "a red apple", "蓝色背景上的红苹果")]
-    together = engine.encode_prompts(prompts)
+def tokens(engine: EagerEngine, *texts: str) -> list[Tokens]:
+    reader = PromptReader(engine.tokenizer, 1)
+    return [reader.read(text).chunks[0].tokens for text in texts]
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_prompts_together_are_prompts_alone(engine: EagerEngine, clip_skip: int) -> None:
+    prompts = tokens(engine, "", "a red apple", "蓝色背景上的红苹果")
+    together = engine.encode_prompts(prompts, clip_skip)
     assert together.shape[:2] == (3, 77)
     for row, prompt in zip(together, prompts, strict=True):
-        torch.testing.assert_close(row[None], engine.encode_prompts([prompt]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(row[None], engine.encode_prompts([prompt], clip_skip), rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, components: Components) -> None:
+    """Stable Diffusion's do not, so that padding counts."""
+    (prompt,) = tokens(engine, "a red apple")
+    encoder = components.text_encoder
+    plain = engine.encode_prompts([prompt], 1)
+    try:
+        encoder.config.use_attention_mask = True
+        masked = engine.encode_prompts([prompt], 1)
+    finally:
+        del encoder.config.use_attention_mask
+    with torch.inference_mode():
+        mask = torch.tensor([prompt.attention_mask])
+        expected = encoder(torch.tensor([prompt.ids]), attention_mask=mask).last_hidden_state
+    assert torch.equal(masked, expected)
+    assert not torch.equal(masked, plain)
 
 
 def test_predictions_together_are_predictions_alone(engine: EagerEngine) -> None:
     latents, timesteps = noise(3, 4, 8, 12), torch.tensor([999.0, 500.0, 1.0])
-    states = engine.encode_prompts([tokenize(engine.tokenizer, text) for text in ("one", "two", "three")])
+    states = engine.encode_prompts(tokens(engine, "one", "two", "three"), 1)
     together = engine.predict(latents, timesteps, states)
     assert together.shape == latents.shape
     assert together.dtype == torch.float32

@@ -21,11 +21,11 @@ def job_of(images: int, *, number: int = 1, side: int = 8, steps: int = 4, cost:
         Sample(
             index=index,
             scheduler=SimpleNamespace(timesteps=torch.arange(steps)),
-            generator=torch.Generator(),
             step_options={},
             latents=torch.zeros(4, side, side),
             states=torch.zeros(2, 77, 8),
             guidance_scale=7.0,
+            position=0,
         )
         for index in range(images)
     ]
@@ -70,10 +70,20 @@ def test_no_call_has_more_images_than_the_bound(images: int, max_batch: int, sha
     assert images_of(next_turn([job_of(images)], max_batch)) == {1: shared}
 
 
-def test_a_short_job_joins_a_long_one_of_four_images_with_equal_shares() -> None:
+def test_jobs_share_a_call_equally_and_fill_what_is_left_of_it() -> None:
     long, short = job_of(4, steps=50, cost=9.0), job_of(1, number=2, cost=9.0)
-    assert images_of(next_turn([long, short], 4)) == {1: 2, 2: 1}
+    assert images_of(next_turn([long, short], 4)) == {1: 3, 2: 1}
+    assert images_of(next_turn([long, short], 3)) == {1: 2, 2: 1}
     assert images_of(next_turn([long, job_of(4, number=3, cost=9.0)], 4)) == {1: 2, 3: 2}
+    # Three jobs get one place each, and the one that was given least gets the fourth.
+    others = [job_of(4, number=3, cost=1.0), job_of(4, number=4, cost=2.0)]
+    assert images_of(next_turn([long, *others], 4)) == {1: 1, 3: 2, 4: 1}
+
+
+def test_images_of_a_job_stand_together_in_a_call() -> None:
+    turn = next_turn([job_of(3, number=1), job_of(3, number=2, cost=1.0), job_of(1, number=3, cost=2.0)], 6)
+    assert isinstance(turn, Step)
+    assert [job.number for job, _ in turn.samples] == [1, 1, 1, 2, 2, 3]
 
 
 def test_more_jobs_than_the_bound_go_by_what_they_were_given() -> None:

@@ -38,7 +38,7 @@ def test_a_closed_checker_is_not_loaded() -> None:
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=f"{tmp_path}/base_model is not a model in the diffusers layout"):
+    with pytest.raises(LoadError, match=f"{tmp_path} is not a model directory: it has neither"):
         load_components(Settings(model_dir=tmp_path))
 
 

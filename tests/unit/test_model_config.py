@@ -8,10 +8,15 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS
+from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
 from triton_diffusers.model_config import REPOSITORY, configs, write
 
 TABLES = {"sd_base": (INPUTS, OUTPUTS), "ensemble": (INPUTS, ENSEMBLE_OUTPUTS), "jobs": (JOBS_INPUTS, JOBS_OUTPUTS)}
+
+
+def type_of(field: Input | Output) -> str:
+    """Triton's name of a field's type: it has one for text and bytes."""
+    return {"STRING": "TYPE_STRING", "BYTES": "TYPE_STRING"}.get(field.datatype, f"TYPE_{field.datatype}")
 
 
 def test_the_committed_files_are_the_generated_ones() -> None:
@@ -32,10 +37,10 @@ def test_a_config_declares_the_tables(model: str) -> None:
     inputs, outputs = TABLES[model]
     types = model_config_pb2.DataType
     assert [(field.name, types.Name(field.data_type), tuple(field.dims), field.optional) for field in config.input] == [
-        (field.name, f"TYPE_{field.datatype}", (-1,) if field.many else (1,), not field.required) for field in inputs
+        (field.name, type_of(field), (-1,) if field.many else (1,), not field.required) for field in inputs
     ]
     assert [(field.name, types.Name(field.data_type), tuple(field.dims)) for field in config.output] == [
-        (field.name, f"TYPE_{field.datatype}", (-1,) if field.many else (1,)) for field in outputs
+        (field.name, type_of(field), (-1,) if field.many else (1,)) for field in outputs
     ]
 
 

@@ -44,6 +44,10 @@ def test_false_is_false() -> None:
         ("close_safety", "perhaps"),
         ("max_side", "63"),
         ("orphan_seconds", "0"),
+        ("max_image_megabytes", "inf"),
+        ("max_image_pixels", "90000000"),
+        ("link_schemes", "https,file"),
+        ("link_seconds", "inf"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +61,17 @@ def test_a_value_that_does_not_fit_is_named(name: str, value: str, monkeypatch: 
 def test_an_unknown_parameter_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"unknown setting 'max_stepz'; known: .*max_steps"):
         Settings.read({"max_stepz": "3"})
+
+
+def test_a_list_is_written_with_commas_in_the_environment_and_in_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_LINK_ALLOW_HOSTS", "minio.local, 10.0.0.0/8,")
+    assert Settings.read().link_allow_hosts == ("minio.local", "10.0.0.0/8")
+    assert Settings.read({"link_allow_hosts": "fd00::/8"}).link_allow_hosts == ("fd00::/8",)
+
+
+def test_a_network_that_is_none_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"LINK_ALLOW_HOSTS: .*10\.0\.0\.1/8.* does not fit: .*host bits"):
+        Settings.read({"link_allow_hosts": "minio.local,10.0.0.1/8"})
 
 
 def test_settings_do_not_change() -> None:

@@ -17,6 +17,7 @@ I1122 00:00:00.000001 1 model_lifecycle.cc:472] "loading: painter:1"
 E1122 00:00:00.000002 1 model_lifecycle.cc:642] "failed to load 'painter' version 1: Internal: ImportError: x\\nAt:"
 error: creating server: Internal - failed to load all models
 """
+CRASH = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'\n  what():  boost::...\n"
 PORT_TAKEN = """\
 E1122 00:00:00.000003 1 main.cc:245] "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use "
 """
@@ -46,6 +47,7 @@ def run() -> Iterator[Callable[[str], tuple[TritonServer, io.StringIO]]]:
         (PORT_TAKEN, "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use"),
         ("error: creating server: Internal - bad\n", "creating server: Internal - bad"),
         ("nothing of interest\n", "exit code 3, see its log above"),
+        (LOAD_FAILURE + CRASH, "it crashed (boost::interprocess::lock_exception), see its log above"),
     ],
 )
 def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
@@ -54,6 +56,12 @@ def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]
     assert server.exit_code == 3
     assert server.failure() == reason
     assert log.getvalue() == said
+
+
+def test_signal_is_the_reason_of_an_end_by_signal(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+    server, _ = run(f"cat <<'END'\n{LOAD_FAILURE}END\nkill -9 $$")
+    assert server.wait(30)
+    assert server.failure() == "SIGKILL, see its log above"
 
 
 def test_kill_ends_what_it_started_too(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:

@@ -1,0 +1,99 @@
+"""diffusers' own pipelines: what our pictures are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+
+from triton_diffusers.request import GenerationRequest
+
+# The documented pairing of names with diffusers' classes, written down a second time.
+ORACLE: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
+    "DPM++ 2M Karras": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "DPM++ 2M SDE": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False},
+    ),
+    "DPM++ 2M SDE Karras": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "DPM++ SDE": (
+        diffusers.DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
+    ),
+    "DPM++ SDE Karras": (
+        diffusers.DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "Euler": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "DDIM": (diffusers.DDIMScheduler, {}),
+    "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "UniPC": (diffusers.UniPCMultistepScheduler, {"use_karras_sigmas": False}),
+    "Heun": (diffusers.HeunDiscreteScheduler, {"use_karras_sigmas": False}),
+    "LCM": (diffusers.LCMScheduler, {}),
+}
+
+
+class Oracle:
+    """diffusers' pipelines on one checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            folder, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.config = self.pipeline.scheduler.config
+
+    def picture(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
+        """One image's pixels, from text alone."""
+        return self._call(self.pipeline, request, seed, width=request.width, height=request.height)
+
+    def redrawn(self, request: GenerationRequest, seed: int, image: Image.Image) -> np.ndarray[Any, Any]:
+        """One image's pixels, from text and a picture of the request's size."""
+        pipeline = diffusers.StableDiffusionImg2ImgPipeline(**self.pipeline.components, requires_safety_checker=False)
+        return self._call(pipeline, request, seed, image=image, strength=request.denoising_strength)
+
+    def inpainted(
+        self, request: GenerationRequest, seed: int, image: Image.Image, mask: Image.Image
+    ) -> np.ndarray[Any, Any]:
+        """One image's pixels, from text, a picture of the result's size, and a mask."""
+        parts = {name: part for name, part in self.pipeline.components.items() if name != "image_encoder"}
+        pipeline = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
+        width, height = image.size
+        return self._call(
+            pipeline,
+            request,
+            seed,
+            image=image,
+            mask_image=mask,
+            width=width,
+            height=height,
+            strength=request.denoising_strength,
+        )
+
+    def _call(self, pipeline: Any, request: GenerationRequest, seed: int, **options: Any) -> np.ndarray[Any, Any]:
+        kind, overrides = ORACLE[request.scheduler]
+        pipeline.scheduler = kind.from_config(self.config, **overrides)
+        pipeline.set_progress_bar_config(disable=True)
+        made = pipeline(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+            **options,
+        )
+        return np.asarray((made.images[0] * 255).round(), np.uint8)

@@ -1,0 +1,45 @@
+"""A checkpoint in one file, from a hub: fetched by the launcher, converted by the model, drawing the same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from tests.integration.calls import Calls, pixels, psnr, small
+from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
+from tests.unit.checkpoints.original import original, write
+from tests.unit.sources.hubs import Hub
+from triton_diffusers.loading import load_components
+from triton_diffusers.settings import Settings
+
+EMOJI = ROOT / "models" / "emoji"
+
+
+def test_one_file_from_a_hub(triton: RunningTriton, start_triton: TritonStarter, tmp_path: Path) -> None:
+    loaded = load_components(Settings(model_dir=EMOJI, device="cpu", dtype="float32", close_safety=True))
+    file = write(tmp_path / "emoji.safetensors", original(loaded.unet, loaded.vae, loaded.text_encoder))
+    assert "first_stage_model.decoder.conv_in.weight" in load_file(file)
+    files = {file.name: file.read_bytes()}
+    for name in ("unet", "vae", "text_encoder", "scheduler", "tokenizer"):
+        for path in (EMOJI / "base_model" / name).iterdir():
+            if path.suffix != ".safetensors":
+                files[f"emoji.config/{name}/{path.name}"] = path.read_bytes()
+    cache = tmp_path / "cache"
+    with Hub(files) as hub:
+        hub.break_after[file.name] = len(files[file.name]) // 2
+        served = start_triton(
+            args=["--model-dir", "modelscope://owner/name"],
+            env={"MODELSCOPE_ENDPOINT": hub.url, "TRITON_DIFFUSERS_CACHE_DIR": str(cache)},
+        )
+        assert len(hub.asked(file.name)) == 2
+    pictures = []
+    for server in (triton, served):
+        calls = Calls(server)
+        try:
+            (picture,) = calls.http("sd_base", **small())["images"]
+            pictures.append(pixels(picture))
+        finally:
+            calls.close()
+    assert psnr(*pictures) > 40
+    assert list(cache.glob("models/*/model/base_model/emoji.converted/model_index.json"))
