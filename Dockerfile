@@ -11,9 +11,10 @@ FROM nvcr.io/nvidia/tritonserver:25.06-py3
 WORKDIR /opt/triton-diffusers
 COPY pyproject.toml README.md LICENSE ./
 COPY triton_diffusers triton_diffusers
-RUN pip install --no-cache-dir --break-system-packages '.[engine,oss]' 'tritonclient[all]>=2.50'
+RUN pip install --no-cache-dir --break-system-packages '.[engine,translate,oss]' 'tritonclient[all]>=2.50'
 COPY model_repository model_repository
 COPY models/emoji /model
+COPY models/translator models/translator
 
 ENV TRITON_DIFFUSERS_MODEL_DIR=/model
 ENV TRITON_DIFFUSERS_STORE=/results

@@ -25,17 +25,13 @@ Default = Value | tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One field of a request. ``default`` is what an absent field means; a list field's is a tuple.
-
-    ``served`` is false for a field that is declared, and answered with "not yet supported" unless it has its default.
-    """
+    """One field of a request. ``default`` is what an absent field means; a list field's is a tuple."""
 
     name: str
     datatype: DataType
     default: Default
     help: str
     required: bool = False
-    served: bool = True
 
     @property
     def many(self) -> bool:
@@ -82,7 +78,7 @@ INPUTS: tuple[Input, ...] = (
     Input("expand_type", "STRING", "copy", "What added pixels are before they are drawn: `copy` repeats the edge, `reflect` mirrors."),
     Input("lora_path", "STRING", (), "LoRA files, relative to the model directory; up to `max_loras` (8)."),
     Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all; none: 0.75."),
-    Input("use_translate", "BOOL", (), "Translate the prompts; empty: the service's setting.", served=False),
+    Input("use_translate", "BOOL", (), "`ensemble`: translate what is Chinese of the prompts; none: the service's setting. `sd_base` refuses `true`."),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
 )  # fmt: skip
@@ -113,6 +109,14 @@ OUTPUTS: tuple[Output, ...] = (
 ENSEMBLE_OUTPUTS: tuple[Output, ...] = tuple(
     replace(output, name=f"reply_{output.name}") if output.name in {field.name for field in INPUTS} else output
     for output in OUTPUTS
+)
+
+# What of a request the translator changes, and what it asks for. Its outputs stand in the inputs' place.
+TRANSLATED = ("prompt", "negative_prompt")
+TRANSLATOR_INPUTS: tuple[Input, ...] = tuple(field for field in INPUTS if field.name in (*TRANSLATED, "use_translate"))
+TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
+    Output("prompt", "STRING", "The prompt in English; what is not Chinese is as it was."),
+    Output("negative_prompt", "STRING", "The same of the negative prompt."),
 )
 
 INPUT_BY_NAME = {field.name: field for field in INPUTS}

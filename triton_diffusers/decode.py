@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from triton_diffusers.contract import INPUTS, Input
-from triton_diffusers.errors import InvalidRequest, NotSupported
+from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.pictures import check_size, decode_base64
 from triton_diffusers.request import (
     Expansion,
@@ -43,15 +43,16 @@ Choice = TypeVar("Choice", Function, OutputFormat, Fill)
 
 
 def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side: int) -> GenerationRequest:
-    """Decode the inputs that were sent; raises ``InvalidRequest`` or ``NotSupported`` for the first that is not right.
+    """Decode the inputs that were sent; raises ``InvalidRequest`` for the first that is not right.
 
     ``tensors`` has arrays of shape (1, n), as Triton hands them out: BYTES as objects, the others by their type.
     ``native_side`` is the width and height, in pixels, of a picture of no stated size.
     """
     values = read_values(tensors, INPUTS)
-    for field in INPUTS:
-        if not field.served and values[field.name] != field.default:
-            raise NotSupported(field.name, values[field.name])
+    if any(values["use_translate"]):
+        raise InvalidRequest(
+            "use_translate", True, "this model takes prompts as they are; send the request to the ensemble"
+        )
     function = _choice("func_name", values["func_name"], Function)
     most_images = min(settings.max_image_num, settings.max_images_in_flight)
     width, height = (

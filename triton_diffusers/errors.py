@@ -3,11 +3,11 @@
     TritonDiffusersError
      ├── InvalidRequest          the caller's mistake: field, value and limit
      │    └── InvalidPicture     a picture that cannot be had or read
-     ├── NotSupported            a declared field or value that this version does not serve yet
-     ├── NotFound                something that the request names is not there
+         ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
      ├── Cancelled               somebody cancelled the job
      └── EngineFailure           the server's fault
+          ├── NotTranslated      Chinese text, and no translator that works
           └── StorageFailure     a result cannot be stored
 
 Each class carries the reference service's error code, which is also what ``error_code`` of a reply says. How they
@@ -49,16 +49,6 @@ class InvalidPicture(InvalidRequest):
     code = 462
 
 
-class NotSupported(TritonDiffusersError):
-    """A field or value that the contract declares and this version does not serve yet."""
-
-    code = 460
-
-    def __init__(self, field: str, value: Any) -> None:
-        super().__init__(f"{field}: {shown(value)} is not yet supported; leave the field out")
-        self.field = field
-
-
 class NotFound(TritonDiffusersError):
     """Something that the request names does not exist."""
 
@@ -75,6 +65,17 @@ class Cancelled(TritonDiffusersError):
 
 class EngineFailure(TritonDiffusersError):
     """The server could not do what it should have been able to do."""
+
+
+class NotTranslated(EngineFailure):
+    """A text has Chinese in it, and the server has no translator that works."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(
+            f"{field}: this server has no translator that works (its log says why); write English, or send"
+            " use_translate=false to have the text taken as it is"
+        )
+        self.field = field
 
 
 class StorageFailure(EngineFailure):

@@ -9,7 +9,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, PROBE, Input, Output
+from triton_diffusers.contract import (
+    ENSEMBLE_OUTPUTS,
+    INPUTS,
+    JOBS_INPUTS,
+    JOBS_OUTPUTS,
+    OUTPUTS,
+    PROBE,
+    TRANSLATED,
+    TRANSLATOR_INPUTS,
+    TRANSLATOR_OUTPUTS,
+    Input,
+    Output,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
@@ -42,6 +54,13 @@ def configs() -> Mapping[str, str]:
         + _SEQUENCES
         + _ONE_PROCESS
         + _parameter("probe", json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE})),
+        "translator": _HEADER
+        + 'backend: "python"\n'
+        + f"max_batch_size: {_MOST_REQUESTS}\n"
+        + _tensors(TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS)
+        + "dynamic_batching { }\n"
+        + _ONE_PROCESS
+        + _parameter("probe", json.dumps({"prompt": PROBE})),
         "jobs": _HEADER
         + 'backend: "python"\nmax_batch_size: 0\n'
         + _tensors(JOBS_INPUTS, JOBS_OUTPUTS)
@@ -51,7 +70,7 @@ def configs() -> Mapping[str, str]:
         + 'platform: "ensemble"\n'
         + f"max_batch_size: {_MOST_REQUESTS}\n"
         + _tensors(INPUTS, ENSEMBLE_OUTPUTS)
-        + _pass_through("sd_base"),
+        + _translated("sd_base"),
     }
 
 
@@ -82,17 +101,27 @@ def _lines(entries: Iterable[str]) -> str:
     return ",\n".join(entries) + "\n"
 
 
-def _pass_through(model: str) -> str:
-    inputs = "".join(f'      input_map {{ key: "{field.name}" value: "{field.name}" }}\n' for field in INPUTS)
-    outputs = "".join(
-        f'      output_map {{ key: "{output.name}" value: "{seen.name}" }}\n'
-        for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)
+def _translated(model: str) -> str:
+    """The translator, then ``model``, which gets the translator's outputs and all else as it was sent."""
+    translations = {name: f"translated_{name}" for name in TRANSLATED}
+    translate = _step(
+        "translator",
+        {field.name: field.name for field in TRANSLATOR_INPUTS},
+        {output.name: translations[output.name] for output in TRANSLATOR_OUTPUTS},
     )
-    return (
-        "ensemble_scheduling {\n  step [\n    {\n"
-        f'      model_name: "{model}"\n      model_version: -1\n{inputs}{outputs}'
-        "    }\n  ]\n}\n"
+    # Whether to translate is settled by then.
+    generate = _step(
+        model,
+        {field.name: translations.get(field.name, field.name) for field in INPUTS if field.name != "use_translate"},
+        {output.name: seen.name for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)},
     )
+    return f"ensemble_scheduling {{\n  step [\n{translate},\n{generate}\n  ]\n}}\n"
+
+
+def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    maps = [f'      input_map {{ key: "{name}" value: "{tensor}" }}\n' for name, tensor in inputs.items()]
+    maps += [f'      output_map {{ key: "{name}" value: "{tensor}" }}\n' for name, tensor in outputs.items()]
+    return f'    {{\n      model_name: "{model}"\n      model_version: -1\n{"".join(maps)}    }}'
 
 
 def _parameter(key: str, value: str) -> str:

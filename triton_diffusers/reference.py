@@ -10,7 +10,17 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
+from triton_diffusers.contract import (
+    ENSEMBLE_OUTPUTS,
+    INPUTS,
+    JOBS_INPUTS,
+    JOBS_OUTPUTS,
+    OUTPUTS,
+    TRANSLATOR_INPUTS,
+    TRANSLATOR_OUTPUTS,
+    Input,
+    Output,
+)
 from triton_diffusers.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
 
@@ -20,12 +30,12 @@ _INTRODUCTION = """# Reference
 
 Made from the tables in `triton_diffusers/` by `make generated`; do not edit.
 
-Models: `sd_base` makes pictures, `ensemble` is the same with what comes before it (the translator, in a later version),
-`jobs` tells about the jobs of both. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
+Models: `sd_base` makes pictures, `translator` makes prompts English ([translation](translation.md)), `ensemble` is the one
+after the other, `jobs` tells about the jobs of `sd_base`, whoever called it. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
 
 ## How values travel
 
-- Every tensor of `sd_base` and `ensemble` has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`.
+- Every tensor of `sd_base`, `translator` and `ensemble` has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`.
   `jobs` has none: `[1]` and `[n]`. One request is one row; for several pictures use `image_num`, or send several requests.
 - Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
   to the model together; the SDK does.
@@ -40,7 +50,6 @@ A request that fails is answered with a Triton error whose message names the fie
 | what | gRPC | HTTP |
 |---|---|---|
 | a field's value is not accepted | `INVALID_ARGUMENT` | 400 |
-| a field or value is declared and not served yet | `UNIMPLEMENTED` | 400 or 501, by Triton's version |
 | `jobs`: the task is not known | `NOT_FOUND` | 404 |
 | the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
 | the job was cancelled | `CANCELLED` | 400 or 499, by Triton's version |
@@ -73,6 +82,10 @@ def page() -> str:
             )
             + ": an ensemble of Triton's cannot have an output that bears an input's name.\n",
             _outputs(OUTPUTS),
+            "## `translator`: request\n",
+            _inputs(TRANSLATOR_INPUTS),
+            "## `translator`: reply\n",
+            _outputs(TRANSLATOR_OUTPUTS),
             "## `jobs`: request\n",
             _inputs(JOBS_INPUTS),
             "## `jobs`: reply\n",
@@ -91,14 +104,10 @@ def page() -> str:
 
 def _inputs(fields: Sequence[Input]) -> str:
     rows = (
-        (f"`{field.name}`", _type(field), "required" if field.required else _default(field), _help(field))
+        (f"`{field.name}`", _type(field), "required" if field.required else _default(field), field.help)
         for field in fields
     )
     return _table(("field", "type", "default", "meaning"), rows)
-
-
-def _help(field: Input) -> str:
-    return field.help if field.served else f"{field.help} *Not served yet.*"
 
 
 def _outputs(fields: Sequence[Output]) -> str:

@@ -95,6 +95,27 @@ class Settings(BaseSettings):
     max_pixels: int = Field(1024 * 1024, ge=64 * 64, description="Upper limit of `width` × `height`.")
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
+
+    use_translate: bool = Field(
+        True, description="Whether prompts are translated where a request's `use_translate` does not say it."
+    )
+    translator_dir: Path = Field(
+        Path("models/translator"),
+        description="The translator of a model directory without `translate/`: a Marian (opus-mt) or CSANMT folder.",
+    )
+    translate_engine: Literal["auto", "ctranslate2", "transformers", "csanmt"] = Field(
+        "auto", description="What runs the translator: `auto` is the first one that is installed and fits the folder."
+    )
+    translate_beams: int = Field(1, ge=1, le=16, description="Beams of a translation; 1 is greedy, and the fastest.")
+    translate_seconds: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time to translate prompts that arrived together; others may try again.",
+    )
+    translate_cache: int = Field(10_000, ge=0, description="Translated pieces of prompts that are remembered.")
+    max_translate_chars: int = Field(2000, ge=1, description="Most Chinese characters of a prompt to translate.")
+
     max_loras: int = Field(8, ge=0, description="Most LoRAs of a request.")
     max_lora_weight: float = Field(10.0, gt=0, description="Largest weight of a LoRA, with either sign.")
     max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")

@@ -44,12 +44,12 @@ class Assets:
     def fetch(self) -> None:
         """Fetch with `npm pack` what the cache lacks."""
         if not self.pictures_folder.is_dir():
-            _npm_unpack(PICTURES_PACKAGE, self.cache / "pictures")
+            npm_unpack(PICTURES_PACKAGE, self.cache / "pictures")
         if not self.names_folder.is_dir():
-            _npm_unpack(NAMES_PACKAGE, self.cache / "names")
+            npm_unpack(NAMES_PACKAGE, self.cache / "names")
         for style, package in ICON_PACKAGES.items():
             if not self.icons_folder(style).is_dir():
-                _npm_unpack(package, self.cache / style)
+                npm_unpack(package, self.cache / style)
 
     def picture_path(self, hexcode: str) -> Path:
         """The webp of a code point sequence. Some files carry the emoji variation selector, some do not."""
@@ -71,7 +71,7 @@ class Assets:
         return sorted({tag for record in records for tag in record.get("tags", ())})
 
 
-def _npm_unpack(package: str, folder: Path) -> None:
+def npm_unpack(package: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(["npm", "pack", "--silent", package], cwd=scratch, check=True)

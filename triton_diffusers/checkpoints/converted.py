@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,40 +38,47 @@ class _Input:
     sha256: str = ""
 
 
-def converted(source: Path, cache_dir: Path, convert: Callable[[Path, Path], None]) -> Path:
+def converted(
+    source: Path, cache_dir: Path, convert: Callable[[Path, Path], None], *, beside: Sequence[Path] | None = None
+) -> Path:
     """The folder that ``source`` was converted to; ``convert(source, folder)`` is called if there is none that fits.
+
+    ``beside`` are the other files that the result depends on, in or below the folder of ``source``; by default those of
+    its sidecar.
 
     Raises ``LoadError`` if it cannot be converted or written.
     """
     source = source.absolute()
-    beside = source.with_suffix(".converted")
+    files = (source, *(Sidecar(source).files if beside is None else (path.absolute() for path in beside)))
+    near = source.with_suffix(".converted")
     name = hashlib.sha256(str(source).encode()).hexdigest()[:16]
     elsewhere = cache_dir / "converted" / f"{source.stem}-{name}"
-    for folder in (beside, elsewhere):
-        if _is_fresh(folder, source):
+    for folder in (near, elsewhere):
+        if _is_fresh(folder, files):
             return folder
-    folder = beside if _is_writable(source.parent) else elsewhere
+    folder = near if _is_writable(source.parent) else elsewhere
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not _is_fresh(folder, source):  # another server may have done it while this one waited
-                _make(folder, source, convert)
+            if not _is_fresh(folder, files):  # another server may have done it while this one waited
+                _make(folder, files, convert)
     except OSError as error:
         raise LoadError(f"{source} cannot be converted into {folder}: {one_line(error)}") from error
     return folder
 
 
-def _make(folder: Path, source: Path, convert: Callable[[Path, Path], None]) -> None:
+def _make(folder: Path, files: Sequence[Path], convert: Callable[[Path, Path], None]) -> None:
+    source = files[0]
     prefix = f"{folder.name}.unfinished-"
     for left in folder.parent.glob(f"{prefix}*"):  # of a conversion that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
     log.info("converting %s; this is done once", source)
     begun = time.monotonic()
-    before = [_seen(path, source) for path in _files(source)]
+    before = [_seen(path, source) for path in files]
     unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         convert(source, unfinished)
-        inputs = [_seen(path, source, with_hash=True) for path in _files(source)]
+        inputs = [_seen(path, source, with_hash=True) for path in files]
         if before != [_Input(item.path, item.size, item.mtime) for item in inputs]:
             raise LoadError(f"{source} or what lies beside it was changed while it was converted; start again")
         manifest = {"version": _VERSION, "inputs": [asdict(item) for item in inputs]}
@@ -87,18 +94,18 @@ def _make(folder: Path, source: Path, convert: Callable[[Path, Path], None]) -> 
     log.info("converted %s in %.0f s into %s", source, time.monotonic() - begun, folder)
 
 
-def _is_fresh(folder: Path, source: Path) -> bool:
+def _is_fresh(folder: Path, files: Sequence[Path]) -> bool:
     """Whether ``folder`` was made of the files as they are now; contents are only read if a file looks touched."""
+    source = files[0]
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         made_of = {item["path"]: _Input(**item) for item in manifest["inputs"]}
         version = manifest["version"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    paths = _files(source)
-    if version != _VERSION or made_of.keys() != {_name(path, source) for path in paths}:
+    if version != _VERSION or made_of.keys() != {_name(path, source) for path in files}:
         return False
-    return all(_is_same(made_of[_name(path, source)], path, source) for path in paths)
+    return all(_is_same(made_of[_name(path, source)], path, source) for path in files)
 
 
 def _is_same(then: _Input, path: Path, source: Path) -> bool:
@@ -106,10 +113,6 @@ def _is_same(then: _Input, path: Path, source: Path) -> bool:
     if now.size != then.size:
         return False
     return now.mtime == then.mtime or _seen(path, source, with_hash=True).sha256 == then.sha256
-
-
-def _files(source: Path) -> tuple[Path, ...]:
-    return (source, *Sidecar(source).files)
 
 
 def _name(path: Path, source: Path) -> str:

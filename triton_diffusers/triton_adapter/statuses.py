@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import triton_python_backend_utils as pb_utils
 
-from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, NotFound, NotSupported
+from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, NotFound
 
 _LONGEST_MESSAGE = 1000
 
 _STATUSES = (
     (InvalidRequest, pb_utils.TritonError.INVALID_ARG),
-    (NotSupported, pb_utils.TritonError.UNSUPPORTED),
     (NotFound, pb_utils.TritonError.NOT_FOUND),
     (Busy, pb_utils.TritonError.UNAVAILABLE),
     (Cancelled, pb_utils.TritonError.CANCELLED),

@@ -1,0 +1,18 @@
+"""Engines that translate. ``ENGINES`` finds them by name; each is a class that satisfies ``TranslationEngine``."""
+
+from __future__ import annotations
+
+from triton_diffusers.registry import Registry
+from triton_diffusers.translate.engines.protocol import TranslationEngine
+
+__all__ = ["ENGINES", "TranslationEngine"]
+
+ENGINES = Registry(
+    "translation engine",
+    {
+        "ctranslate2": "triton_diffusers.translate.engines.ctranslate2:CTranslate2Engine",
+        "transformers": "triton_diffusers.translate.engines.transformers:TransformersEngine",
+        "csanmt": "triton_diffusers.translate.engines.csanmt:CsanmtEngine",
+    },
+    extras={"ctranslate2": "translate", "transformers": "translate", "csanmt": "csanmt"},
+)

@@ -1,0 +1,62 @@
+"""Marian models by CTranslate2, which needs neither PyTorch nor transformers once a model is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ctranslate2
+import sentencepiece
+
+from triton_diffusers.checkpoints.converted import converted
+from triton_diffusers.checkpoints.errors import LoadError, one_line
+from triton_diffusers.settings import Settings
+from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.folder import marian_files, marian_weights
+
+_END = "</s>"
+_UNKNOWN = "<unk>"
+
+
+class CTranslate2Engine:
+    """Runs a model that was converted from a Marian folder."""
+
+    def __init__(self, model: Path, folder: Path, *, beams: int) -> None:
+        """``model`` is what ``convert`` made of the Marian ``folder``. It runs in the precision that it was made in."""
+        self._source, self._target = (
+            sentencepiece.SentencePieceProcessor(str(folder / f"{side}.spm")) for side in ("source", "target")
+        )
+        self._translator = ctranslate2.Translator(str(model), device="cpu")
+        self._beams = beams
+
+    @classmethod
+    def load(cls, folder: Path, settings: Settings) -> CTranslate2Engine:
+        """Run a Marian folder in int8; it is converted once. Raises ``LoadError``."""
+        weights = marian_weights(folder)
+        model = converted(
+            weights, settings.cache_dir, lambda _, target: convert(folder, target), beside=marian_files(folder)
+        )
+        try:
+            return cls(model, folder, beams=settings.translate_beams)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise LoadError(f"{folder} cannot be loaded: {one_line(error)}") from error
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """One English text for each Chinese one."""
+        tokens = [[*self._source.encode(text, out_type=str), _END] for text in texts]
+        results = self._translator.translate_batch(
+            tokens, beam_size=self._beams, max_decoding_length=most_output_tokens(max(map(len, tokens)))
+        )
+        return [
+            self._target.decode([piece for piece in result.hypotheses[0] if piece != _UNKNOWN]) for result in results
+        ]
+
+
+def convert(folder: Path, target: Path, quantization: str = "int8") -> None:
+    """Write the Marian ``folder`` as CTranslate2 wants it into the existing folder ``target``. Raises ``LoadError``."""
+    from ctranslate2.converters import TransformersConverter
+
+    try:
+        TransformersConverter(str(folder)).convert(str(target), quantization=quantization, force=True)
+    except Exception as error:
+        raise LoadError(f"{folder} cannot be converted for ctranslate2: {one_line(error)}") from error

@@ -1,0 +1,73 @@
+"""Which folder holds the translator, and what kind of model it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.settings import Settings
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MARIAN_FILES = ("config.json", "source.spm", "target.spm", "vocab.json")
+_OPTIONAL_MARIAN_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
+
+
+class FolderKind(StrEnum):
+    """What a folder holds."""
+
+    MARIAN = "marian"
+    CSANMT = "csanmt"
+
+
+def find_folder(settings: Settings) -> Path:
+    """``translate/`` of the model directory, or the default translator. Raises ``LoadError`` if there is neither."""
+    own = settings.model_dir / "translate"
+    if own.is_dir():
+        return own
+    if not settings.translator_dir.is_dir():
+        raise LoadError(f"there is no {own}, and the default translator {settings.translator_dir} is no folder either")
+    return settings.translator_dir
+
+
+def kind_of(folder: Path) -> FolderKind:
+    """Raises ``LoadError`` that says what is missing."""
+    if "csanmt" in json.dumps(_read(folder / "configuration.json")):
+        return FolderKind.CSANMT
+    if _read(folder / "config.json").get("model_type") != "marian":
+        raise LoadError(
+            f"{folder} holds no translator that is known: neither a Marian model (opus-mt: {', '.join(_MARIAN_FILES)}"
+            f" and {' or '.join(_WEIGHTS)}) nor ModelScope's CSANMT (configuration.json)"
+        )
+    marian_weights(folder)
+    if missing := [name for name in _MARIAN_FILES if not (folder / name).is_file()]:
+        raise LoadError(f"{folder} lacks {', '.join(missing)} of a Marian model")
+    return FolderKind.MARIAN
+
+
+def marian_weights(folder: Path) -> Path:
+    """The file of a Marian model's weights. Raises ``LoadError`` if there is none."""
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise LoadError(f"{folder} lacks the weights of a Marian model: {' or '.join(_WEIGHTS)}")
+
+
+def marian_files(folder: Path) -> tuple[Path, ...]:
+    """What a Marian model depends on beside its weights, as far as it is there."""
+    paths = (folder / name for name in (*_MARIAN_FILES, *_OPTIONAL_MARIAN_FILES))
+    return tuple(path for path in paths if path.is_file())
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON object, or an empty one if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}

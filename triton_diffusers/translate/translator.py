@@ -1,0 +1,149 @@
+"""Translates prompts: part, translate what is new, remember it, join."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated, TritonDiffusersError
+from triton_diffusers.translate.engines import TranslationEngine
+from triton_diffusers.translate.syntax import Kind, Piece, join, part
+
+log = logging.getLogger(__name__)
+
+_MOST_TEXTS = 32
+_MOST_CHARS = 512
+_SYNTAX = re.compile(r"[\\()\[\]]")
+_SPACE = re.compile(r"\s+")
+_BREAK = re.compile(r"\bBREAK\b")
+_WEIGHT = re.compile(r":(?=\s*[+-]?[0-9.]+$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A text to translate, and the request's field that brought it."""
+
+    name: str
+    text: str
+
+
+Outcome = str | TritonDiffusersError
+
+
+class Translator:
+    """Translates what is Chinese of prompts with one engine, and remembers the pieces that it has translated.
+
+    Not for several threads.
+    """
+
+    def __init__(
+        self, engine: TranslationEngine | None, *, most_chars: int, most_chinese: int, seconds: float, remembered: int
+    ) -> None:
+        """Without an engine, a text that has Chinese in it is refused.
+
+        ``most_chars`` and ``most_chinese`` bound a text, ``seconds`` the time of one call of ``translate``, and
+        ``remembered`` the pieces that are kept.
+        """
+        self._engine = engine
+        self._most_chars = most_chars
+        self._most_chinese = most_chinese
+        self._seconds = seconds
+        self._remembered = remembered
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def translate(self, fields: Sequence[Field]) -> list[Outcome]:
+        """For each field its text in English, or the error that it is answered with; one bad text fails alone.
+
+        Short texts are translated first. Those that are not done in time are refused as ``Busy``; what is done of them
+        is remembered, so that the same request goes on from there.
+        """
+        parted = [self._part(field) for field in fields]
+        wanted = [_chinese(pieces) for pieces in parted if not isinstance(pieces, TritonDiffusersError)]
+        found = self._english([text for texts in sorted(wanted, key=len) for text in texts])
+        return [
+            pieces if isinstance(pieces, TritonDiffusersError) else _outcome(field, pieces, found)
+            for field, pieces in zip(fields, parted, strict=True)
+        ]
+
+    def _part(self, field: Field) -> list[Piece] | TritonDiffusersError:
+        if len(field.text) > self._most_chars:
+            return InvalidRequest(field.name, f"{len(field.text)} characters", f"at most {self._most_chars}")
+        pieces = part(field.text)
+        chinese = sum(map(len, _chinese(pieces)))
+        if chinese and self._engine is None:
+            return NotTranslated(field.name)
+        if chinese > self._most_chinese:
+            return InvalidRequest(
+                field.name, f"{chinese} characters to translate", f"at most {self._most_chinese} of them Chinese"
+            )
+        return pieces
+
+    def _english(self, texts: Sequence[str]) -> dict[str, Outcome]:
+        """Translations by text, as far as there is time."""
+        until = time.monotonic() + self._seconds
+        found: dict[str, Outcome] = {}
+        new = []
+        for text in dict.fromkeys(texts):
+            if text in self._known:
+                self._known.move_to_end(text)
+                found[text] = self._known[text]
+            else:
+                new.append(text)
+        for batch in _batches(new):
+            if self._engine is None or time.monotonic() > until:
+                break
+            found.update(zip(batch, self._batch(self._engine, batch), strict=True))
+        return found
+
+    def _batch(self, engine: TranslationEngine, texts: Sequence[str]) -> list[Outcome]:
+        try:
+            english = [_plain(text) for text in engine.translate(texts)]
+            if len(english) != len(texts):
+                raise ValueError(f"the engine gave {len(english)} translations for {len(texts)} texts")
+        except Exception:
+            log.exception("translation failed")
+            return [EngineFailure("the translator failed; the server's log says why")] * len(texts)
+        for text, translation in zip(texts, english, strict=True):
+            self._known[text] = translation
+        while len(self._known) > self._remembered:
+            self._known.popitem(last=False)
+        return list(english)
+
+
+def _chinese(pieces: Sequence[Piece]) -> list[str]:
+    return [piece.text for piece in pieces if piece.kind is Kind.CHINESE]
+
+
+def _outcome(field: Field, pieces: Sequence[Piece], found: dict[str, Outcome]) -> Outcome:
+    english = []
+    for text in _chinese(pieces):
+        outcome = found.get(text)
+        if outcome is None:
+            return Busy(f"{field.name}: there was no time to translate it all; try again, what is done is remembered")
+        if isinstance(outcome, TritonDiffusersError):
+            return outcome
+        english.append(outcome)
+    return join(pieces, english)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in their order, not too many nor too long at once: between two batches the time is looked at."""
+    batch: list[str] = []
+    for text in texts:
+        if batch and (len(batch) == _MOST_TEXTS or sum(map(len, batch)) + len(text) > _MOST_CHARS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
+
+
+def _plain(english: str) -> str:
+    """A translation of which nothing is a prompt's syntax; the full stop that some models end everything with goes."""
+    text = _SPACE.sub(" ", english).strip().removesuffix(".")
+    text = _BREAK.sub("break", text).replace("<", "").replace(">", "")
+    return _SYNTAX.sub(r"\\\g<0>", _WEIGHT.sub(" ", text))

@@ -1,0 +1,66 @@
+"""The ``translator`` model: the prompts of a request, in English."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import triton_python_backend_utils as pb_utils
+
+from triton_diffusers.contract import TRANSLATED, TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS
+from triton_diffusers.decode import read_values
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.settings import Settings
+from triton_diffusers.translate.loading import load_translator
+from triton_diffusers.translate.translator import Field, Outcome
+from triton_diffusers.triton_adapter.statuses import error_response
+from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The texts of a request, and whether to translate them."""
+
+    fields: tuple[Field, ...]
+    translate: bool
+
+
+class TranslatorModel:
+    """Translates the requests of a batch together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._translator = load_translator(settings)
+        self._use_translate = settings.use_translate
+
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request; a bad one fails alone."""
+        asked = [self._read(request) for request in requests]
+        fields = [field for each in asked if isinstance(each, _Asked) and each.translate for field in each.fields]
+        outcomes = iter(self._translator.translate(fields))
+        return [_answer(request, each, outcomes) for request, each in zip(requests, asked, strict=True)]
+
+    def _read(self, request: pb_utils.InferenceRequest) -> _Asked | Exception:
+        try:
+            values = read_values(input_arrays(request), TRANSLATOR_INPUTS)
+            chosen = values["use_translate"]
+            if len(chosen) > 1:
+                raise InvalidRequest("use_translate", chosen, "one value, or none")
+        except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
+            return error
+        fields = tuple(Field(name, values[name]) for name in TRANSLATED)
+        return _Asked(fields, translate=chosen[0] if chosen else self._use_translate)
+
+
+def _answer(
+    request: pb_utils.InferenceRequest, asked: _Asked | Exception, outcomes: Iterator[Outcome]
+) -> pb_utils.InferenceResponse:
+    """Takes from ``outcomes`` those of the request's fields, if they were to be translated."""
+    if isinstance(asked, Exception):
+        return error_response(asked)
+    found = {field.name: next(outcomes) if asked.translate else field.text for field in asked.fields}
+    for outcome in found.values():
+        if isinstance(outcome, Exception):
+            return error_response(outcome)
+    return pb_utils.InferenceResponse(
+        output_tensors(found, TRANSLATOR_OUTPUTS, request.requested_output_names(), batched=True)
+    )
