@@ -22,7 +22,6 @@ from triton_diffusers_client import (
     InvalidRequestError,
     JobState,
     NotFoundError,
-    NotSupportedError,
     Options,
     Progress,
     RequestTimeoutError,
@@ -135,7 +134,7 @@ def test_an_answer_larger_than_grpcs_usual_limit(client: Client) -> None:
         ({"task_id": "../x"}, InvalidRequestError, "^task_id: "),
         ({"func_name": "i2i"}, InvalidRequestError, "^image / image_base64 / image_link: "),
         ({"lora_path": "a.safetensors"}, NotFoundError, "^lora_path: "),
-        ({"use_translate": True}, NotSupportedError, "^use_translate: "),
+        ({"use_translate": True}, InvalidRequestError, "^use_translate: True .* ensemble"),
         ({"model": "nobody"}, NotFoundError, "nobody"),
     ],
 )

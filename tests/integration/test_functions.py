@@ -203,8 +203,7 @@ def example(name: str, links: str) -> dict[str, Any]:
     return json.loads(json.dumps(found).replace(f"http://127.0.0.1:{EXAMPLES_PORT}", links))
 
 
-# The one in Chinese wants a translator.
-NAMES = [request["task_id"] for request in EXAMPLES if "use_translate" not in request]
+NAMES = [request["task_id"] for request in EXAMPLES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,6 +223,6 @@ def test_the_references_example_requests_as_they_are(calls: Calls) -> None:
     with PictureServer(PICTURES, EXAMPLES_PORT) as server:
         for name in NAMES:
             # 512x512 pixels, 50 steps and more than one image: minutes on two cores.
-            status, reply = calls.generate("sd_base", example(name, server.url), within=1200.0)
+            status, reply = calls.generate("ensemble", example(name, server.url), within=1200.0)
             assert status == 200, reply
             assert reply["success"] == 1

@@ -17,9 +17,6 @@ from tests.integration.calls import MODELS, WITHIN, Calls, from_base64, opened, 
 from tests.integration.conftest import RunningTriton
 from triton_diffusers.contract import INPUTS, OUTPUTS
 
-# For each field that is not served yet, a value that is not its default.
-UNSERVED: dict[str, Any] = {"use_translate": [True]}
-
 
 @pytest.fixture(scope="module")
 def calls(triton: RunningTriton) -> Iterator[Calls]:
@@ -196,21 +193,6 @@ def test_strange_prompts_are_drawn(calls: Calls, prompt: str) -> None:
     reply = calls.grpc(**small(prompt=prompt, steps=1))
     assert reply["prompt"] == prompt
     assert opened(reply["images"][0]).size == (64, 64)
-
-
-def test_the_table_of_unserved_fields_is_complete() -> None:
-    assert UNSERVED.keys() == {field.name for field in INPUTS if not field.served}
-
-
-@pytest.mark.parametrize("field", UNSERVED)
-def test_fields_that_are_not_served_yet_are_refused_by_name(calls: Calls, field: str) -> None:
-    with pytest.raises(
-        InferenceServerException, match=f"^\\[StatusCode.UNIMPLEMENTED\\] {field}: .* not yet supported"
-    ):
-        calls.grpc(**small(**{field: UNSERVED[field]}))
-    status, reply = calls.generate("ensemble", {"task_id": "a", "prompt": "b", field: UNSERVED[field]})
-    assert status in (400, 501)
-    assert f"{field}: " in reply["error"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -10,17 +10,24 @@ import pytest
 
 from tests.unit.conftest import NATIVE_SIDE, array_of, tensors
 from triton_diffusers.board import BoardEntry
-from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input
+from triton_diffusers.contract import (
+    INPUT_BY_NAME,
+    INPUTS,
+    JOBS_INPUTS,
+    JOBS_OUTPUTS,
+    OUTPUTS,
+    TRANSLATED,
+    TRANSLATOR_INPUTS,
+    TRANSLATOR_OUTPUTS,
+    Input,
+)
 from triton_diffusers.decode import decode_request, read_values
-from triton_diffusers.errors import InvalidRequest, NotSupported
+from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.request import GenerationRequest, GenerationResult
 from triton_diffusers.settings import Settings
 from triton_diffusers.triton_adapter.replies import reply_values
 
-SERVED = [field for field in INPUTS if field.served]
-UNSERVED = [field for field in INPUTS if not field.served]
-
-# For each served field a value that is not its default; a new field has to be added here.
+# For each field a value that is not its default; a new field has to be added here.
 OTHER: dict[str, Any] = {
     "task_id": "another-task",
     "prompt": "a green pear",
@@ -51,7 +58,7 @@ OTHER: dict[str, Any] = {
     "expand_type": "reflect",
     "lora_path": ["style.safetensors"],
     "lora_attn": [0.5],
-    "use_translate": [False],
+    "use_translate": [True],
     "save_dir": "elsewhere",
 }
 
@@ -65,10 +72,19 @@ BASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("table", [INPUTS, OUTPUTS, JOBS_INPUTS, JOBS_OUTPUTS], ids=["in", "out", "j-in", "j-out"])
+@pytest.mark.parametrize(
+    "table",
+    [INPUTS, OUTPUTS, TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS, JOBS_INPUTS, JOBS_OUTPUTS],
+    ids=["in", "out", "t-in", "t-out", "j-in", "j-out"],
+)
 def test_names_are_unique(table: tuple[Any, ...]) -> None:
     names = [field.name for field in table]
     assert len(names) == len(set(names))
+
+
+def test_the_translator_gives_what_stands_in_the_prompts_place() -> None:
+    assert [output.name for output in TRANSLATOR_OUTPUTS] == list(TRANSLATED)
+    assert [field.name for field in TRANSLATOR_INPUTS] == [*TRANSLATED, "use_translate"]
 
 
 def test_every_field_has_another_value_to_test_with() -> None:
@@ -87,8 +103,8 @@ def test_sending_a_default_is_leaving_the_field_out(field: Input, tmp_path: Path
         assert sent == absent
 
 
-@pytest.mark.parametrize("field", SERVED, ids=lambda field: field.name)
-def test_every_served_field_is_consumed(field: Input, tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", INPUTS, ids=lambda field: field.name)
+def test_every_field_is_consumed(field: Input, tmp_path: Path) -> None:
     def consequences(**values: Any) -> list[object]:
         """Everything that comes of a request, for each function: what the engine is asked for, and what is replied."""
         return [consequence({"seed": "1", **base, **values}) for base in BASES]
@@ -104,13 +120,6 @@ def test_every_served_field_is_consumed(field: Input, tmp_path: Path) -> None:
         return request, reply
 
     assert consequences(**{field.name: OTHER[field.name]}) != consequences()
-
-
-@pytest.mark.parametrize("field", UNSERVED, ids=lambda field: field.name)
-def test_unserved_fields_are_refused_by_name(field: Input, tmp_path: Path) -> None:
-    with pytest.raises(NotSupported, match=rf"^{field.name}: .* is not yet supported") as caught:
-        decode_request(tensors(**{field.name: OTHER[field.name]}), Settings(runtime_dir=tmp_path), NATIVE_SIDE)
-    assert caught.value.field == field.name
 
 
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
 from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, Input
 from triton_diffusers.decode import decode_request
-from triton_diffusers.errors import InvalidPicture, InvalidRequest, NotSupported
+from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.request import (
     Expansion,
     Fill,
@@ -342,11 +342,11 @@ def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
     return arrays.arrays(NUMPY_TYPES[field.datatype], shapes, elements=ELEMENTS[field.datatype], fill=st.nothing())
 
 
-def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest | NotSupported:
+def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest:
     """The request, or its refusal; nothing else may come of it."""
     try:
         return decode_request(fields, SETTINGS, NATIVE_SIDE)
-    except (InvalidRequest, NotSupported) as refusal:
+    except InvalidRequest as refusal:
         return refusal
 
 

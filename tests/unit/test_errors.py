@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from triton_diffusers import errors
-from triton_diffusers.errors import InvalidRequest, NotSupported, TritonDiffusersError, shown
+from triton_diffusers.errors import InvalidRequest, NotTranslated, TritonDiffusersError, shown
 
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TritonDiffusersError)]
 
@@ -19,14 +19,14 @@ def test_every_error_has_a_code_of_the_reference_and_is_in_the_tree(kind: type[T
 
 def test_callers_mistakes_and_the_servers_faults_have_different_codes() -> None:
     codes = {kind.__name__: kind.code for kind in TREE}
-    assert {name for name, code in codes.items() if code == 460} == {"InvalidRequest", "NotSupported", "NotFound"}
+    assert {name for name, code in codes.items() if code == 460} == {"InvalidRequest", "NotFound"}
 
 
 def test_messages_name_field_value_and_limit() -> None:
     assert str(InvalidRequest("steps", 0, "must be between 1 and 150")) == (
         "steps: 0 is not accepted; must be between 1 and 150"
     )
-    assert str(NotSupported("expand", (1,))) == "expand: (1,) is not yet supported; leave the field out"
+    assert str(NotTranslated("prompt")).startswith("prompt: this server has no translator that works")
 
 
 @pytest.mark.parametrize("length", [78, 79, 1000])

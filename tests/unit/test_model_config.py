@@ -8,10 +8,25 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triton_diffusers.contract import ENSEMBLE_OUTPUTS, INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input, Output
+from triton_diffusers.contract import (
+    ENSEMBLE_OUTPUTS,
+    INPUTS,
+    JOBS_INPUTS,
+    JOBS_OUTPUTS,
+    OUTPUTS,
+    TRANSLATOR_INPUTS,
+    TRANSLATOR_OUTPUTS,
+    Input,
+    Output,
+)
 from triton_diffusers.model_config import REPOSITORY, configs, write
 
-TABLES = {"sd_base": (INPUTS, OUTPUTS), "ensemble": (INPUTS, ENSEMBLE_OUTPUTS), "jobs": (JOBS_INPUTS, JOBS_OUTPUTS)}
+TABLES = {
+    "sd_base": (INPUTS, OUTPUTS),
+    "translator": (TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS),
+    "ensemble": (INPUTS, ENSEMBLE_OUTPUTS),
+    "jobs": (JOBS_INPUTS, JOBS_OUTPUTS),
+}
 
 
 def type_of(field: Input | Output) -> str:
@@ -46,6 +61,22 @@ def test_a_config_declares_the_tables(model: str) -> None:
 
 def test_no_output_of_an_ensemble_bears_an_inputs_name() -> None:
     assert not {field.name for field in INPUTS} & {output.name for output in ENSEMBLE_OUTPUTS}
+
+
+def test_an_ensemble_hands_every_field_on_and_the_prompts_translated() -> None:
+    config = text_format.Parse(configs()["ensemble"], model_config_pb2.ModelConfig())
+    translate, generate = config.ensemble_scheduling.step
+    assert (translate.model_name, generate.model_name) == ("translator", "sd_base")
+    assert dict(translate.output_map) == {
+        "prompt": "translated_prompt",
+        "negative_prompt": "translated_negative_prompt",
+    }
+    asked = {field.name for field in INPUTS}
+    assert dict(translate.input_map) == {field.name: field.name for field in TRANSLATOR_INPUTS}
+    assert dict(generate.input_map) == {
+        name: f"translated_{name}" if name in ("prompt", "negative_prompt") else name
+        for name in asked - {"use_translate"}
+    }
 
 
 def test_generating_models_are_iterative_sequences() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Pieces:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._source, self._target = (
             sentencepiece.SentencePieceProcessor(str(folder / f"{side}.spm")) for side in ("source", "target")
         )
@@ -63,7 +65,9 @@ class Pieces:
         self.outputs = 2 + len(set(english) - {END, UNKNOWN, "<s>"})
 
     def write(self, folder: Path) -> None:
-        """Write `vocab.json` and the tokenizer's configuration."""
+        """Write the tokenizer's files."""
+        for side in PIECES:
+            shutil.copy(self._folder / f"{side}.spm", folder)
         (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False, indent=0) + "\n")
         config = {
             "tokenizer_class": "MarianTokenizer",

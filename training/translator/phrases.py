@@ -164,16 +164,15 @@ class PhraseBook:
     def taught(self) -> Phrase:
         """A phrase of a template and of pairs that are not held out."""
         while True:
-            phrase = self.single() if self._random.random() < 0.12 else self.of(self._drawn(TEMPLATES))
+            phrase = self._random.choice(self._singles) if self._random.random() < 0.12 else self.drawn(TEMPLATES)
             if not phrase.held_out:
                 return phrase
 
-    def single(self) -> Phrase:
-        """A style tag, or a word that stands by itself, as it does between two marks of a prompt's syntax."""
-        return self._random.choice(self._singles)
+    def drawn(self, templates: Sequence[Template]) -> Phrase:
+        """A phrase of one of these templates."""
+        return self._filled(self._random.choices(templates, [template.weight for template in templates])[0])
 
-    def of(self, template: Template) -> Phrase:
-        """A phrase of this template."""
+    def _filled(self, template: Template) -> Phrase:
         np, other = self._noun_phrase(), self._noun_phrase()
         background = self._background()
         wear = self._one("wear")
@@ -242,11 +241,9 @@ class PhraseBook:
     def _one(self, kind: str) -> Word:
         return self._random.choice(self._words[kind])
 
-    def _drawn(self, templates: Sequence[Template]) -> Template:
-        return self._random.choices(templates, [template.weight for template in templates])[0]
-
 
 def _singles(words: Mapping[str, Sequence[Word]]) -> list[Phrase]:
+    """Style tags, and words that stand by themselves, as they do between two marks of a prompt's syntax."""
     pairs = [(word.chinese, word.english) for kind in ("tags", "adjectives", "colours") for word in words[kind]]
     pairs += [(f"{word.chinese}的", word.english) for word in words["colours"]]
     pairs += [(f"一{measure}", "a") for measure in sorted(set(_MEASURES))]

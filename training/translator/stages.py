@@ -91,12 +91,13 @@ def exporting(shop: Workshop) -> None:
     state = Run(shop.run_dir, "translator").load()
     if state is None:
         raise SystemExit(f"{shop.run_dir} holds no trained model: run the stage train first")
-    export(state["average"], shop.pieces(), shop.run_dir / "pieces", shop.output)
+    pieces = shop.pieces()
+    export(build_model(pieces, ()), state["average"], pieces, shop.output)
 
 
 def evaluation(shop: Workshop) -> None:
     """Measure the exported model as it is served; write `evaluation.json`."""
-    figures = evaluate(shop.output, shop.book(EVALUATION_SEED), shop.nouns["subjects"])
+    figures = evaluate(shop.output, shop.book(EVALUATION_SEED), shop.nouns)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
     (shop.output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -31,7 +31,7 @@ class CTranslate2Engine:
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> CTranslate2Engine:
-        """Run a Marian folder in int8; it is converted once. Raises ``LoadError``."""
+        """Run a Marian folder, its matrices in int8; it is converted once. Raises ``LoadError``."""
         weights = marian_weights(folder)
         model = converted(
             weights, settings.cache_dir, lambda _, target: convert(folder, target), beside=marian_files(folder)
@@ -48,11 +48,16 @@ class CTranslate2Engine:
             tokens, beam_size=self._beams, max_decoding_length=most_output_tokens(max(map(len, tokens)))
         )
         return [
-            self._target.decode([piece for piece in result.hypotheses[0] if piece != _UNKNOWN]) for result in results
+            self._text(result.hypotheses[0][: most_output_tokens(len(source))])
+            for source, result in zip(tokens, results, strict=True)
         ]
 
+    def _text(self, pieces: Sequence[str]) -> str:
+        text: str = self._target.decode([piece for piece in pieces if piece != _UNKNOWN])
+        return text
 
-def convert(folder: Path, target: Path, quantization: str = "int8") -> None:
+
+def convert(folder: Path, target: Path, quantization: str = "int8_float32") -> None:
     """Write the Marian ``folder`` as CTranslate2 wants it into the existing folder ``target``. Raises ``LoadError``."""
     from ctranslate2.converters import TransformersConverter
 

@@ -10,7 +10,7 @@ class TranslationEngine(Protocol):
     """Translates short texts."""
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """One English text for each Chinese one, in their order; they are translated as one batch."""
+        """One English text for each Chinese one, in their order; what one becomes does not depend on the others."""
         ...
 
 

@@ -40,5 +40,9 @@ class TransformersEngine:
             max_length=None,
             max_new_tokens=most_output_tokens(batch["input_ids"].shape[1]),
         )
-        decoded: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        kept = [
+            row[: 1 + most_output_tokens(length)]  # it begins with the padding that decoding began with
+            for row, length in zip(tokens.tolist(), batch["attention_mask"].sum(1).tolist(), strict=True)
+        ]
+        decoded: list[str] = self._tokenizer.batch_decode(kept, skip_special_tokens=True)
         return decoded

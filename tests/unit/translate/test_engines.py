@@ -1,0 +1,105 @@
+"""Engines on one Marian folder: CTranslate2 says what transformers says."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.translate.marian import CHINESE
+from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.settings import Settings
+from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine, convert
+from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.transformers import TransformersEngine
+
+EMBEDDED = Path(__file__).resolve().parents[3] / "models" / "translator"
+TEXTS = [*CHINESE, "红", "猫猫猫猫猫猫猫猫", "unknown 词语"]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_ctranslate2_says_what_transformers_says(tmp_path: Path, beams: int) -> None:
+    """With the embedded model, in single precision."""
+    convert(EMBEDDED, tmp_path, "float32")
+    english = CTranslate2Engine(tmp_path, EMBEDDED, beams=beams).translate(TEXTS)
+    assert english == TransformersEngine(EMBEDDED, beams=beams).translate(TEXTS)
+    assert len(set(english)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_they_agree_where_nothing_but_the_bound_ends_a_text(written_marian: Path, tmp_path: Path, beams: int) -> None:
+    """With random weights, each text by itself: what a beam of a batch has seen depends on when the batch ends."""
+    convert(written_marian, tmp_path, "float32")
+    converted = CTranslate2Engine(tmp_path, written_marian, beams=beams)
+    original = TransformersEngine(written_marian, beams=beams)
+    for text in TEXTS:
+        assert converted.translate([text]) == original.translate([text])
+
+
+def test_a_text_means_the_same_beside_others(written_marian: Path, tmp_path: Path) -> None:
+    convert(written_marian, tmp_path, "float32")
+    for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
+        assert engine.translate(TEXTS) == [text for each in TEXTS for text in engine.translate([each])]
+
+
+def test_output_is_bounded_by_its_input(written_marian: Path, tmp_path: Path) -> None:
+    convert(written_marian, tmp_path, "float32")
+    engine = CTranslate2Engine(tmp_path, written_marian, beams=1)
+    (english,) = engine.translate(["红" * 3])
+    assert len(engine._target.encode(english)) <= most_output_tokens(3 + 2) + 1
+
+
+def test_a_folder_is_converted_once(written_marian: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "translate"
+    shutil.copytree(written_marian, folder)
+    settings = Settings(cache_dir=tmp_path / "cache")
+    first = CTranslate2Engine.load(folder, settings).translate(TEXTS)
+    assert (folder / "model.converted" / "model.bin").is_file()
+    monkeypatch.setattr("triton_diffusers.translate.engines.ctranslate2.convert", pytest.fail)
+    assert CTranslate2Engine.load(folder, settings).translate(TEXTS) == first
+
+
+def test_another_vocabulary_is_converted_anew(written_marian: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "translate"
+    shutil.copytree(written_marian, folder)
+    settings = Settings(cache_dir=tmp_path / "cache")
+    CTranslate2Engine.load(folder, settings)
+    made = (folder / "model.converted" / "model.bin").stat().st_mtime_ns
+    vocabulary = folder / "vocab.json"
+    vocabulary.write_text(vocabulary.read_text() + " ")
+    CTranslate2Engine.load(folder, settings)
+    assert (folder / "model.converted" / "model.bin").stat().st_mtime_ns > made
+
+
+@pytest.mark.parametrize("engine", [CTranslate2Engine, TransformersEngine])
+def test_broken_weights_are_told(engine: Any, written_marian: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "translate"
+    shutil.copytree(written_marian, folder)
+    (folder / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(LoadError, match="translate"):
+        engine.load(folder, Settings(cache_dir=tmp_path / "cache"))
+    assert not list(folder.glob("*.converted"))
+
+
+def test_csanmt_hands_a_batch_over_as_its_pipeline_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """ModelScope and its weights are not here; this shows the calls alone."""
+    made: dict[str, Any] = {}
+
+    def pipeline(*, task: str, model: str) -> Any:
+        made.update(task=task, model=model)
+        return lambda *, input: {"translation": input.replace("猫", "cat").replace("狗", " dog ")}
+
+    library, pipelines = ModuleType("modelscope"), ModuleType("modelscope.pipelines")
+    pipelines.pipeline = pipeline  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modelscope", library)
+    monkeypatch.setitem(sys.modules, "modelscope.pipelines", pipelines)
+    monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
+    from triton_diffusers.translate.engines.csanmt import CsanmtEngine
+
+    engine = CsanmtEngine.load(tmp_path, Settings())
+    assert made == {"task": "translation", "model": str(tmp_path)}
+    assert engine.translate(["猫", "狗"]) == ["cat", "dog"]

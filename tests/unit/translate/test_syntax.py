@@ -1,0 +1,132 @@
+"""What of a prompt is translated, and what stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triton_diffusers.prompts.syntax import parse
+from triton_diffusers.translate.syntax import LONGEST_RUN, Kind, join, part
+
+WORDS = {
+    "红苹果": "red apple",
+    "猫": "cat",
+    "高质量": "high quality",
+    "蓝色背景上的": "on a blue background",
+    "背景": "background",
+}
+
+
+def translated(prompt: str) -> str:
+    """The prompt with `WORDS` translated, others in braces."""
+    pieces = part(prompt)
+    return join(pieces, [WORDS.get(text, f"{{{text}}}") for text in chinese(prompt)])
+
+
+def chinese(prompt: str) -> list[str]:
+    return [piece.text for piece in part(prompt) if piece.kind is Kind.CHINESE]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("红苹果", "red apple"),
+        ("红苹果，猫、高质量", "red apple, cat, high quality"),
+        ("红苹果,cat , 猫", "red apple,cat , cat"),
+        ("红苹果。", "red apple."),
+        ("红苹果！！", "red apple!!"),
+        ("红苹果\n猫", "red apple\ncat"),
+        ("红苹果 猫", "red apple cat"),
+        ("红苹果\u3000猫", "red apple cat"),
+        ("红苹果/猫-dog", "red apple/cat-dog"),
+        ("a 红苹果 on my iPhone背景", "a red apple on my iPhone background"),
+        ("SDXL红苹果", "SDXL red apple"),
+        ("“红苹果”和", '"red apple" {和}'),
+    ],
+)
+def test_text(prompt: str, expected: str) -> None:
+    assert translated(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("(红苹果:1.3)", "(red apple:1.3)"),
+        ("((红苹果)), [猫]", "((red apple)), [cat]"),
+        ("蓝色背景上的(红苹果: .5 )和", "on a blue background (red apple: .5 ) {和}"),
+        ("红苹果\\(猫\\)", "red apple \\(cat\\)"),
+        ("红苹果\\\\", "red apple\\\\"),
+        ("红苹果 BREAK 猫", "red apple BREAK cat"),
+        ("红苹果<lora:猫/红苹果:0.8>猫", "red apple <lora:猫/红苹果:0.8> cat"),
+        ("<hypernet:a:1>, 猫", "<hypernet:a:1>, cat"),
+        ("（红苹果）", "\\(red apple\\)"),
+        ("【红苹果】猫", "\\[red apple\\] cat"),
+        ("红苹果：猫", "red apple: cat"),
+        ("(红苹果：1.3)", "(red apple：1.3)"),
+    ],
+)
+def test_syntax_survives(prompt: str, expected: str) -> None:
+    assert translated(prompt) == expected
+    assert [len(section) for section in parse(translated(prompt))] == [len(section) for section in parse(prompt)]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "", "a cat", " a  cat ,, (dog:1.3) [x] \\( \t\n", "cat，dog。", "（a）", "りんごの赤い絵", "ñandú, 한국어",
+        "\u3000", "<lora:猫:1>", "<红:猫>",
+    ],
+)  # fmt: skip
+def test_what_is_not_chinese_passes_byte_for_byte(prompt: str) -> None:
+    assert chinese(prompt) == []
+    assert translated(prompt) == prompt
+
+
+def test_marks_beside_other_text_stay() -> None:
+    assert translated("cat，dog，红苹果") == "cat，dog, red apple"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("T恤", ["T恤"]),
+        ("3D渲染，4K", ["3D渲染"]),
+        ("1980年代的猫", ["1980年代的猫"]),
+        ("3个苹果", ["3个苹果"]),
+        ("a苹果b", ["苹果"]),
+        ("猫iPhone", ["猫"]),
+        ("猫ABCD", ["猫"]),
+        ("苹" * (LONGEST_RUN + 1), ["苹" * LONGEST_RUN, "苹"]),
+    ],
+)
+def test_runs(prompt: str, expected: list[str]) -> None:
+    assert chinese(prompt) == expected
+
+
+ALPHABET = st.sampled_from([*"红苹果猫aA1 ,:.()[]\\<>，。：（）“\u3000あ\n", "BREAK", "<lora:a:1>", ":1.3)"])
+
+
+@given(st.lists(ALPHABET, max_size=30).map("".join))
+def test_pieces_are_the_prompt(prompt: str) -> None:
+    assert "".join(piece.text for piece in part(prompt)) == prompt
+    assert all(len(piece.text) <= LONGEST_RUN + 2 for piece in part(prompt) if piece.kind is Kind.CHINESE)
+
+
+def brackets(prompt: str) -> list[str]:
+    """A prompt's brackets, weights and tags; escaped ones are text."""
+    kinds = (Kind.OPEN, Kind.CLOSE, Kind.TAG)
+    return [piece.text for piece in part(f"{prompt}，红") if piece.kind in kinds and piece.text[0] != "\\"]
+
+
+@given(st.lists(ALPHABET, max_size=30).map("".join))
+def test_weights_stay_the_same(prompt: str) -> None:
+    """Brackets and their weights are those of the prompt, in their order, whatever is between them."""
+    english = join(part(prompt), ["x"] * len(chinese(prompt)))
+    assert brackets(english) == brackets(prompt)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，"])
+def test_ten_thousand_characters_take_no_time(unit: str) -> None:
+    part(unit * (10_000 // len(unit)) + "苹")

@@ -1,0 +1,136 @@
+"""Prompts through the translator, with an engine that shouts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated
+from triton_diffusers.translate.translator import Field, Outcome, Translator
+
+
+class FakeEngine:
+    """Says `<n characters>`, or what `says` has for a text."""
+
+    def __init__(self, says: dict[str, str] | None = None, seconds: float = 0.0) -> None:
+        self.batches: list[list[str]] = []
+        self._says = says or {}
+        self._seconds = seconds
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        self.batches.append(list(texts))
+        time.sleep(self._seconds)
+        return [self._says.get(text, f"{len(text)} characters") for text in texts]
+
+
+class BrokenEngine:
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        raise RuntimeError("out of memory in /secret/path")
+
+
+def translator(engine: Any, **changes: Any) -> Translator:
+    return Translator(
+        engine, **{"most_chars": 10_000, "most_chinese": 2000, "seconds": 10, "remembered": 1000, **changes}
+    )
+
+
+def outcomes(made: Translator, *texts: str) -> list[Outcome]:
+    return made.translate([Field("prompt", text) for text in texts])
+
+
+def test_only_what_is_chinese_is_asked_for_and_once() -> None:
+    engine = FakeEngine()
+    made = translator(engine)
+    assert outcomes(made, "a cat", "苹果, 苹果, (猫:1.2) dog", "猫") == [
+        "a cat",
+        "2 characters, 2 characters, (1 characters:1.2) dog",
+        "1 characters",
+    ]
+    assert sorted(text for batch in engine.batches for text in batch) == sorted(["苹果", "猫"])
+    outcomes(made, "苹果")
+    assert len(engine.batches) == 1
+
+
+def test_what_was_used_longest_ago_is_forgotten() -> None:
+    engine = FakeEngine()
+    made = translator(engine, remembered=2)
+    for text in ("一", "二", "一", "三", "一", "二"):
+        outcomes(made, text)
+    assert engine.batches == [["一"], ["二"], ["三"], ["二"]]
+
+
+def test_batches_are_bounded() -> None:
+    engine = FakeEngine()
+    outcomes(
+        translator(engine),
+        "，".join(chr(0x4E00 + number) for number in range(100)),
+        "，".join("苹" * 79 + chr(0x4F00 + n) for n in range(10)),
+    )
+    assert max(map(len, engine.batches)) <= 32
+    assert max(sum(map(len, batch)) for batch in engine.batches) <= 512
+    assert sum(map(len, engine.batches)) == 110
+
+
+@pytest.mark.parametrize(
+    ("english", "expected"),
+    [
+        ("A cat.", "A cat"),
+        ("a  cat\n", "a cat"),
+        ("a (red) [cat]", r"a \(red\) \[cat\]"),
+        ("a\\", "a\\\\"),
+        ("<lora:x:1>", "lora:x 1"),
+        ("ratio: 1.5", "ratio  1.5"),
+        ("BREAK it", "break it"),
+        ("", ""),
+    ],
+)
+def test_what_an_engine_says_is_no_syntax(english: str, expected: str) -> None:
+    assert outcomes(translator(FakeEngine({"猫": english})), "猫") == [expected]
+
+
+def test_limits_refuse_one_text_and_name_the_field() -> None:
+    made = translator(FakeEngine(), most_chars=20, most_chinese=5)
+    long, chinese, good = outcomes(made, "a" * 21, "猫猫猫，猫猫猫", "猫")
+    assert isinstance(long, InvalidRequest)
+    assert str(long) == "prompt: '21 characters' is not accepted; at most 20"
+    assert isinstance(chinese, InvalidRequest)
+    assert "6 characters to translate" in str(chinese)
+    assert good == "1 characters"
+
+
+def test_without_an_engine_only_chinese_is_refused() -> None:
+    refused, passed = outcomes(translator(None), "猫", "cat，(dog:1.2)")
+    assert isinstance(refused, NotTranslated)
+    assert passed == "cat，(dog:1.2)"
+
+
+def test_an_engine_that_fails_fails_what_needs_it() -> None:
+    failed, passed = outcomes(translator(BrokenEngine()), "猫", "cat")
+    assert isinstance(failed, EngineFailure)
+    assert "secret" not in str(failed)
+    assert passed == "cat"
+
+
+def test_an_engine_that_loses_texts_fails() -> None:
+    class Forgetful:
+        def translate(self, texts: Sequence[str]) -> list[str]:
+            return []
+
+    (failed,) = outcomes(translator(Forgetful()), "猫")
+    assert isinstance(failed, EngineFailure)
+
+
+def test_a_long_text_runs_out_of_time_after_the_short_ones_and_goes_on_next_time() -> None:
+    engine = FakeEngine(seconds=0.03)
+    made = translator(engine, seconds=0.05)
+    long = "，".join(chr(0x4E00 + number) for number in range(200))
+    busy, short = outcomes(made, long, "猫")
+    assert isinstance(busy, Busy)
+    assert "prompt: " in str(busy)
+    assert short == "1 characters"
+    for _ in range(10):
+        (outcome,) = outcomes(made, long)
+    assert outcome == ", ".join(["1 characters"] * 200)
