@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo serve test test-heavy check generated bench train-emoji evaluate-emoji clean
+.PHONY: help setup demo serve test test-heavy check generated bench train-emoji train-translator evaluate-emoji clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,10 +45,14 @@ bench: setup ## Benchmarks; for figures that mean something, leave the machine a
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.lora
+	$(BIN)/python -m benchmarks.translator
 	$(BIN)/python -m benchmarks.tables
 
 train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes where it was)
 	$(BIN)/python -m training.emoji all
+
+train-translator: setup ## Train the embedded translator from the npm packages (resumes where it was)
+	$(BIN)/python -m training.translator all
 
 evaluate-emoji: setup ## Measure the embedded model: JSON and a sheet
 	$(BIN)/python -m training.emoji evaluate

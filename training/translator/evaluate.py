@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from training.translator.phrases import HELD_OUT_TEMPLATES, TEMPLATES, Phrase, P
 from training.translator.vocabulary import Word
 from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine, convert
 
-PHRASES = 1000
+PHRASES = 500
 BATCH = 64
 MISSES_SHOWN = 25
 METRIC = (
@@ -22,7 +23,7 @@ METRIC = (
     "trained: random phrases of trained templates, words and pairs of a noun and a colour. "
     "held_out_pairs: trained templates and words, with a pair of a noun and a colour that training never drew. "
     "held_out_templates: wordings that training never drew. "
-    "subjects: every name of every subject of the emoji model, alone and on each background. "
+    "subjects: every name of every subject of the emoji model, alone and on a background. "
     "words: every noun of prompts, and every emoji's name, alone."
 )
 

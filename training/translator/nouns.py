@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from training.emoji.assets import Assets, npm_unpack
+from training.emoji.assets import NAMES_PACKAGE, Assets, npm_unpack
 from training.emoji.subjects import Subject
 from training.translator.vocabulary import Word
 
@@ -30,7 +30,7 @@ _ENGLISH = re.compile(r"[a-z0-9][a-z0-9' -]{0,39}")
 def fetch_names(cache: Path) -> None:
     """Fetch with `npm pack` the names that the cache lacks."""
     if not Assets(cache).names_folder.is_dir():
-        raise FileNotFoundError(f"{cache} has no emojibase-data: fetch the emoji assets first")
+        npm_unpack(NAMES_PACKAGE, cache / "names")
     if not _annotations(cache).is_dir():
         npm_unpack(ANNOTATIONS_PACKAGE, cache / "annotations")
 
