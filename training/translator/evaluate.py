@@ -55,14 +55,10 @@ def _drawn(draw: Callable[[], Phrase], *, held_out: bool) -> list[Phrase]:
 
 def _subjects(words: Sequence[Word]) -> list[Phrase]:
     phrases = [_alone(word) for word in words]
-    for word in words:
-        for background in BACKGROUNDS:
-            described = (
-                f"{with_article(word.english, word.english)} on {with_article(background.name, background.name)}"
-            )
-            phrases.append(
-                Phrase(f"{background.chinese[0]}背景上的{word.chinese}", (f"{described} background",), False)
-            )
+    for word, background in zip(words, cycle(BACKGROUNDS), strict=False):
+        subject, colour = (with_article(name, name) for name in (word.english, background.name))
+        english = f"{subject} on {colour} background"
+        phrases.append(Phrase(f"{background.chinese[0]}背景上的{word.chinese}", (english,), False))
     return phrases
 
 

@@ -1,0 +1,57 @@
+"""Chinese prompts over every transport: by themselves, and on their way to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.integration.calls import Calls, small
+
+CHINESE = "蓝色背景上的红苹果"
+ENGLISH = "a red apple on a blue background"
+
+
+def translated(calls: Calls, **fields: Any) -> Mapping[str, Any]:
+    status, reply = calls.generate("translator", fields)
+    assert status == 200, reply
+    return reply
+
+
+def test_only_what_is_chinese_is_translated(calls: Calls) -> None:
+    reply = translated(calls, prompt=f"({CHINESE}:1.2)， a cat <lora:红:0.5>", negative_prompt="a dog，(x:1.1)")
+    assert reply["prompt"] == f"({ENGLISH}:1.2), a cat <lora:红:0.5>"
+    assert reply["negative_prompt"] == "a dog，(x:1.1)"
+
+
+def test_one_request_can_say_no(calls: Calls) -> None:
+    assert translated(calls, prompt=CHINESE, use_translate=False)["prompt"] == CHINESE
+    assert translated(calls, prompt=CHINESE, use_translate=True)["prompt"] == ENGLISH
+
+
+def test_too_long_a_prompt_is_told(calls: Calls) -> None:
+    status, reply = calls.generate("translator", {"prompt": "a", "negative_prompt": "苹，" * 2001})
+    assert status == 400
+    assert "negative_prompt: '2001 characters to translate' is not accepted; at most 2000" in reply["error"]
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_an_ensemble_draws_what_the_translation_says(calls: Calls, transport: str) -> None:
+    fields = {"steps": 2, "seed": "7", "negative_prompt": "香蕉"}
+    reply = getattr(calls, transport)("ensemble", **small(prompt=CHINESE, **fields))
+    same = calls.grpc("sd_base", **small(**{**fields, "prompt": ENGLISH, "negative_prompt": "banana"}))
+    assert reply["prompt"] == ENGLISH
+    assert reply["images"] == same["images"]
+
+
+def test_plain_json(calls: Calls) -> None:
+    status, reply = calls.generate(
+        "ensemble", {"task_id": "json", "prompt": CHINESE, "steps": 1, "width": 64, "height": 64}
+    )
+    assert (status, reply["reply_prompt"]) == (200, ENGLISH)
+    status, reply = calls.generate(
+        "ensemble",
+        {"task_id": "json", "prompt": CHINESE, "steps": 1, "width": 64, "height": 64, "use_translate": False},
+    )
+    assert (status, reply["reply_prompt"]) == (200, CHINESE)
