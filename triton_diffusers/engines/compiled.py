@@ -52,8 +52,9 @@ class CompiledEngine(CheckpointEngine):
         try:
             return self._make_eager()
         except Exception as error:  # the libraries raise what they like; the next request tries again
+            logger.exception("the weights cannot be loaded")  # not for the caller: libraries name the server's files
             raise EngineFailure(
-                f"this request needs more than the compiled engine has, and the model cannot be loaded: {error}"
+                "this request needs more than the compiled engine has, and the model's weights cannot be loaded"
             ) from error
 
     @torch.inference_mode()

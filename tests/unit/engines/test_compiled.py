@@ -180,7 +180,7 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
     split.engine._make_eager = fail
     call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
     for _ in range(2):
-        with pytest.raises(EngineFailure, match="the model cannot be loaded: unet cannot be read"):
+        with pytest.raises(EngineFailure, match=r"weights cannot be loaded$"):
             split.engine.predict(*call, [random_set(eager, 2, of_attention=False)])
     assert split.call([random_set(eager, 2)]) == [("graph", [0])]
 
