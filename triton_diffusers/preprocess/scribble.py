@@ -12,7 +12,7 @@ from triton_diffusers.preprocess.sizes import Map, grey
 
 _SMOOTHING = 3.0  # pixels
 _LEAST = 127.0  # of 255, for an edge that is drawn
-_LEAST_INK = 4.0  # of 255, for a pixel of a stroke
+_LEAST_INK = 4  # of 255, for a pixel of a stroke
 # A pixel and its neighbours to both sides, in four directions.
 _LINES = tuple(
     np.ascontiguousarray(line, dtype=np.uint8)
@@ -37,5 +37,5 @@ def strokes(edges: Map) -> Map:
     """
     smooth = cv2.GaussianBlur(edges, (0, 0), _SMOOTHING)
     ridge = np.any([cv2.dilate(smooth, line) == smooth for line in _LINES], axis=0) & (smooth > _LEAST)
-    ink = cv2.GaussianBlur(ridge.astype(np.float32) * 255, (0, 0), _SMOOTHING)
+    ink = cv2.GaussianBlur(ridge.astype(np.uint8) * 255, (0, 0), _SMOOTHING)
     return np.asarray(ink > _LEAST_INK)
