@@ -11,8 +11,9 @@ from transformers import AutoImageProcessor
 
 from triton_diffusers.preprocess.networks import Network
 
-# DPT's first fusion has nothing to add to, so that published files lack these and nobody uses them.
-_UNUSED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.")
+# Published files lack these, and nobody uses them: the first fusion of a DPT has no residual to add, and DINOv2's mask
+# is for training.
+_UNUSED = re.compile(r"neck\.fusion_stage\.layers\.0\.residual_layer1\.|backbone\.embeddings\.mask_token$")
 
 
 def load_pretrained(auto_class: Any, folder: Path) -> Network:
