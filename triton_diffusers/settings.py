@@ -100,6 +100,14 @@ class Settings(BaseSettings):
     max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")
     lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
 
+    preprocessors: str = Field(
+        "",
+        description="Folder of the ControlNet preprocessors' weights. Empty: `preprocessors/` in the model directory.",
+    )
+    preprocessor_cache_megabytes: int = Field(
+        1024, ge=0, description="Memory for preprocessors' networks that were loaded before."
+    )
+
     max_image_megabytes: float = Field(
         32.0, gt=0, allow_inf_nan=False, description="Largest encoded input picture or mask (10⁶ bytes)."
     )
@@ -144,6 +152,11 @@ class Settings(BaseSettings):
             if "/" in host:
                 ip_network(host)
         return hosts
+
+    @property
+    def preprocessors_dir(self) -> Path:
+        """The folder of the preprocessors' weights."""
+        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"
 
     @classmethod
     def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:

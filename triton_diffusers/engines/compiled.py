@@ -18,7 +18,8 @@ from triton_diffusers.engines.graphs import VAE_DECODER, VAE_ENCODER, LoraLayout
 from triton_diffusers.engines.lora_packer import LoraPacker
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_skeleton, load_weights
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, LruCache
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
+from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 

@@ -11,7 +11,8 @@ import torch
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.lora_hooks import LoraHooks
 from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, LruCache
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
+from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
 
 # For the LoRAs of batches as they were stacked for their rows; the latest batch's are kept whatever their size.

@@ -9,7 +9,8 @@ from itertools import accumulate, groupby
 import torch
 
 from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
-from triton_diffusers.lora import LoraLayer, LoraSet, LruCache
+from triton_diffusers.lora import LoraLayer, LoraSet
+from triton_diffusers.lru import LruCache
 
 # Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
 # gigabytes.
