@@ -24,8 +24,14 @@ def _engines(figures: Figures) -> str:
 
 # The document, and the name in it → the results that it is made from, and how.
 _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
-    ("benchmarks.md", "serving"): ("serving.json", lambda figures: f"{serving.table(figures)}\n\n{serving.note(figures)}"),
-    ("benchmarks.md", "overhead"): ("overhead.json", lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}"),
+    ("benchmarks.md", "serving"): (
+        "serving.json",
+        lambda figures: f"{serving.table(figures)}\n\n{serving.note(figures)}",
+    ),
+    ("benchmarks.md", "overhead"): (
+        "overhead.json",
+        lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}",
+    ),
     ("benchmarks.md", "lora"): ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
     ("benchmarks.md", "engines"): ("engines.json", _engines),
     ("benchmarks.md", "perf_analyzer"): ("overhead.json", overhead.perf_analyzer_table),

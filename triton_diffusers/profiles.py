@@ -35,6 +35,8 @@ class Profile:
 
 EXACT = Profile(name="exact", help="All of every step.")
 
+# Tried on the embedded model, 20 steps: a period of 2, 3, 4 has a PSNR of 42, 36, 31 dB beside exact; guidance in 80 %,
+# 60 %, 50 % of the steps one of 25, 22, 21 dB. Going on with the last difference that guidance made instead: 18 dB.
 _PERIOD = 3
 _GUIDED = 0.6
 

