@@ -206,7 +206,7 @@ def test_another_engine_takes_over_between_two_phases(start_loop: StartLoop, eng
 
 
 def test_the_emoji_model(components: Components) -> None:
-    """Mixed phases are each alone but for the rounding of a batch; profiles differ from exact, not beyond recognition."""
+    """Mixed phases are each alone but for the rounding of a batch; profiles differ from exact, within limits."""
     loop = EngineLoop(lambda: EagerEngine(components), Settings(store=""), name="sd_base")
     loop.start()
 
