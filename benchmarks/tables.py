@@ -22,6 +22,11 @@ def _engines(figures: Figures) -> str:
     return f"{engines_report.table(figures)}\n\n{engines_report.note(figures)}\n\n{plot}"
 
 
+def _profiles(figures: Figures) -> str:
+    sheet = "![Subjects with each profile](../benchmarks/results/profiles.png)"
+    return f"{profiles.table(figures)}\n\n{profiles.note(figures)}\n\n{sheet}"
+
+
 # The document, and the name in it → the results that it is made from, and how.
 _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
     ("benchmarks.md", "serving"): (
@@ -35,10 +40,7 @@ _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
     ("benchmarks.md", "lora"): ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
     ("benchmarks.md", "engines"): ("engines.json", _engines),
     ("benchmarks.md", "perf_analyzer"): ("overhead.json", overhead.perf_analyzer_table),
-    ("profiles.md", "profiles"): (
-        "profiles.json",
-        lambda figures: f"{profiles.table(figures)}\n\n{profiles.note(figures)}",
-    ),
+    ("profiles.md", "profiles"): ("profiles.json", _profiles),
 }
 
 
