@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from triton_diffusers.profiles import EXACT, PROFILES
+
 PREFIX = "TRITON_DIFFUSERS_"
 
 # Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
@@ -75,6 +77,12 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`. CUDA is untested.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights: `auto` is float32 on a CPU and float16 on CUDA."
+    )
+    profile: str = Field(
+        EXACT.name,
+        description="[Sampling profile](profiles.md) of requests that name none: "
+        + ", ".join(f"`{name}`" for name in PROFILES)
+        + ".",
     )
     close_safety: bool = Field(False, description="Do not run the safety checker, even where the model has one.")
 
@@ -157,6 +165,13 @@ class Settings(BaseSettings):
     def preprocessors_dir(self) -> Path:
         """The folder of the preprocessors' weights."""
         return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"known: {', '.join(PROFILES)}")
+        return profile
 
     @classmethod
     def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:

@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "lora_path": ["style.safetensors"],
     "lora_attn": [0.5],
     "use_translate": [False],
+    "profile": "cached",
     "save_dir": "elsewhere",
 }
 
