@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.contenders.turn import Measured, Turn
 from benchmarks.engines_contenders import CONTENDERS, Setting
-from benchmarks.engines_report import DEFAULT, add_ratios, figures_of, note, psnr, table
+from benchmarks.engines_report import DEFAULT, add_ratios, figures_of, note, psnr, step_seconds, table
 from benchmarks.engines_workshop import NotPrepared, Workshop
 from benchmarks.plots import plot_engines
 from benchmarks.random_model import SD15, TINY
@@ -72,7 +72,8 @@ class Bench:
                 taken = self._turn(name, settings[name], self._plan.steps)
                 if taken is not None:
                     rounds[name].append(taken)
-                    self._say(f"  {median(taken.steps):.3f} s per step, {taken.image:.1f} s per image")
+                    per_step = median(step_seconds(CONTENDERS[name], taken))
+                    self._say(f"  {per_step:.3f} s per step, {taken.image:.1f} s per image")
         contenders = {}
         for name, taken_turns in rounds.items():
             if name in self._missing:

@@ -22,7 +22,8 @@ class Contender:
     """A row of the table.
 
     ``python`` is the virtual environment that it runs in, a file in ``contenders/requirements``, or empty for the
-    project's own. Of several ``settings`` the fastest is found first. ``tiny`` says whether it can run a tiny model.
+    project's own. Of several ``settings`` the fastest is found first. ``tiny`` says whether it can run a tiny model,
+    ``even`` whether all its steps take the same time.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Contender:
     precision: str
     python: str = ""
     tiny: bool = True
+    even: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,13 +89,16 @@ def _cpp(wtypes: Sequence[str]) -> list[Setting]:
     return [Setting(options=options) for options in (*plain, {**best, "flash": True}, {**best, "direct": True})]
 
 
-def _ours(engine: str, precision: str) -> Contender:
-    name = f"{engine}-{precision}"
+def _ours(engine: str, precision: str, profile: str = "exact") -> Contender:
+    name, exact = f"{engine}-{precision}", profile == "exact"
     return Contender(
-        label=f"Triton Diffusers, {engine}" + (", int8" if precision == "int8" else ""),
+        label=f"Triton Diffusers, {engine}"
+        + (", int8" if precision == "int8" else "")
+        + (f", {profile}" * (not exact)),
         module="benchmarks.contenders.ours",
-        settings=[Setting(artifact=name, options={"engine": name})],
+        settings=[Setting(artifact=name, options={"engine": name, "profile": profile})],
         precision=precision,
+        even=exact,
     )
 
 
@@ -124,6 +129,8 @@ CONTENDERS: Mapping[str, Contender] = {
         precision="bfloat16",
     ),
     f"{OURS}-openvino": _ours("openvino", "bfloat16"),
+    f"{OURS}-openvino-cached": _ours("openvino", "bfloat16", "cached"),
+    f"{OURS}-openvino-fast": _ours("openvino", "bfloat16", "fast"),
     f"{OURS}-inductor": _ours("inductor", "bfloat16"),
     "optimum": Contender(
         label="optimum-intel",

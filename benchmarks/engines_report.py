@@ -22,7 +22,7 @@ DEFAULT, BEST_EAGER = "diffusers", "eager"
 
 def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured], picture: float) -> dict[str, Any]:
     """A contender's figures from its turns; ``picture`` is the PSNR of its picture beside the default's, in dB."""
-    steps = [seconds for measured in rounds for seconds in measured.steps]
+    steps = [seconds for measured in rounds for seconds in step_seconds(contender, measured)]
     images = [measured.image for measured in rounds]
     return {
         "label": contender.label,
@@ -32,7 +32,8 @@ def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured
         "step_seconds": {**spread(steps), "values": [round(value, 4) for value in steps]},
         "image_seconds": {**spread(images), "values": [round(value, 3) for value in images]},
         "beside_steps": median(
-            image - (len(m.steps) + 1) * median(m.steps) for image, m in zip(images, rounds, strict=True)
+            image - (len(m.steps) + 1) * median(step_seconds(contender, m))
+            for image, m in zip(images, rounds, strict=True)
         )
         / median(images),
         "after_steps_seconds": median(measured.after for measured in rounds),
@@ -43,6 +44,13 @@ def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured
         "mapped_bytes": max(measured.mapped for measured in rounds),
         "psnr_db": None if math.isnan(picture) else round(picture, 1),
     }
+
+
+def step_seconds(contender: Contender, measured: Measured) -> Sequence[float]:
+    """Seconds of a turn's steps; of uneven ones their average, with all that comes before the first."""
+    if contender.even:
+        return measured.steps
+    return [(measured.image - measured.after) / (len(measured.steps) + 1)]
 
 
 def psnr(picture: Path, reference: Path) -> float:

@@ -23,7 +23,7 @@ _PREPARE_SECONDS = 3600.0
 # processors alone cannot load the registry's, and transformers fails with one that cannot be loaded.
 _REMOVED = {"optimum": ("torchvision",)}
 _LAST_CHARACTERS = 600
-# A helper's own limit on threads is not to limit what is measured; nothing is to ask a network for anything.
+# A caller's own limit on threads is not to limit what is measured; nothing is to ask a network for anything.
 _NOT_INHERITED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
 _QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "0"}
 # A trial on a tiny model gives no figures, and is to be over soon on a busy machine.

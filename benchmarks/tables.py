@@ -1,4 +1,4 @@
-"""Puts the newest figures into ``docs/benchmarks.md``: ``python -m benchmarks.tables``."""
+"""Puts the newest figures into the documents: ``python -m benchmarks.tables``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engines_report, lora, overhead, serving
+from benchmarks import engines_report, lora, overhead, profiles, serving
 from benchmarks.report import RESULTS
 from benchmarks.servers import ROOT
 
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
+DOCUMENTS = ROOT / "docs"
 
 Figures = Mapping[str, Any]
 
@@ -22,13 +22,25 @@ def _engines(figures: Figures) -> str:
     return f"{engines_report.table(figures)}\n\n{engines_report.note(figures)}\n\n{plot}"
 
 
-# Name in the document → the results that it is made from, and how.
-_PLACES: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
-    "serving": ("serving.json", lambda figures: f"{serving.table(figures)}\n\n{serving.note(figures)}"),
-    "overhead": ("overhead.json", lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}"),
-    "lora": ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
-    "engines": ("engines.json", _engines),
-    "perf_analyzer": ("overhead.json", overhead.perf_analyzer_table),
+def _profiles(figures: Figures) -> str:
+    sheet = "![Subjects with each profile](../benchmarks/results/profiles.png)"
+    return f"{profiles.table(figures)}\n\n{profiles.note(figures)}\n\n{sheet}"
+
+
+# The document, and the name in it → the results that it is made from, and how.
+_PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
+    ("benchmarks.md", "serving"): (
+        "serving.json",
+        lambda figures: f"{serving.table(figures)}\n\n{serving.note(figures)}",
+    ),
+    ("benchmarks.md", "overhead"): (
+        "overhead.json",
+        lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}",
+    ),
+    ("benchmarks.md", "lora"): ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
+    ("benchmarks.md", "engines"): ("engines.json", _engines),
+    ("benchmarks.md", "perf_analyzer"): ("overhead.json", overhead.perf_analyzer_table),
+    ("profiles.md", "profiles"): ("profiles.json", _profiles),
 }
 
 
@@ -46,14 +58,13 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/benchmarks.md")
+    parser.add_argument("--documents", type=Path, default=DOCUMENTS, metavar="DIR", help="default: docs")
     options = parser.parse_args()
-    text = options.document.read_text(encoding="utf-8")
-    for name, (file, make) in _PLACES.items():
-        path = options.results / file
-        if path.exists():
-            text = fill(text, name, make(json.loads(path.read_text(encoding="utf-8"))))
-    options.document.write_text(text, encoding="utf-8")
+    for (document, name), (file, make) in _PLACES.items():
+        results, page = options.results / file, options.documents / document
+        if results.exists():
+            content = make(json.loads(results.read_text(encoding="utf-8")))
+            page.write_text(fill(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from triton_diffusers import fetch_preprocessors
 from triton_diffusers.build import arguments as build_arguments
 from triton_diffusers.server.errors import LaunchError
 from triton_diffusers.server.options import LOG_LEVELS, ServeOptions
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(ours)
     if chosen.command == "build":
         return _build(chosen)
+    if chosen.command == "fetch-preprocessors":
+        return fetch_preprocessors.run(chosen)
     try:
         return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
     except LaunchError as error:
@@ -110,6 +113,14 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     build_arguments.add_arguments(build)
+    fetch_preprocessors.add_arguments(
+        commands.add_parser(
+            "fetch-preprocessors",
+            help="fetch what ControlNet preprocessors need",
+            description=fetch_preprocessors.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return parser
 
 

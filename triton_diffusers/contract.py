@@ -79,6 +79,7 @@ INPUTS: tuple[Input, ...] = (
     Input("lora_path", "STRING", (), "LoRA files, relative to the model directory; up to `max_loras` (8)."),
     Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all; none: 0.75."),
     Input("use_translate", "BOOL", (), "`ensemble`: translate what is Chinese of the prompts; none: the service's setting. `sd_base` refuses `true`."),
+    Input("profile", "STRING", "", "[Sampling profile](profiles.md): `exact`, `cached`, `guidance-interval` or `fast`; empty: the server's setting."),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
 )  # fmt: skip
@@ -99,6 +100,7 @@ OUTPUTS: tuple[Output, ...] = (
     ),
     Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
     Output("use_blade", "BOOL", "An optimised engine made the pictures."),
+    Output("profile", "STRING", "The sampling profile that the pictures were made with."),
     Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),
     Output("queue_seconds", "FP32", "Time from arrival to the first step."),
     Output("run_seconds", "FP32", "Time from the first step to the last picture."),

@@ -12,6 +12,7 @@ import numpy as np
 from triton_diffusers.contract import INPUTS, Input
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.pictures import check_size, decode_base64
+from triton_diffusers.profiles import PROFILES, Profile
 from triton_diffusers.request import (
     Expansion,
     Fill,
@@ -81,6 +82,7 @@ def decode_request(tensors: Mapping[str, Array], settings: Settings, native_side
         expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
         keep_unmasked=values["keep_unmasked"],
         loras=_loras(values["lora_path"], values["lora_attn"], settings),
+        profile=_profile(values["profile"] or settings.profile),
         save_dir=check_save_dir(values["save_dir"]),
         embed_metadata=values["embed_metadata"],
     )
@@ -213,6 +215,12 @@ def _loras(paths: Sequence[str], weights: Sequence[float], settings: Settings) -
         _between("lora_attn", weight, -most, most)
     each = weights if len(weights) == len(paths) else tuple(weights or (_LORA_WEIGHT,)) * len(paths)
     return tuple(LoraChoice(path, weight) for path, weight in zip(paths, each, strict=True))
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InvalidRequest("profile", name, f"must be one of: {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 def _check_size(request: GenerationRequest, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from triton_diffusers.images import Metadata
+from triton_diffusers.profiles import EXACT
 from triton_diffusers.request import Function, GenerationRequest
 
 _SEEDS = 2**64
@@ -45,6 +46,8 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "") -> 
         pairs["Clip skip"] = request.clip_skip
     if request.loras:
         pairs["Loras"] = ", ".join(f"{lora.path}:{lora.weight:g}" for lora in request.loras)
+    if request.profile is not EXACT:
+        pairs["Profile"] = request.profile.name
     pairs["Version"] = _program()
     lines = [
         request.prompt,
@@ -74,6 +77,7 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
         "scheduler": request.scheduler,
         "clip_skip": request.clip_skip,
         "output_format": request.output_format.value,
+        "profile": request.profile.name,
     }
     if request.function is not Function.TEXT_TO_IMAGE:
         fields |= {"denoising_strength": request.denoising_strength, "resize_mode": request.resize_mode.value}

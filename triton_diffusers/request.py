@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from triton_diffusers.profiles import EXACT, Profile
+
 
 class Function(StrEnum):
     """What a request makes. The values are the wire's names (``func_name``)."""
@@ -96,6 +98,7 @@ class GenerationRequest:
     keep_unmasked: bool = True
     loras: tuple[LoraChoice, ...] = ()
     clip_skip: int = 1
+    profile: Profile = EXACT
     save_dir: str = "result"
     embed_metadata: bool = True
 

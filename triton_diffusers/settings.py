@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from triton_diffusers.profiles import EXACT, PROFILES
+
 PREFIX = "TRITON_DIFFUSERS_"
 
 # Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
@@ -76,6 +78,12 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights: `auto` is float32 on a CPU and float16 on CUDA."
     )
+    profile: str = Field(
+        EXACT.name,
+        description="[Sampling profile](profiles.md) of requests that name none: "
+        + ", ".join(f"`{name}`" for name in PROFILES)
+        + ".",
+    )
     close_safety: bool = Field(False, description="Do not run the safety checker, even where the model has one.")
 
     max_batch: int = Field(4, ge=1, description="Most images in one UNet call (guidance doubles the rows).")
@@ -121,6 +129,14 @@ class Settings(BaseSettings):
     max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")
     lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
 
+    preprocessors: str = Field(
+        "",
+        description="Folder of the ControlNet preprocessors' weights. Empty: `preprocessors/` in the model directory.",
+    )
+    preprocessor_cache_megabytes: int = Field(
+        1024, ge=0, description="Memory for preprocessors' networks that were loaded before."
+    )
+
     max_image_megabytes: float = Field(
         32.0, gt=0, allow_inf_nan=False, description="Largest encoded input picture or mask (10⁶ bytes)."
     )
@@ -165,6 +181,18 @@ class Settings(BaseSettings):
             if "/" in host:
                 ip_network(host)
         return hosts
+
+    @property
+    def preprocessors_dir(self) -> Path:
+        """The folder of the preprocessors' weights."""
+        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"known: {', '.join(PROFILES)}")
+        return profile
 
     @classmethod
     def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:

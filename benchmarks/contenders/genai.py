@@ -27,8 +27,8 @@ class _Given(openvino_genai.Generator):  # type: ignore[misc]  # the package has
         """Does nothing."""
 
     def next(self) -> float:
-        """A number by itself is never asked for: the scheduler adds no noise."""
-        raise NotImplementedError
+        """A number by itself: refused. Only a scheduler that adds noise in its steps would ask for one."""
+        raise RuntimeError("a single random number is asked for; only the first latents were drawn before")
 
     def randn_tensor(self, shape: Any) -> Any:
         """All of them."""

@@ -1,6 +1,6 @@
 """Triton Diffusers' engine loop, as a server runs it, without Triton.
 
-Options: ``engine``, as the setting of that name; ``dtype``, of the eager engine.
+Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.contenders.turn import Turn, take_turn
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
+from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
@@ -34,7 +35,7 @@ class _Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def predict(self, *arguments: Any) -> torch.Tensor:
+    def predict(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The engine's own."""
         prediction = self._engine.predict(*arguments)
         self.on_step()
@@ -56,6 +57,7 @@ class Ours:
             close_safety=True,
             **turn.options,
         )
+        self._profile = PROFILES[settings.profile]
         choice = EngineChoice(settings)
         made: list[_Counted] = []
 
@@ -82,6 +84,7 @@ class Ours:
             height=turn.side,
             seed=turn.seed,
             scheduler="Euler",
+            profile=self._profile,
         )
         job = self._loop.submit(request)
         self._loop.wait([job], _PATIENCE)

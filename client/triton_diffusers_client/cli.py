@@ -20,6 +20,7 @@ from triton_diffusers_client.errors import ClientError, UnreachableError
 from triton_diffusers_client.fields import INPUTS
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import Image, format_of_suffix
+from triton_diffusers_client.interruption import Interruption
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
 from triton_diffusers_client.picture_arguments import add_picture_arguments, add_style_arguments, picture_options
@@ -202,14 +203,15 @@ def _format(images: Iterable[Image]) -> str:
 
 
 def _generate(client: Client, args: argparse.Namespace) -> int:
-    job = client.submit(args.prompt, **options_of(args))
-    began = time.monotonic()
-    try:
-        _watch(job)
-        generation = job.result()
-    except KeyboardInterrupt:
-        _cancel_interrupted(job)
-        return _INTERRUPTED
+    options = options_of(args)
+    with Interruption() as interruption:
+        job = client.submit(args.prompt, **options)
+        began = time.monotonic()
+        _watch(job, interruption)
+        if not job.done():
+            _cancel_interrupted(job)
+            return _INTERRUPTED
+    generation = job.result()
     seconds = time.monotonic() - began
     paths = [
         image.save(path) for image, path in zip(generation.images, paths_for(generation, args.output), strict=True)
@@ -228,10 +230,10 @@ def _generate(client: Client, args: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(job: Job) -> None:
-    """Show the job's progress until it is done."""
+def _watch(job: Job, interruption: Interruption) -> None:
+    """Show the job's progress until it is done, or Ctrl-C."""
     with ProgressBar() as bar:
-        while not job.wait(_POLL_SECONDS):
+        while not interruption.requested and not job.wait(_POLL_SECONDS):
             try:
                 bar.show(job.progress())
             except ClientError:

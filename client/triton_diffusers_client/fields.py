@@ -67,6 +67,7 @@ INPUTS: tuple[InputField, ...] = (
     InputField("lora_path", "STRING", ()),
     InputField("lora_attn", "FP32", ()),
     InputField("use_translate", "BOOL", ()),
+    InputField("profile", "STRING", ""),
     InputField("save_dir", "STRING", "result"),
     InputField("embed_metadata", "BOOL", True),
 )
@@ -82,6 +83,7 @@ OUTPUTS: tuple[OutputField, ...] = (
     OutputField("oss_url", "STRING", many=True),
     OutputField("is_nsfw", "BOOL", many=True),
     OutputField("use_blade", "BOOL"),
+    OutputField("profile", "STRING"),
     OutputField("warnings", "STRING", many=True),
     OutputField("queue_seconds", "FP32"),
     OutputField("run_seconds", "FP32"),

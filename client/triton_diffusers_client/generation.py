@@ -22,8 +22,8 @@ class Generation:
     """What the server made. Names are the wire's; ``images`` are the pictures, whichever way they travelled.
 
     ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
-    unless the server stores results. ``use_blade``: an optimised engine drew them. ``warnings`` tell what was not
-    done as asked. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
+    unless the server stores results. ``use_blade``: an optimised engine drew them, with the sampling ``profile``.
+    ``warnings`` tell what was not done as asked. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
     """
 
     task_id: str
@@ -34,6 +34,7 @@ class Generation:
     oss_url: tuple[str, ...]
     is_nsfw: tuple[bool, ...]
     use_blade: bool
+    profile: str
     warnings: tuple[str, ...]
     queue_seconds: float
     run_seconds: float
@@ -60,6 +61,7 @@ class Generation:
                 oss_url=tuple(url.decode() for url in values["oss_url"]),
                 is_nsfw=values["is_nsfw"],
                 use_blade=values["use_blade"],
+                profile=values["profile"].decode(),
                 warnings=tuple(warning.decode() for warning in values["warnings"]),
                 queue_seconds=values["queue_seconds"],
                 run_seconds=values["run_seconds"],

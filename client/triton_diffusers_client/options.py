@@ -48,5 +48,6 @@ class Options(TypedDict, total=False):
     lora_path: str | Sequence[str]
     lora_attn: float | Sequence[float]
     use_translate: bool | None
+    profile: Literal["", "exact", "cached", "guidance-interval", "fast"]
     save_dir: str
     embed_metadata: bool

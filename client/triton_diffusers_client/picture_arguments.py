@@ -41,7 +41,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_style_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--lora`` and ``--clip-skip``."""
+    """Add ``--lora``, ``--clip-skip`` and ``--profile``."""
     parser.add_argument(
         "--lora",
         dest="loras",
@@ -51,6 +51,11 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         help="a LoRA, relative to the server's model directory; may be given several times (weight: 0.75)",
     )
     parser.add_argument("--clip-skip", type=int, metavar="N", help="text encoder's layer from the end (default: 1)")
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="exact, cached, guidance-interval or fast: how much of the sampling to leave out (default: the server's)",
+    )
 
 
 def picture_options(args: argparse.Namespace) -> dict[str, Any]:

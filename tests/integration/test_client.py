@@ -289,8 +289,6 @@ def test_ctrl_c_cancels_the_job(client: Client, url: str, tmp_path: Path) -> Non
         [sys.executable, "-m", "triton_diffusers_client", "generate", "x", "--steps=150", "--image-num=8",
          "--size=128x128", f"--task-id=interrupted-{tmp_path.name}", f"--url={url}"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        # A shell that runs the tests in the background has them ignore it, and so whatever they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     task_id = f"interrupted-{tmp_path.name}"
     wait_for(lambda: state_of(client, task_id) is JobState.RUNNING)

@@ -170,7 +170,7 @@ def ours(engine: EagerEngine, sets: Sequence[LoraSet | None]) -> list[np.ndarray
     latents = _noise().repeat(len(sets), 1, 1, 1)
     rows = [loras for loras in sets for _ in range(2)]
     for timestep in scheduler.timesteps:
-        prediction = engine.predict(latents.repeat_interleave(2, 0), timestep.expand(len(rows)), states, rows)
+        prediction = engine.predict(latents.repeat_interleave(2, 0), timestep.expand(len(rows)), states, rows)[0]
         negative, positive = prediction[::2], prediction[1::2]
         latents = scheduler.step(negative + SCALE * (positive - negative), timestep, latents).prev_sample
     return [(engine.decode(one) / 2 + 0.5).clip(0, 1).transpose(1, 2, 0) for one in latents]

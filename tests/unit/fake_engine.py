@@ -121,14 +121,17 @@ class FakeEngine:
         timesteps: torch.Tensor,
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
-    ) -> torch.Tensor:
+        deep: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         self.turnstile.pass_through()
         tone, raises, gives_nan = states[:, 0].unbind(1)
         if raises.any():
             raise RuntimeError("the prompt says boom")
-        prediction = latents * 0.5 + (tone + timesteps / 1000)[:, None, None, None]
+        # Half of what it makes of the latents is deep.
+        deep = latents * 0.25 if deep is None else deep
+        prediction = latents * 0.25 + deep + (tone + timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
-        return prediction
+        return prediction, deep
 
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         tone = torch.from_numpy(pixels[:1, ::8, ::8].copy()).repeat(4, 1, 1)

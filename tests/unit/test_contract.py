@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "lora_path": ["style.safetensors"],
     "lora_attn": [0.5],
     "use_translate": [True],
+    "profile": "cached",
     "save_dir": "elsewhere",
 }
 

@@ -55,11 +55,11 @@ def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, co
 def test_predictions_together_are_predictions_alone(engine: EagerEngine) -> None:
     latents, timesteps = noise(3, 4, 8, 12), torch.tensor([999.0, 500.0, 1.0])
     states = engine.encode_prompts(tokens(engine, "one", "two", "three"), 1)
-    together = engine.predict(latents, timesteps, states)
+    together = engine.predict(latents, timesteps, states)[0]
     assert together.shape == latents.shape
     assert together.dtype == torch.float32
     for row in range(3):
-        alone = engine.predict(latents[row : row + 1], timesteps[row : row + 1], states[row : row + 1])
+        alone = engine.predict(latents[row : row + 1], timesteps[row : row + 1], states[row : row + 1])[0]
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-4)
 
 

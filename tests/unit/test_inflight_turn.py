@@ -116,6 +116,18 @@ def test_guided_and_unguided_images_share_a_call() -> None:
     assert images_of(next_turn([job, other], 4)) == {1: 1, 2: 1}
 
 
+def test_images_with_features_go_first_and_only_together() -> None:
+    poor, cached, other = job_of(1, cost=1.0), job_of(2, number=2, cost=9.0), job_of(2, number=3, cost=5.0)
+    for sample in (cached.samples[1], other.samples[0]):
+        sample.deep = torch.zeros(2, 16, 8, 8)
+    turn = next_turn([poor, cached, other], 4)
+    assert isinstance(turn, Step)
+    assert [sample for _, sample in turn.samples] == [cached.samples[1], other.samples[0]]
+    for sample in (cached.samples[1], other.samples[0]):
+        sample.deep = None
+    assert images_of(next_turn([poor, cached, other], 5)) == {1: 1, 2: 2, 3: 2}
+
+
 def test_a_picture_is_decoded_before_the_jobs_next_step() -> None:
     job = job_of(2, steps=2)
     job.samples[1].position = 2

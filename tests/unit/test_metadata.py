@@ -18,6 +18,7 @@ from triton_diffusers.contract import INPUT_BY_NAME
 from triton_diffusers.decode import decode_request
 from triton_diffusers.images import encode
 from triton_diffusers.metadata import metadata_of, parameters_text, record_text
+from triton_diffusers.profiles import EXACT, PROFILES
 from triton_diffusers.request import (
     Expansion,
     Fill,
@@ -43,6 +44,7 @@ FULL = request_for(
     keep_unmasked=False,
     loras=(LoraChoice("lora/a.safetensors", 0.75), LoraChoice("b c.safetensors", -1.0)),
     clip_skip=2,
+    profile=PROFILES["cached"],
     save_dir="a-folder",
     guidance_scale=7.5,
     seed=2**64 - 1,
@@ -80,7 +82,7 @@ def test_everything_that_can_be_said() -> None:
         "a red apple",
         "Negative prompt: blurry",
         "Steps: 4, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 0, Size: 88x88, Denoising strength: 0.7, "
-        f'Clip skip: 2, Loras: "lora/a.safetensors:0.75, b c.safetensors:-1", Version: {PROGRAM}',
+        f'Clip skip: 2, Loras: "lora/a.safetensors:0.75, b c.safetensors:-1", Profile: cached, Version: {PROGRAM}',
     ]
 
 
@@ -161,6 +163,7 @@ OTHERS = {
     "keep_unmasked": True,
     "loras": (),
     "clip_skip": 1,
+    "profile": EXACT,
 }
 LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num"}  # the record is of one image
 

@@ -22,7 +22,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--unet-iterations", type=int, default=10000)
     parser.add_argument("--decoder-iterations", type=int, default=3000)
     parser.add_argument("--safety-iterations", type=int, default=300)
-    parser.add_argument("--lora-iterations", type=int, default=700)
     parser.add_argument("--export-every", type=int, default=2000, help="UNet iterations between interim exports")
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help="guidance scale of the evaluation")
     return parser.parse_args()
@@ -41,7 +40,6 @@ def main() -> None:
             unet=arguments.unet_iterations,
             decoder=arguments.decoder_iterations,
             safety=arguments.safety_iterations,
-            lora=arguments.lora_iterations,
         ),
         export_every=arguments.export_every,
         guidance=arguments.guidance,

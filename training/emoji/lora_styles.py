@@ -20,7 +20,7 @@ VARIATION_SELECTOR = "-fe0f"
 
 @dataclass(frozen=True)
 class Style:
-    """One style, and the layout in which its LoRA is written.
+    """One style, the layout in which its LoRA is written, and the iterations that it is trained for.
 
     `one_ink`: its pictures have a single colour, black, which is white on the black background.
     """
@@ -28,6 +28,7 @@ class Style:
     name: str
     layout: Layout
     one_ink: bool
+    iterations: int
 
     @property
     def stage(self) -> str:
@@ -35,7 +36,10 @@ class Style:
 
 
 # A layout each, so that both that are in use are at hand for tests and demonstrations.
-STYLES = (Style("flat", "kohya", one_ink=False), Style("high-contrast", "diffusers", one_ink=True))
+STYLES = (
+    Style("flat", "kohya", one_ink=False, iterations=2000),
+    Style("high-contrast", "diffusers", one_ink=True, iterations=700),
+)
 
 
 class IconSet:

@@ -59,7 +59,6 @@ class Iterations:
     unet: int
     decoder: int
     safety: int
-    lora: int
 
 
 @dataclass(frozen=True)
@@ -296,7 +295,7 @@ def _lora_worker(rank: int, shop: Workshop, style: Style, latents: LatentCache, 
 
     def on_checkpoint(layers: Layers, step: int) -> None:
         write_lora(file, layers, RANK, ALPHA, style.layout)
-        if step == shop.iterations.lora:
+        if step == style.iterations:
             pipeline = load_pipeline(shop.output / "base_model")
             pipeline.load_lora_weights(file)
             pictures = generate(pipeline, SAMPLE_PROMPTS, [1] * len(SAMPLE_PROMPTS), shop.guidance)
@@ -310,7 +309,7 @@ def _lora_worker(rank: int, shop: Workshop, style: Style, latents: LatentCache, 
         shop.subjects,
         latents,
         shop.captioner(3),
-        shop.iterations.lora,
+        style.iterations,
         on_checkpoint,
     )
 

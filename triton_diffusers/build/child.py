@@ -1,14 +1,12 @@
 """The child process of a build: reads one task from standard input, does it, and says on standard output how it went.
 
-Started as ``python -m triton_diffusers.build.child PARENT``, by ``children.run_task`` alone.
+Started as ``python -m triton_diffusers.build.child``, by ``children.run_task`` alone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 from typing import BinaryIO
 
@@ -20,13 +18,11 @@ from triton_diffusers.checkpoints.errors import LoadError
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _MOST_CHARACTERS = 600  # of a reason
 
 
 def main() -> int:
     """Do the task; the exit code is 1 if it failed, which the last message tells the reason of."""
-    _die_with(int(sys.argv[1]))
     # Libraries print to standard output; only messages may be there.
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -37,7 +33,7 @@ def main() -> int:
         _say(messages, Message(done=done, total=total))
 
     try:
-        from triton_diffusers.build.stages import do  # the libraries are loaded here: not before death is arranged for
+        from triton_diffusers.build.stages import do  # here, so that the parent is told of a broken library
 
         result = do(task, advance)
     except Exception as error:  # whatever it is, the parent tells it
@@ -52,13 +48,6 @@ def main() -> int:
 
 def _say(messages: BinaryIO, message: Message) -> None:
     messages.write(message.model_dump_json().encode() + b"\n")
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the build is: a compiler that nobody waits for would keep a core and gigabytes for minutes."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has died before this could be asked for
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from triton_diffusers.attached import attached
 from triton_diffusers.build.errors import BuildError
 from triton_diffusers.build.tasks import Drawn, Message, _Task
 from triton_diffusers.settings import PREFIX
@@ -30,7 +31,8 @@ def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | Non
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603  # our own program
-            [sys.executable, "-m", "triton_diffusers.build.child", str(os.getpid())],
+            # Killed when the build is: a compiler that nobody waits for would keep a core and gigabytes for minutes.
+            attached([sys.executable, "-m", "triton_diffusers.build.child"], death_signal=signal.SIGKILL),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import Function, GenerationRequest, LoraChoice
 
 # The one that steps are timed by.
@@ -32,7 +33,8 @@ _LORA_STRENGTH = 0.1  # of a layer's output, about: enough to change every pictu
 def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
     """Requests by name, for a model whose pictures are ``side`` pixels wide and high.
 
-    Text to image; two images of another shape by another sampler; image to image; a LoRA on every linear layer.
+    Text to image; two images of another shape by another sampler; image to image; a LoRA on every linear layer; the
+    same with the sampling profile that takes features over from step to step.
     """
     picture = GenerationRequest(
         task_id=TIMED,
@@ -44,6 +46,7 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
         seed=1,
         embed_metadata=False,
     )
+    with_lora = replace(picture, task_id="lora", loras=(LoraChoice(LORA_FILE, 1.0),))
     return {
         TIMED: picture,
         "wide": replace(
@@ -66,7 +69,8 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
             denoising_strength=0.6,
             seed=3,
         ),
-        "lora": replace(picture, task_id="lora", loras=(LoraChoice(LORA_FILE, 1.0),)),
+        "lora": with_lora,
+        "cached": replace(with_lora, task_id="cached", profile=PROFILES["cached"]),
     }
 
 

@@ -14,11 +14,13 @@ import torch
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
 from triton_diffusers.engines.eager import EagerEngine
-from triton_diffusers.engines.graphs import VAE_DECODER, VAE_ENCODER, LoraLayout, uses_mask
+from triton_diffusers.engines.graphs import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER, LoraLayout, uses_mask
 from triton_diffusers.engines.lora_packer import LoraPacker
+from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_skeleton, load_weights
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, LruCache
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
+from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 
@@ -44,6 +46,9 @@ class CompiledEngine(CheckpointEngine):
         self._graphs, self._make_eager = graphs, make_eager
         packed = LruCache(_LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
+        shallow = ShallowUNet(components.unet)
+        part = {path for path, _ in lora_modules(UNET, shallow)}
+        self._shallow_loras = LoraPacker(UNET, LoraLayout.of(UNET, shallow), packed, part)
         self._text_loras = LoraPacker(TEXT_ENCODER, LoraLayout.of(TEXT_ENCODER, components.text_encoder), packed)
 
     @cached_property
@@ -52,8 +57,9 @@ class CompiledEngine(CheckpointEngine):
         try:
             return self._make_eager()
         except Exception as error:  # the libraries raise what they like; the next request tries again
+            logger.exception("the weights cannot be loaded")  # not for the caller: libraries name the server's files
             raise EngineFailure(
-                f"this request needs more than the compiled engine has, and the model cannot be loaded: {error}"
+                "this request needs more than the compiled engine has, and the model's weights cannot be loaded"
             ) from error
 
     @torch.inference_mode()
@@ -74,30 +80,36 @@ class CompiledEngine(CheckpointEngine):
         timesteps: torch.Tensor,
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
-    ) -> torch.Tensor:
-        graph, packed = self._graphs.get(UNET), self._unet_loras.pack(loras)
+        deep: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        graph = self._graphs.get(UNET if deep is None else UNET_SHALLOW)
+        packer = self._unet_loras if deep is None else self._shallow_loras
+        packed = packer.pack(loras)
         if graph is None:
-            return self._eager.predict(latents, timesteps, states, loras)
+            return self._eager.predict(latents, timesteps, states, loras, deep)
         if packed is not None:
-            (prediction,) = graph(latents, timesteps.float(), states.float().cpu(), *packed)
-            return prediction
+            inputs = latents, timesteps.float(), states.float().cpu()
+            if deep is not None:
+                return graph(*inputs, deep, *packed)[0], deep
+            prediction, features = graph(*inputs, *packed)
+            return prediction, features
         wanted = list(loras or ())
-        parts = self._parts(wanted)
+        parts = _parts(packer, wanted)
         if len(parts) == 1:  # of LoRAs that the graph does not take
-            return self._eager.predict(latents, timesteps, states, loras)
-        predictions = [
-            self.predict(latents[rows], timesteps[rows], states[rows], [wanted[row] for row in rows]) for rows in parts
+            return self._eager.predict(latents, timesteps, states, loras, deep)
+        made = [
+            self.predict(
+                latents[rows],
+                timesteps[rows],
+                states[rows],
+                [wanted[row] for row in rows],
+                None if deep is None else deep[rows],
+            )
+            for rows in parts
         ]
-        return torch.cat(predictions)[torch.tensor([row for rows in parts for row in rows]).argsort()]
-
-    def _parts(self, loras: Sequence[LoraSet | None]) -> list[list[int]]:
-        """The rows of a call that the graph does not take at once: only those go elsewhere that must."""
-        taken = [self._unet_loras.takes(row) for row in loras]
-        if all(taken):  # they are too large together
-            kinds = list(dict.fromkeys(loras))
-            return [[row for row, kind in enumerate(loras) if kind == wanted] for wanted in kinds]
-        parts = [[row for row, found in enumerate(taken) if found is wanted] for wanted in (True, False)]
-        return [rows for rows in parts if rows]
+        order = torch.tensor([row for rows in parts for row in rows]).argsort()
+        predictions, features = (torch.cat(found)[order] for found in zip(*made, strict=True))
+        return predictions, features
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -115,6 +127,16 @@ class CompiledEngine(CheckpointEngine):
         (pixels,) = graph(latents.unsqueeze(0))
         picture: np.ndarray[Any, Any] = pixels[0].numpy()
         return picture
+
+
+def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int]]:
+    """The rows of a call that a graph does not take at once: only those go elsewhere that must."""
+    taken = [packer.takes(row) for row in loras]
+    if all(taken):  # they are too large together
+        kinds = list(dict.fromkeys(loras))
+        return [[row for row, kind in enumerate(loras) if kind == wanted] for wanted in kinds]
+    parts = [[row for row, found in enumerate(taken) if found is wanted] for wanted in (True, False)]
+    return [rows for rows in parts if rows]
 
 
 def load_compiled(settings: Settings, compiler: str, precision: str, folders: Mapping[str, Path]) -> CompiledEngine:

@@ -10,8 +10,10 @@ import torch
 
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.lora_hooks import LoraHooks
+from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, LruCache
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
+from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
 
 # For the LoRAs of batches as they were stacked for their rows; the latest batch's are kept whatever their size.
@@ -29,6 +31,7 @@ class EagerEngine(CheckpointEngine):
             module.to(memory_format=torch.channels_last)  # measured: a few per cent of a step, a fifth of a decoding
         parameter = next(components.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+        self._shallow_unet = ShallowUNet(components.unet)
         stacks = LruCache(_LORA_BATCH_BYTES)
         self._unet_loras = LoraHooks(UNET, components.unet, stacks)
         self._text_loras = LoraHooks(TEXT_ENCODER, components.text_encoder, stacks)
@@ -55,15 +58,19 @@ class EagerEngine(CheckpointEngine):
         timesteps: torch.Tensor,
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
-    ) -> torch.Tensor:
+        deep: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = (
+            latents.to(self._device, self._dtype),
+            timesteps.to(self._device),
+            states.to(self._device, self._dtype),
+        )
         with self._unet_loras.applied(loras):
-            prediction: torch.Tensor = self._components.unet(
-                latents.to(self._device, self._dtype),
-                timesteps.to(self._device),
-                encoder_hidden_states=states.to(self._device, self._dtype),
-                return_dict=False,
-            )[0]
-        return prediction.float().cpu()
+            if deep is None:
+                prediction, features = predict_whole(self._components.unet, *inputs)
+                return prediction.float().cpu(), features.float().cpu().contiguous()
+            features = deep.to(self._device, self._dtype, memory_format=torch.channels_last)
+            return self._shallow_unet(*inputs, features).float().cpu(), deep
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from triton_diffusers.lora import LoraBatch, LoraSet, LoraStacker, LruCache, lora_modules
+from triton_diffusers.lora import LoraBatch, LoraSet, LoraStacker, lora_modules
+from triton_diffusers.lru import LruCache
 
 _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]
 

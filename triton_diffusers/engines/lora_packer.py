@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate, groupby
 
 import torch
 
 from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
-from triton_diffusers.lora import LoraLayer, LoraSet, LruCache
+from triton_diffusers.lora import LoraLayer, LoraSet
+from triton_diffusers.lru import LruCache
 
 # Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
 # gigabytes.
@@ -29,10 +30,14 @@ class PackedLora:
 
 
 class LoraPacker:
-    """Makes the LoRA inputs of calls on one model (``unet`` or ``text_encoder``), and keeps the latest of them."""
+    """Makes the LoRA inputs of calls on one model (``unet`` or ``text_encoder``), and keeps the latest of them.
 
-    def __init__(self, model: str, layout: LoraLayout, cache: LruCache) -> None:
-        self._model, self._layout, self._cache = model, layout, cache
+    ``part`` holds the paths of a graph's layers if it is a part of the model: what is changed elsewhere is not its
+    concern.
+    """
+
+    def __init__(self, model: str, layout: LoraLayout, cache: LruCache, part: Container[str] | None = None) -> None:
+        self._model, self._layout, self._cache, self._part = model, layout, cache, part
         self._none = PackedLora(*layout.empty())
         ins, outs = (list(accumulate(sizes, initial=0)) for sizes in (layout.ins, layout.outs))
         self._places = {path: (ins[i : i + 2], outs[i : i + 2]) for i, path in enumerate(layout.sizes)}
@@ -43,7 +48,7 @@ class LoraPacker:
             return self._none.tensors
         lengths = [len(list(run)) for _, run in groupby(rows)]
         sets = rows[:: math.gcd(*lengths)]  # one for each group
-        key = (self._model, tuple(None if loras is None else loras.key for loras in sets))
+        key = (self._layout, tuple(None if loras is None else loras.key for loras in sets))
         kept: PackedLora | None = self._cache.get(key)
         if kept is None:
             groups = [self._layers(loras) for loras in sets]
@@ -61,7 +66,8 @@ class LoraPacker:
         return self._fits([self._layers(loras)])
 
     def _layers(self, loras: LoraSet | None) -> Mapping[str, LoraLayer]:
-        return loras.of_model(self._model) if loras is not None else {}
+        layers = loras.of_model(self._model) if loras is not None else {}
+        return {path: layer for path, layer in layers.items() if self._part is None or path in self._part}
 
     def _fits(self, groups: Sequence[Mapping[str, LoraLayer]]) -> bool:
         rank = _rank(groups)

@@ -67,11 +67,14 @@ class Engine(Protocol):
         timesteps: torch.Tensor,
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
-    ) -> torch.Tensor:
+        deep: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
 
-        ``loras`` are those of each row; rows with the same should stand together. Latents come and go in float32,
-        whatever the precision inside.
+        ``loras`` are those of each row; rows with the same should stand together. With it come deep features
+        (n, d, h, w). They can be handed in as ``deep`` for rows that are a few steps further: then only the outermost
+        layers are computed, and ``deep`` is given back. Latents and features come and go in float32, on the CPU,
+        whatever the precision inside; features of one engine are good for any other of the checkpoint.
         """
 
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:

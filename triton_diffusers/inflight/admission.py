@@ -61,4 +61,5 @@ class Admission:
             known=beginning.known,
             condition=beginning.condition,
             loras=loras,
+            profile=request.profile,
         )

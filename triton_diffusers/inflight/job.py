@@ -15,6 +15,7 @@ from triton_diffusers.board import BoardEntry
 from triton_diffusers.inflight.canvas import Known
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.pictures import SourcePictures
+from triton_diffusers.profiles import EXACT, Profile
 from triton_diffusers.request import GenerationRequest, GenerationResult
 
 
@@ -39,7 +40,8 @@ class Sample:
 
     ``latents`` is float32 of shape (channels, h, w); ``states`` is (1, tokens, width), or (2, tokens, width) with
     guidance: negative first. ``position`` is the next step's place in the scheduler's timesteps, ``first`` that of the
-    first step. ``expected`` is what the scheduler takes the final latents to be, once it has stepped.
+    first step. ``expected`` is what the scheduler takes the final latents to be, once it has stepped. ``deep`` are the
+    features (1 or 2, d, h, w) that the next step takes over from an earlier one; none if it runs the whole UNet.
     """
 
     index: int
@@ -53,6 +55,8 @@ class Sample:
     known: Known | None = None
     condition: torch.Tensor | None = None
     loras: LoraSet | None = None
+    profile: Profile = EXACT
+    deep: torch.Tensor | None = None
     expected: torch.Tensor | None = None
     pixels: np.ndarray[Any, Any] | None = None
     flagged: bool = False
@@ -74,6 +78,11 @@ class Sample:
         return timestep
 
     @property
+    def rows(self) -> int:
+        """Rows of the next step's UNet call: 2 with guidance, else 1, the prompt's."""
+        return len(self.states) if self.profile.is_guided(self.steps_done, self.steps) else 1
+
+    @property
     def denoised(self) -> bool:
         """Whether all steps are done."""
         return self.steps_done >= self.steps
@@ -84,9 +93,9 @@ class Sample:
         return self.pixels is not None
 
     @property
-    def batch_key(self) -> tuple[torch.Size, torch.Size]:
+    def batch_key(self) -> tuple[torch.Size, torch.Size, bool]:
         """Samples of one key can share a UNet call."""
-        return self.latents.shape, self.states.shape[1:]
+        return self.latents.shape, self.states.shape[1:], self.deep is not None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -123,6 +132,11 @@ class Job:
     def cancel_requested(self) -> bool:
         """Whether somebody asked for an end."""
         return self._cancel.is_set()
+
+    @property
+    def has_deep(self) -> bool:
+        """Whether the next step of some image takes deep features over."""
+        return any(sample.deep is not None for sample in self.samples)
 
     @property
     def decoded(self) -> bool:

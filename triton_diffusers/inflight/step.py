@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,33 +12,50 @@ from triton_diffusers.inflight.job import Sample
 from triton_diffusers.lora import LoraSet
 
 
-def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[torch.Tensor]:
-    """The UNet's predictions, for each sample (1 or 2, channels, h, w). Changes nothing, so it can be tried again."""
-    latents, timesteps, states = [], [], []
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What the UNet gives for one sample: its prediction (rows, channels, h, w) and deep features (rows, d, h, w)."""
+
+    values: torch.Tensor
+    deep: torch.Tensor
+
+
+def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[Prediction]:
+    """The UNet's predictions for samples of one batch key. Changes nothing, so it can be tried again."""
+    latents, timesteps, states, deep = [], [], [], []
     loras: list[LoraSet | None] = []
     for sample in samples:
-        timestep = sample.timestep
-        rows = len(sample.states)
+        timestep, rows = sample.timestep, sample.rows
         scaled = sample.scheduler.scale_model_input(sample.latents[None], timestep)
         if sample.condition is not None:
             scaled = torch.cat([scaled, sample.condition[None]], dim=1)
         latents.append(scaled.expand(rows, -1, -1, -1))
         timesteps.append(timestep.float().expand(rows))
-        states.append(sample.states)
+        states.append(sample.states[-rows:])
         loras.extend([sample.loras] * rows)
-    predictions = engine.predict(torch.cat(latents), torch.cat(timesteps), torch.cat(states), loras)
-    return torch.split(predictions, [len(rows) for rows in states])
+        if sample.deep is not None:
+            deep.append(sample.deep[-rows:])
+    values, features = engine.predict(
+        torch.cat(latents), torch.cat(timesteps), torch.cat(states), loras, torch.cat(deep) if deep else None
+    )
+    sizes = [len(rows) for rows in states]
+    return [Prediction(*parts) for parts in zip(torch.split(values, sizes), torch.split(features, sizes), strict=True)]
 
 
-def advance(sample: Sample, prediction: torch.Tensor) -> None:
+def advance(sample: Sample, prediction: Prediction) -> None:
     """Take a sample's prediction through guidance and its scheduler to the next step."""
-    if len(prediction) == 2:
-        unconditional, conditional = torch.split(prediction, 1)
-        prediction = unconditional + sample.guidance_scale * (conditional - unconditional)
-    output = sample.scheduler.step(prediction, sample.timestep, sample.latents[None], **sample.step_options)
+    values = prediction.values
+    if len(values) == 2:
+        unconditional, conditional = torch.split(values, 1)
+        values = unconditional + sample.guidance_scale * (conditional - unconditional)
+    output = sample.scheduler.step(values, sample.timestep, sample.latents[None], **sample.step_options)
     sample.latents = output.prev_sample[0]
     sample.expected = _expected(sample, output)
     sample.position += 1
+    if sample.denoised or sample.profile.is_whole(sample.steps_done, sample.steps):
+        sample.deep = None
+    elif sample.deep is None:
+        sample.deep = prediction.deep.clone()  # a part of the call's features would keep all of them
     if sample.known is not None:
         sample.latents = sample.known.restore(sample.latents, sample.scheduler, sample.position)
 

@@ -4,6 +4,10 @@ Fairness is between requests, and by compute: the job that has been given least 
 the other jobs whose shapes agree, an equal number of images each; what is left of the call goes to further images of
 the same jobs. So a job of four images advances its images in turn while others are in flight, and all at once when it
 is alone.
+
+Images that have taken deep features over from a whole step (``Sample.deep``) go before all others. Their steps are
+few and cheap; then they need a whole one again, like everybody else, and can share it. So no more images hold features
+than a call has.
 """
 
 from __future__ import annotations
@@ -42,20 +46,24 @@ def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
 
     ``max_batch`` bounds the images of a UNet call.
     """
-    waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: job.cost_seconds)
+    waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: (not job.has_deep, job.cost_seconds))
     if not waiting:
         return None
     first = waiting[0]
     for sample in first.samples:
         if sample.denoised and not sample.decoded:
             return Decode(first, sample)
-    key = next(sample.batch_key for sample in first.samples if not sample.denoised)
+    key = max((sample for sample in first.samples if not sample.denoised), key=_goes_first).batch_key
     candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, key))][:max_batch]
     share = max_batch // len(candidates)
     equal = [(job, sample) for job, fitting in candidates for sample in fitting[:share]]
     further = [(job, sample) for job, fitting in candidates for sample in fitting[share:]]
     # A job's images stand together: the rows of one LoRA are one group of the call then.
     return Step(tuple(sorted([*equal, *further][:max_batch], key=lambda chosen: chosen[0].number)))
+
+
+def _goes_first(sample: Sample) -> bool:
+    return sample.deep is not None
 
 
 def _noisy(job: Job, key: object) -> list[Sample]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from triton_diffusers.lora.batch import LoraBatch, LoraStacker
 from triton_diffusers.lora.layer import Lora, LoraLayer
 from triton_diffusers.lora.loader import LoraLoader
-from triton_diffusers.lora.lru import LruCache
 from triton_diffusers.lora.set import LoraSet
 from triton_diffusers.lora.store import LoraStore
 from triton_diffusers.lora.targets import TEXT_ENCODER, UNET, lora_modules
@@ -23,6 +22,5 @@ __all__ = [
     "LoraSet",
     "LoraStacker",
     "LoraStore",
-    "LruCache",
     "lora_modules",
 ]

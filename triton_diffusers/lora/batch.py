@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from triton_diffusers.lora.layer import LoraLayer
-from triton_diffusers.lora.lru import LruCache
 from triton_diffusers.lora.set import LoraSet
+from triton_diffusers.lru import LruCache
 
 
 @dataclass(frozen=True, slots=True, eq=False)

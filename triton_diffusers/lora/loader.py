@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from triton_diffusers.lora.lru import LruCache
 from triton_diffusers.lora.set import LoraSet
 from triton_diffusers.lora.store import LoraStore
+from triton_diffusers.lru import LruCache
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 

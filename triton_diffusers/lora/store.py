@@ -8,8 +8,8 @@ from pathlib import Path
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.lora.files import FIELD, find_file, opened
 from triton_diffusers.lora.layer import Lora, LoraError
-from triton_diffusers.lora.lru import LruCache
 from triton_diffusers.lora.reader import LoraReader
+from triton_diffusers.lru import LruCache
 
 
 class LoraStore:

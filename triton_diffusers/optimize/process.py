@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
-from triton_diffusers.optimize import low_priority
+from triton_diffusers.attached import attached
 
 _GRACE = 2.0  # seconds between asking it to end and ending it
 _KILLED = "it was killed; perhaps the memory ran out"
@@ -79,7 +76,7 @@ class BackgroundProcess:
             if self._stopped:
                 return None
             self._process = subprocess.Popen(  # noqa: S603 - the command is the server's own
-                [python(), "-I", "-S", str(Path(low_priority.__file__)), str(os.getpid()), *self._command],
+                attached(self._command, death_signal=signal.SIGKILL, low_priority=True),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -92,12 +89,6 @@ class BackgroundProcess:
                 process_group=0,
             )
         return self._process
-
-
-def python() -> str:
-    """The interpreter. Within Triton this program is a *stub*, which finds its packages as ``python3`` does."""
-    running = Path(sys.executable or "")
-    return str(running) if running.name.startswith("python") else shutil.which("python3") or "python3"
 
 
 def _signal_all(process: subprocess.Popen[str], number: signal.Signals) -> None:

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from triton_diffusers.attached import attached
 from triton_diffusers.server.errors import DemoFailed
 from triton_diffusers.server.repository import Repository
-from triton_diffusers.server.tritonserver import die_with
 
 _CLIENT = "triton_diffusers_client"
 _STEPS = 25
@@ -39,12 +39,11 @@ def demo(*, model_dir: str, model_repository: Path, prompt: str, output: Path) -
         ]  # fmt: skip
         with log.open("wb") as opened:
             server = subprocess.Popen(  # noqa: S603 - our own command
-                command,
+                attached(command, death_signal=signal.SIGTERM),
                 stdout=opened,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": place, "TRITON_DIFFUSERS_STORE": ""},
                 start_new_session=True,  # Ctrl-C is ours, and stops the server below
-                preexec_fn=die_with(os.getpid()),
             )
         try:
             url = _wait_until_ready(server, Path(place) / "endpoints.json", log)

@@ -109,7 +109,8 @@ def serve(options: ServeOptions) -> int:
                     log_to=sys.stderr,
                 )
 
-            return _keep_running(start, options, ports, repository, workspace, stop)
+            times = WatchTimes(hang=options.hang_timeout)
+            return _keep_running(start, options, ports, repository, workspace, stop, times)
 
 
 def _keep_running(
@@ -119,27 +120,27 @@ def _keep_running(
     repository: Repository,
     workspace: Workspace,
     stop: StopRequest,
+    times: WatchTimes,
 ) -> int:
     """Start tritonserver, and start it again when it dies; see ``serve``.
 
     It does die: a model process that is killed while it holds a lock in the shared memory takes Triton with it.
     """
-    times = WatchTimes(hang=options.hang_timeout)
     deaths = 0
     while True:
-        begun = time.monotonic()
         server = start()
         try:
-            if _run(server, options, ports, repository, workspace, stop, times):
+            served = _run(server, options, ports, repository, workspace, stop, times)
+            if served is None:
                 return 128 + stop.signals[-1] if stop.is_urgent else 0
             failure = server.failure()
         except StartFailed as error:
             if deaths == 0:
                 raise
-            failure = str(error)
+            served, failure = 0.0, str(error)
         finally:
             server.kill()
-        deaths = 1 if time.monotonic() - begun > times.calm else deaths + 1
+        deaths = 1 if served > times.calm else deaths + 1
         if not options.watch or deaths > _MOST_DEATHS:
             log.error("tritonserver ended by itself: %s", failure)
             return 1
@@ -159,24 +160,29 @@ def _run(
     workspace: Workspace,
     stop: StopRequest,
     times: WatchTimes,
-) -> bool:
-    """From the started server to its end; true if that was asked for, false if it ended by itself."""
+) -> float | None:
+    """From the started server to its end: None if that was asked for, else for how many seconds it had served.
+
+    Loading does not count: a server that crashes whenever it has loaded its models has had no calm time.
+    """
     begun = time.monotonic()
     endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc, workspace.control_key)
     if _wait_until_ready(server, endpoint, repository, stop):
-        _announce(options, ports, repository, workspace, time.monotonic() - begun)
+        ready = time.monotonic()
+        _announce(options, ports, repository, workspace, ready - begun)
         watchdog = Watchdog(repository, endpoint, workspace.region_prefix, times)
         if options.watch:
             watchdog.start()
         while not stop.is_made and not server.wait(_TICK):
             pass
+        served = time.monotonic() - ready
         watchdog.stop()
-    if not stop.is_made:
-        return False
+        if not stop.is_made:
+            return served
     log.info("stopping; requests in flight have %d s", options.exit_timeout)
     server.stop(options.exit_timeout, lambda: stop.is_urgent)
     log.info("stopped")
-    return True
+    return None
 
 
 def fetch_model_dir(source: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -14,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TextIO, cast
 
+from triton_diffusers.attached import attached
 from triton_diffusers.server.processes import model_processes
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _KEPT_LINES = 400
 _STOP_TICK = 0.2  # seconds
 _LAST_WORDS = 2.0  # seconds that tritonserver gets once its last model process has ended
@@ -46,7 +45,7 @@ class TritonServer:
         self._log_to = log_to
         self._tail: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._process = subprocess.Popen(  # noqa: S603 - the command is the launcher's own
-            command,
+            attached(command, death_signal=signal.SIGTERM),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -56,7 +55,6 @@ class TritonServer:
             errors="replace",
             pass_fds=(inherited,),
             start_new_session=True,
-            preexec_fn=die_with(os.getpid()),  # it only calls prctl
         )
         stream = cast("IO[str]", self._process.stdout)  # a pipe, as asked for
         self._reader = threading.Thread(target=self._pass_on, args=(stream,), name="log", daemon=True)
@@ -132,15 +130,3 @@ class TritonServer:
 def _first_line(message: str) -> str:
     """Triton writes a line's end inside a message as backslash and n; what follows is a traceback."""
     return message.partition("\\n")[0].strip(' "')
-
-
-def die_with(launcher: int) -> Callable[[], None]:
-    """What a new process does before it becomes its program: ask for a SIGTERM when ``launcher`` ends."""
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != launcher:  # it ended before we could ask
-            os._exit(1)
-
-    return ask

@@ -21,6 +21,7 @@ def reply_values(result: GenerationResult, *, return_images: bool, use_base64: b
         "oss_url": result.oss_urls,
         "is_nsfw": result.is_nsfw,
         "use_blade": result.optimized,
+        "profile": result.request.profile.name,
         "warnings": result.warnings,
         "queue_seconds": result.queue_seconds,
         "run_seconds": result.run_seconds,

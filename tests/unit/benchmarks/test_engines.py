@@ -102,6 +102,15 @@ def test_contenders_take_turns_and_are_compared_with_the_default(tmp_path: Path)
     assert "a processor" in note(figures)
 
 
+def test_uneven_steps_are_averaged_over_the_picture(tmp_path: Path) -> None:
+    figures, _ = measured(tmp_path, ["diffusers", "ours-openvino-cached"], lambda contender, options: 0.5)
+    cached = figures["contenders"]["ours-openvino-cached"]
+    # Five steps of half a second and a second beside them, half of which is after the last step.
+    assert cached["step_seconds"]["values"] == [pytest.approx(3.0 / 5)] * 2
+    assert cached["setting"]["profile"] == "cached"
+    assert figures["contenders"]["diffusers"]["step_seconds"]["values"] == [0.5] * 8
+
+
 def test_the_fastest_setting_is_found_and_kept(tmp_path: Path) -> None:
     def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
         return 0.5 if options["static"] else 0.2

@@ -15,6 +15,7 @@ from triton_diffusers.build.children import run_task
 from triton_diffusers.build.errors import BuildError
 from triton_diffusers.build.tasks import DrawTask
 
+ROOT = Path(__file__).resolve().parents[3]
 WITHIN = 60.0  # seconds
 
 
@@ -83,30 +84,31 @@ def test_progress_and_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_a_child_dies_with_its_build(tmp_path: Path) -> None:
-    """The parent is killed as hard as can be; its child, which would sleep for ever, is gone soon after."""
-    sleeper = (
-        "import sys, time; from triton_diffusers.build import child; child._die_with(int(sys.argv[1])); "
-        "print('ready', flush=True); time.sleep(1000)"
-    )
-    parent = subprocess.Popen(
+    """The build is killed as hard as can be; its child, which would sleep for ever, is gone soon after."""
+    sleeper = "import os, time; os.write(2, b'%d\\n' % os.getpid()); time.sleep(1000)"
+    build = subprocess.Popen(
         [sys.executable, "-c",
-         f"import os, subprocess, sys; "
-         f"started = subprocess.Popen([sys.executable, '-c', {sleeper!r}, str(os.getpid())]); "
-         f"print(started.pid, flush=True); started.wait()"],
-        stdout=subprocess.PIPE,
-        text=True,
+         f"import os, subprocess; from pathlib import Path; from triton_diffusers.build import children, tasks;"
+         f"popen = subprocess.Popen;"
+         f"subprocess.Popen = lambda command, **options: popen([*command[:-2], '-c', {sleeper!r}], **options);"
+         f"folder = Path({str(tmp_path)!r});"
+         f"lock = os.open(folder / 'lock', os.O_CREAT | os.O_RDWR);"
+         f"task = tasks.DrawTask(model_dir=folder, cache_dir=folder, steps=1, side=64, folder=folder);"
+         f"children.run_task(task, folder / 'log', lock, lambda done, total: None)"],
+        cwd=ROOT,
     )  # fmt: skip
-    assert parent.stdout is not None
-    with parent.stdout as said:
-        pid = int(said.readline())
-        assert said.readline() == "ready\n"
-        assert Path(f"/proc/{pid}").exists()
-        parent.kill()
-        parent.wait()
-        deadline = time.monotonic() + WITHIN
-        while _lives(pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    log = tmp_path / "log"
+    deadline = time.monotonic() + WITHIN
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    pid = int(log.read_text())
+    assert _lives(pid)
+    build.kill()
+    build.wait()
+    while _lives(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _lives(pid: int) -> bool:

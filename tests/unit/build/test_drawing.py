@@ -34,7 +34,7 @@ def test_the_probes_use_everything(components: Components, tmp_path: Path) -> No
     )
     assert drawn.side == SIDE
     assert {name: len(files) for name, files in drawn.files.items()} == {
-        "picture": 1, "wide": 2, "variation": 1, "lora": 1,
+        "picture": 1, "wide": 2, "variation": 1, "lora": 1, "cached": 1,
     }  # fmt: skip
     pictures = {file: opened(tmp_path / file) for files in drawn.files.values() for file in files}
     assert pictures["picture-0.png"].size == (SIDE, SIDE)
@@ -42,10 +42,11 @@ def test_the_probes_use_everything(components: Components, tmp_path: Path) -> No
     assert psnr_of(pictures["wide-0.png"], pictures["wide-1.png"]) < 30
     # Without an effect of the LoRA, nothing would be verified by it; with too much, noise would be.
     assert 8 < psnr_of(pictures["picture-0.png"], pictures["lora-0.png"]) < 25
+    assert 8 < psnr_of(pictures["lora-0.png"], pictures["cached-0.png"]) < 60
     assert 0 < drawn.seconds_per_step < 60
     assert drawn.peak_bytes > 100e6
     done, total = zip(*said, strict=True)
-    assert set(total) == {5 * STEPS}
+    assert set(total) == {6 * STEPS}
     assert list(done) == sorted(done)
 
 

@@ -38,6 +38,7 @@ def answer(**changes: Any) -> dict[str, np.ndarray[Any, Any]]:
         "oss_url": text(),
         "is_nsfw": np.array([[False, True]]),
         "use_blade": np.array([[False]]),
+        "profile": text("exact"),
         "warnings": text("words were cut"),
         "queue_seconds": np.array([[0.1]], np.float32),
         "run_seconds": np.array([[2.5]], np.float32),

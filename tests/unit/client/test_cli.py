@@ -33,6 +33,7 @@ def generation(*pictures: bytes) -> Generation:
         oss_url=(),
         is_nsfw=(),
         use_blade=False,
+        profile="exact",
         warnings=(),
         queue_seconds=0.0,
         run_seconds=0.0,

@@ -104,28 +104,58 @@ def test_predictions(
 ) -> None:
     latents, states, timesteps = noise(rows, 4, height, width), noise(rows, 77, 192), torch.linspace(999.0, 1.0, rows)
     loras = [random_set(eager, rank) if rank else None for rank in ranks]
-    expected = eager.predict(latents, timesteps, states, loras)
-    torch.testing.assert_close(compiled.predict(latents, timesteps, states, loras), expected, **NEAR)
+    expected = eager.predict(latents, timesteps, states, loras)[0]
+    torch.testing.assert_close(compiled.predict(latents, timesteps, states, loras)[0], expected, **NEAR)
     if any(loras):
-        assert (expected - eager.predict(latents, timesteps, states)).abs().max() > 0.05
+        assert (expected - eager.predict(latents, timesteps, states)[0]).abs().max() > 0.05
 
 
 def test_long_prompts(compiled: CompiledEngine, eager: EagerEngine) -> None:
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.5]), noise(2, 154, 192)
-    torch.testing.assert_close(compiled.predict(*call), eager.predict(*call), **NEAR)
+    torch.testing.assert_close(compiled.predict(*call)[0], eager.predict(*call)[0], **NEAR)
+
+
+@pytest.mark.parametrize("ranks", [[0, 0, 0], [4, 0, 16]])
+def test_predictions_of_the_outermost_layers(compiled: CompiledEngine, eager: EagerEngine, ranks: list[int]) -> None:
+    call = noise(3, 4, 13, 18), torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 192)
+    loras = [random_set(eager, rank) if rank else None for rank in ranks]
+    prediction, deep = eager.predict(*call, loras)
+    torch.testing.assert_close(compiled.predict(*call, loras)[1], deep, **NEAR)
+    torch.testing.assert_close(compiled.predict(*call, loras, deep)[0], prediction, **NEAR)
+    other = eager.predict(*call, loras, deep * 0.9)
+    torch.testing.assert_close(compiled.predict(*call, loras, deep * 0.9)[0], other[0], **NEAR)
+
+
+def test_a_lora_on_other_layers_is_computed_eagerly_where_it_changes_something(
+    components: Components, eager: EagerEngine
+) -> None:
+    """The graph of the outermost layers has nothing to do with what is changed within."""
+    split, weights = Split(components), lora_files.random_weights(eager.lora_targets, 2, 0)
+    inner, outer = "unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"
+    within, outermost = (
+        LoraSet.of([(Lora((path, 1, 1), {path: LoraLayer(*weights[path])}), 1.0)]) for path in (inner, outer)
+    )
+    latents = noise(2, 4, 2, 2)
+    call = latents, torch.arange(2.0), noise(2, 77, 192), [within, outermost]
+    split.engine.predict(*call)
+    assert split.calls == [("eager", [0, 1])]
+    split.calls.clear()
+    _, deep = split.engine.predict(*call, latents)
+    assert split.calls == [("graph", [0]), ("eager", [1])]
+    assert torch.equal(deep, latents)
 
 
 def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> None:
-    first = compiled.predict(noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))
+    first = compiled.predict(noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))[0]
     before = first.clone()
-    compiled.predict(noise(1, 4, 16, 16) + 1, torch.tensor([100.0]), noise(1, 77, 192))
+    compiled.predict(noise(1, 4, 16, 16) + 1, torch.tensor([100.0]), noise(1, 77, 192))[0]
     assert torch.equal(first, before)
 
 
 def test_a_lora_on_other_layers_is_computed_eagerly(compiled: CompiledEngine, eager: EagerEngine) -> None:
     loras = [random_set(eager, 2, of_attention=False), None]
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), noise(2, 77, 192)
-    torch.testing.assert_close(compiled.predict(*call, loras), eager.predict(*call, loras), **NEAR)
+    torch.testing.assert_close(compiled.predict(*call, loras)[0], eager.predict(*call, loras)[0], **NEAR)
 
 
 class Split:
@@ -133,20 +163,20 @@ class Split:
 
     def __init__(self, components: Components) -> None:
         self.calls: list[tuple[str, list[float]]] = []
-        self.engine = CompiledEngine(components, {"unet": self._graph}, lambda: self)  # type: ignore[arg-type, return-value]
+        self.engine = CompiledEngine(components, {"unet": self._graph, "unet_shallow": self._graph}, lambda: self)  # type: ignore[arg-type, return-value]
 
-    def _graph(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor]:
+    def _graph(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
         self.calls.append(("graph", timesteps.tolist()))
-        return (latents + timesteps.view(-1, 1, 1, 1),)
+        return latents + timesteps.view(-1, 1, 1, 1), latents
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> torch.Tensor:
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
         self.calls.append(("eager", timesteps.tolist()))
-        return latents + timesteps.view(-1, 1, 1, 1)
+        return latents + timesteps.view(-1, 1, 1, 1), latents
 
     def call(self, loras: list[LoraSet | None]) -> list[tuple[str, list[float]]]:
         self.calls.clear()
         latents, timesteps = noise(len(loras), 4, 2, 2), torch.arange(float(len(loras)))
-        predictions = self.engine.predict(latents, timesteps, noise(len(loras), 77, 192), loras)
+        predictions = self.engine.predict(latents, timesteps, noise(len(loras), 77, 192), loras)[0]
         assert torch.equal(predictions, latents + timesteps.view(-1, 1, 1, 1)), "each row's own, in their order"
         return self.calls
 
@@ -180,7 +210,7 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
     split.engine._make_eager = fail
     call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
     for _ in range(2):
-        with pytest.raises(EngineFailure, match="the model cannot be loaded: unet cannot be read"):
+        with pytest.raises(EngineFailure, match=r"weights cannot be loaded$"):
             split.engine.predict(*call, [random_set(eager, 2, of_attention=False)])
     assert split.call([random_set(eager, 2)]) == [("graph", [0])]
 
@@ -214,9 +244,9 @@ def test_the_models_own_loras(compiled: CompiledEngine, eager: EagerEngine, sett
     assert loras is not None
     states = eager.encode_prompts(tokens(eager, "", "a red apple"), 1, loras)
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), states
-    expected = eager.predict(*call, [loras, loras])
-    torch.testing.assert_close(compiled.predict(*call, [loras, loras]), expected, **NEAR)
-    assert (expected - eager.predict(*call)).abs().max() > 0.01
+    expected = eager.predict(*call, [loras, loras])[0]
+    torch.testing.assert_close(compiled.predict(*call, [loras, loras])[0], expected, **NEAR)
+    assert (expected - eager.predict(*call)[0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (64, 96), (16, 24)])
@@ -230,7 +260,7 @@ def test_pictures(compiled: CompiledEngine, eager: EagerEngine, height: int, wid
 def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:
     bare = load_compiled(settings, "openvino", "float32", {})
     call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)
-    assert torch.equal(bare.predict(*call), eager.predict(*call))
+    assert torch.equal(bare.predict(*call)[0], eager.predict(*call)[0])
     latents = noise(4, 16, 16)
     np.testing.assert_array_equal(bare.decode(latents), eager.decode(latents))
 

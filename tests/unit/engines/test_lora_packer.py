@@ -8,7 +8,8 @@ import torch
 from triton_diffusers.engines import lora_packer
 from triton_diffusers.engines.graphs import LoraLayout
 from triton_diffusers.engines.lora_packer import LoraPacker
-from triton_diffusers.lora import Lora, LoraLayer, LoraSet, LruCache
+from triton_diffusers.lora import Lora, LoraLayer, LoraSet
+from triton_diffusers.lru import LruCache
 
 LAYOUT = LoraLayout({"unet.one": (2, 3), "unet.two": (4, 5)})
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.lora_hooks import LoraHooks
-from triton_diffusers.lora import Lora, LoraLayer, LoraSet, LoraStacker, LruCache, lora_modules
+from triton_diffusers.lora import Lora, LoraLayer, LoraSet, LoraStacker, lora_modules
+from triton_diffusers.lru import LruCache
 
 CPU = torch.device("cpu")
 

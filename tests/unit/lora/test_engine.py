@@ -39,8 +39,8 @@ def test_the_unet(engine: EagerEngine, components: Components) -> None:
     generator = torch.Generator().manual_seed(0)
     latents, states = (torch.randn(3, *shape, generator=generator) for shape in ((4, 8, 12), (77, 192)))
     timesteps = torch.tensor([900.0, 500.0, 20.0])
-    plain = engine.predict(latents, timesteps, states)
-    changed = engine.predict(latents, timesteps, states, [one, other, None])
+    plain = engine.predict(latents, timesteps, states)[0]
+    changed = engine.predict(latents, timesteps, states, [one, other, None])[0]
     for row, loras in enumerate((one, other)):
         with torch.inference_mode():
             unet = merged(UNET, components.unet, loras)
@@ -48,7 +48,7 @@ def test_the_unet(engine: EagerEngine, components: Components) -> None:
         torch.testing.assert_close(changed[row][None], expected, rtol=0, atol=1e-4)
         assert (changed[row] - plain[row]).abs().max() > 0.1
     torch.testing.assert_close(changed[2], plain[2], rtol=0, atol=1e-4)
-    torch.testing.assert_close(engine.predict(latents, timesteps, states), plain, rtol=0, atol=0)
+    torch.testing.assert_close(engine.predict(latents, timesteps, states)[0], plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])

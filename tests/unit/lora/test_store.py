@@ -13,8 +13,8 @@ import torch
 
 from tests import lora_files
 from triton_diffusers.errors import InvalidRequest, NotFound
-from triton_diffusers.lora.lru import LruCache
 from triton_diffusers.lora.store import LoraStore
+from triton_diffusers.lru import LruCache
 
 Targets = Mapping[str, tuple[int, ...]]
 MEGABYTE = 2**20

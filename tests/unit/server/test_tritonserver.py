@@ -24,14 +24,14 @@ E1122 00:00:00.000003 1 main.cc:245] "failed to start GRPC service: Unavailable 
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[[str], tuple[TritonServer, io.StringIO]]]:
+def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
     """Runs a shell command in tritonserver's place."""
     reading, writing = os.pipe()
 
-    def start(command: str) -> tuple[TritonServer, io.StringIO]:
+    def start(command: str, *, program: str = "/bin/sh") -> tuple[TritonServer, io.StringIO]:
         log = io.StringIO()
         server = TritonServer(
-            ["/bin/sh", "-c", command], os.environ, region_prefix="none-has-it", inherited=reading, log_to=log
+            [program, "-c", command], os.environ, region_prefix="none-has-it", inherited=reading, log_to=log
         )
         return server, log
 
@@ -50,7 +50,7 @@ def run() -> Iterator[Callable[[str], tuple[TritonServer, io.StringIO]]]:
         (LOAD_FAILURE + CRASH, "it crashed (boost::interprocess::lock_exception), see its log above"),
     ],
 )
-def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
+def test_reason_of_its_end(run: Callable[..., tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
     server, log = run(f"cat <<'END'\n{said}END\nexit 3")
     assert server.wait(30)
     assert server.exit_code == 3
@@ -58,13 +58,33 @@ def test_reason_of_its_end(run: Callable[[str], tuple[TritonServer, io.StringIO]
     assert log.getvalue() == said
 
 
-def test_signal_is_the_reason_of_an_end_by_signal(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+def test_signal_is_the_reason_of_an_end_by_signal(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, _ = run(f"cat <<'END'\n{LOAD_FAILURE}END\nkill -9 $$")
     assert server.wait(30)
     assert server.failure() == "SIGKILL, see its log above"
 
 
-def test_kill_ends_what_it_started_too(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+def test_program_that_cannot_be_started_is_the_reason(
+    run: Callable[..., tuple[TritonServer, io.StringIO]], tmp_path: Path
+) -> None:
+    server, _ = run("", program=f"{tmp_path}/tritonserver")
+    assert server.wait(30)
+    assert server.exit_code == 127
+    assert server.failure() == f"{tmp_path}/tritonserver cannot be started: No such file or directory"
+
+
+def test_no_handlers_of_a_fork_are_run(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
+    """gRPC's can abort the new process if channels are live, as they may be when tritonserver is started again."""
+    forks: list[int] = []
+    os.register_at_fork(before=lambda: forks.append(os.getpid()))
+    server, log = run("echo started")
+    assert server.wait(30)
+    server.failure()  # its log has been read by then
+    assert log.getvalue() == "started\n"
+    assert not forks
+
+
+def test_kill_ends_what_it_started_too(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, log = run("trap '' TERM; sleep 1000 & echo $!; wait")
     while not log.getvalue().endswith("\n"):
         assert not server.wait(0.05)
@@ -78,7 +98,7 @@ def test_kill_ends_what_it_started_too(run: Callable[[str], tuple[TritonServer, 
     assert server.exit_code < 0
 
 
-def test_stop_has_a_bound(run: Callable[[str], tuple[TritonServer, io.StringIO]]) -> None:
+def test_stop_has_a_bound(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, log = run("trap '' TERM; echo deaf; while true; do sleep 0.1; done")
     while "deaf" not in log.getvalue():
         assert not server.wait(0.05)

@@ -13,9 +13,10 @@ _LARGE = 1000  # bytes; from here on a file is kept as LFS is, by its SHA-256
 
 
 class Hub:
-    """Files of one repository ``owner/name``, what was asked for, and what is to go wrong. A context manager."""
+    """Files of one repository, what was asked for, and what is to go wrong. A context manager."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], name: str = "owner/name") -> None:
+        self.name = name
         self.stored = dict(files)
         self.ranges: list[tuple[str, str]] = []  # path, Range header; of requests for content
         self.listings = 0
@@ -78,11 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = unquote(url.path), parse_qs(url.query)
         if self.hub.status:
             self._answer(self.hub.status, b"{}")
-        elif path.startswith("/api/v1/models/owner/name/repo"):
+        elif path.startswith(f"/api/v1/models/{self.hub.name}/repo"):
             self._modelscope(path, query)
-        elif path.startswith("/api/models/owner/name"):
+        elif path.startswith(f"/api/models/{self.hub.name}"):
             self._huggingface(path)
-        elif path.startswith("/owner/name/resolve/"):
+        elif path.startswith(f"/{self.hub.name}/resolve/"):
             self._content(path.split("/", 5)[5], commit=True)
         else:
             headers = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
@@ -114,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(
                 {
                     "_id": "1",
-                    "id": "owner/name",
+                    "id": self.hub.name,
                     "sha": self.hub.commit,
                     "siblings": entries,
                     "tags": [],

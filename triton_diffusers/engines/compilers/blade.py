@@ -45,4 +45,5 @@ class BladeGraph:
 
     @torch.inference_mode()
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self._script(*(tensor.cuda() for tensor in inputs)).cpu(),)
+        outputs = self._script(*(tensor.cuda() for tensor in inputs))
+        return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))

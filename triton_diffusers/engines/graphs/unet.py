@@ -1,4 +1,4 @@
-"""The UNet as a graph."""
+"""The UNet as two graphs: the whole of it, and its outermost layers alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from torch.export import Dim
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
 from triton_diffusers.engines.graphs.sides import all_sides
+from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 from triton_diffusers.lora import UNET
+
+UNET_SHALLOW = "unet_shallow"
 
 _LARGEST_SIDE = 1024  # latents
 _MOST_TOKENS = 77 * 64
 
 
 class UNetModule(nn.Module):
-    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up → prediction (n, c, h, w)."""
+    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up.
+
+    Gives the prediction (n, c, h, w) and the deep features (n, d, h, w).
+    """
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
@@ -32,30 +38,60 @@ class UNetModule(nn.Module):
         states: torch.Tensor,
         lora_down: torch.Tensor,
         lora_up: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # Timesteps stay as they are: a thousand of them need more than bfloat16 has.
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
         with all_sides(self.unet), lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
-            prediction: torch.Tensor = self.unet(latents, timesteps, states, return_dict=False)[0]
+            prediction, deep = predict_whole(self.unet, latents, timesteps, states)
+        return prediction.float(), deep.float()
+
+
+class ShallowUNetModule(nn.Module):
+    """The inputs of ``UNetModule``, with deep features (n, d, h, w) before LoRA's → prediction (n, c, h, w)."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = ShallowUNet(unet)
+        self.layout = LoraLayout.of(UNET, self.unet)
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        deep: torch.Tensor,
+        lora_down: torch.Tensor,
+        lora_up: torch.Tensor,
+    ) -> torch.Tensor:
+        dtype = self.unet.conv_in.weight.dtype
+        latents, states, deep = (tensor.to(dtype) for tensor in (latents, states, deep))
+        with lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
+            prediction: torch.Tensor = self.unet(latents, timesteps, states, deep)
         return prediction.float()
 
 
 def unet_graph(unet: Any) -> Graph:
     """A graph on the weights of ``unet``, for latents of any size."""
     module = UNetModule(unet)
+    return Graph(UNET, module, (*_inputs(unet.config), *module.layout.inputs()), ("prediction", "deep"))
+
+
+def shallow_unet_graph(unet: Any) -> Graph:
+    """A graph on the weights of the outermost layers of ``unet``, for latents of any size."""
+    module = ShallowUNetModule(unet)
+    latents, *others = _inputs(unet.config)
+    rows, _, *sides = latents.example.shape
+    deep = Input("deep", torch.zeros(rows, module.unet.deep_channels, *sides), latents.dynamic)
+    return Graph(UNET_SHALLOW, module, (latents, *others, deep, *module.layout.inputs()), ("prediction",))
+
+
+def _inputs(config: Any) -> tuple[Input, Input, Input]:
     tokens = Dim("tokens", min=1, max=_MOST_TOKENS)
-    config = unet.config
     # Only for the trace, which wants more than one latent on the lowest level; the graph takes less.
     least = 2 ** len(config.block_out_channels)
     height, width = Dim("height", min=least, max=_LARGEST_SIDE), Dim("width", min=least, max=_LARGEST_SIDE)
-    return Graph(
-        UNET,
-        module,
-        (
-            Input("latents", torch.zeros(4, config.in_channels, 26, 18), {0: ROWS, 2: height, 3: width}),
-            Input("timesteps", torch.zeros(4), {0: ROWS}),
-            Input("states", torch.zeros(4, 77, config.cross_attention_dim), {0: ROWS, 1: tokens}),
-            *module.layout.inputs(),
-        ),
-        ("prediction",),
+    return (
+        Input("latents", torch.zeros(4, config.in_channels, 26, 18), {0: ROWS, 2: height, 3: width}),
+        Input("timesteps", torch.zeros(4), {0: ROWS}),
+        Input("states", torch.zeros(4, 77, config.cross_attention_dim), {0: ROWS, 1: tokens}),
     )

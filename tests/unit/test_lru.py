@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from triton_diffusers.lora.lru import LruCache
+from triton_diffusers.lru import LruCache
 
 
 def test_bounded_by_bytes_and_never_without_the_latest() -> None:

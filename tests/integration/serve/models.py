@@ -1,0 +1,106 @@
+"""Three tiny models for servers of a test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Waits "seconds", step by step, while others come and go: the way in which the real engine serves.
+STEPS_CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [
+  { name: "seconds" data_type: TYPE_FP32 dims: [1] optional: true },
+  { name: "func_name" data_type: TYPE_STRING dims: [1] optional: true }
+]
+output [ { name: "pid" data_type: TYPE_INT32 dims: [1] } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+sequence_batching {
+  iterative_sequence: true
+  control_input [ { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ]
+  oldest { max_candidate_sequences: 8 }
+  max_sequence_idle_microseconds: 60000000
+}
+parameters { key: "probe" value { string_value: "{\\"func_name\\": \\"probe\\"}" } }
+"""
+STEPS_MODEL = """
+import os, time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.ends = {}
+
+    def execute(self, requests):
+        time.sleep(0.02)
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        name = int(pb_utils.get_input_tensor_by_name(request, "CORRID").as_numpy().item())
+        seconds = pb_utils.get_input_tensor_by_name(request, "seconds")
+        end = self.ends.setdefault(name, time.time() + (0.0 if seconds is None else seconds.as_numpy().item()))
+        if time.time() < end:
+            request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            return None
+        del self.ends[name]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("pid", np.array([[os.getpid()]], np.int32))])
+"""
+CHAIN_CONFIG = """
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "seconds" data_type: TYPE_FP32 dims: [1] optional: true } ]
+output [ { name: "pid" data_type: TYPE_INT32 dims: [1] } ]
+ensemble_scheduling { step [ {
+  model_name: "steps"
+  model_version: -1
+  input_map { key: "seconds" value: "seconds" }
+  output_map { key: "pid" value: "pid" }
+} ] }
+"""
+# Answers with what it sees of its surroundings; "sleep" hangs it; cannot be loaded while a file called "broken" is
+# beside its version folder.
+MIRROR_CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [ { name: "sleep" data_type: TYPE_FP32 dims: [1] } ]
+output [ { name: "seen" data_type: TYPE_STRING dims: [1] } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+parameters { key: "probe" value { string_value: "{\\"sleep\\": 0}" } }
+"""
+MIRROR_MODEL = """
+import json, os, pathlib, sys, time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+import triton_diffusers.cli
+
+class TritonPythonModel:
+    def initialize(self, args):
+        if (pathlib.Path(args["model_repository"]) / "broken").exists():
+            raise RuntimeError("told to be broken")
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        time.sleep(pb_utils.get_input_tensor_by_name(request, "sleep").as_numpy().item())
+        seen = json.dumps({
+            "pid": os.getpid(),
+            "prefix": sys.prefix,
+            "package": triton_diffusers.cli.__file__,
+            "variables": {key: value for key, value in os.environ.items() if key.startswith("TRITON_DIFFUSERS_")},
+        })
+        return pb_utils.InferenceResponse([pb_utils.Tensor("seen", np.array([seen], object))])
+"""
+
+
+def write_models(root: Path) -> None:
+    """Make ``root`` a repository of ``steps`` (iterative), ``chain`` (an ensemble that calls it) and ``mirror``."""
+    for name, config, model in (
+        ("steps", STEPS_CONFIG, STEPS_MODEL),
+        ("chain", CHAIN_CONFIG, None),
+        ("mirror", MIRROR_CONFIG, MIRROR_MODEL),
+    ):
+        (root / name / "1").mkdir(parents=True)
+        (root / name / "config.pbtxt").write_text(config)
+        if model:
+            (root / name / "1" / "model.py").write_text(model)

@@ -1,0 +1,35 @@
+"""The process that holds the emoji model dies while it makes pictures."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.integration.conftest import RunningTriton, TritonStarter
+from tests.integration.serve.processes import family
+from tests.integration.serve.request import call, generate, was_lost
+from tests.integration.serve.waiting import until, until_back
+
+
+def known_tasks(server: RunningTriton) -> list[str]:
+    """The names of the jobs that the model ``jobs`` lists; Triton's JSON has a list of one as its only item."""
+    names = call(server, "/v2/models/jobs/generate", {})[1]["task_id"]
+    return [names] if isinstance(names, str) else names
+
+
+def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter, crowd: ThreadPoolExecutor) -> None:
+    """The repository's own models, on the emoji model."""
+    server = start_triton()
+    picture = {"prompt": "a red apple", "steps": 150, "width": 128, "height": 128, "image_num": 8}
+    waiting = [crowd.submit(generate, server, "ensemble", task_id=f"in-flight-{i}", **picture) for i in range(6)]
+    until(lambda: set(known_tasks(server)) >= {f"in-flight-{i}" for i in range(6)}, 30, "all are being made")
+    assert not any(future.done() for future in waiting)
+    (engine,) = (pid for pid in family(server) if b"/sd_base/" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(engine, signal.SIGKILL)
+    until_back(server, "sd_base", engine)
+    assert all(map(was_lost, waiting)), [future.result() for future in waiting if not was_lost(future)]
+    status, answer = generate(server, "ensemble", task_id="after", prompt="a red apple", steps=2)
+    assert (status, answer["success"]) == (200, 1)
+    assert server.stop() == 0

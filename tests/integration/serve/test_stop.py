@@ -1,0 +1,108 @@
+"""What is stopped is gone, whatever was going on, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import RunningTriton
+from tests.integration.serve.processes import family, is_gone, region_prefix, regions
+from tests.integration.serve.request import generate, pid_of
+from tests.integration.serve.waiting import until, until_logged
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_lets_requests_finish_and_leaves_nothing(
+    start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor, number: int
+) -> None:
+    server = start()
+    processes, prefix = family(server), region_prefix(server)
+    assert regions(prefix)
+    short = crowd.submit(generate, server, "steps", seconds=3)
+    time.sleep(0.5)
+    os.killpg(server.process.pid, number)  # as the terminal does at Ctrl-C
+    assert server.process.wait(timeout=40) == 0
+    assert short.result()[0] == 200
+    assert all(map(is_gone, processes))
+    assert not regions(prefix)
+    assert not (server.runtime_dir / "endpoints.json").exists()
+
+
+def test_stop_does_not_wait_for_ever(start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor) -> None:
+    server = start("--exit-timeout=2")
+    processes, prefix = family(server), region_prefix(server)
+    endless = [crowd.submit(generate, server, model, seconds=1000) for model in ("steps", "chain")]
+    stuck = crowd.submit(generate, server, "mirror", sleep=1000)
+    time.sleep(0.5)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=20) == 0
+    for future in (*endless, stuck):
+        # An error reply or a closed connection, but an end.
+        assert future.exception(timeout=30) is not None or future.result()[0] != 200
+    assert all(map(is_gone, processes))
+    assert not regions(prefix)
+
+
+def test_second_signal_stops_at_once(start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor) -> None:
+    server = start("--exit-timeout=1000")
+    processes = family(server)
+    endless = crowd.submit(generate, server, "steps", seconds=1000)
+    time.sleep(0.5)
+    server.process.send_signal(signal.SIGINT)
+    until_logged(server, "stopping", 10)
+    time.sleep(1)
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=20) == 128 + signal.SIGINT
+    assert all(map(is_gone, processes))
+    assert endless.exception(timeout=20) is not None
+
+
+def test_killed_launcher_takes_everything_with_it(
+    start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    elsewhere = {"TMPDIR": str(tmp_path / "temporary")}
+    server = start("--exit-timeout=3", env=elsewhere)
+    processes, prefix = family(server), region_prefix(server)
+    stuck = crowd.submit(generate, server, "mirror", sleep=1000)
+    server.process.kill()
+    until(lambda: all(map(is_gone, processes)), 20, "tritonserver and its model processes end")
+    assert stuck.exception(timeout=30) is not None or stuck.result()[0] != 200
+    # What a killed launcher could not remove, the next one does; and it does not touch one that runs.
+    running = start(env=elsewhere)
+    assert not regions(prefix)
+    third = start(env=elsewhere)
+    assert regions(region_prefix(running))
+    assert pid_of(running, "steps")
+    assert third.stop() == running.stop() == 0
+    assert list((tmp_path / "temporary").glob("triton-diffusers-*")) == []
+
+
+def test_stop_while_models_load(start: Callable[..., RunningTriton], repository: Path) -> None:
+    model = repository / "mirror" / "1" / "model.py"
+    model.write_text("import time; print('loading for long', flush=True); time.sleep(1000)\n" + model.read_text())
+    server = start("--exit-timeout=2", wait=False)
+    until_logged(server, "loading for long", 60)
+    processes = family(server)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) == 0
+    assert all(map(is_gone, processes))
+
+
+def test_stop_while_a_model_is_brought_back(start: Callable[..., RunningTriton], repository: Path) -> None:
+    server = start("--exit-timeout=2")
+    model = repository / "mirror" / "1" / "model.py"
+    model.write_text("import time; print('loading for long', flush=True); time.sleep(1000)\n" + model.read_text())
+    os.kill(pid_of(server, "mirror"), signal.SIGKILL)
+    until_logged(server, "loading for long", 60)
+    processes = family(server)
+    assert server.stop() == 0
+    assert all(map(is_gone, processes))
+    assert "could not be brought back" not in server.log_text()

@@ -1,0 +1,71 @@
+"""A UNet in two parts: its outermost layers, and what the layers within hand out to them.
+
+Between two steps the latter change little. DeepCache (Ma, Fang and Wang, 2023) keeps them from an earlier step and runs
+the outermost layers alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class ShallowUNet(nn.Module):
+    """A UNet without what lies below its outermost skip connection: the last layer of the last up block remains.
+
+    Layers are the UNet's own, and bear the names that they have there, so that LoRAs find them.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.conv_in: nn.Conv2d = unet.conv_in
+        self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
+        block, last = unet.up_blocks[-1], len(unet.up_blocks[-1].resnets) - 1
+        kinds = ("resnets", "attentions") if getattr(block, "attentions", None) else ("resnets",)
+        layer = nn.ModuleDict({kind: nn.ModuleDict({str(last): getattr(block, kind)[last]}) for kind in kinds})
+        self.up_blocks = nn.ModuleDict({str(len(unet.up_blocks) - 1): layer})
+        self.conv_norm_out, self.conv_act, self.conv_out = unet.conv_norm_out, unet.conv_act, unet.conv_out
+
+    @property
+    def deep_channels(self) -> int:
+        """Channels of the deep features."""
+        return int(self._layers[0].in_channels) - self.conv_in.out_channels
+
+    @property
+    def _layers(self) -> list[Any]:
+        """The last resnet, and the attention after it if there is one."""
+        (block,) = self.up_blocks.children()
+        return [layer for kind in block.children() for layer in kind.children()]
+
+    def forward(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, deep: torch.Tensor
+    ) -> torch.Tensor:
+        """The prediction (n, c, h, w), with ``deep`` features (n, deep_channels, h, w) of ``predict_whole``."""
+        embedding = self.time_embedding(self.time_proj(timesteps).to(latents.dtype))
+        resnet, *attentions = self._layers
+        hidden = resnet(torch.cat([deep, self.conv_in(latents)], dim=1), embedding)
+        for attention in attentions:
+            hidden = attention(hidden, encoder_hidden_states=states, return_dict=False)[0]
+        if self.conv_norm_out is not None:
+            hidden = self.conv_act(self.conv_norm_out(hidden))
+        prediction: torch.Tensor = self.conv_out(hidden)
+        return prediction
+
+
+def predict_whole(
+    unet: Any, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes."""
+    deep: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        deep.append(inputs[0][:, : -unet.conv_in.out_channels])
+
+    handle = unet.up_blocks[-1].resnets[-1].register_forward_pre_hook(keep)
+    try:
+        prediction: torch.Tensor = unet(latents, timesteps, encoder_hidden_states=states, return_dict=False)[0]
+    finally:
+        handle.remove()
+    return prediction, deep[0]

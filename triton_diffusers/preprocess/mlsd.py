@@ -1,0 +1,60 @@
+"""Straight lines by a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from triton_diffusers.preprocess.nets.mlsd import MlsdNetwork
+from triton_diffusers.preprocess.networks import Network, Networks, with_weights
+from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.sizes import to_tensor, to_working_size
+from triton_diffusers.preprocess.weights import MLSD
+
+_MOST_LINES = 200
+_LEAST_SCORE = 0.1
+_LEAST_LENGTH = 0.1  # cells of the network's output
+
+
+class Mlsd:
+    """White lines on black, a pixel wide."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    @torch.inference_mode()
+    def process(self, pixels: Pixels) -> Pixels:
+        network = self._networks.get(MLSD, _load)
+        picture = to_tensor(to_working_size(pixels), self._networks.device)
+        # The plane of ones is scaled like the colours: so the network was trained.
+        found = network.module(F.pad(picture, (0, 0, 0, 0, 0, 1), value=1.0) / 127.5 - 1)
+        height, width = pixels.shape[:2]
+        scale = np.array([width / found.shape[2], height / found.shape[1]] * 2)
+        canvas = np.zeros_like(pixels)
+        for left, top, right, bottom in (lines(found).numpy() * scale).astype(int).tolist():
+            cv2.line(canvas, (left, top), (right, bottom), (255, 255, 255), 1)
+        return canvas
+
+
+def lines(found: torch.Tensor) -> torch.Tensor:
+    """Lines (n, 4) as x, y of both ends, in cells of the network's output ``found`` (5, rows, columns).
+
+    A line is where a centre's score is the greatest of nine cells, at most 200 of them, the surest first.
+    """
+    scores = found[0].sigmoid()
+    peaks = torch.where(F.max_pool2d(scores[None], 3, 1, 1)[0] == scores, scores, 0).flatten()
+    best = peaks.topk(min(_MOST_LINES, len(peaks)))
+    columns = found.shape[2]
+    centres = torch.stack((best.indices % columns, best.indices // columns), dim=1)
+    offsets = found[1:].flatten(1)[:, best.indices].T
+    lengths = (offsets[:, :2] - offsets[:, 2:]).norm(dim=1)
+    kept = (best.values > _LEAST_SCORE) & (lengths > _LEAST_LENGTH)
+    return (centres.repeat(1, 2) + offsets)[kept].cpu()
+
+
+def _load(folder: Path) -> Network:
+    return with_weights(MlsdNetwork(), folder / "mlsd_large_512_fp32.pth")
