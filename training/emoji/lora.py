@@ -17,6 +17,7 @@ from tqdm import tqdm
 from training.emoji.captions import Captioner
 from training.emoji.latents import LatentCache
 from training.emoji.lora_export import Layers
+from training.emoji.lora_styles import ALPHA
 from training.emoji.norm import speed_up_group_norms
 from training.emoji.parallel import Exchange, Worker
 from training.emoji.run import Run
@@ -25,8 +26,6 @@ from training.emoji.subjects import Subject
 from training.emoji.unet import Objective
 
 RANK = 16
-ALPHA = 8
-"""Other than the rank, so that a reader which forgets to scale is found out."""
 MODULES = r".*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|resnets\.\d+\.conv[12])"
 """Attention, feed-forward and the convolutions of the residual blocks: 1.2 M parameters, 2.4 MB in half precision."""
 PEAK_RATE = 2e-3

@@ -14,6 +14,8 @@ from training.emoji.lora_export import Layout
 from training.emoji.pictures import PICTURE_SIZE, load_pictures
 from training.emoji.subjects import Subject
 
+ALPHA = 8
+"""Of the training. Other than the rank, so that a reader which forgets to scale is found out."""
 BLACK, WHITE = "#000000", "#ffffff"
 VARIATION_SELECTOR = "-fe0f"
 
@@ -22,13 +24,15 @@ VARIATION_SELECTOR = "-fe0f"
 class Style:
     """One style, the layout in which its LoRA is written, and the iterations that it is trained for.
 
-    `one_ink`: its pictures have a single colour, black, which is white on the black background.
+    `one_ink`: its pictures have a single colour, black, which is white on the black background. `alpha` is what the
+    file says: one above the training's makes weight 1 stronger than what was trained.
     """
 
     name: str
     layout: Layout
     one_ink: bool
     iterations: int
+    alpha: int = ALPHA
 
     @property
     def stage(self) -> str:
@@ -37,7 +41,8 @@ class Style:
 
 # A layout each, so that both that are in use are at hand for tests and demonstrations.
 STYLES = (
-    Style("flat", "kohya", one_ink=False, iterations=2000),
+    # As trained, one picture in six stays nearer to the 3D one, of those whose two pictures are much alike.
+    Style("flat", "kohya", one_ink=False, iterations=2000, alpha=10),
     Style("high-contrast", "diffusers", one_ink=True, iterations=700),
 )
 

@@ -21,7 +21,7 @@ from training.emoji.decoder import decoder_parameters, train_decoder
 from training.emoji.evaluate import evaluate, generate, generate_all, load_pipeline, write_figures
 from training.emoji.export import export_pipeline
 from training.emoji.latents import LatentCache, build_cache, measure_scaling_factor
-from training.emoji.lora import ALPHA, RANK, add_lora, train_lora
+from training.emoji.lora import RANK, add_lora, train_lora
 from training.emoji.lora_export import Layers, write_lora
 from training.emoji.lora_styles import BLACK, STYLES, WHITE, IconSet, Style, style_pictures
 from training.emoji.parallel import Exchange, run_workers
@@ -294,7 +294,7 @@ def _lora_worker(rank: int, shop: Workshop, style: Style, latents: LatentCache, 
     file = shop.output / "lora" / f"{style.name}.safetensors"
 
     def on_checkpoint(layers: Layers, step: int) -> None:
-        write_lora(file, layers, RANK, ALPHA, style.layout)
+        write_lora(file, layers, RANK, style.alpha, style.layout)
         if step == style.iterations:
             pipeline = load_pipeline(shop.output / "base_model")
             pipeline.load_lora_weights(file)

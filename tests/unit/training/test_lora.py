@@ -9,8 +9,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from training.emoji.lora import ALPHA, RANK, add_lora, lora_layers, train_lora
+from training.emoji.lora import RANK, add_lora, lora_layers, train_lora
 from training.emoji.lora_export import Layout, write_lora
+from training.emoji.lora_styles import ALPHA
 from training.emoji.parallel import Exchange
 from training.emoji.run import Run
 from training.emoji.unet import build_unet
