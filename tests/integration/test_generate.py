@@ -79,7 +79,7 @@ def test_json_lists(calls: Calls) -> None:
         },
     )
     assert status == 200
-    assert reply["reply_prompt"] == "蓝色背景上的红苹果"
+    assert reply["reply_prompt"] == "a red apple on a blue background"
     assert [opened(from_base64(text)).size for text in reply["images_base64"]] == [(64, 64)] * 3
     assert reply["is_nsfw"] == [False] * 3
 

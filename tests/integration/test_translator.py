@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from tests.integration.calls import Calls, small
+from tests.integration.conftest import RunningTriton
 
 CHINESE = "蓝色背景上的红苹果"
 ENGLISH = "a red apple on a blue background"
+
+
+@pytest.fixture(scope="module")
+def calls(triton: RunningTriton) -> Iterator[Calls]:
+    opened = Calls(triton)
+    yield opened
+    opened.close()
 
 
 def translated(calls: Calls, **fields: Any) -> Mapping[str, Any]:
