@@ -58,6 +58,7 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
             model_repository=chosen.model_repository,
             model_dir=chosen.model_dir,
             store=chosen.store,
+            translator_dir=_checkout() / "models" / "translator",
             host=chosen.host,
             http_port=chosen.http_port,
             grpc_port=chosen.grpc_port,

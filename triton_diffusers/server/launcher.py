@@ -32,6 +32,7 @@ _TICK = 0.2  # seconds between looks at the server while it starts
 _STILL_LOADING = 30.0  # seconds between lines that say so
 _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first probe
 _MOST_DEATHS = 5  # of tritonserver itself, each without a calm time before it; then whoever started us should know
+_TRANSLATOR_DIR = "TRITON_DIFFUSERS_TRANSLATOR_DIR"
 _CONTROL = "model-repository,shared-memory,trace,logging"
 _TRITON_LOG = {
     "error": ("--log-warning=false", "--log-info=false"),
@@ -249,7 +250,11 @@ def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace)
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(workspace.runtime_dir),
     }
-    return settings if options.store is None else {**settings, "TRITON_DIFFUSERS_STORE": options.store}
+    if options.translator_dir is not None and not os.environ.get(_TRANSLATOR_DIR):
+        settings[_TRANSLATOR_DIR] = str(options.translator_dir)
+    if options.store is not None:
+        settings["TRITON_DIFFUSERS_STORE"] = options.store
+    return settings
 
 
 def _store(options: ServeOptions) -> str:

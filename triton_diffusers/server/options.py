@@ -13,12 +13,13 @@ class ServeOptions:
     """One field per option of ``serve``; times are in seconds, a port of 0 means a free one.
 
     ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``store`` is the setting of that name,
-    None: as the environment has it.
+    None: as the environment has it. ``translator_dir`` is the setting of that name, unless the environment has one.
     """
 
     model_repository: Path
     model_dir: str
     store: str | None = None
+    translator_dir: Path | None = None
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001

@@ -112,3 +112,14 @@ def test_one_that_never_has_a_calm_time_is_given_up(
 
 def test_one_that_dies_now_and_then_is_always_started_again(starts: Callable[[float, float], tuple[int, int]]) -> None:
     assert starts(1.0, LONG) == (0, 20)
+
+
+def test_the_default_translator_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ServeOptions(model_repository=tmp_path, model_dir="", translator_dir=Path("/checkout/models/translator"))
+    with Workspace.create(None) as workspace:
+        monkeypatch.delenv("TRITON_DIFFUSERS_TRANSLATOR_DIR", raising=False)
+        found = launcher.model_settings(options, tmp_path, workspace)
+        assert found["TRITON_DIFFUSERS_TRANSLATOR_DIR"] == "/checkout/models/translator"
+        monkeypatch.setenv("TRITON_DIFFUSERS_TRANSLATOR_DIR", "/own")
+        assert "TRITON_DIFFUSERS_TRANSLATOR_DIR" not in launcher.model_settings(options, tmp_path, workspace)
