@@ -112,7 +112,9 @@ class Settings(BaseSettings):
         description="The translator of a model directory without `translate/`: a Marian (opus-mt) or CSANMT folder.",
     )
     translate_engine: Literal["auto", "ctranslate2", "transformers", "csanmt"] = Field(
-        "auto", description="What runs the translator: `auto` is the first one that is installed and fits the folder."
+        "auto",
+        description="What runs the translator: `auto` is the first one that is installed and fits the folder, but never"
+        " `csanmt`, for which ModelScope may run code of the folder.",
     )
     translate_beams: int = Field(1, ge=1, le=16, description="Beams of a translation; 1 is greedy, and the fastest.")
     translate_seconds: float = Field(

@@ -36,6 +36,11 @@ def load_engine(settings: Settings) -> TranslationEngine:
     folder = find_folder(settings)
     kind = kind_of(folder)
     names = _ENGINES[kind]
+    if kind is FolderKind.CSANMT and settings.translate_engine == "auto":
+        raise LoadError(
+            f"{folder} is a CSANMT model, of which ModelScope may run code; it is used only if"
+            " TRITON_DIFFUSERS_TRANSLATE_ENGINE=csanmt says so"
+        )
     if settings.translate_engine != "auto":
         if settings.translate_engine not in names:
             raise LoadError(f"{folder} is a {kind} model, which the engine {settings.translate_engine} cannot run")

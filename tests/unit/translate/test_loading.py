@@ -79,6 +79,14 @@ def test_csanmt_without_its_extra(settings: Settings, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(LoadError, match=r"pip install 'triton-diffusers\[csanmt\]'"):
+        load_engine(changed(settings, translate_engine="csanmt"))
+
+
+def test_a_folder_that_may_bring_code_is_not_run_by_itself(settings: Settings) -> None:
+    own = settings.model_dir / "translate"
+    own.mkdir()
+    (own / "configuration.json").write_text('{"pipeline": {"type": "csanmt-translation"}}')
+    with pytest.raises(LoadError, match="TRANSLATE_ENGINE=csanmt"):
         load_engine(settings)
 
 
