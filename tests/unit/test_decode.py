@@ -280,7 +280,7 @@ def test_each_way_to_send_a_picture() -> None:
         ({"clip_skip": 0}, "clip_skip: 0 is not accepted"),
         ({"clip_skip": 25}, "clip_skip: 25 is not accepted"),
         ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is not accepted; at most 8"),
-        ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one weight, or one for each of the 3"),
+        ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one value, or one for each of the 3"),
         ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is not accepted; must be between -10.0 and 10.0"),
         ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is not accepted"),
         ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is not accepted"),
