@@ -73,7 +73,7 @@ class Canvas:
         self._mask: torch.Tensor | None = None
         self._visible: torch.Tensor | None = None
         seen: Array = np.zeros((3, height, width), np.float32)
-        if pictures is not None:
+        if pictures is not None and pictures.image is not None:
             picture = _floats(pictures.image, (width, height))
             self._source = engine.encode(picture)
             if pictures.mask is not None:

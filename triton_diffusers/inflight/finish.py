@@ -40,7 +40,8 @@ class Finisher:
         if sample.pixels is None:
             raise ValueError("an image that is not decoded has no result")
         pixels = resized(sample.pixels, request.size)
-        if request.keep_unmasked and not sample.flagged and job.pictures is not None and job.pictures.mask is not None:
-            pixels = paste_back(pixels, job.pictures.image, job.pictures.mask)
+        brought = job.pictures
+        if brought and brought.image and brought.mask and request.keep_unmasked and not sample.flagged:
+            pixels = paste_back(pixels, brought.image, brought.mask)
         metadata = metadata_of(request, sample.index, self._model) if request.embed_metadata else None
         return encode(pixels, request.output_format, metadata)

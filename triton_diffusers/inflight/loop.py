@@ -133,7 +133,7 @@ class EngineLoop:
 
     def submit(self, request: GenerationRequest) -> Job:
         """Queue a request. Raises ``Busy`` if too many wait, or if the loop has stopped."""
-        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=request.image is None)
+        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=not request.has_pictures)
         with self._changed:
             if not self.alive:
                 raise Busy(_STOPPING)
