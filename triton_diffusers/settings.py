@@ -132,6 +132,10 @@ class Settings(BaseSettings):
     lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
 
     max_controlnets: int = Field(4, ge=1, description="Most ControlNets of a request.")
+    max_controlnet_megabytes: int = Field(4096, ge=1, description="Largest file of a ControlNet.")
+    controlnet_cache_megabytes: int = Field(
+        4096, ge=0, description="Memory for ControlNets that are loaded: those in use, and those that were used before."
+    )
 
     preprocessors: str = Field(
         "",

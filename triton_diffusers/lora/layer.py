@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from triton_diffusers.weight_files import WeightError
 
-class LoraError(ValueError):
+
+class LoraError(WeightError):
     """A LoRA file cannot be used with this model; the message says why, and names keys."""
 
 

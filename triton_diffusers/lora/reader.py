@@ -17,10 +17,9 @@ import torch
 from triton_diffusers.lora.adapter_config import AdapterConfig
 from triton_diffusers.lora.layer import LoraError, LoraLayer
 from triton_diffusers.lora.names import LayerNames
+from triton_diffusers.weight_files import is_plain, named
 
 LARGEST_RANK = 1024
-_MOST_NAMED_KEYS = 3
-_LONGEST_NAMED_KEY = 120
 
 _KEY = re.compile(
     r"(?P<layer>.+?)(?:[._]lora|\.lora_linear_layer)?\."
@@ -57,11 +56,11 @@ class LoraReader:
             if match is None or path is None or match.lastgroup is None:
                 unknown.append(key)
             elif (earlier := parts.setdefault(path, {}).setdefault(match.lastgroup, key)) != key:
-                raise LoraError(f"two of its keys mean the same: {_named([earlier, key])}")
+                raise LoraError(f"two of its keys mean the same: {named([earlier, key])}")
         if unknown:
             kinds = {kind for key in unknown for mark, kind in _OTHER_KINDS.items() if mark in key}
             hint = f" (it is {' and '.join(sorted(kinds))}, which is not served)" if kinds else ""
-            raise LoraError(f"it has keys that fit no layer of this model: {_named(unknown)}{hint}")
+            raise LoraError(f"it has keys that fit no layer of this model: {named(unknown)}{hint}")
         if not parts:
             raise LoraError("it has no LoRA weights")
         return {path: self._layer(path, keys, tensors, config) for path, keys in parts.items()}
@@ -71,7 +70,7 @@ class LoraReader:
     ) -> LoraLayer:
         """One layer; ``keys`` are the names of its parts."""
         if missing := {"down", "up"} - keys.keys():
-            raise LoraError(f"it has no {missing.pop()} weight beside {_named(list(keys.values()))}")
+            raise LoraError(f"it has no {missing.pop()} weight beside {named(list(keys.values()))}")
         weights = {part: tensors[key] for part, key in keys.items()}
         for part, weight in weights.items():
             _check(keys[part], weight)
@@ -83,10 +82,10 @@ class LoraReader:
             wanted = {"up": (out, *rank), "down": (*rank, width), "mid": (*rank, *rank, *kernel)}
         misfits = [keys[part] for part, shape in wanted.items() if shapes[part] != _without_ones(shape)]
         if misfits:
-            has = ", ".join(str(tuple(tensors[key].shape)) for key in misfits[:_MOST_NAMED_KEYS])
-            raise LoraError(f"{_named(misfits)}: {has} does not fit this model's layer of {self._targets[path]}")
+            has = ", ".join(str(tuple(tensors[key].shape)) for key in misfits)
+            raise LoraError(f"{named(misfits)}: {has} does not fit this model's layer of {self._targets[path]}")
         if not 1 <= rank[0] <= LARGEST_RANK:
-            raise LoraError(f"{_named([keys['down']])}: its rank is {rank[0]}; 1 to {LARGEST_RANK} are served")
+            raise LoraError(f"{named([keys['down']])}: its rank is {rank[0]}; 1 to {LARGEST_RANK} are served")
 
         down = weights["down"].to(torch.float32, copy=True)
         up = weights["up"].float().reshape(out, *rank)
@@ -98,7 +97,7 @@ class LoraReader:
         )
         for part, weight in (("down", layer.down), ("up", layer.up)):
             if not weight.isfinite().all():
-                raise LoraError(f"{_named([keys[part]])}: it has values that are no finite numbers")
+                raise LoraError(f"{named([keys[part]])}: it has values that are no finite numbers")
         return layer
 
 
@@ -109,22 +108,15 @@ def _scale(path: str, keys: Mapping[str, str], weights: Mapping[str, torch.Tenso
         said = config.scale(path, rank)
         return 1.0 if said is None else said
     if weights["alpha"].numel() != 1 or not math.isfinite(alpha := float(weights["alpha"].item())):
-        raise LoraError(f"{_named([keys['alpha']])}: it is not a finite number")
+        raise LoraError(f"{named([keys['alpha']])}: it is not a finite number")
     return alpha / rank
 
 
 def _check(key: str, weight: torch.Tensor) -> None:
-    plain = weight.layout is torch.strided and weight.device.type == "cpu" and not weight.is_quantized
-    if not plain or weight.is_complex() or not (weight.is_floating_point() or weight.numel() == 1):
-        raise LoraError(f"{_named([key])}: {weight.dtype} weights are not served")
+    if not is_plain(weight) or weight.is_complex() or not (weight.is_floating_point() or weight.numel() == 1):
+        raise LoraError(f"{named([key])}: {weight.dtype} weights are not served")
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape without the kernel of a 1×1 convolution, which is a linear layer of the channels."""
     return tuple(shape[:2]) if all(side == 1 for side in shape[2:]) else tuple(shape)
-
-
-def _named(keys: Sequence[str]) -> str:
-    named = ", ".join(key[:_LONGEST_NAMED_KEY] for key in keys[:_MOST_NAMED_KEYS])
-    more = len(keys) - _MOST_NAMED_KEYS
-    return f"{named} and {more} more" if more > 0 else named

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.lora.files import FIELD, find_file, opened
-from triton_diffusers.lora.layer import Lora, LoraError
+from triton_diffusers.lora.layer import Lora
 from triton_diffusers.lora.reader import LoraReader
 from triton_diffusers.lru import LruCache
+from triton_diffusers.weight_files import WeightError, WeightFinder, opened
+
+_FIELD = "lora_path"
+_SUFFIXES = (".safetensors", ".bin", ".pt")
+_IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 
 class LoraStore:
@@ -18,14 +22,14 @@ class LoraStore:
     def __init__(
         self, model_dir: Path, targets: Mapping[str, tuple[int, ...]], *, cache: LruCache, largest_file_bytes: int
     ) -> None:
-        self._root = model_dir.resolve()
+        self._finder = WeightFinder(model_dir.resolve(), _FIELD, _SUFFIXES, _IN_FOLDER)
         self._reader = LoraReader(targets)
         self._cache = cache
         self._largest_file_bytes = largest_file_bytes
 
     def get(self, path: str) -> Lora:
         """The LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
-        file = find_file(self._root, path)
+        file = self._finder.find(path)
         status = file.stat()
         identity = (str(file), status.st_size, status.st_mtime_ns)
         kept: Lora | None = self._cache.get(file)
@@ -34,7 +38,7 @@ class LoraStore:
         try:
             with opened(file, self._largest_file_bytes) as (tensors, metadata):
                 lora = Lora(identity, self._reader.read(tensors, metadata))
-        except LoraError as error:
-            raise InvalidRequest(FIELD, path, str(error)) from error
+        except WeightError as error:
+            raise InvalidRequest(_FIELD, path, str(error)) from error
         self._cache.put(file, lora)
         return lora

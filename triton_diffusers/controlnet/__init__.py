@@ -1,0 +1,8 @@
+"""ControlNets of a model directory: their files, found and read. What runs them are the engines."""
+
+from __future__ import annotations
+
+from triton_diffusers.controlnet.reader import ControlNetReader
+from triton_diffusers.controlnet.weights import ControlNetWeights, Identity
+
+__all__ = ["ControlNetReader", "ControlNetWeights", "Identity"]
