@@ -6,7 +6,7 @@ from triton_diffusers.images import encode, resized
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.metadata import metadata_of
 from triton_diffusers.pictures import paste_back
-from triton_diffusers.request import GenerationResult
+from triton_diffusers.request import GenerationResult, OutputFormat
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import ResultKeeper, open_store
 
@@ -29,11 +29,17 @@ class Finisher:
             is_nsfw=tuple(sample.flagged for sample in job.samples),
             image_urls=tuple(place.image_url for place in stored),
             oss_urls=tuple(place.oss_url for place in stored),
+            control_images=self._control_images(job),
             optimized=job.optimized,
             warnings=tuple(job.warnings),
             queue_seconds=job.queue_seconds,
             run_seconds=job.run_seconds,
         )
+
+    def _control_images(self, job: Job) -> tuple[bytes, ...]:
+        if not job.request.return_control_image:
+            return ()
+        return tuple(encode(pixels, OutputFormat.PNG, None) for pixels in job.control_pictures)
 
     def _encode(self, job: Job, sample: Sample) -> bytes:
         request = job.request
