@@ -233,6 +233,14 @@ def test_a_bad_field_is_told_to_json(calls: Calls) -> None:
     )
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_json_for_controlnets_is_told_where_to_go(calls: Calls, model: str) -> None:
+    """Triton itself would make a parameter of it, which nobody reads."""
+    status, reply = calls.generate(model, {"task_id": "a", "prompt": "b", "process_func": "canny"})
+    assert status == 400
+    assert "process_func: 'canny' is not accepted; this model has no ControlNets; sd_controlnet has" in reply["error"]
+
+
 def border(picture: bytes) -> np.ndarray[Any, Any]:
     """The mean colour of a picture's edge, which is background."""
     image = pixels(picture).astype(np.float32)

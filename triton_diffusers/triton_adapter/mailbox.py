@@ -6,6 +6,7 @@ has not seen, waits a moment for any job to end, answers the requests whose jobs
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -18,7 +19,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
-from triton_diffusers.contract import PROBE, Contract
+from triton_diffusers.contract import CONTROL_INPUTS, PROBE, Contract
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
 from triton_diffusers.inflight.job import Job
@@ -59,6 +60,7 @@ class Mailbox:
     def __init__(self, name: str, contract: Contract, settings: Settings) -> None:
         """Raises ``SettingsError``, and ``LoadError`` if the model cannot be loaded."""
         self._contract = contract
+        self._not_ours = {field.name for field in CONTROL_INPUTS} - {field.name for field in contract.inputs}
         self._settings = settings
         choice = EngineChoice(settings)
         self._letters: dict[_Key, _Letter] = {}
@@ -129,6 +131,10 @@ class Mailbox:
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
+        # Plain JSON that is no input of the model comes as a parameter, if it is no list, and would do nothing.
+        parameters = json.loads(request.parameters() or "{}")
+        if strays := sorted(parameters.keys() & self._not_ours):
+            raise InvalidRequest(strays[0], parameters[strays[0]], "this model has no ControlNets; sd_controlnet has")
         arrays = input_arrays(request)
         values = read_values(arrays, self._contract.inputs)
         if values["func_name"] == PROBE:

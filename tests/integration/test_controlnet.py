@@ -1,0 +1,185 @@
+"""ControlNets on a real Triton: the emoji model with networks of random weights, whose effect can be seen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers import UNet2DConditionModel
+from PIL import Image, ImageDraw
+from tritonclient.utils import InferenceServerException
+
+from tests.controlnet_files import original, random_controlnet, save, save_folder
+from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small
+from tests.integration.conftest import ROOT, TritonStarter
+from tests.integration.picture_server import PictureServer
+from triton_diffusers.preprocess.canny import Canny
+from triton_diffusers_client import Client, Options
+
+EMOJI = ROOT / "models" / "emoji"
+EXAMPLES = json.loads((ROOT / "tests" / "data" / "example_requests.json").read_text(encoding="utf-8"))["controlnet"]
+EXAMPLES_URL = "http://127.0.0.1:9000"
+# Where one of the examples expects a ControlNet.
+OTHER = "new_controlnet/depth/diffusion_pytorch_model.safetensors"
+# Those of the examples that need weights, which this model directory has not.
+WITHOUT_WEIGHTS = ("depth", "hed", "mlsd", "normal", "openpose", "scribble", "seg")
+SAME = 40.0  # dB
+
+
+def shapes(radius: int, size: int = 64) -> Image.Image:
+    image = Image.new("RGB", (size, size), (40, 60, 200))
+    ImageDraw.Draw(image).ellipse((8, 8, 8 + radius, 8 + radius), fill=(210, 30, 30))
+    return image
+
+
+PICTURE, SECOND = png(shapes(40)), png(shapes(20))
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
+    model_dir = tmp_path_factory.mktemp("model")
+    shutil.copytree(EMOJI / "base_model", model_dir / "base_model")
+    shutil.copytree(EMOJI / "lora", model_dir / "lora")
+    config = UNet2DConditionModel.load_config(EMOJI / "base_model" / "unet")
+    save_folder(random_controlnet(config, 1), model_dir / "controlnet")
+    save(model_dir / OTHER, original(random_controlnet(config, 2)))
+    starter = TritonStarter(tmp_path_factory.mktemp("controlnet"))
+    try:
+        server = starter(
+            model_dir=model_dir,
+            args=["--func-name=controlnet"],
+            env={"TRITON_DIFFUSERS_LINK_ALLOW_HOSTS": "127.0.0.1"},
+        )
+        opened_calls = Calls(server)
+        yield opened_calls
+        opened_calls.close()
+    finally:
+        starter.stop()
+
+
+def drawn(calls: Calls, model: str = "sd_controlnet", **fields: Any) -> np.ndarray[Any, Any]:
+    (picture,) = calls.grpc(model, **small(**{"steps": 2, **fields}))["images"]
+    return pixels(picture)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_the_control_picture_is_what_the_preprocessor_makes(calls: Calls, transport: str) -> None:
+    fields = small(steps=1, image=PICTURE, process_func=["canny"], return_control_image=True)
+    reply = getattr(calls, transport)("sd_controlnet", **fields)
+    (edges,) = reply["control_images_base64"]
+    assert np.array_equal(pixels(from_base64(edges)), Canny().process(pixels(PICTURE)))
+    assert getattr(calls, transport)("sd_controlnet", **small(steps=1, image=PICTURE))["control_images_base64"] == []
+
+
+def test_each_picture_network_and_strength_draws_another_picture(calls: Calls) -> None:
+    pictures = [
+        drawn(calls, image=PICTURE, control_scale=[0.0]),
+        drawn(calls, image=PICTURE),
+        drawn(calls, image=SECOND),
+        drawn(calls, image=PICTURE, control_end=[0.5]),
+        drawn(calls, image=PICTURE, controlnet_path=[OTHER]),
+        drawn(calls, image=PICTURE, controlnet_path=["", OTHER]),
+    ]
+    for index, one in enumerate(pictures):
+        assert not any(np.array_equal(one, other) for other in pictures[:index]), index
+
+
+def test_where_the_picture_travels_makes_no_difference(calls: Calls) -> None:
+    expected = drawn(calls, image=PICTURE)
+    assert np.array_equal(drawn(calls, control_image=[PICTURE]), expected)
+    with PictureServer({"/a.png": PICTURE}) as server:
+        twice = drawn(calls, controlnet_path=["", OTHER], control_image_link=[f"{server.url}/a.png"])
+    assert np.array_equal(twice, drawn(calls, controlnet_path=["", OTHER], image=PICTURE))
+
+
+def test_an_ensemble_translates_for_it(calls: Calls) -> None:
+    fields = {"image": PICTURE, "process_func": ["canny"]}
+    english, chinese = {"prompt": "a red apple on a blue background"}, {"prompt": "蓝色背景上的红苹果"}
+    expected = drawn(calls, **fields, **english)
+    assert np.array_equal(drawn(calls, "ensemble_controlnet", **fields, **chinese), expected)
+
+
+def test_clients_with_different_controlnets_get_what_they_would_get_alone(calls: Calls) -> None:
+    each: list[dict[str, Any]] = [
+        {"image": PICTURE},
+        {"image": SECOND, "controlnet_path": [OTHER], "lora_path": ["lora/flat.safetensors"]},
+        {"func_name": "i2i", "image": PICTURE, "control_image": [SECOND]},
+    ]
+    alone = [drawn(calls, **fields, steps=4) for fields in each]
+    assert psnr(alone[0], alone[1]) < SAME
+    together = [calls.send("sd_controlnet", **small(**fields, steps=4)) for fields in each]
+    for pending, expected in zip(together, alone, strict=True):
+        assert psnr(pixels(pending.result()["images"][0]), expected) > SAME
+
+
+def test_outpainting_is_controlled_by_the_larger_canvas(calls: Calls) -> None:
+    fields = small(func_name="outpaint", steps=1, image=PICTURE, expand=[0, 32, 0, 0], return_control_image=True)
+    reply = calls.grpc("sd_controlnet", **fields)
+    (control,) = reply["control_images_base64"]
+    assert opened(reply["images"][0]).size == opened(from_base64(control)).size == (96, 64)
+
+
+def test_its_jobs_are_known_by_the_model_and_can_be_cancelled(calls: Calls) -> None:
+    long = small(image=PICTURE, steps=150, image_num=8)
+    pending = calls.send("ensemble_controlnet", **long)
+    job = calls.wait_for_job(long["task_id"], lambda job: job["step"] > 0)
+    assert job["model"] == "sd_controlnet"
+    calls.jobs("cancel", task_id=long["task_id"])
+    with pytest.raises(InferenceServerException, match="cancelled"):
+        pending.result()
+
+
+@pytest.mark.parametrize("name", ["canny", *WITHOUT_WEIGHTS])
+def test_the_references_example_requests(calls: Calls, name: str) -> None:
+    found = next((example for example in EXAMPLES if example["task_id"] == name), EXAMPLES[0])
+    with PictureServer({"/man.png": PICTURE, "/trooper.png": SECOND}) as server:
+        request = json.loads(json.dumps(found).replace(EXAMPLES_URL, server.url))
+        request |= {"task_id": name, "process_func": name, "steps": 2, "width": 64, "height": 64}
+        status, reply = calls.generate("ensemble_controlnet", request)
+    if name in WITHOUT_WEIGHTS:
+        assert status == 404
+        assert f"triton-diffusers fetch-preprocessors {name}" in reply["error"]
+        assert "/tmp" not in reply["error"]
+    else:
+        assert (status, reply.get("success")) == (200, 1), reply
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "image / image_base64 / image_link: .* t2i without control_image needs exactly one"),
+        ({"image": PICTURE, "process_func": ["warp"]}, "process_func: 'warp' is not accepted; known: canny"),
+        ({"image": PICTURE, "controlnet_path": ["../controlnet"]}, "controlnet_path: .*controlnet"),
+        ({"image": PICTURE, "controlnet_path": ["lora/flat.safetensors"]}, "controlnet_path: .* a LoRA"),
+        ({"control_image": [b"rubbish"]}, "control_image: '7 bytes' is not accepted; must be a picture"),
+    ],
+)
+def test_what_is_wrong_is_told(calls: Calls, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InferenceServerException, match=message) as caught:
+        calls.grpc("sd_controlnet", **small(**fields))
+    assert caught.value.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND")
+
+
+def test_the_client_and_its_command(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    options: Options = {"steps": 2, "width": 64, "height": 64, "seed": 7, "embed_metadata": False}
+    with Client(calls.server.http_url) as client:
+        result = client.generate(
+            "a red apple", control_image=tmp_path / "a.png", process_func="canny", return_control_image=True, **options
+        )
+    command = [
+        sys.executable, "-m", "triton_diffusers_client", "generate", "a red apple", f"--url=grpc://{calls.server.grpc_url}",
+        "--steps=2", "--size=64x64", "--seed=7", f"--control-image={tmp_path / 'a.png'}", "--process=canny",
+        "--return-control-image", f"--output={tmp_path / 'b.png'}",
+    ]  # fmt: skip
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == [str(tmp_path / "b.png"), str(tmp_path / "b-control.png")]
+    assert np.array_equal(pixels((tmp_path / "b.png").read_bytes()), pixels(result.images[0].data))
+    assert (tmp_path / "b-control.png").read_bytes() == result.control_images[0].data
