@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,26 @@ def test_an_ensemble_translates_for_it(calls: Calls) -> None:
     assert np.array_equal(drawn(calls, "ensemble_controlnet", **fields, **chinese), expected)
 
 
-def test_clients_with_different_controlnets_get_what_they_would_get_alone(calls: Calls) -> None:
-    each: list[dict[str, Any]] = [
-        {"image": PICTURE},
-        {"image": SECOND, "controlnet_path": [OTHER], "lora_path": ["lora/flat.safetensors"]},
-        {"func_name": "i2i", "image": PICTURE, "control_image": [SECOND]},
-    ]
-    alone = [drawn(calls, **fields, steps=4) for fields in each]
+EACH: tuple[dict[str, Any], ...] = (
+    {"image": PICTURE},
+    {"image": SECOND, "controlnet_path": [OTHER], "lora_path": ["lora/flat.safetensors"]},
+    {"func_name": "i2i", "image": PICTURE, "control_image": [SECOND]},
+)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.heavy)])
+def test_two_clients_that_switch_get_what_they_would_get_alone(calls: Calls, rounds: int) -> None:
+    alone = [drawn(calls, **fields) for fields in EACH]
     assert psnr(alone[0], alone[1]) < SAME
-    together = [calls.send("sd_controlnet", **small(**fields, steps=4)) for fields in each]
-    for pending, expected in zip(together, alone, strict=True):
-        assert psnr(pixels(pending.result()["images"][0]), expected) > SAME
+
+    def client(first: int) -> list[float]:
+        kinds = [(first + number) % len(EACH) for number in range(rounds)]
+        return [psnr(drawn(calls, **EACH[kind]), alone[kind]) for kind in kinds]
+
+    with ThreadPoolExecutor(2) as clients:
+        found = [decibels for one in clients.map(client, (0, 1)) for decibels in one]
+    assert len(found) == 2 * rounds
+    assert min(found) >= SAME
 
 
 def test_outpainting_is_controlled_by_the_larger_canvas(calls: Calls) -> None:
