@@ -45,6 +45,7 @@ bench: setup ## Benchmarks; for figures that mean something, leave the machine a
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.lora
+	$(BIN)/python -m benchmarks.controlnet
 	$(BIN)/python -m benchmarks.translator
 	$(BIN)/python -m benchmarks.tables
 

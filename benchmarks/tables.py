@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engines_report, lora, overhead, profiles, serving
+from benchmarks import engines_report, overhead, pairs, profiles, serving
 from benchmarks.report import RESULTS
 from benchmarks.servers import ROOT
 
@@ -20,6 +20,10 @@ Figures = Mapping[str, Any]
 def _engines(figures: Figures) -> str:
     plot = "![Seconds per step and memory](../benchmarks/results/engines.png)"
     return f"{engines_report.table(figures)}\n\n{engines_report.note(figures)}\n\n{plot}"
+
+
+def _pairs(figures: Figures) -> str:
+    return f"{pairs.table(figures)}\n\n{pairs.note(figures)}"
 
 
 def _profiles(figures: Figures) -> str:
@@ -37,7 +41,8 @@ _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
         "overhead.json",
         lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}",
     ),
-    ("benchmarks.md", "lora"): ("lora.json", lambda figures: f"{lora.table(figures)}\n\n{lora.note(figures)}"),
+    ("benchmarks.md", "lora"): ("lora.json", _pairs),
+    ("benchmarks.md", "controlnet"): ("controlnet.json", _pairs),
     ("benchmarks.md", "engines"): ("engines.json", _engines),
     ("benchmarks.md", "perf_analyzer"): ("overhead.json", overhead.perf_analyzer_table),
     ("profiles.md", "profiles"): ("profiles.json", _profiles),
