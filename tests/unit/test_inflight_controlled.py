@@ -21,6 +21,7 @@ from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines import ControlNet, Residuals
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.preprocess.preprocessors import Preprocessors
 from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import ControlChoice
 
@@ -144,6 +145,25 @@ def test_the_control_picture_comes_back_if_asked_for(start_loop: StartLoop, mode
     assert silent.result.control_images == ()
     (picture,) = asked.result.control_images
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), np.full((64, 64, 3), 77))
+
+
+def test_a_shared_picture_is_processed_once(
+    start_loop: StartLoop, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    process = Preprocessors.process
+
+    def watched(self: Preprocessors, name: str, pixels: Any) -> Any:
+        seen.append(name)
+        return process(self, name, pixels)
+
+    monkeypatch.setattr(Preprocessors, "process", watched)
+    loop = start_loop(ControlledEngine(), model_dir=model_dir)
+    names = (("net-0", "canny"), ("net-1", "canny"), ("net-1", "none"))
+    shared = tuple(ControlChoice(path=path, process=name, image=png(9)) for path, name in names)
+    finish(loop, job := loop.submit(request_for(controls=shared, return_control_image=True)))
+    assert len(job.control_pictures) == 3
+    assert seen == ["canny", "none"]
 
 
 def test_it_controls_from_start_to_end(start_loop: StartLoop, model_dir: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -27,17 +29,19 @@ class ControlMaker:
         if job.controlnets is None or job.pictures is None:
             return ()
         choices = job.request.controls
-        job.control_pictures = [
-            self._preprocessors.process(choice.process, np.asarray(picture))
-            for choice, picture in zip(choices, job.pictures.controls, strict=True)
-        ]
+        sources = [(choice.process, picture) for choice, picture in zip(choices, job.pictures.controls, strict=True)]
+        made: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
+        for process, picture in sources:  # ControlNets that share a picture share what is made of it
+            if (process, id(picture)) not in made:
+                made[process, id(picture)] = self._preprocessors.process(process, np.asarray(picture))
+        job.control_pictures = [made[process, id(picture)] for process, picture in sources]
         return tuple(
             Control(net, _floats(pixels, size), choice.scale, choice.start, choice.end)
             for net, pixels, choice in zip(job.controlnets.nets, job.control_pictures, choices, strict=True)
         )
 
 
-def _floats(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
+def _floats(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> torch.Tensor:
     """uint8 (height, width, 3) as float32 (3, height, width) in 0 … 1, at ``size``."""
     image = Image.fromarray(pixels)
     if image.size != size:
