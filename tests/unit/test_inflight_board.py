@@ -47,7 +47,7 @@ def test_a_failure_is_on_the_board(start_loop: StartLoop, engine: FakeEngine, bo
     loop = start_loop(engine, board=board)
     finish(loop, loop.submit(request_for("boom")))
     (entry,) = board.entries()
-    assert (entry.state, entry.error_msg) == ("failed", "RuntimeError: the prompt says boom")
+    assert (entry.state, entry.error_msg) == ("failed", "task a-task failed; the server's log says why")
 
 
 def test_second_order_schedulers_count_their_calls(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:

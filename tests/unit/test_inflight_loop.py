@@ -148,7 +148,9 @@ def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine
     assert pictures(job)
 
 
-def test_a_failing_call_fails_its_culprit_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_a_failing_call_fails_its_culprit_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     loop = start_loop(engine)
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("good", "boom", "also good")]
@@ -156,14 +158,17 @@ def test_a_failing_call_fails_its_culprit_alone(start_loop: StartLoop, engine: F
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
     assert isinstance(jobs[1].error, EngineFailure)
-    assert str(jobs[1].error) == "RuntimeError: the prompt says boom"
+    assert str(jobs[1].error) == "task a-task failed; the server's log says why"
+    assert "RuntimeError: the prompt says boom" in caplog.text
     for job in (jobs[0], jobs[2]):
         assert pictures(job) == made_alone(start_loop, job.request)
     finish(loop, after := loop.submit(request_for()))
     assert pictures(after)
 
 
-def test_a_failing_scheduler_fails_its_job_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_a_failing_scheduler_fails_its_job_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     loop = start_loop(engine, telemetry=(counts := Counts()))
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("one", "two", "three")]
@@ -173,7 +178,8 @@ def test_a_failing_scheduler_fails_its_job_alone(start_loop: StartLoop, engine: 
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
     assert isinstance(jobs[1].error, EngineFailure)
-    assert "no_such_option" in str(jobs[1].error)
+    assert "no_such_option" in caplog.text
+    assert "no_such_option" not in str(jobs[1].error)
     assert 3 in counts.calls, "they did share a call"
     for job in (jobs[0], jobs[2]):
         assert pictures(job) == made_alone(start_loop, job.request)
