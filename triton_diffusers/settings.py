@@ -193,11 +193,6 @@ class Settings(BaseSettings):
                 ip_network(host)
         return hosts
 
-    @property
-    def preprocessors_dir(self) -> Path:
-        """The folder of the preprocessors' weights."""
-        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"
-
     @field_validator("profile")
     @classmethod
     def _known(cls, profile: str) -> str:
@@ -220,3 +215,8 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             raise SettingsError(f"{PREFIX}{name.upper()}: {first['input']!r} does not fit: {first['msg']}") from error
+
+    @property
+    def preprocessors_dir(self) -> Path:
+        """The folder of the preprocessors' weights."""
+        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.fake_engine import WITHIN, FakeEngine
+from triton_diffusers.board import JobBoard
 from triton_diffusers.contract import INPUT_BY_NAME, Input
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -90,3 +91,17 @@ def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
     for engine, loop in started:
         engine.turnstile.open()
         loop.stop()
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """The engine of a loop of the test's own."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[JobBoard]:
+    """A board of the test's own."""
+    opened = JobBoard(tmp_path / "board")
+    yield opened
+    opened.close()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,68 +13,13 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.loops import Counts, StartLoop, made_alone, pictures, stand_before_the_next_step
 from triton_diffusers.board import JobBoard
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.loading import LoadError
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
-
-StartLoop = Callable[..., EngineLoop]
-
-
-class Counts:
-    """Telemetry that remembers."""
-
-    def __init__(self) -> None:
-        self.calls: list[int] = []
-        self.images = 0
-        self.outcomes: list[str] = []
-        self.in_flight_and_queued: list[tuple[int, int]] = []
-
-    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
-        assert min(queue_seconds, run_seconds) >= 0
-        self.outcomes.append(outcome)
-
-    def images_made(self, count: int) -> None:
-        self.images += count
-
-    def unet_called(self, images: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.calls.append(images)
-
-    def in_flight(self, images: int, queued: int) -> None:
-        self.in_flight_and_queued.append((images, queued))
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def board(tmp_path: Path) -> Iterator[JobBoard]:
-    opened = JobBoard(tmp_path / "board")
-    yield opened
-    opened.close()
-
-
-def pictures(job: Job) -> tuple[bytes, ...]:
-    assert job.error is None
-    assert job.state is JobState.SUCCEEDED
-    assert job.result is not None
-    return job.result.images
-
-
-def made_alone(start_loop: StartLoop, request: GenerationRequest) -> tuple[bytes, ...]:
-    loop = start_loop(FakeEngine())
-    finish(loop, job := loop.submit(request))
-    return pictures(job)
-
-
-def stand_before_the_next_step(engine: FakeEngine) -> None:
-    engine.turnstile.allow(0)
 
 
 def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
@@ -199,18 +140,6 @@ def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     assert pictures(running)
 
 
-def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
-    loop = start_loop(engine, board=board, max_images_in_flight=2)
-    engine.turnstile.hold()
-    jobs = [loop.submit(request_for(task_id=task_id)) for task_id in ("keep", "drop", "drop")]
-    stand_before_the_next_step(engine)
-    board.cancel("drop")
-    engine.turnstile.open()
-    finish(loop, *jobs)
-    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLED]
-    assert {entry.state for entry in board.entries("drop")} == {"cancelled"}
-
-
 def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for()))
@@ -219,7 +148,9 @@ def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine
     assert pictures(job)
 
 
-def test_a_failing_call_fails_its_culprit_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_a_failing_call_fails_its_culprit_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     loop = start_loop(engine)
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("good", "boom", "also good")]
@@ -227,14 +158,17 @@ def test_a_failing_call_fails_its_culprit_alone(start_loop: StartLoop, engine: F
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
     assert isinstance(jobs[1].error, EngineFailure)
-    assert str(jobs[1].error) == "RuntimeError: the prompt says boom"
+    assert str(jobs[1].error) == "task a-task failed; the server's log says why"
+    assert "RuntimeError: the prompt says boom" in caplog.text
     for job in (jobs[0], jobs[2]):
         assert pictures(job) == made_alone(start_loop, job.request)
     finish(loop, after := loop.submit(request_for()))
     assert pictures(after)
 
 
-def test_a_failing_scheduler_fails_its_job_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_a_failing_scheduler_fails_its_job_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
     loop = start_loop(engine, telemetry=(counts := Counts()))
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("one", "two", "three")]
@@ -244,7 +178,8 @@ def test_a_failing_scheduler_fails_its_job_alone(start_loop: StartLoop, engine: 
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
     assert isinstance(jobs[1].error, EngineFailure)
-    assert "no_such_option" in str(jobs[1].error)
+    assert "no_such_option" in caplog.text
+    assert "no_such_option" not in str(jobs[1].error)
     assert 3 in counts.calls, "they did share a call"
     for job in (jobs[0], jobs[2]):
         assert pictures(job) == made_alone(start_loop, job.request)
@@ -395,101 +330,6 @@ def test_a_flagged_picture_is_black(start_loop: StartLoop) -> None:
             assert not np.asarray(Image.open(io.BytesIO(picture))).any()
         else:
             assert picture == before
-
-
-def test_progress_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
-    loop = start_loop(engine, board=board, max_images_in_flight=2)
-    engine.turnstile.hold()
-    job = loop.submit(request_for(task_id="first", image_num=2, steps=3))
-    waiting = loop.submit(request_for(task_id="second"))
-    stand_before_the_next_step(engine)
-    entries = {entry.task_id: entry for entry in board.entries()}
-    assert (entries["first"].state, entries["first"].step, entries["first"].steps) == ("running", 0, 6)
-    assert (entries["second"].state, entries["second"].steps) == ("queued", 0)
-    assert {entry.model for entry in entries.values()} == {"sd_base"}
-    engine.turnstile.open()
-    finish(loop, job, waiting)
-    (entry,) = board.entries("first")
-    assert (entry.state, entry.step, entry.steps) == ("succeeded", 6, 6)
-    assert (entry.image_num, entry.images_done) == (2, 2)
-    assert entry.ended is not None
-
-
-def test_a_failure_is_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
-    loop = start_loop(engine, board=board)
-    finish(loop, loop.submit(request_for("boom")))
-    (entry,) = board.entries()
-    assert (entry.state, entry.error_msg) == ("failed", "RuntimeError: the prompt says boom")
-
-
-def test_second_order_schedulers_count_their_calls(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
-    loop = start_loop(engine, board=board)
-    finish(loop, loop.submit(request_for(scheduler="Heun", steps=4)))
-    (entry,) = board.entries()
-    assert (entry.step, entry.steps) == (7, 7)
-
-
-@pytest.mark.parametrize("scheduler", ["DPM++ 2M", "Euler a", "DDIM", "PNDM", "UniPC", "Heun", "LCM", "DPM++ SDE"])
-def test_a_preview_while_it_runs(start_loop: StartLoop, engine: FakeEngine, board: JobBoard, scheduler: str) -> None:
-    loop = start_loop(engine, board=board)
-    engine.turnstile.hold()
-    loop.submit(request_for(scheduler=scheduler, steps=6, width=256, height=128))
-    engine.turnstile.allow(2)
-    assert board.entries("a-task")[0].preview is None
-    board.want_preview("a-task")
-    engine.turnstile.allow(1)
-    preview = board.entries("a-task")[0].preview
-    assert preview is not None
-    image = Image.open(io.BytesIO(preview))
-    image.load()
-    assert (image.format, image.size) == ("JPEG", (128, 64))
-
-
-def test_no_preview_of_what_the_checker_keeps_back(start_loop: StartLoop, board: JobBoard) -> None:
-    engine = FakeEngine(is_unsafe=lambda pixels: True)
-    loop = start_loop(engine, board=board)
-    engine.turnstile.hold()
-    loop.submit(request_for())
-    engine.turnstile.allow(1)
-    board.want_preview("a-task")
-    engine.turnstile.allow(1)
-    assert board.entries("a-task")[0].preview is None
-
-
-def test_a_preview_that_cannot_be_made_does_no_harm(start_loop: StartLoop, board: JobBoard) -> None:
-    class Fragile(FakeEngine):
-        previews = 0
-
-        def decode(self, latents: Any) -> Any:
-            if not all(sample.denoised for sample in job.samples):
-                self.previews += 1
-                raise ValueError("no picture yet")
-            return super().decode(latents)
-
-    engine = Fragile()
-    loop = start_loop(engine, board=board)
-    engine.turnstile.hold()
-    job = loop.submit(request_for())
-    stand_before_the_next_step(engine)
-    board.want_preview("a-task")
-    engine.turnstile.open()
-    finish(loop, job)
-    assert engine.previews > 0
-    assert pictures(job) == made_alone(start_loop, request_for())
-
-
-def test_a_spoilt_board_does_no_harm(
-    start_loop: StartLoop, engine: FakeEngine, board: JobBoard, tmp_path: Path
-) -> None:
-    loop = start_loop(engine, board=board)
-    engine.turnstile.hold()
-    job = loop.submit(request_for())
-    engine.turnstile.allow(1)
-    with closing(sqlite3.connect(tmp_path / "board" / "jobs.sqlite")) as other:
-        other.execute("DROP TABLE jobs")
-    engine.turnstile.open()
-    finish(loop, job, after := loop.submit(request_for()))
-    assert pictures(job) == pictures(after)
 
 
 def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:

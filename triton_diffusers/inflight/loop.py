@@ -346,7 +346,8 @@ class EngineLoop:
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, TritonDiffusersError):
             logger.error("job %s failed", job.request.task_id, exc_info=error)
-            error = EngineFailure(f"{type(error).__name__}: {error}")
+            # Its text is not for the caller: libraries name the server's files and insides.
+            error = EngineFailure(f"task {job.request.task_id} failed; the server's log says why")
         self._end(job, JobState.FAILED, error)
 
     def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:

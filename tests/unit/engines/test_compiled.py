@@ -96,6 +96,7 @@ def test_prompts(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_s
         (3, 13, 18, [1, 0, 16]),
         (4, 7, 9, [4, 4, 0, 0]),
         (2, 2, 2, [0, 0]),
+        (6, 1, 2, [2, 2, 4, 4, 0, 0]),
         (8, 8, 12, [0, 0, 0, 0, 16, 16, 4, 4]),
     ],
 )

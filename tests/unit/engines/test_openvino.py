@@ -50,9 +50,9 @@ def inputs(graph: Graph, rows: int, groups: int, side: tuple[int, int], rank: in
     return latents, times.abs() * 300, states, down * 0.1, up * 0.1
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_every_shape(style: str, tmp_path: Path) -> None:
-    graph = tiny(style)
+def test_every_shape(tmp_path: Path) -> None:
+    """Of the newer style; the emoji model has the older one."""
+    graph = tiny("2.1")
     compiler = COMPILERS["openvino"]()
     compiler.compile(graph, tmp_path, "float32")
     compiled = compiler.load(tmp_path, "float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from threading import Event, Thread
 
@@ -85,3 +86,15 @@ def redirect(location: str, *headers: str, status: int = 302) -> bytes:
     """A redirect."""
     lines = [f"HTTP/1.1 {status} Found", f"Location: {location}", "Content-Length: 0", *headers, "", ""]
     return "\r\n".join(lines).encode()
+
+
+def drip(first: bytes, rest: bytes, seconds: float = 0.05) -> Answer:
+    """Sends ``rest`` over and over, piece by piece, each in good time."""
+
+    def answer(_: bytes) -> Iterator[bytes]:
+        yield first
+        while True:
+            time.sleep(seconds)
+            yield rest
+
+    return answer

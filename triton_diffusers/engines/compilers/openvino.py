@@ -16,10 +16,11 @@ from typing import Any
 
 import openvino
 import torch
-from openvino.frontend import FrontEndManager
+from openvino.frontend import FrontEndManager, OpConversionFailure
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
+from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
 from triton_diffusers.engines.compilers.resident import drop_pages
 from triton_diffusers.engines.graphs import Graph, Inputs
 from triton_diffusers.lora import UNET
@@ -104,6 +105,14 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     # openvino.convert_model does the same, and reports to its makers that it did.
     frontend = FrontEndManager().load_by_framework("pytorch")
     frontend.add_extension(lora_extension())
+    module = program.module()
+    if not changes_its_inputs(module):
+        reword(module)
+        decoder = TorchFXPythonDecoder(module, dynamic_shapes=False)
+        try:
+            return frontend.convert(frontend.load(decoder))
+        except OpConversionFailure as error:
+            logger.info("traced anew, with PyTorch's own decompositions: %s", str(error).strip().splitlines()[-1])
     with _quiet():
         decoder = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=False)
     return frontend.convert(frontend.load(decoder))

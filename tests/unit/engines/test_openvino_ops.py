@@ -1,0 +1,82 @@
+"""What OpenVINO is given is what PyTorch traced, in other words; what has none is traced anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from torch import nn
+from torch.nn import functional
+
+from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
+
+WEIGHT = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+
+WORDS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "conv2d": lambda x: functional.conv2d(x, WEIGHT),
+    "conv2d with all": lambda x: functional.conv2d(x, WEIGHT[:, :1], torch.arange(6.0), 2, (1, 2), 2, 3),
+    "group_norm": lambda x: functional.group_norm(x, 3),
+    "group_norm with all": lambda x: functional.group_norm(x, 1, torch.arange(3.0), torch.ones(3), 0.5),
+    "layer_norm": lambda x: functional.layer_norm(x, (4, 5)),
+    "layer_norm with all": lambda x: functional.layer_norm(x, (5,), torch.arange(5.0), torch.ones(5), 0.5),
+    "chunk": lambda x: torch.cat(x.chunk(2, dim=3)[::-1], dim=3),
+    "pad": lambda x: functional.pad(x, (0, 1, 2, 0)),
+    "pad with a value": lambda x: functional.pad(x, (0, 1), value=2.5),
+    "reshape": lambda x: x.transpose(1, 2).reshape(x.shape[0], -1),
+    "contiguous": lambda x: x.transpose(1, 2).contiguous() + 1,
+    "dropout": lambda x: functional.dropout(x, 0.5, training=False) * 2,
+    "to": lambda x: (x * 3).to(torch.int32).to(torch.float32),
+}
+OTHERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "in place": lambda x: _written(x.clone()),
+    "chunks of a free axis": lambda x: x.transpose(0, 1).chunk(1, dim=1)[0] + 1,
+    "pad by reflection": lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+}
+
+
+def _written(x: torch.Tensor) -> torch.Tensor:
+    view = x[:, 0]
+    view.mul_(2)
+    return x + 1
+
+
+class Module(nn.Module):
+    def __init__(self, compute: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def forward(self, data: torch.Tensor) -> Any:
+        return self._compute(data)
+
+
+def assert_computed(compute: Callable[[torch.Tensor], Any], folder: Path) -> None:
+    data, compiler = torch.randn(4, 3, 4, 5, generator=torch.Generator().manual_seed(1)), COMPILERS["openvino"]()
+    compiler.compile(
+        Graph("a graph", Module(compute), (Input("data", data, {0: ROWS}),), ("result",)), folder, "float32"
+    )
+    (computed,) = compiler.load(folder, "float32")(data[:3])
+    torch.testing.assert_close(computed, compute(data[:3]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_same_in_other_words(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(TorchFXPythonDecoder, "from_exported_program")
+    assert_computed(WORDS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_has_no_words_is_traced_anew(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced, trace = [], TorchFXPythonDecoder.from_exported_program
+
+    def counted(*args: Any, **options: Any) -> Any:
+        traced.append(args)
+        return trace(*args, **options)
+
+    monkeypatch.setattr(TorchFXPythonDecoder, "from_exported_program", counted)
+    assert_computed(OTHERS[name], tmp_path)
+    assert len(traced) == 1

@@ -1,0 +1,54 @@
+"""What tests of loops on a fake engine look at, and where they stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.unit.conftest import finish
+from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.request import GenerationRequest
+
+StartLoop = Callable[..., EngineLoop]
+
+
+class Counts:
+    """Telemetry that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.images = 0
+        self.outcomes: list[str] = []
+        self.in_flight_and_queued: list[tuple[int, int]] = []
+
+    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
+        assert min(queue_seconds, run_seconds) >= 0
+        self.outcomes.append(outcome)
+
+    def images_made(self, count: int) -> None:
+        self.images += count
+
+    def unet_called(self, images: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.calls.append(images)
+
+    def in_flight(self, images: int, queued: int) -> None:
+        self.in_flight_and_queued.append((images, queued))
+
+
+def pictures(job: Job) -> tuple[bytes, ...]:
+    assert job.error is None
+    assert job.state is JobState.SUCCEEDED
+    assert job.result is not None
+    return job.result.images
+
+
+def made_alone(start_loop: StartLoop, request: GenerationRequest) -> tuple[bytes, ...]:
+    loop = start_loop(FakeEngine())
+    finish(loop, job := loop.submit(request))
+    return pictures(job)
+
+
+def stand_before_the_next_step(engine: FakeEngine) -> None:
+    engine.turnstile.allow(0)

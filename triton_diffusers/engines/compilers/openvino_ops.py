@@ -1,0 +1,125 @@
+"""PyTorch's operations in words that OpenVINO's frontend knows.
+
+PyTorch would decompose them as well, by tracing the whole graph anew: for a UNet of any height and width that takes
+twice as long as the trace itself.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+_ATEN = torch.ops.aten
+_Rule = Callable[..., Node]
+
+
+def changes_its_inputs(module: GraphModule) -> bool:
+    """Whether an operation writes into a tensor that it is given; only a new trace knows who else reads it."""
+    return any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in _calls(module)
+    )
+
+
+def reword(module: GraphModule) -> None:
+    """Replace, within ``module``, the operations that have a rule. It is a network that does not train."""
+    graph = module.graph
+    for node in _calls(module):
+        rule = _RULES.get(node.target)
+        if rule is None:
+            continue
+        with graph.inserting_before(node):
+            replacement = rule(graph, *node.args, **node.kwargs)
+        replacement.meta = replacement.meta or node.meta
+        node.replace_all_uses_with(replacement)
+        graph.erase_node(node)
+    module.recompile()
+
+
+def _calls(module: GraphModule) -> list[Node]:
+    return [node for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _itself(graph: Graph, data: Node, *_: Any, **__: Any) -> Node:
+    return data
+
+
+def _conv2d(
+    graph: Graph,
+    data: Node,
+    weight: Node,
+    bias: Node | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Node:
+    sides = ([*side] * (2 // len(side)) for side in (stride, padding, dilation))
+    return graph.call_function(_ATEN.convolution.default, (data, weight, bias, *sides, False, [0, 0], groups))
+
+
+def _group_norm(
+    graph: Graph,
+    data: Node,
+    groups: int,
+    weight: Node | None = None,
+    bias: Node | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Node:
+    # OpenVINO reads the three sizes off the data.
+    sizes = (1, 1, 1)
+    normal = graph.call_function(_ATEN.native_group_norm.default, (data, weight, bias, *sizes, groups, eps))
+    return graph.call_function(operator.getitem, (normal, 0))
+
+
+def _layer_norm(
+    graph: Graph,
+    data: Node,
+    shape: Sequence[int],
+    weight: Node | None = None,
+    bias: Node | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Node:
+    normal = graph.call_function(_ATEN.native_layer_norm.default, (data, shape, weight, bias, eps))
+    return graph.call_function(operator.getitem, (normal, 0))
+
+
+def _chunk(graph: Graph, data: Node, chunks: int, axis: int = 0) -> Node:
+    whole = data.meta["val"].shape[axis]
+    if not isinstance(whole, int):  # free, and OpenVINO has no word for that
+        return graph.call_function(_ATEN.chunk.default, (data, chunks, axis))
+    size = -(whole // -chunks)
+    sizes = [min(size, whole - begin) for begin in range(0, whole, size)]
+    return graph.call_function(_ATEN.split_with_sizes.default, (data, sizes, axis))
+
+
+def _pad(graph: Graph, data: Node, sides: Sequence[Any], mode: str = "constant", value: float | None = None) -> Node:
+    if mode != "constant":
+        return graph.call_function(_ATEN.pad.default, (data, sides, mode, value))
+    return graph.call_function(_ATEN.constant_pad_nd.default, (data, sides, value or 0.0))
+
+
+def _reshape(graph: Graph, data: Node, shape: Sequence[Any]) -> Node:
+    return graph.call_function(_ATEN.view.default, (data, shape))
+
+
+def _to(graph: Graph, data: Node, dtype: torch.dtype, *_: Any, **__: Any) -> Node:
+    return graph.call_function(_ATEN._to_copy.default, (data,), {"dtype": dtype})
+
+
+_RULES: Mapping[Any, _Rule] = {
+    _ATEN.chunk.default: _chunk,
+    _ATEN.contiguous.default: _itself,
+    _ATEN.conv2d.default: _conv2d,
+    _ATEN.dropout.default: _itself,
+    _ATEN.group_norm.default: _group_norm,
+    _ATEN.layer_norm.default: _layer_norm,
+    _ATEN.pad.default: _pad,
+    _ATEN.reshape.default: _reshape,
+    _ATEN.to.dtype: _to,
+}
