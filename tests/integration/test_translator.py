@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from tests.integration.calls import Calls, small
 from tests.integration.conftest import RunningTriton
@@ -63,3 +64,20 @@ def test_plain_json(calls: Calls) -> None:
         {"task_id": "json", "prompt": CHINESE, "steps": 1, "width": 64, "height": 64, "use_translate": False},
     )
     assert (status, reply["reply_prompt"]) == (200, CHINESE)
+
+
+def test_a_task_is_followed_and_cancelled_while_an_ensemble_runs(calls: Calls) -> None:
+    """`jobs` knows it by its id once it is translated."""
+    fields = small(prompt=CHINESE, steps=150, image_num=4)
+    task_id = fields["task_id"]
+    sent = calls.send("ensemble", **fields)
+    running = calls.wait_for_job(task_id, lambda job: job["state"] == "running" and job["step"] > 0)
+    assert (running["model"], running["steps"]) == ("sd_base", 600)
+    calls.wait_for_job(task_id, lambda job: job["step"] > running["step"])
+    assert len(calls.jobs("cancel", task_id=task_id)) == 1
+    with pytest.raises(InferenceServerException, match="the job was cancelled") as caught:
+        sent.result()
+    assert caught.value.status() == "StatusCode.CANCELLED"
+    (told,) = calls.jobs("progress", task_id=task_id)
+    assert told["state"] == "cancelled"
+    assert told["step"] < 600

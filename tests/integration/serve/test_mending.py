@@ -56,7 +56,7 @@ def test_requests_in_flight_at_a_death_are_all_answered(
 def test_crowded_model_is_not_taken_for_dead(start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor) -> None:
     server = start("--hang-timeout=2")
     pid = pid_of(server, "steps")
-    waiting = [crowd.submit(generate, server, "steps", seconds=5) for _ in range(24)]  # three times its places
+    waiting = [crowd.submit(generate, server, "steps", seconds=3) for _ in range(24)]  # three times its places
     assert {future.result()[1]["pid"] for future in waiting} == {pid}
     assert "is dead" not in server.log_text()
 
