@@ -17,25 +17,23 @@ import torch
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
-from triton_diffusers.fetch import LinkFetcher
 from triton_diffusers.images import preview, to_pixels
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.finish import Finisher
+from triton_diffusers.inflight.intake import Intake
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
-from triton_diffusers.pictures import Gatherer
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-# Input pictures that are fetched and read at once, and results that are compressed and stored at once.
-_INTAKE_THREADS = 4
+# Results that are compressed and stored at once.
 _OUTLET_THREADS = 4
 
 _STOPPING = "the server is stopping; send the request again later"
@@ -74,7 +72,6 @@ class EngineLoop:
         self._settings = settings
         self._name = name
         self._reporter = Reporter(board, telemetry)
-        self._gatherer = Gatherer(settings, LinkFetcher(settings))
         self._numbers = itertools.count(1)
         # Guards the two collections, the jobs' states and the flag; notified whenever one of them changes.
         self._changed = threading.Condition()
@@ -84,10 +81,8 @@ class EngineLoop:
         # The engine that is to take over, until it has; and then the one before it, until that is dropped.
         self._successor: _InUse | None = None
         self._predecessor: _InUse | None = None
-        self._intake = ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake")
+        self._intake = Intake(settings, lambda: self._in_use.controlnets, self._set_gathered, self._fail)
         self._outlet = ThreadPoolExecutor(_OUTLET_THREADS, thread_name_prefix="outlet")
-        # One: ControlNets are loaded one after the other, and wait for memory.
-        self._loading = ThreadPoolExecutor(1, thread_name_prefix="controlnets")
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -127,9 +122,7 @@ class EngineLoop:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
-        self._intake.shutdown(cancel_futures=True)
-        self._in_use.controlnets.wake()
-        self._loading.shutdown(cancel_futures=True)
+        self._intake.stop()
         self._outlet.shutdown()
 
     @property
@@ -149,7 +142,7 @@ class EngineLoop:
             self._reporter.changed(job)
             self._waiting.append(job)
             if not job.gathered:
-                self._intake.submit(self._gather, job)
+                self._intake.begin(job)
             self._changed.notify_all()
         return job
 
@@ -164,30 +157,6 @@ class EngineLoop:
         watched = tuple(jobs)
         with self._changed:
             self._changed.wait_for(lambda: any(job.state.ended for job in watched), timeout)
-
-    def _gather(self, job: Job) -> None:
-        """Get a job its input pictures, and its ControlNets if they are loaded; runs in an intake thread."""
-        if job.state.ended:
-            return
-        try:
-            job.pictures = self._gatherer.gather(job.request)
-            held = self._in_use.controlnets.take_loaded(job.controlnet_paths)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
-            self._fail(job, error)
-            return
-        if held is None:
-            self._loading.submit(self._load_controlnets, job)
-        else:
-            self._set_gathered(job, held)
-
-    def _load_controlnets(self, job: Job) -> None:
-        """Get a job its ControlNets; runs in the loading thread, which may wait for other jobs to end."""
-        try:
-            held = self._in_use.controlnets.take(job.controlnet_paths, lambda: job.state.ended)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
-            self._fail(job, error)
-            return
-        self._set_gathered(job, held)
 
     def _set_gathered(self, job: Job, held: Held) -> None:
         with self._changed:
