@@ -18,6 +18,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run-dir", type=Path, default=RUN, help="checkpoints, logs")
     parser.add_argument("--output", type=Path, default=Path("models/translator"), help="where the model is written")
     parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--emoji", type=Path, default=Path("models/emoji"), help="the model that draws the subjects")
+    parser.add_argument("--subjects", type=int, help="draw only so many of them, and write no figures: to try it")
     return parser.parse_args()
 
 
@@ -25,7 +27,14 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    shop = Workshop(arguments.cache, arguments.run_dir, arguments.output, arguments.iterations)
+    shop = Workshop(
+        cache=arguments.cache,
+        run_dir=arguments.run_dir,
+        output=arguments.output,
+        iterations=arguments.iterations,
+        emoji=arguments.emoji,
+        subjects=arguments.subjects,
+    )
     for name in STAGES if arguments.stage == "all" else [arguments.stage]:
         STAGES[name](shop)
 

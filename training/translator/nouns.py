@@ -48,6 +48,16 @@ def subject_nouns(subjects: Sequence[Subject], cache: Path) -> list[Word]:
     return list(_first(words))
 
 
+def emojibase_names(subjects: Sequence[Subject], cache: Path) -> list[str]:
+    """Each subject's Chinese name in emojibase; the first of our own where that is no plain word."""
+    labels = _emojibase(cache, "zh")
+    names = []
+    for subject in subjects:
+        label = labels.get(subject.hexcode, labels.get(f"{subject.hexcode}-FE0F", ""))
+        names.append(label if _CHINESE.fullmatch(label) else subject.chinese[0])
+    return names
+
+
 def english_name(subject: Subject, chinese: str) -> str:
     """The first name that says no more than `chinese` does: no face and no colour that it does not name."""
     if chinese.startswith("小") and len(subject.names) > 2:  # 小狗: dog face, dog, puppy

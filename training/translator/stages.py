@@ -7,14 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from training.emoji.assets import Assets
+from training.emoji.pictures import load_pictures
 from training.emoji.run import Run
 from training.emoji.subjects import load_subjects
 from training.translator.evaluate import evaluate
 from training.translator.export import export
 from training.translator.model import Pieces, build_model, train_pieces
-from training.translator.nouns import fetch_names, named_nouns, subject_nouns
+from training.translator.nouns import emojibase_names, fetch_names, named_nouns, subject_nouns
 from training.translator.phrases import PhraseBook
+from training.translator.retrieval import retrieval
 from training.translator.train import train
 from training.translator.vocabulary import Word, load_vocabulary
 
@@ -24,6 +28,8 @@ PIECES_SHARES = {"subjects": 1.0, "words": 1.0, "names": 0.6}
 """How much each kind counts when the pieces of the languages are found."""
 PIECES_PHRASES = 40_000
 EVALUATION_SEED = 1_000_003
+WORKERS = 2
+"""Processes that draw, one thread each."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Workshop:
     run_dir: Path
     output: Path
     iterations: int
+    emoji: Path
+    subjects: int | None
 
     @cached_property
     def nouns(self) -> dict[str, list[Word]]:
@@ -98,8 +106,27 @@ def exporting(shop: Workshop) -> None:
 def evaluation(shop: Workshop) -> None:
     """Measure the exported model as it is served; write `evaluation.json`."""
     figures = evaluate(shop.output, shop.book(EVALUATION_SEED), shop.nouns)
+    _write(figures, shop.output / "evaluation.json")
+
+
+def drawing(shop: Workshop) -> None:
+    """Draw the subjects from their Chinese names; add the figures to `evaluation.json` if it is all of them."""
+    subjects = load_subjects()[: shop.subjects]
+    assets = Assets(shop.cache)
+    assets.fetch()
+    pictures = load_pictures([assets.picture_path(subject.hexcode) for subject in subjects])
+    names = emojibase_names(subjects, shop.cache)
+    found = retrieval(shop.output, shop.emoji / "base_model", names, pictures, WORKERS)
+    if shop.subjects is not None:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    path = shop.output / "evaluation.json"
+    _write({**json.loads(path.read_text(encoding="utf-8")), "drawn": found}, path)
+
+
+def _write(figures: dict[str, Any], path: Path) -> None:
     text = json.dumps(figures, indent=2, ensure_ascii=False)
-    (shop.output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
@@ -108,5 +135,6 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "train": training,
     "export": exporting,
     "evaluate": evaluation,
+    "draw": drawing,
 }
 """What `all` runs, in this order."""
