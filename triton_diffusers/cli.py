@@ -14,7 +14,7 @@ from pathlib import Path
 from triton_diffusers import fetch_preprocessors
 from triton_diffusers.build import arguments as build_arguments
 from triton_diffusers.server.errors import LaunchError
-from triton_diffusers.server.options import LOG_LEVELS, ServeOptions
+from triton_diffusers.server.options import LEFT_OUT, LOG_LEVELS, ServeOptions
 
 _DISTRIBUTION = "triton-diffusers"
 _SERVE = """\
@@ -57,6 +57,7 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
         ServeOptions(
             model_repository=chosen.model_repository,
             model_dir=chosen.model_dir,
+            func_name=chosen.func_name,
             store=chosen.store,
             translator_dir=_checkout() / "models" / "translator",
             host=chosen.host,
@@ -135,6 +136,13 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     where = serve.add_argument_group("what is served")
     _add_models(where)
+    where.add_argument(
+        "--func-name",
+        choices=tuple(LEFT_OUT),
+        default="all",
+        help="which of the models that make pictures to load: sd_base, sd_controlnet or both (default: %(default)s); "
+        "each has the checkpoint in memory",
+    )
     where.add_argument(
         "--store",
         metavar="PLACE",

@@ -1,7 +1,7 @@
-"""The contract: every input and output of the generating models, in one table.
+"""The contract: every input and output of the models, in tables; ``CONTRACTS`` says which are a model's.
 
 Tensors bear the names of the API's JSON fields, so that the reference's requests can be posted unchanged to Triton's
-``generate``. Everything that must agree with the table is made from it or tested against it: the ``config.pbtxt``
+``generate``. Everything that must agree with the tables is made from them or tested against them: the ``config.pbtxt``
 files (``model_config``), the decoding of requests (``decode``), the SDK's options and the reference page in ``docs/``.
 
 Every input but ``task_id`` and ``prompt`` is optional, and sending an input's ``default`` is the same as leaving it
@@ -13,6 +13,7 @@ Whole numbers are INT64, since Triton's JSON front wraps a number that is too la
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,6 +50,27 @@ class Output:
     many: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a model takes and gives."""
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def of_ensemble(self) -> Contract:
+        """That of an ensemble which ends with the model.
+
+        All tensors of an ensemble share one namespace, where an output that bears an input's name would be that input,
+        as it was sent: such outputs have a prefix there.
+        """
+        taken = {field.name for field in self.inputs}
+        outputs = (
+            replace(output, name=f"reply_{output.name}") if output.name in taken else output for output in self.outputs
+        )
+        return Contract(self.inputs, tuple(outputs))
+
+
 INPUTS: tuple[Input, ...] = (
     Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
     Input("prompt", "STRING", "", "What to draw.", required=True),
@@ -65,7 +87,7 @@ INPUTS: tuple[Input, ...] = (
     Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Not for JSON, which cannot carry bytes."),
     Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),
     Input("clip_skip", "INT64", 1, "Which of the text encoder's layers counts, from the end: 1 is the last one, 2 the one before."),
-    Input("image", "BYTES", b"", "Input picture of `i2i`, `inpaint` and `outpaint`, as an encoded file (PNG, JPEG, …). Not for JSON, which cannot carry bytes."),
+    Input("image", "BYTES", b"", "Input picture of `i2i`, `inpaint` and `outpaint`, and control picture of `sd_controlnet`, as an encoded file (PNG, JPEG, …). Not for JSON, which cannot carry bytes."),
     Input("image_base64", "STRING", "", "The same as base64 (standard or URL-safe). Give exactly one of the three."),
     Input("image_link", "STRING", "", "The same as an `http(s)` URL to fetch."),
     Input("mask", "BYTES", b"", "Mask of `inpaint`, as an encoded file: white is repainted."),
@@ -78,7 +100,7 @@ INPUTS: tuple[Input, ...] = (
     Input("expand_type", "STRING", "copy", "What added pixels are before they are drawn: `copy` repeats the edge, `reflect` mirrors."),
     Input("lora_path", "STRING", (), "LoRA files, relative to the model directory; up to `max_loras` (8)."),
     Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all; none: 0.75."),
-    Input("use_translate", "BOOL", (), "`ensemble`: translate what is Chinese of the prompts; none: the service's setting. `sd_base` refuses `true`."),
+    Input("use_translate", "BOOL", (), "`ensemble…`: translate what is Chinese of the prompts; none: the service's setting. `sd_base` and `sd_controlnet` refuse `true`."),
     Input("profile", "STRING", "", "[Sampling profile](profiles.md): `exact`, `cached`, `guidance-interval` or `fast`; empty: the server's setting."),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
@@ -106,11 +128,25 @@ OUTPUTS: tuple[Output, ...] = (
     Output("run_seconds", "FP32", "Time from the first step to the last picture."),
 )
 
-# The outputs of an ensemble. All its tensors share one namespace, where an output that bears an input's name would be
-# that input, as it was sent: such outputs have a prefix there.
-ENSEMBLE_OUTPUTS: tuple[Output, ...] = tuple(
-    replace(output, name=f"reply_{output.name}") if output.name in {field.name for field in INPUTS} else output
-    for output in OUTPUTS
+# What `sd_controlnet` takes and gives besides.
+CONTROL_INPUTS: tuple[Input, ...] = (
+    Input("controlnet_path", "STRING", (), "ControlNets, folders or files relative to the model directory; up to `max_controlnets` (4). None, or an empty one: the model directory's own, `controlnet/`."),
+    Input("process_func", "STRING", (), "[Preprocessor](preprocessors.md) that makes the control picture, one for all ControlNets or one each; none: the picture as it is."),
+    Input("control_scale", "FP32", (), "How strongly each ControlNet controls, 0 to 10, one for all or one each; none: 1."),
+    Input("control_start", "FP32", (), "Part of the steps, 0 to 1, at which each begins to control, one for all or one each; none: 0."),
+    Input("control_end", "FP32", (), "Part of the steps at which each ends to control, more than its `control_start`; none: 1."),
+    Input("control_image", "BYTES", (), "Control pictures, as encoded files, one for all or one each; none: `image`. Not for JSON, which cannot carry bytes."),
+    Input("control_image_base64", "STRING", (), "The same as base64. Give at most one of the three."),
+    Input("control_image_link", "STRING", (), "The same as URLs to fetch."),
+    Input("return_control_image", "BOOL", False, "Return what the preprocessors made, in `control_images_base64`."),
+)  # fmt: skip
+CONTROL_OUTPUTS: tuple[Output, ...] = (
+    Output(
+        "control_images_base64",
+        "STRING",
+        "The control picture of each ControlNet (PNG, URL-safe alphabet), with `return_control_image`.",
+        many=True,
+    ),
 )
 
 # What of a request the translator changes, and what it asks for. Its outputs stand in the inputs' place.
@@ -121,7 +157,8 @@ TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
     Output("negative_prompt", "STRING", "The same of the negative prompt."),
 )
 
-INPUT_BY_NAME = {field.name: field for field in INPUTS}
+# Of the models that make pictures.
+INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
@@ -145,3 +182,16 @@ JOBS_OUTPUTS: tuple[Output, ...] = (
     Output("error_msg", "STRING", "Why it failed, or empty.", many=True),
     Output("preview", "STRING", "JPEG as base64 (URL-safe), if one was asked for and is there; else empty.", many=True),
 )
+
+_BASE = Contract(INPUTS, OUTPUTS)
+_CONTROLNET = Contract((*INPUTS, *CONTROL_INPUTS), (*OUTPUTS, *CONTROL_OUTPUTS))
+
+# By the names of the models.
+CONTRACTS: Mapping[str, Contract] = {
+    "sd_base": _BASE,
+    "sd_controlnet": _CONTROLNET,
+    "translator": Contract(TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS),
+    "ensemble": _BASE.of_ensemble,
+    "ensemble_controlnet": _CONTROLNET.of_ensemble,
+    "jobs": Contract(JOBS_INPUTS, JOBS_OUTPUTS),
+}

@@ -17,9 +17,10 @@ from typing import Any
 
 from triton_diffusers.images import Metadata
 from triton_diffusers.profiles import EXACT
-from triton_diffusers.request import Function, GenerationRequest
+from triton_diffusers.request import ControlChoice, Function, GenerationRequest
 
 _SEEDS = 2**64
+_OWN = "controlnet"  # the model directory's own ControlNet
 _WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
 
 
@@ -38,6 +39,8 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "") -> 
         "Seed": _seed(request, index),
         "Size": f"{width}x{height}",
     }
+    # Before the model: readers that split at every comma take the last `Model` for the checkpoint.
+    pairs |= {f"ControlNet {index}": _control(control) for index, control in enumerate(request.controls)}
     if model:
         pairs["Model"] = model
     if request.function is not Function.TEXT_TO_IMAGE:
@@ -56,6 +59,18 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "") -> 
     ]
     # PNG forbids NUL in a text.
     return "\n".join(filter(None, lines)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _control(control: ControlChoice) -> str:
+    """In the words of the ControlNet extension of those tools."""
+    words = {
+        "Module": control.process,
+        "Model": control.path or _OWN,
+        "Weight": f"{control.scale:g}",
+        "Guidance Start": f"{control.start:g}",
+        "Guidance End": f"{control.end:g}",
+    }
+    return ", ".join(f"{key}: {value}" for key, value in words.items())
 
 
 def _quoted(value: str) -> str:
@@ -89,6 +104,14 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
         fields |= {
             "lora_path": [lora.path for lora in request.loras],
             "lora_attn": [lora.weight for lora in request.loras],
+        }
+    if request.controls:
+        fields |= {
+            "controlnet_path": [control.path for control in request.controls],
+            "process_func": [control.process for control in request.controls],
+            "control_scale": [control.scale for control in request.controls],
+            "control_start": [control.start for control in request.controls],
+            "control_end": [control.end for control in request.controls],
         }
     record: dict[str, Any] = {"version": _program(), "task_id": request.task_id, "image_index": index}
     if model:

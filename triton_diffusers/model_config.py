@@ -6,19 +6,16 @@ The files are committed, so that a model repository works without this step; a t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from triton_diffusers.contract import (
-    ENSEMBLE_OUTPUTS,
-    INPUTS,
-    JOBS_INPUTS,
-    JOBS_OUTPUTS,
-    OUTPUTS,
+    CONTRACTS,
     PROBE,
     TRANSLATED,
     TRANSLATOR_INPUTS,
     TRANSLATOR_OUTPUTS,
+    Contract,
     Input,
     Output,
 )
@@ -47,30 +44,22 @@ _ONE_PROCESS = "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
 def configs() -> Mapping[str, str]:
     """The text of ``config.pbtxt`` by model name."""
     return {
-        "sd_base": _HEADER
-        + 'backend: "python"\n'
-        + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(INPUTS, OUTPUTS)
-        + _SEQUENCES
-        + _ONE_PROCESS
-        + _parameter("probe", json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE})),
+        "sd_base": _generating("sd_base"),
+        "sd_controlnet": _generating("sd_controlnet"),
         "translator": _HEADER
         + 'backend: "python"\n'
         + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS)
+        + _tensors(CONTRACTS["translator"])
         + "dynamic_batching { }\n"
         + _ONE_PROCESS
         + _parameter("probe", json.dumps({"prompt": PROBE})),
         "jobs": _HEADER
         + 'backend: "python"\nmax_batch_size: 0\n'
-        + _tensors(JOBS_INPUTS, JOBS_OUTPUTS)
+        + _tensors(CONTRACTS["jobs"])
         + _ONE_PROCESS
         + _parameter("probe", json.dumps({"action": "list"})),
-        "ensemble": _HEADER
-        + 'platform: "ensemble"\n'
-        + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(INPUTS, ENSEMBLE_OUTPUTS)
-        + _translated("sd_base"),
+        "ensemble": _ensemble("ensemble", "sd_base"),
+        "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet"),
     }
 
 
@@ -80,15 +69,37 @@ def write(repository: Path = REPOSITORY) -> None:
         (repository / model / "config.pbtxt").write_text(text)
 
 
-def _tensors(inputs: Sequence[Input], outputs: Sequence[Output]) -> str:
+def _generating(model: str) -> str:
+    return (
+        _HEADER
+        + 'backend: "python"\n'
+        + f"max_batch_size: {_MOST_REQUESTS}\n"
+        + _tensors(CONTRACTS[model])
+        + _SEQUENCES
+        + _ONE_PROCESS
+        + _parameter("probe", json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE}))
+    )
+
+
+def _ensemble(name: str, model: str) -> str:
+    return (
+        _HEADER
+        + 'platform: "ensemble"\n'
+        + f"max_batch_size: {_MOST_REQUESTS}\n"
+        + _tensors(CONTRACTS[name])
+        + _translated(model, CONTRACTS[model], CONTRACTS[name])
+    )
+
+
+def _tensors(contract: Contract) -> str:
     declared = [
         f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ]'
         f"{'' if field.required else ' optional: true'} }}"
-        for field in inputs
+        for field in contract.inputs
     ]
     returned = [
         f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ] }}'
-        for field in outputs
+        for field in contract.outputs
     ]
     return f"input [\n{_lines(declared)}]\noutput [\n{_lines(returned)}]\n"
 
@@ -101,7 +112,7 @@ def _lines(entries: Iterable[str]) -> str:
     return ",\n".join(entries) + "\n"
 
 
-def _translated(model: str) -> str:
+def _translated(model: str, its: Contract, ensembles: Contract) -> str:
     """The translator, then ``model``, which gets the translator's outputs and all else as it was sent."""
     translations = {name: f"translated_{name}" for name in TRANSLATED}
     translate = _step(
@@ -112,8 +123,8 @@ def _translated(model: str) -> str:
     # Whether to translate is settled by then.
     generate = _step(
         model,
-        {field.name: translations.get(field.name, field.name) for field in INPUTS if field.name != "use_translate"},
-        {output.name: seen.name for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)},
+        {field.name: translations.get(field.name, field.name) for field in its.inputs if field.name != "use_translate"},
+        {output.name: seen.name for output, seen in zip(its.outputs, ensembles.outputs, strict=True)},
     )
     return f"ensemble_scheduling {{\n  step [\n{translate},\n{generate}\n  ]\n}}\n"
 

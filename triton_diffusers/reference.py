@@ -11,7 +11,9 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from triton_diffusers.contract import (
-    ENSEMBLE_OUTPUTS,
+    CONTRACTS,
+    CONTROL_INPUTS,
+    CONTROL_OUTPUTS,
     INPUTS,
     JOBS_INPUTS,
     JOBS_OUTPUTS,
@@ -30,13 +32,14 @@ _INTRODUCTION = """# Reference
 
 Made from the tables in `triton_diffusers/` by `make generated`; do not edit.
 
-Models: `sd_base` makes pictures, `translator` makes prompts English ([translation](translation.md)), `ensemble` is the one
-after the other, `jobs` tells about the jobs of `sd_base`, whoever called it. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
+Models: `sd_base` makes pictures, `sd_controlnet` does so with [ControlNets](controlnet.md), `translator` makes prompts
+English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` are the translator and then one of the two,
+`jobs` tells about the jobs of all, whoever called them. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
 
 ## How values travel
 
-- Every tensor of `sd_base`, `translator` and `ensemble` has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`.
-  `jobs` has none: `[1]` and `[n]`. One request is one row; for several pictures use `image_num`, or send several requests.
+- Every tensor has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`. Those of `jobs` have none:
+  `[1]` and `[n]`. One request is one row; for several pictures use `image_num`, or send several requests.
 - Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
   to the model together; the SDK does.
 - In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
@@ -71,17 +74,21 @@ def page() -> str:
     return "\n".join(
         [
             _INTRODUCTION,
-            "## `sd_base`, `ensemble`: request\n",
+            "## `sd_base`, `sd_controlnet` and their ensembles: request\n",
             _inputs(INPUTS),
-            "## `sd_base`, `ensemble`: reply\n",
-            "`ensemble` replies with "
+            "`sd_controlnet` and `ensemble_controlnet` take these too:\n",
+            _inputs(CONTROL_INPUTS),
+            "## `sd_base`, `sd_controlnet` and their ensembles: reply\n",
+            "An ensemble replies with "
             + ", ".join(
                 f"`{seen.name}` for `{output.name}`"
-                for output, seen in zip(OUTPUTS, ENSEMBLE_OUTPUTS, strict=True)
+                for output, seen in zip(OUTPUTS, CONTRACTS["ensemble"].outputs, strict=True)
                 if seen != output
             )
             + ": an ensemble of Triton's cannot have an output that bears an input's name.\n",
             _outputs(OUTPUTS),
+            "`sd_controlnet` and `ensemble_controlnet` reply with this too:\n",
+            _outputs(CONTROL_OUTPUTS),
             "## `translator`: request\n",
             _inputs(TRANSLATOR_INPUTS),
             "## `translator`: reply\n",

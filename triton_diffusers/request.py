@@ -71,10 +71,28 @@ class LoraChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlChoice:
+    """A ControlNet, and what of a request it controls.
+
+    ``path`` is relative to the model directory; empty: the model directory's own, ``controlnet/``. ``process`` names
+    the preprocessor that makes the control picture of ``image``, or of the request's own picture if that is None.
+    ``start`` and ``end`` are the parts of the steps, 0 to 1, at which it begins and ends to control.
+    """
+
+    path: str
+    process: str = "none"
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    image: PictureSource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One request, valid in every field. Sizes are pixels; image *i* is drawn from ``seed + i``.
 
     ``width`` and ``height`` are those of the input picture once it is fitted; outpainting adds ``expansion`` to them.
+    The ``image`` of text to image is not drawn over: it is there for ``controls`` that have none of their own.
     ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one.
     """
 
@@ -97,6 +115,8 @@ class GenerationRequest:
     expansion: Expansion | None = None
     keep_unmasked: bool = True
     loras: tuple[LoraChoice, ...] = ()
+    controls: tuple[ControlChoice, ...] = ()
+    return_control_image: bool = False
     clip_skip: int = 1
     profile: Profile = EXACT
     save_dir: str = "result"
@@ -109,6 +129,11 @@ class GenerationRequest:
         return self.width + added.left + added.right, self.height + added.up + added.down
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether pictures come with it."""
+        return self.image is not None or any(control.image is not None for control in self.controls)
+
+    @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on (a scale of 1 is no guidance)."""
         return self.guidance_scale > 1.0
@@ -118,11 +143,13 @@ class GenerationRequest:
 class GenerationResult:
     """What a finished request gives. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
 
-    So have ``image_urls`` and ``oss_urls``, unless the server stores no results.
+    So have ``image_urls`` and ``oss_urls``, unless the server stores no results. ``control_images`` (PNG) have one for
+    each ControlNet, if they were asked for.
     """
 
     request: GenerationRequest
     images: tuple[bytes, ...]
+    control_images: tuple[bytes, ...] = ()
     is_nsfw: tuple[bool, ...]
     image_urls: tuple[str, ...]
     oss_urls: tuple[str, ...]

@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")
     lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
 
-    max_controlnets: int = Field(4, ge=0, description="Most ControlNets of a request.")
+    max_controlnets: int = Field(4, ge=1, description="Most ControlNets of a request.")
     max_controlnet_megabytes: int = Field(4096, ge=1, description="Largest file of a ControlNet.")
     controlnet_cache_megabytes: int = Field(
         4096, ge=0, description="Memory for ControlNets that are loaded: those in use, and those that were used before."
@@ -146,7 +146,10 @@ class Settings(BaseSettings):
     )
 
     max_image_megabytes: float = Field(
-        32.0, gt=0, allow_inf_nan=False, description="Largest encoded input picture or mask (10⁶ bytes)."
+        32.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest encoded input picture or mask, and all control pictures together (10⁶ bytes).",
     )
     max_image_pixels: int = Field(
         64_000_000,
@@ -155,7 +158,7 @@ class Settings(BaseSettings):
         description="Most pixels of an input picture or mask, judged before it is decoded.",
     )
     link_schemes: Literal["http,https", "https", "none"] = Field(
-        "http,https", description="Schemes of `image_link` and `mask_link`: `http,https`, `https`, or `none`: no links."
+        "http,https", description="Schemes of `image_link` and its like: `http,https`, `https`, or `none`: no links."
     )
     link_allow_hosts: CommaSeparated = Field(
         (),

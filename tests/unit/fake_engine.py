@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.controlnet import ControlNetWeights
+from triton_diffusers.engines import ControlNet, Residuals
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
@@ -100,6 +102,7 @@ class FakeEngine:
     native_side = 64
     text_layers = 2
     scheduler_config: Mapping[str, Any] = SCHEDULER_CONFIG
+    unet_config: Mapping[str, Any] = MappingProxyType({})
     lora_targets: Mapping[str, tuple[int, ...]] = MappingProxyType({"unet.conv_in": (4, 4, 3, 3)})
 
     def __init__(self, is_unsafe: Callable[[np.ndarray[Any, Any]], bool] = lambda pixels: False) -> None:
@@ -122,6 +125,7 @@ class FakeEngine:
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.turnstile.pass_through()
         tone, raises, gives_nan = states[:, 0].unbind(1)
@@ -131,7 +135,13 @@ class FakeEngine:
         deep = latents * 0.25 if deep is None else deep
         prediction = latents * 0.25 + deep + (tone + timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
+        if residuals is not None:
+            assert len(residuals[0]) == len(latents), "residuals are for all rows"
+            prediction = prediction + residuals[0]
         return prediction, deep
+
+    def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
+        raise NotImplementedError("tests that want ControlNets bring their own")
 
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         tone = torch.from_numpy(pixels[:1, ::8, ::8].copy()).repeat(4, 1, 1)

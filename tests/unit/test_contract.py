@@ -11,11 +11,11 @@ import pytest
 from tests.unit.conftest import NATIVE_SIDE, array_of, tensors
 from triton_diffusers.board import BoardEntry
 from triton_diffusers.contract import (
+    CONTRACTS,
+    CONTROL_INPUTS,
     INPUT_BY_NAME,
-    INPUTS,
     JOBS_INPUTS,
     JOBS_OUTPUTS,
-    OUTPUTS,
     TRANSLATED,
     TRANSLATOR_INPUTS,
     TRANSLATOR_OUTPUTS,
@@ -61,7 +61,20 @@ OTHER: dict[str, Any] = {
     "use_translate": [True],
     "profile": "cached",
     "save_dir": "elsewhere",
+    "controlnet_path": ["controlnet/depth"],
+    "process_func": ["canny"],
+    "control_scale": [0.5],
+    "control_start": [0.25],
+    "control_end": [0.75],
+    "control_image": [b"a control picture"],
+    "control_image_base64": ["AAAA"],
+    "control_image_link": ["http://example.com/c.png"],
+    "return_control_image": True,
 }
+GENERATING = CONTRACTS["sd_controlnet"]
+
+# What text to image needs of each model that makes pictures.
+NEEDS: dict[str, dict[str, Any]] = {"sd_base": {}, "sd_controlnet": {"image_link": "http://example.com/a.png"}}
 
 # What a request of each function needs, at least, and one for what only counts beside another field.
 BASES: list[dict[str, Any]] = [
@@ -70,17 +83,24 @@ BASES: list[dict[str, Any]] = [
     {"func_name": "inpaint", "image": b"picture", "mask": b"mask"},
     {"func_name": "outpaint", "image": b"picture"},
     {"lora_path": ["another.safetensors"]},
+    {"image": b"picture"},
+    {"image": b"picture", "lora_path": ["another.safetensors"]},
+    {"image": b"picture", "controlnet_path": ["a", "b"]},
 ]
 
 
-@pytest.mark.parametrize(
-    "table",
-    [INPUTS, OUTPUTS, TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS, JOBS_INPUTS, JOBS_OUTPUTS],
-    ids=["in", "out", "t-in", "t-out", "j-in", "j-out"],
-)
-def test_names_are_unique(table: tuple[Any, ...]) -> None:
-    names = [field.name for field in table]
-    assert len(names) == len(set(names))
+@pytest.mark.parametrize("model", CONTRACTS)
+def test_names_are_unique(model: str) -> None:
+    for table in (CONTRACTS[model].inputs, CONTRACTS[model].outputs):
+        names = [field.name for field in table]
+        assert len(names) == len(set(names))
+
+
+def test_a_controlnets_fields_come_on_top() -> None:
+    base = CONTRACTS["sd_base"]
+    assert GENERATING.inputs[: len(base.inputs)] == base.inputs
+    assert GENERATING.outputs[: len(base.outputs)] == base.outputs
+    assert not {field.name for field in base.inputs} & {field.name for field in CONTROL_INPUTS}
 
 
 def test_the_translator_gives_what_stands_in_the_prompts_place() -> None:
@@ -92,20 +112,36 @@ def test_every_field_has_another_value_to_test_with() -> None:
     assert OTHER.keys() == INPUT_BY_NAME.keys()
 
 
-@pytest.mark.parametrize("field", [field for field in INPUTS if not field.required], ids=lambda field: field.name)
-def test_sending_a_default_is_leaving_the_field_out(field: Input, tmp_path: Path) -> None:
-    settings = Settings(runtime_dir=tmp_path)
-    seed = {} if field.name == "seed" else {"seed": "1"}
-    sent = decode_request(tensors(**seed, **{field.name: field.default}), settings, NATIVE_SIDE)
-    absent = decode_request(tensors(**seed), settings, NATIVE_SIDE)
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        (model, field)
+        for model, needs in NEEDS.items()
+        for field in CONTRACTS[model].inputs
+        if not field.required and field.name not in needs
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_sending_a_default_is_leaving_the_field_out(model: str, field: Input, tmp_path: Path) -> None:
+    def decoded(**values: Any) -> GenerationRequest:
+        fields = {**NEEDS[model], **({} if field.name == "seed" else {"seed": "1"}), **values}
+        return decode_request(tensors(**fields), Settings(runtime_dir=tmp_path), NATIVE_SIDE, CONTRACTS[model].inputs)
+
+    sent, absent = decoded(**{field.name: field.default}), decoded()
     if field.name == "seed":  # each is a random one
         assert sent.seed != absent.seed
     else:
         assert sent == absent
 
 
-@pytest.mark.parametrize("field", INPUTS, ids=lambda field: field.name)
-def test_every_field_is_consumed(field: Input, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [(model, field) for model in NEEDS for field in CONTRACTS[model].inputs],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> None:
+    inputs = CONTRACTS[model].inputs
+
     def consequences(**values: Any) -> list[object]:
         """Everything that comes of a request, for each function: what the engine is asked for, and what is replied."""
         return [consequence({"seed": "1", **base, **values}) for base in BASES]
@@ -113,10 +149,10 @@ def test_every_field_is_consumed(field: Input, tmp_path: Path) -> None:
     def consequence(values: dict[str, Any]) -> object:
         arrays = tensors(**values)
         try:
-            request = decode_request(arrays, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+            request = decode_request(arrays, Settings(runtime_dir=tmp_path), NATIVE_SIDE, inputs)
         except InvalidRequest as error:
             return error.field
-        wanted = read_values(arrays, INPUTS)
+        wanted = read_values(arrays, inputs)
         reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
         return request, reply
 
@@ -126,10 +162,11 @@ def test_every_field_is_consumed(field: Input, tmp_path: Path) -> None:
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
     result = result_of(decode_request(tensors(image_num=2), Settings(runtime_dir=tmp_path), NATIVE_SIDE))
     reply = reply_values(result, return_images=True, use_base64=True)
-    assert reply.keys() == {output.name for output in OUTPUTS}
-    for output in OUTPUTS:
+    assert reply.keys() == {output.name for output in GENERATING.outputs}
+    for output in GENERATING.outputs:
         assert isinstance(reply[output.name], list | tuple) == output.many, output.name
     assert [len(reply[name]) for name in ("images", "images_base64", "is_nsfw")] == [2, 2, 2]
+    assert reply["control_images_base64"] == [b"8J-NjA=="]
 
 
 def test_jobs_shows_what_the_board_knows() -> None:
@@ -139,7 +176,7 @@ def test_jobs_shows_what_the_board_knows() -> None:
     }
 
 
-@pytest.mark.parametrize("field", [*INPUTS, *JOBS_INPUTS], ids=lambda field: field.name)
+@pytest.mark.parametrize("field", [*GENERATING.inputs, *JOBS_INPUTS], ids=lambda field: field.name)
 def test_defaults_are_of_the_declared_type(field: Input) -> None:
     types = {"STRING": str, "BYTES": bytes, "INT64": int, "FP32": float, "BOOL": bool}
     elements = field.default if isinstance(field.default, tuple) else (field.default,)
@@ -151,6 +188,7 @@ def result_of(request: GenerationRequest) -> GenerationResult:
     return GenerationResult(
         request=request,
         images=(b"picture",) * request.image_num,
+        control_images=("🍌".encode(),),
         is_nsfw=(False,) * request.image_num,
         image_urls=(),
         oss_urls=(),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
-from triton_diffusers.contract import INPUT_BY_NAME, INPUTS, Input
+from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME, Input
 from triton_diffusers.decode import decode_request
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.request import (
@@ -280,7 +280,7 @@ def test_each_way_to_send_a_picture() -> None:
         ({"clip_skip": 0}, "clip_skip: 0 is not accepted"),
         ({"clip_skip": 25}, "clip_skip: 25 is not accepted"),
         ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is not accepted; at most 8"),
-        ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one weight, or one for each of the 3"),
+        ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one value, or one for each of the 3"),
         ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is not accepted; must be between -10.0 and 10.0"),
         ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is not accepted"),
         ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is not accepted"),
@@ -322,8 +322,11 @@ def test_a_float_is_shown_as_it_was_written() -> None:
         decoded(denoising_strength=1.56)
 
 
+# The other generating model's are among them.
+ALL_INPUTS = CONTRACTS["sd_controlnet"].inputs
 SIZES = {"width × height", "width × height with expand"}
-PICTURES = {"image / image_base64 / image_link"}  # what a strange func_name may want
+# What a strange func_name may want, and what a strange control picture stands in for.
+PICTURES = {"image / image_base64 / image_link", "image"}
 ELEMENTS = {
     "STRING": st.one_of(
         st.text().map(str.encode),
@@ -345,24 +348,26 @@ def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest:
     """The request, or its refusal; nothing else may come of it."""
     try:
-        return decode_request(fields, SETTINGS, NATIVE_SIDE)
+        return decode_request(fields, SETTINGS, NATIVE_SIDE, ALL_INPUTS)
     except InvalidRequest as refusal:
         return refusal
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    sent=st.fixed_dictionaries({}, optional={field.name: any_array(field) for field in INPUTS}),
+    sent=st.fixed_dictionaries({}, optional={field.name: any_array(field) for field in ALL_INPUTS}),
     completed=st.booleans(),
 )
 def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any, Any]], *, completed: bool) -> None:
-    result = outcome({**(tensors() if completed else {}), **sent})
+    result = outcome({**(tensors(image=PICTURE) if completed else {}), **sent})
     if isinstance(result, GenerationRequest):
         assert 1 <= result.steps <= SETTINGS.max_steps
         assert 1 <= result.guidance_scale <= 30
         assert min(result.width, result.height) >= 16
         assert result.width * result.height <= SETTINGS.max_pixels
         assert 0 <= result.seed < 2**64
+        assert 1 <= len(result.controls) <= SETTINGS.max_controlnets
+        assert all(0 <= control.start < control.end <= 1 for control in result.controls)
     else:
         assert set(result.field.split(" / ")) <= {*INPUT_BY_NAME, *SIZES}
         assert len(str(result)) < 1000
@@ -372,6 +377,6 @@ def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any
 @given(st.data())
 def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
     """The same with one field at a time, which comes further than a request of many strange ones."""
-    field = data.draw(st.sampled_from(INPUTS))
-    result = outcome({**tensors(), field.name: data.draw(any_array(field))})
+    field = data.draw(st.sampled_from(ALL_INPUTS))
+    result = outcome({**tensors(image=PICTURE), field.name: data.draw(any_array(field))})
     assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | PICTURES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from importlib.metadata import version
 
 import numpy as np
@@ -14,12 +15,13 @@ from sd_parsers import ParserManager
 from sd_parsers.data import Generators, PromptInfo
 
 from tests.unit.conftest import request_for, tensors
-from triton_diffusers.contract import INPUT_BY_NAME
+from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME
 from triton_diffusers.decode import decode_request
 from triton_diffusers.images import encode
 from triton_diffusers.metadata import metadata_of, parameters_text, record_text
 from triton_diffusers.profiles import EXACT, PROFILES
 from triton_diffusers.request import (
+    ControlChoice,
     Expansion,
     Fill,
     Function,
@@ -43,6 +45,10 @@ FULL = request_for(
     resize_mode=ResizeMode.PAD,
     keep_unmasked=False,
     loras=(LoraChoice("lora/a.safetensors", 0.75), LoraChoice("b c.safetensors", -1.0)),
+    controls=(
+        ControlChoice(path="", process="canny", scale=0.5, end=0.75),
+        ControlChoice(path="controlnet/depth.safetensors", scale=1.25, start=0.1),
+    ),
     clip_skip=2,
     profile=PROFILES["cached"],
     save_dir="a-folder",
@@ -81,8 +87,11 @@ def test_everything_that_can_be_said() -> None:
     assert parameters_text(FULL, 1).splitlines() == [
         "a red apple",
         "Negative prompt: blurry",
-        "Steps: 4, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 0, Size: 88x88, Denoising strength: 0.7, "
-        f'Clip skip: 2, Loras: "lora/a.safetensors:0.75, b c.safetensors:-1", Profile: cached, Version: {PROGRAM}',
+        "Steps: 4, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 0, Size: 88x88, "
+        'ControlNet 0: "Module: canny, Model: controlnet, Weight: 0.5, Guidance Start: 0, Guidance End: 0.75", '
+        'ControlNet 1: "Module: none, Model: controlnet/depth.safetensors, Weight: 1.25, Guidance Start: 0.1, '
+        'Guidance End: 1", Denoising strength: 0.7, Clip skip: 2, '
+        f'Loras: "lora/a.safetensors:0.75, b c.safetensors:-1", Profile: cached, Version: {PROGRAM}',
     ]
 
 
@@ -115,6 +124,26 @@ def test_another_projects_reader_finds_it(prompt: str, output_format: OutputForm
     assert found.metadata["Size"] == "64x64"
 
 
+def test_controlnets_do_not_pose_as_the_checkpoint() -> None:
+    found = read(encoded(FULL, 0, "emoji"))
+    (sampler,) = found.samplers
+    assert sampler.model is not None
+    assert sampler.model.name == "emoji"
+    assert sampler.parameters["seed"] == str(FULL.seed)
+    assert found.metadata["Size"] == "88x88"
+
+
+def test_controlnets_can_be_taken_apart() -> None:
+    pairs = dict(re.findall(r'([\w ]+): ("[^"]*"|[^,]*)', parameters_text(FULL, 0).splitlines()[-1]))
+    assert dict(pair.split(": ") for pair in pairs[" ControlNet 0"].strip('"').split(", ")) == {
+        "Module": "canny",
+        "Model": "controlnet",
+        "Weight": "0.5",
+        "Guidance Start": "0",
+        "Guidance End": "0.75",
+    }
+
+
 def test_a_prompt_cannot_pose_as_the_parameters() -> None:
     forged = "x\nSteps: 99, Sampler: Forged, CFG scale: 1, Seed: 5, Size: 1x1"
     request = request_for(forged)
@@ -140,7 +169,8 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
     fields = record.pop("request")
     assert record == {"version": PROGRAM, "task_id": "a-task", "image_index": 1, "model": "emoji"}
     assert fields.keys() <= INPUT_BY_NAME.keys()
-    again = decode_request(tensors(**fields, image=b"\x89PNG"), Settings(), native_side=64)
+    sent = tensors(**fields, image=b"\x89PNG")
+    again = decode_request(sent, Settings(), native_side=64, inputs=CONTRACTS["sd_controlnet"].inputs)
     assert again == dataclasses.replace(request, seed=(FULL.seed + 1) % 2**64, image_num=1, save_dir="result")
 
 
@@ -162,10 +192,12 @@ OTHERS = {
     "expansion": Expansion(left=1, right=2, up=3, down=4),
     "keep_unmasked": True,
     "loras": (),
+    "controls": (),
     "clip_skip": 1,
     "profile": EXACT,
 }
-LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num"}  # the record is of one image
+# The record is of one image, not of those that it was made of.
+LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num", "return_control_image"}
 
 
 def test_every_field_of_a_request_is_recorded_or_left_out_on_purpose() -> None:
@@ -179,7 +211,8 @@ def test_the_record_shows(name: str) -> None:
 
 def test_nothing_is_said_of_pictures_links_and_folders() -> None:
     for function in Function:
-        request = dataclasses.replace(FULL, function=function, mask=b"mask-bytes")
+        controls = (ControlChoice(path="", image=Link(SECRET)), ControlChoice(path="a", image=b"mask-bytes"))
+        request = dataclasses.replace(FULL, function=function, mask=b"mask-bytes", controls=controls)
         metadata = metadata_of(request, 0)
         for text in (metadata.parameters, metadata.record):
             assert "geheim" not in text

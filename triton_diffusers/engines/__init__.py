@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from triton_diffusers.engines.protocol import Engine
+from triton_diffusers.engines.protocol import ControlNet, Engine, Residuals
 from triton_diffusers.registry import Registry
 
-__all__ = ["ENGINES", "Engine"]
+__all__ = ["ENGINES", "ControlNet", "Engine", "Residuals"]
 
 ENGINES = Registry("engine", {"eager": "triton_diffusers.engines.eager:EagerEngine"})

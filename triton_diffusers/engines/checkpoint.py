@@ -50,6 +50,10 @@ class CheckpointEngine:
         return int(self._components.unet.config.sample_size) * self.pixels_per_latent
 
     @property
+    def unet_config(self) -> Mapping[str, Any]:
+        return dict(self._components.unet.config)
+
+    @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
         models = ((UNET, self._components.unet), (TEXT_ENCODER, self._components.text_encoder))
         return {

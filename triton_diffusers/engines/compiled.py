@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
 from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.graphs import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER, LoraLayout, uses_mask
 from triton_diffusers.engines.lora_packer import LoraPacker
+from triton_diffusers.engines.protocol import ControlNet, Residuals
 from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_skeleton, load_weights
@@ -81,7 +84,10 @@ class CompiledEngine(CheckpointEngine):
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if residuals is not None:
+            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
         graph = self._graphs.get(UNET if deep is None else UNET_SHALLOW)
         packer = self._unet_loras if deep is None else self._shallow_loras
         packed = packer.pack(loras)
@@ -110,6 +116,9 @@ class CompiledEngine(CheckpointEngine):
         order = torch.tensor([row for rows in parts for row in rows]).argsort()
         predictions, features = (torch.cat(found)[order] for found in zip(*made, strict=True))
         return predictions, features
+
+    def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
+        return EagerControlNet(weights, torch.device("cpu"), torch.float32)
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:

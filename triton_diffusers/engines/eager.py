@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
+from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.lora_hooks import LoraHooks
+from triton_diffusers.engines.protocol import Residuals
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
@@ -59,6 +62,7 @@ class EagerEngine(CheckpointEngine):
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = (
             latents.to(self._device, self._dtype),
@@ -67,10 +71,16 @@ class EagerEngine(CheckpointEngine):
         )
         with self._unet_loras.applied(loras):
             if deep is None:
-                prediction, features = predict_whole(self._components.unet, *inputs)
+                added = None
+                if residuals is not None:
+                    added = tuple(residual.to(self._device, self._dtype) for residual in residuals)
+                prediction, features = predict_whole(self._components.unet, *inputs, added)
                 return prediction.float().cpu(), features.float().cpu().contiguous()
             features = deep.to(self._device, self._dtype, memory_format=torch.channels_last)
             return self._shallow_unet(*inputs, features).float().cpu(), deep
+
+    def make_controlnet(self, weights: ControlNetWeights) -> EagerControlNet:
+        return EagerControlNet(weights, self._device, self._dtype)
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:

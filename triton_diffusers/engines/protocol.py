@@ -8,8 +8,29 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.prompts import Tokens
+
+Residuals = tuple[torch.Tensor, ...]
+"""What is added to a UNet's skip connections, in their order, and then to its middle: (n, channels, h, w) each."""
+
+
+class ControlNet(Protocol):
+    """A ControlNet that an engine has loaded; called by one thread at a time. Stateless, as an engine is."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its weights."""
+
+    def __call__(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+    ) -> Residuals:
+        """Residuals at a scale of 1, in float32 on the CPU.
+
+        They are those for ``latents`` (n, latent channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width) and
+        control ``pictures``, float32 (n, 3, height, width) in 0 … 1.
+        """
 
 
 class Engine(Protocol):
@@ -51,6 +72,10 @@ class Engine(Protocol):
         """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
 
     @property
+    def unet_config(self) -> Mapping[str, Any]:
+        """The UNet's config, which a ControlNet has to fit."""
+
+    @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes of the weights that a LoRA can change, by module path: ``unet.conv_in``."""
 
@@ -68,13 +93,22 @@ class Engine(Protocol):
         states: torch.Tensor,
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
+        residuals: Residuals | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
 
         ``loras`` are those of each row; rows with the same should stand together. With it come deep features
         (n, d, h, w). They can be handed in as ``deep`` for rows that are a few steps further: then only the outermost
         layers are computed, and ``deep`` is given back. Latents and features come and go in float32, on the CPU,
-        whatever the precision inside; features of one engine are good for any other of the checkpoint.
+        whatever the precision inside; features of one engine are good for any other of the checkpoint. ``residuals``
+        of ControlNets, for all rows, are taken by the whole UNet only.
+        """
+
+    def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
+        """A ControlNet for this checkpoint; it is good for any other engine of the checkpoint, too.
+
+        May take seconds and be called beside the engine, in a thread that ends afterwards: with PyTorch it converts
+        weights, for which OpenMP makes a pool of threads that lives as long as the caller. Raises ``LoadError``.
         """
 
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -55,17 +55,30 @@ class ShallowUNet(nn.Module):
 
 
 def predict_whole(
-    unet: Any, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
+    unet: Any,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    states: torch.Tensor,
+    residuals: tuple[torch.Tensor, ...] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes."""
+    """The prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes.
+
+    ``residuals`` of ControlNets are those of the skip connections, and then of the middle.
+    """
     deep: list[torch.Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         deep.append(inputs[0][:, : -unet.conv_in.out_channels])
 
     handle = unet.up_blocks[-1].resnets[-1].register_forward_pre_hook(keep)
+    control: dict[str, Any] = {}
+    if residuals is not None:
+        *skips, middle = residuals
+        control = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
     try:
-        prediction: torch.Tensor = unet(latents, timesteps, encoder_hidden_states=states, return_dict=False)[0]
+        prediction: torch.Tensor = unet(latents, timesteps, encoder_hidden_states=states, return_dict=False, **control)[
+            0
+        ]
     finally:
         handle.remove()
     return prediction, deep[0]

@@ -1,4 +1,4 @@
-"""Making a request ready for its first step: LoRAs, prompts to text states, seeds and pictures to latents."""
+"""Making a request ready for its first step: LoRAs, prompts to states, seeds and pictures to latents, controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import copy
 import torch
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.inflight.canvas import Canvas
+from triton_diffusers.inflight.canvas import Canvas, sampled_size
+from triton_diffusers.inflight.control import Control
+from triton_diffusers.inflight.controls import ControlMaker
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.lora import LoraLoader, LoraSet
@@ -27,6 +29,7 @@ class Admission:
         self._schedulers = SchedulerFactory(engine.scheduler_config)
         self._loras = LoraLoader(settings, engine.lora_targets)
         self._text = PromptEncoder(engine, settings.max_prompt_chunks)
+        self._controls = ControlMaker(settings)
 
     def on(self, engine: Engine) -> Admission:
         """The same for another engine of the same checkpoint: LoRAs that were read stay, text states do not."""
@@ -41,10 +44,21 @@ class Admission:
         loras = self._loras.load(request)
         states = self._text.states(request, loras, job.warnings)
         canvas = Canvas(self._engine, request, job.pictures)
-        job.samples = [self._sample(request, index, canvas, states, loras) for index in range(request.image_num)]
+        controls = self._controls.make(job, sampled_size(self._engine, request))
+        if controls and request.profile.period > 1:
+            job.warnings.append(f"profile {request.profile.name}: with a ControlNet every step runs the whole UNet")
+        job.samples = [
+            self._sample(request, index, canvas, states, loras, controls) for index in range(request.image_num)
+        ]
 
     def _sample(
-        self, request: GenerationRequest, index: int, canvas: Canvas, states: torch.Tensor, loras: LoraSet | None
+        self,
+        request: GenerationRequest,
+        index: int,
+        canvas: Canvas,
+        states: torch.Tensor,
+        loras: LoraSet | None,
+        controls: tuple[Control, ...],
     ) -> Sample:
         scheduler = self._schedulers.make(request.scheduler, request.steps)
         generator = torch.Generator().manual_seed((request.seed + index) % _SEEDS)
@@ -61,5 +75,6 @@ class Admission:
             known=beginning.known,
             condition=beginning.condition,
             loras=loras,
+            controls=controls,
             profile=request.profile,
         )

@@ -25,6 +25,13 @@ Array = np.ndarray[Any, Any]
 _SMALLEST_MULTIPLE = 8
 
 
+def sampled_size(engine: Engine, request: GenerationRequest) -> tuple[int, int]:
+    """Width and height, in pixels, that the latents of a request's images stand for."""
+    multiple = max(engine.pixels_per_latent, _SMALLEST_MULTIPLE)
+    width, height = (-(-side // multiple) * multiple for side in request.size)
+    return width, height
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """What an inpainted image keeps.
@@ -65,15 +72,14 @@ class Canvas:
 
     def __init__(self, engine: Engine, request: GenerationRequest, pictures: SourcePictures | None) -> None:
         per_latent = engine.pixels_per_latent
-        multiple = max(per_latent, _SMALLEST_MULTIPLE)
-        width, height = (-(-side // multiple) * multiple for side in request.size)
+        width, height = sampled_size(engine, request)
         self._shape = (1, engine.latent_channels, height // per_latent, width // per_latent)
         self._steps, self._strength = request.steps, request.denoising_strength
         self._source: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
         self._visible: torch.Tensor | None = None
         seen: Array = np.zeros((3, height, width), np.float32)
-        if pictures is not None:
+        if pictures is not None and pictures.image is not None:
             picture = _floats(pictures.image, (width, height))
             self._source = engine.encode(picture)
             if pictures.mask is not None:

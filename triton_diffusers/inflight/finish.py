@@ -6,7 +6,7 @@ from triton_diffusers.images import encode, resized
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.metadata import metadata_of
 from triton_diffusers.pictures import paste_back
-from triton_diffusers.request import GenerationResult
+from triton_diffusers.request import GenerationResult, OutputFormat
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import ResultKeeper, open_store
 
@@ -29,18 +29,25 @@ class Finisher:
             is_nsfw=tuple(sample.flagged for sample in job.samples),
             image_urls=tuple(place.image_url for place in stored),
             oss_urls=tuple(place.oss_url for place in stored),
+            control_images=self._control_images(job),
             optimized=job.optimized,
             warnings=tuple(job.warnings),
             queue_seconds=job.queue_seconds,
             run_seconds=job.run_seconds,
         )
 
+    def _control_images(self, job: Job) -> tuple[bytes, ...]:
+        if not job.request.return_control_image:
+            return ()
+        return tuple(encode(pixels, OutputFormat.PNG, None) for pixels in job.control_pictures)
+
     def _encode(self, job: Job, sample: Sample) -> bytes:
         request = job.request
         if sample.pixels is None:
             raise ValueError("an image that is not decoded has no result")
         pixels = resized(sample.pixels, request.size)
-        if request.keep_unmasked and not sample.flagged and job.pictures is not None and job.pictures.mask is not None:
-            pixels = paste_back(pixels, job.pictures.image, job.pictures.mask)
+        brought = job.pictures
+        if brought and brought.image and brought.mask and request.keep_unmasked and not sample.flagged:
+            pixels = paste_back(pixels, brought.image, brought.mask)
         metadata = metadata_of(request, sample.index, self._model) if request.embed_metadata else None
         return encode(pixels, request.output_format, metadata)

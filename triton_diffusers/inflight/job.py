@@ -13,6 +13,8 @@ import torch
 
 from triton_diffusers.board import BoardEntry
 from triton_diffusers.inflight.canvas import Known
+from triton_diffusers.inflight.control import Control
+from triton_diffusers.inflight.controlnets import Held
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.pictures import SourcePictures
 from triton_diffusers.profiles import EXACT, Profile
@@ -55,6 +57,7 @@ class Sample:
     known: Known | None = None
     condition: torch.Tensor | None = None
     loras: LoraSet | None = None
+    controls: tuple[Control, ...] = ()
     profile: Profile = EXACT
     deep: torch.Tensor | None = None
     expected: torch.Tensor | None = None
@@ -83,6 +86,16 @@ class Sample:
         return len(self.states) if self.profile.is_guided(self.steps_done, self.steps) else 1
 
     @property
+    def active_controls(self) -> tuple[Control, ...]:
+        """Those that control the next step."""
+        return tuple(control for control in self.controls if control.is_active(self.steps_done, self.steps))
+
+    @property
+    def next_is_whole(self) -> bool:
+        """Whether the next step runs the whole UNet: others know nothing of ControlNets."""
+        return bool(self.controls) or self.profile.is_whole(self.steps_done, self.steps)
+
+    @property
     def denoised(self) -> bool:
         """Whether all steps are done."""
         return self.steps_done >= self.steps
@@ -105,11 +118,15 @@ class Job:
     number: int
     model: str
     request: GenerationRequest
-    # The request's pictures, once they are fetched and fitted; `gathered` says that there is nothing to wait for.
+    # The request's pictures, once they are fetched and fitted, and its ControlNets, once they are loaded; `gathered`
+    # says that there is nothing to wait for.
     pictures: SourcePictures | None = None
+    controlnets: Held | None = None
     gathered: bool = False
     state: JobState = JobState.QUEUED
     samples: list[Sample] = field(default_factory=list)
+    # What the ControlNets look at, uint8 (height, width, 3), one for each.
+    control_pictures: list[np.ndarray[Any, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     # Whether a compiled engine has made the latest step.
     optimized: bool = False
@@ -132,6 +149,11 @@ class Job:
     def cancel_requested(self) -> bool:
         """Whether somebody asked for an end."""
         return self._cancel.is_set()
+
+    @property
+    def controlnet_paths(self) -> list[str]:
+        """The ControlNets that the request names."""
+        return [choice.path for choice in self.request.controls]
 
     @property
     def has_deep(self) -> bool:

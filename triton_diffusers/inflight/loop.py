@@ -20,6 +20,7 @@ from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffus
 from triton_diffusers.fetch import LinkFetcher
 from triton_diffusers.images import preview, to_pixels
 from triton_diffusers.inflight.admission import Admission
+from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.reporter import Reporter
@@ -42,10 +43,11 @@ _STOPPING = "the server is stopping; send the request again later"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _InUse:
-    """An engine, and what makes jobs ready for it."""
+    """An engine, what makes jobs ready for it, and the ControlNets that it has loaded."""
 
     engine: Engine
     admission: Admission
+    controlnets: ControlNets
 
 
 class EngineLoop:
@@ -84,6 +86,8 @@ class EngineLoop:
         self._predecessor: _InUse | None = None
         self._intake = ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake")
         self._outlet = ThreadPoolExecutor(_OUTLET_THREADS, thread_name_prefix="outlet")
+        # One: ControlNets are loaded one after the other, and wait for memory.
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="controlnets")
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -106,7 +110,7 @@ class EngineLoop:
         Raises ``UnfitEngine`` if it runs another checkpoint, and ``Busy`` if the loop ends before it could take over.
         """
         check_successor(self._in_use.engine, engine)
-        successor = _InUse(engine, self._in_use.admission.on(engine))
+        successor = _InUse(engine, self._in_use.admission.on(engine), ControlNets.of(self._settings, engine))
         with self._changed:
             self._successor = successor
             self._changed.notify_all()
@@ -124,6 +128,8 @@ class EngineLoop:
             self._changed.notify_all()
         self._thread.join()
         self._intake.shutdown(cancel_futures=True)
+        self._in_use.controlnets.wake()
+        self._loading.shutdown(cancel_futures=True)
         self._outlet.shutdown()
 
     @property
@@ -133,7 +139,7 @@ class EngineLoop:
 
     def submit(self, request: GenerationRequest) -> Job:
         """Queue a request. Raises ``Busy`` if too many wait, or if the loop has stopped."""
-        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=request.image is None)
+        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=not request.has_pictures)
         with self._changed:
             if not self.alive:
                 raise Busy(_STOPPING)
@@ -160,16 +166,35 @@ class EngineLoop:
             self._changed.wait_for(lambda: any(job.state.ended for job in watched), timeout)
 
     def _gather(self, job: Job) -> None:
-        """Get a job its input pictures; runs in an intake thread."""
+        """Get a job its input pictures, and its ControlNets if they are loaded; runs in an intake thread."""
         if job.state.ended:
             return
         try:
-            pictures = self._gatherer.gather(job.request)
+            job.pictures = self._gatherer.gather(job.request)
+            held = self._in_use.controlnets.take_loaded(job.controlnet_paths)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._fail(job, error)
             return
+        if held is None:
+            self._loading.submit(self._load_controlnets, job)
+        else:
+            self._set_gathered(job, held)
+
+    def _load_controlnets(self, job: Job) -> None:
+        """Get a job its ControlNets; runs in the loading thread, which may wait for other jobs to end."""
+        try:
+            held = self._in_use.controlnets.take(job.controlnet_paths, lambda: job.state.ended)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+            self._fail(job, error)
+            return
+        self._set_gathered(job, held)
+
+    def _set_gathered(self, job: Job, held: Held) -> None:
         with self._changed:
-            job.pictures, job.gathered = pictures, True
+            if job.state.ended:
+                held.give_back()
+                return
+            job.controlnets, job.gathered = held, True
             self._changed.notify_all()
 
     # The loop's thread: admit → advance → finish.
@@ -178,7 +203,7 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            self._in_use = _InUse(engine, Admission(engine, self._settings))
+            self._in_use = _InUse(engine, Admission(engine, self._settings), ControlNets.of(self._settings, engine))
             del engine  # or it would stay for ever, whatever takes over
             self._finisher = Finisher(self._settings)
         except BaseException as error:  # noqa: BLE001  # raised where the loop is started
@@ -334,6 +359,10 @@ class EngineLoop:
                 self._waiting.remove(job)
             if job in self._running:
                 self._running.remove(job)
+            if job.controlnets is not None:
+                job.controlnets.give_back()
+            elif job.request.controls:
+                self._in_use.controlnets.wake()  # what waits for memory may be for this job
             # Reported before anyone is woken: who has the answer must not read that the job still runs.
             self._reporter.ended(job)
             self._changed.notify_all()

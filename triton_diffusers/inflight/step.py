@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from triton_diffusers.engines import Engine
+from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import Sample
 from triton_diffusers.lora import LoraSet
 
@@ -22,22 +23,26 @@ class Prediction:
 
 def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[Prediction]:
     """The UNet's predictions for samples of one batch key. Changes nothing, so it can be tried again."""
-    latents, timesteps, states, deep = [], [], [], []
+    latents, conditions, timesteps, states, deep = [], [], [], [], []
     loras: list[LoraSet | None] = []
+    controls: list[tuple[Control, ...]] = []
     for sample in samples:
         timestep, rows = sample.timestep, sample.rows
         scaled = sample.scheduler.scale_model_input(sample.latents[None], timestep)
-        if sample.condition is not None:
-            scaled = torch.cat([scaled, sample.condition[None]], dim=1)
         latents.append(scaled.expand(rows, -1, -1, -1))
+        if sample.condition is not None:
+            conditions.append(sample.condition.expand(rows, -1, -1, -1))
         timesteps.append(timestep.float().expand(rows))
         states.append(sample.states[-rows:])
         loras.extend([sample.loras] * rows)
+        controls.extend([sample.active_controls] * rows)
         if sample.deep is not None:
             deep.append(sample.deep[-rows:])
-    values, features = engine.predict(
-        torch.cat(latents), torch.cat(timesteps), torch.cat(states), loras, torch.cat(deep) if deep else None
-    )
+    noisy, times, texts = torch.cat(latents), torch.cat(timesteps), torch.cat(states)
+    residuals = residuals_of(controls, noisy, times, texts)
+    if conditions:
+        noisy = torch.cat([noisy, torch.cat(conditions)], dim=1)
+    values, features = engine.predict(noisy, times, texts, loras, torch.cat(deep) if deep else None, residuals)
     sizes = [len(rows) for rows in states]
     return [Prediction(*parts) for parts in zip(torch.split(values, sizes), torch.split(features, sizes), strict=True)]
 
@@ -52,7 +57,7 @@ def advance(sample: Sample, prediction: Prediction) -> None:
     sample.latents = output.prev_sample[0]
     sample.expected = _expected(sample, output)
     sample.position += 1
-    if sample.denoised or sample.profile.is_whole(sample.steps_done, sample.steps):
+    if sample.denoised or sample.next_is_whole:
         sample.deep = None
     elif sample.deep is None:
         sample.deep = prediction.deep.clone()  # a part of the call's features would keep all of them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +26,16 @@ class Fetcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePictures:
-    """What a request starts from: RGB of the request's ``size``, and its mask (L, same size; white is repainted)."""
+    """What a request starts from, and what controls it.
 
-    image: Image.Image
+    ``image`` is RGB of the request's ``size``, None if nothing is drawn over; ``mask`` is L of that size, white is
+    repainted. ``controls`` has one picture for each ControlNet, RGB of that size, not preprocessed; ControlNets with
+    the same picture share the object.
+    """
+
+    image: Image.Image | None
     mask: Image.Image | None = None
+    controls: tuple[Image.Image, ...] = ()
 
 
 class Gatherer:
@@ -41,8 +47,13 @@ class Gatherer:
 
     def gather(self, request: GenerationRequest) -> SourcePictures | None:
         """Fetch, read, fit and expand; None for a request that takes no picture. Raises ``InvalidPicture``."""
-        if request.function is Function.TEXT_TO_IMAGE:
-            return None
+        if request.function is not Function.TEXT_TO_IMAGE:
+            drawn_over = self._drawn_over(request)
+            return replace(drawn_over, controls=self._controls(request, drawn_over.image))
+        controls = self._controls(request, None)
+        return SourcePictures(image=None, controls=controls) if controls else None
+
+    def _drawn_over(self, request: GenerationRequest) -> SourcePictures:
         size = request.width, request.height
         picture = self._read("image", request.image, read_picture)
         image = fit(picture, size, request.resize_mode)
@@ -55,6 +66,16 @@ class Gatherer:
         if not (np.asarray(mask) >= 128).any():
             raise InvalidPicture("mask", "all black", "nothing to repaint; white is repainted")
         return SourcePictures(image=image, mask=mask)
+
+    def _controls(self, request: GenerationRequest, own: Image.Image | None) -> tuple[Image.Image, ...]:
+        """The control pictures; ``own`` is the request's own picture, if it is fitted already."""
+        fitted: dict[PictureSource | None, Image.Image] = {} if own is None else {None: own}
+        for control in request.controls:
+            if control.image not in fitted:
+                field, source = ("image", request.image) if control.image is None else ("control_image", control.image)
+                picture = self._read(field, source, read_picture)
+                fitted[control.image] = fit(picture, request.size, request.resize_mode)
+        return tuple(fitted[control.image] for control in request.controls)
 
     def _read(
         self, field: str, source: PictureSource | None, read: Callable[[str, bytes, Settings], Image.Image]

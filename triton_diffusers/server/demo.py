@@ -14,6 +14,7 @@ from pathlib import Path
 
 from triton_diffusers.attached import attached
 from triton_diffusers.server.errors import DemoFailed
+from triton_diffusers.server.options import LEFT_OUT
 from triton_diffusers.server.repository import Repository
 
 _CLIENT = "triton_diffusers_client"
@@ -35,7 +36,7 @@ def demo(*, model_dir: str, model_repository: Path, prompt: str, output: Path) -
         log = Path(place) / "log"
         command = [
             sys.executable, "-m", "triton_diffusers", "serve", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
-            f"--model-dir={model_dir}", f"--model-repository={model_repository}",
+            "--func-name=base", f"--model-dir={model_dir}", f"--model-repository={model_repository}",
         ]  # fmt: skip
         with log.open("wb") as opened:
             server = subprocess.Popen(  # noqa: S603 - our own command
@@ -55,7 +56,7 @@ def demo(*, model_dir: str, model_repository: Path, prompt: str, output: Path) -
 
 
 def _drawing_model(model_repository: Path) -> str:
-    for model in Repository.read(model_repository).entrances:
+    for model in Repository.read(model_repository).without(LEFT_OUT["base"]).entrances:
         if "prompt" in model.required:
             return model.name
     raise DemoFailed(f"no model in {model_repository} takes a prompt")

@@ -15,7 +15,7 @@ from typing import Any
 from triton_diffusers.checkpoints.layout import has_base_model
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
-from triton_diffusers.server.options import ServeOptions
+from triton_diffusers.server.options import LEFT_OUT, ServeOptions
 from triton_diffusers.server.ports import Ports, choose_ports, reachable_host, url_host
 from triton_diffusers.server.probe import Health, Probe
 from triton_diffusers.server.repository import Repository
@@ -88,7 +88,7 @@ def serve(options: ServeOptions) -> int:
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
-    repository = Repository.read(options.model_repository.absolute())
+    repository = Repository.read(options.model_repository.absolute()).without(LEFT_OUT[options.func_name])
     model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
     with StopRequest() as stop:
         ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
@@ -98,7 +98,7 @@ def serve(options: ServeOptions) -> int:
         with Workspace.create(Path(given) if given else None) as workspace:
             runtime = find_runtime(workspace.root, chosen=options.tritonserver)
             log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
-            command = server_command(options, runtime, ports, workspace)
+            command = server_command(options, repository, runtime, ports, workspace)
             environment = {**runtime.environment, **model_settings(options, model_dir, workspace)}
 
             def start() -> TritonServer:
@@ -216,16 +216,18 @@ def check_model_dir(path: Path) -> Path:
     return path.absolute()
 
 
-def server_command(options: ServeOptions, runtime: TritonRuntime, ports: Ports, workspace: Workspace) -> list[str]:
+def server_command(
+    options: ServeOptions, repository: Repository, runtime: TritonRuntime, ports: Ports, workspace: Workspace
+) -> list[str]:
     """The command line of tritonserver."""
     http_address = f"ipv6:{options.host}" if ":" in options.host else options.host  # libevhtp's way to say so
     return [
         str(runtime.binary),
-        f"--model-repository={options.model_repository.absolute()}",
+        f"--model-repository={repository.root}",
         f"--backend-directory={runtime.backends}",
         # Explicit control is what makes it possible to bring a dead model back.
         "--model-control-mode=explicit",
-        "--load-model=*",
+        *(f"--load-model={name}" for name in repository.models),
         # Our configurations are complete; completing them would start every model process twice.
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={workspace.region_prefix}",

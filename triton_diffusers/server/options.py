@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LOG_LEVELS = ("error", "warning", "info", "verbose")
+
+# The models that each choice of ``func_name`` leaves out; each generating model is a process with its own checkpoint.
+LEFT_OUT: Mapping[str, frozenset[str]] = {
+    "base": frozenset({"sd_controlnet"}),
+    "controlnet": frozenset({"sd_base"}),
+    "all": frozenset(),
+}
 
 
 @dataclass(frozen=True)
 class ServeOptions:
     """One field per option of ``serve``; times are in seconds, a port of 0 means a free one.
 
-    ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``store`` is the setting of that name,
-    None: as the environment has it. ``translator_dir`` is the setting of that name, unless the environment has one.
+    ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``func_name`` is one of ``LEFT_OUT``.
+    ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the setting of that
+    name, unless the environment has one.
     """
 
     model_repository: Path
     model_dir: str
+    func_name: str = "all"
     store: str | None = None
     translator_dir: Path | None = None
     host: str = "127.0.0.1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,18 @@ class Repository:
             if missing := model.steps - models.keys():
                 raise BadRepository(f"{model.name} calls {sorted(missing)[0]}, which is not in the repository {root}")
         return cls(root, models)
+
+    def without(self, names: Collection[str]) -> Repository:
+        """The repository without these models, if they are there, and without the ensembles that call them.
+
+        Raises:
+            BadRepository: nothing is left.
+        """
+        gone = {*names, *(ensemble for name in names for ensemble in self.dependents(name))}
+        left = {name: model for name, model in self.models.items() if name not in gone}
+        if not left:
+            raise BadRepository(f"the model repository {self.root} has nothing but {', '.join(self.models)}")
+        return Repository(self.root, left)
 
     @property
     def watched(self) -> tuple[Model, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
-from triton_diffusers.contract import INPUTS, OUTPUTS, PROBE
+from triton_diffusers.contract import PROBE, Contract
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
 from triton_diffusers.inflight.job import Job
@@ -56,8 +56,9 @@ class _Letter:
 class Mailbox:
     """Serves one generating model."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, contract: Contract, settings: Settings) -> None:
         """Raises ``SettingsError``, and ``LoadError`` if the model cannot be loaded."""
+        self._contract = contract
         self._settings = settings
         choice = EngineChoice(settings)
         self._letters: dict[_Key, _Letter] = {}
@@ -129,17 +130,18 @@ class Mailbox:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
         arrays = input_arrays(request)
-        values = read_values(arrays, INPUTS)
+        values = read_values(arrays, self._contract.inputs)
         if values["func_name"] == PROBE:
             return self._probe(request)
-        job = self._loop.submit(decode_request(arrays, self._settings, self._loop.native_side))
+        asked = decode_request(arrays, self._settings, self._loop.native_side, self._contract.inputs)
+        job = self._loop.submit(asked)
         self._letters[key] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         if not self._loop.alive:
             return error_response(EngineFailure("the engine loop is not healthy: it has ended"))
-        success = [output for output in OUTPUTS if output.name == "success"]
+        success = [output for output in self._contract.outputs if output.name == "success"]
         return pb_utils.InferenceResponse(output_tensors({"success": 1}, success, ["success"], batched=True))
 
     def _answer(self, request: pb_utils.InferenceRequest, key: _Key) -> pb_utils.InferenceResponse | None:
@@ -159,7 +161,7 @@ class Mailbox:
             return error_response(job.error or EngineFailure("the job ended without a result"))
         values = reply_values(job.result, return_images=letter.return_images, use_base64=letter.use_base64)
         return pb_utils.InferenceResponse(
-            output_tensors(values, OUTPUTS, request.requested_output_names(), batched=True)
+            output_tensors(values, self._contract.outputs, request.requested_output_names(), batched=True)
         )
 
     def _is_orphan(self, letter: _Letter) -> bool:

@@ -11,7 +11,15 @@ from PIL import Image
 
 from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures import Gatherer
-from triton_diffusers.request import Expansion, Function, GenerationRequest, Link, ResizeMode
+from triton_diffusers.request import (
+    ControlChoice,
+    Expansion,
+    Function,
+    GenerationRequest,
+    Link,
+    PictureSource,
+    ResizeMode,
+)
 from triton_diffusers.settings import Settings
 
 
@@ -55,8 +63,65 @@ def gather(function: Function, *, fetcher: Any = None, **fields: Any) -> Any:
     return Gatherer(Settings(), fetcher or NoFetcher()).gather(request_for(function, **fields))
 
 
+def controls(*images: PictureSource | None) -> tuple[ControlChoice, ...]:
+    return tuple(ControlChoice(path="", image=image) for image in images)
+
+
 def test_text_needs_no_pictures() -> None:
     assert gather(Function.TEXT_TO_IMAGE, image=b"no picture") is None
+
+
+def test_text_may_be_controlled_by_the_picture_that_comes_with_it() -> None:
+    pictures = gather(Function.TEXT_TO_IMAGE, image=RED, controls=controls(None, None))
+    first, second = pictures.controls
+    assert first is second
+    assert (pictures.image, pictures.mask) == (None, None)
+    assert (first.size, first.mode, first.getpixel((5, 5))) == ((64, 32), "RGB", (255, 0, 0))
+
+
+@pytest.mark.parametrize("function", [Function.IMAGE_TO_IMAGE, Function.INPAINT])
+def test_the_fitted_picture_controls(function: Function) -> None:
+    pictures = gather(function, image=RED, mask=MASK, controls=controls(None), resize_mode=ResizeMode.PAD)
+    assert pictures.controls == (pictures.image,)
+    assert pictures.controls[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_larger_canvas_controls_outpainting_unless_another_picture_does() -> None:
+    expansion = Expansion(left=8, right=0, up=16, down=0)
+    pictures = gather(Function.OUTPAINT, image=RED, expansion=expansion, controls=controls(None, MASK))
+    assert pictures.controls[0] is pictures.image
+    assert pictures.controls[1].size == (72, 48)
+    assert pictures.controls[1].getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_each_control_picture_is_fetched_once() -> None:
+    red, mask = Link("https://example.com/red.png"), Link("https://example.com/mask.png")
+    pictures = gather(
+        Function.TEXT_TO_IMAGE, fetcher=(fetcher := FakeFetcher()), controls=controls(red, mask, red, red)
+    )
+    assert fetcher.fields == ["control_image_link"] * 2
+    assert pictures.controls[0] is pictures.controls[2] is pictures.controls[3]
+    assert pictures.controls[1].getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_a_control_picture_has_the_requests_size() -> None:
+    pictures = gather(Function.TEXT_TO_IMAGE, controls=controls(RED), resize_mode=ResizeMode.PAD)
+    (picture,) = pictures.controls
+    assert (picture.size, picture.mode) == ((64, 32), "RGB")
+    assert [picture.getpixel(place) for place in ((0, 0), (32, 16))] == [(255, 255, 255), (255, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image": None, "controls": controls(None)}, "^image: None is not accepted; the request needs one"),
+        ({"image": b"rubbish", "controls": controls(None)}, "^image: "),
+        ({"controls": controls(RED, b"rubbish")}, "^control_image: "),
+    ],
+)
+def test_what_is_wrong_with_a_control_picture_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPicture, match=message):
+        gather(Function.TEXT_TO_IMAGE, **fields)
 
 
 def test_an_image_has_the_requests_size_and_no_mask() -> None:

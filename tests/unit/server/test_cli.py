@@ -13,7 +13,7 @@ from triton_diffusers import cli
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = [
-    "--model-dir", "--model-repository", "--host", "--http-port", "--grpc-port", "--metrics-port",
+    "--model-dir", "--model-repository", "--func-name", "--host", "--http-port", "--grpc-port", "--metrics-port",
     "--tritonserver", "--no-watch", "--hang-timeout", "--exit-timeout", "--log-level", "--verbose",
 ]  # fmt: skip
 
@@ -67,6 +67,7 @@ def test_port_in_use(model_dir: Path, repository: Path, capsys: pytest.CaptureFi
         (["--hang-timeout", "soon"], "soon is not a number of seconds"),
         (["--exit-timeout", "-1"], "-1 is not a whole number of seconds"),
         (["--log-level", "loud"], "invalid choice: 'loud'"),
+        (["--func-name", "video"], "invalid choice: 'video'"),
         (["--http-port", "web"], "invalid int value: 'web'"),
     ],
 )

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.conftest import ROOT
 from triton_diffusers.server.errors import BadRepository
+from triton_diffusers.server.options import LEFT_OUT
 from triton_diffusers.server.repository import Repository
 
 
@@ -53,6 +55,34 @@ def test_dependents_are_found_through_other_ensembles(tmp_path: Path) -> None:
     assert repository.dependents("outer") == ()
     assert [model.name for model in repository.entrances] == ["outer"]
     assert repository.models["outer"].is_ensemble
+
+
+def test_without_some_models_their_ensembles_go_too(tmp_path: Path) -> None:
+    for name in ("base", "control", "translator"):
+        write(tmp_path, name, 'backend: "python"')
+    write(tmp_path, "ensemble", ensemble("translator", "base"))
+    write(tmp_path, "ensemble_control", ensemble("translator", "control"))
+    repository = Repository.read(tmp_path)
+    left = repository.without({"control", "of another repository"})
+    assert list(left.models) == ["base", "ensemble", "translator"]
+    assert left.root == repository.root
+    assert left.dependents("translator") == ("ensemble",)
+    with pytest.raises(BadRepository, match="has nothing but base, control"):
+        repository.without({"base", "control", "translator"})
+
+
+@pytest.mark.parametrize(
+    ("func_name", "models"),
+    [
+        ("base", ["ensemble", "jobs", "sd_base", "translator"]),
+        ("controlnet", ["ensemble_controlnet", "jobs", "sd_controlnet", "translator"]),
+        ("all", ["ensemble", "ensemble_controlnet", "jobs", "sd_base", "sd_controlnet", "translator"]),
+    ],
+)
+def test_what_each_func_name_leaves_of_our_own_repository(func_name: str, models: list[str]) -> None:
+    left = Repository.read(ROOT / "model_repository").without(LEFT_OUT[func_name])
+    assert list(left.models) == models
+    assert [model.name for model in left.watched] == [name for name in models if not name.startswith("ensemble")]
 
 
 def test_probe_need_not_have_inputs(tmp_path: Path) -> None:

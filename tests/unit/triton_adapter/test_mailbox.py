@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.conftest import ROOT
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.contract import CONTRACTS
 from triton_diffusers.optimize.optimizer import Optimizer
 from triton_diffusers.settings import Settings, SettingsError
 
@@ -30,13 +31,13 @@ def threads() -> set[str]:
 
 def test_settings_are_read_before_anything_is_made(mailbox: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
-        mailbox.Mailbox("sd_base", Settings(runtime_dir=tmp_path, engine="warp"))
+        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path, engine="warp"))
     mailbox.TritonTelemetry.assert_not_called()
 
 
 def test_a_model_that_cannot_be_loaded_leaves_nothing(mailbox: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(LoadError):
-        mailbox.Mailbox("sd_base", Settings(model_dir=tmp_path, runtime_dir=tmp_path))
+        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(model_dir=tmp_path, runtime_dir=tmp_path))
     mailbox.TritonTelemetry.assert_called_once()
     assert not threads() & {"metrics", "engine", "optimizer"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()
@@ -50,6 +51,8 @@ def test_an_optimizer_that_cannot_begin_leaves_nothing(
 
     monkeypatch.setattr(Optimizer, "start", fail)
     with pytest.raises(RuntimeError, match="no thread"):
-        mailbox.Mailbox("sd_base", Settings(model_dir=ROOT / "models" / "emoji", runtime_dir=tmp_path))
+        mailbox.Mailbox(
+            "sd_base", CONTRACTS["sd_base"], Settings(model_dir=ROOT / "models" / "emoji", runtime_dir=tmp_path)
+        )
     assert not threads() & {"metrics", "engine"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()

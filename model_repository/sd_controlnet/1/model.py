@@ -1,0 +1,10 @@
+"""Stable Diffusion with ControlNets."""
+
+from triton_diffusers.contract import CONTRACTS
+from triton_diffusers.triton_adapter.generating import GeneratingModel
+
+
+class TritonPythonModel(GeneratingModel):
+    """The same as ``sd_base``, led by control pictures."""
+
+    contract = CONTRACTS["sd_controlnet"]

@@ -1,0 +1,62 @@
+"""The pictures of a request: each may come as bytes, as base64 or as a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from triton_diffusers.decode.checks import one_or_each
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.pictures import check_size, decode_base64
+from triton_diffusers.request import Link, PictureSource
+from triton_diffusers.settings import Settings
+
+
+def picture(
+    name: str, values: Mapping[str, Any], settings: Settings, *, wanted: bool, taker: str
+) -> PictureSource | None:
+    """The one of a picture's three fields that was sent; None if what is asked for, ``taker``, takes none."""
+    fields = _fields(name)
+    given = [field for field in fields if values[field]]
+    if not wanted and given:
+        raise InvalidRequest(given[0], values[given[0]], f"{taker} takes no {name}; see func_name")
+    if not wanted:
+        return None
+    if len(given) != 1:
+        raise InvalidRequest(" / ".join(fields), given, f"{taker} needs exactly one of the three")
+    return _source(given[0], values[given[0]], settings)
+
+
+def pictures(
+    name: str, values: Mapping[str, Any], settings: Settings, *, number: int, things: str
+) -> tuple[PictureSource | None, ...]:
+    """A picture for each of so many things, of three list fields; all None if none was sent.
+
+    Together they may have as many bytes as a single picture.
+    """
+    fields = _fields(name)
+    given = [field for field in fields if any(values[field])]
+    if not given:
+        return (None,) * number
+    if len(given) > 1:
+        raise InvalidRequest(" / ".join(fields), given, "at most one of the three")
+    (field,) = given
+    each = one_or_each(field, values[field], None, number, things)
+    sources: dict[Any, PictureSource] = {}
+    for value in dict.fromkeys(each):
+        sources[value] = _source(field, value, settings)
+        check_size(field, sum(len(source) for source in sources.values() if isinstance(source, bytes)), settings)
+    return tuple(sources[value] for value in each)
+
+
+def _fields(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_base64", f"{name}_link"
+
+
+def _source(field: str, value: Any, settings: Settings) -> PictureSource:
+    if field.endswith("_link"):
+        return Link(value)
+    if field.endswith("_base64"):
+        return decode_base64(field, value, settings)
+    check_size(field, len(value), settings)
+    return bytes(value)

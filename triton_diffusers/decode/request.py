@@ -1,0 +1,164 @@
+"""A request of its tensors."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from triton_diffusers.contract import INPUTS, Input
+from triton_diffusers.decode.checks import between, choice, one_or_each
+from triton_diffusers.decode.controls import controls
+from triton_diffusers.decode.pictures import picture
+from triton_diffusers.decode.tensors import Array, read_values
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.profiles import PROFILES, Profile
+from triton_diffusers.request import (
+    ControlChoice,
+    Expansion,
+    Fill,
+    Function,
+    GenerationRequest,
+    LoraChoice,
+    OutputFormat,
+    PictureSource,
+    ResizeMode,
+)
+from triton_diffusers.schedulers import scheduler_name
+from triton_diffusers.settings import Settings
+from triton_diffusers.storage.names import check_save_dir
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_SEED = re.compile(r"[0-9]{1,20}")
+_SEEDS = 2**64
+_SMALLEST_SIDE = 16
+_LARGEST_GUIDANCE = 30.0
+_SMALLEST_STRENGTH = 0.1
+_MOST_LAYERS = 24  # of a text encoder; how many a model has is known to its engine
+_EXPAND = (128, 128, 128, 128)
+_LORA_WEIGHT = 0.75
+
+
+def decode_request(
+    tensors: Mapping[str, Array], settings: Settings, native_side: int, inputs: tuple[Input, ...] = INPUTS
+) -> GenerationRequest:
+    """Decode the inputs that were sent; raises ``InvalidRequest`` for the first that is not right.
+
+    ``tensors`` has arrays of shape (1, n), as Triton hands them out: BYTES as objects, the others by their type.
+    ``native_side`` is the width and height, in pixels, of a picture of no stated size. ``inputs`` are those of the
+    model; one that has the fields of ControlNets always uses some.
+    """
+    values = read_values(tensors, inputs)
+    if any(values["use_translate"]):
+        raise InvalidRequest(
+            "use_translate", True, "this model takes prompts as they are; send the request to the ensemble"
+        )
+    function = choice("func_name", values["func_name"], Function)
+    chosen = controls(values, settings) if "controlnet_path" in values else ()
+    most_images = min(settings.max_image_num, settings.max_images_in_flight)
+    width, height = (
+        between(side, values[side] or native_side, _SMALLEST_SIDE, settings.max_side) for side in ("width", "height")
+    )
+    request = GenerationRequest(
+        task_id=_task_id(values["task_id"]),
+        prompt=_prompt("prompt", values["prompt"], settings),
+        negative_prompt=_prompt("negative_prompt", values["negative_prompt"], settings),
+        function=function,
+        steps=between("steps", values["steps"], 1, settings.max_steps),
+        guidance_scale=between("cfg_scale", values["cfg_scale"], 1.0, _LARGEST_GUIDANCE),
+        width=width,
+        height=height,
+        seed=_seed(values["seed"]),
+        image_num=between("image_num", values["image_num"], 1, most_images),
+        scheduler=scheduler_name(values["scheduler"]),
+        output_format=choice("output_format", values["output_format"], OutputFormat),
+        clip_skip=between("clip_skip", values["clip_skip"], 1, _MOST_LAYERS),
+        image=_image(values, settings, function, chosen),
+        mask=picture("mask", values, settings, wanted=function is Function.INPAINT, taker=function.value),
+        resize_mode=ResizeMode(between("resize_mode", values["resize_mode"], min(ResizeMode), max(ResizeMode))),
+        denoising_strength=max(
+            _SMALLEST_STRENGTH, between("denoising_strength", values["denoising_strength"], 0.0, 1.0)
+        ),
+        expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
+        keep_unmasked=values["keep_unmasked"],
+        loras=_loras(values["lora_path"], values["lora_attn"], settings),
+        controls=chosen,
+        return_control_image=values.get("return_control_image", False),
+        profile=_profile(values["profile"] or settings.profile),
+        save_dir=check_save_dir(values["save_dir"]),
+        embed_metadata=values["embed_metadata"],
+    )
+    _check_size(request, settings)
+    return request
+
+
+def _task_id(value: str) -> str:
+    if not _TASK_ID.fullmatch(value):
+        raise InvalidRequest(
+            "task_id", value, "1 to 128 letters, digits, '.', '_' or '-', and no '.' at the start (it names files)"
+        )
+    return value
+
+
+def _prompt(field: str, value: str, settings: Settings) -> str:
+    if len(value) > settings.max_prompt_chars:
+        raise InvalidRequest(field, f"{len(value)} characters", f"at most {settings.max_prompt_chars}")
+    return value
+
+
+def _seed(value: str) -> int:
+    if value in ("", "-1"):  # -1 is what many tools send for "random"
+        return secrets.randbits(64)
+    if not _SEED.fullmatch(value) or int(value) >= _SEEDS:
+        raise InvalidRequest("seed", value, f"a whole number from 0 to {_SEEDS - 1}, or empty for a random one")
+    return int(value)
+
+
+def _image(
+    values: Mapping[str, Any], settings: Settings, function: Function, chosen: Sequence[ControlChoice]
+) -> PictureSource | None:
+    """The input picture; of text to image, what controls it if no control picture was sent."""
+    wanted, taker = function is not Function.TEXT_TO_IMAGE, function.value
+    if chosen and not wanted:
+        wanted = any(control.image is None for control in chosen)
+        taker += " without control_image" if wanted else " with control_image"
+    return picture("image", values, settings, wanted=wanted, taker=taker)
+
+
+def _expansion(values: Mapping[str, Any], settings: Settings) -> Expansion:
+    sides = values["expand"] or _EXPAND
+    if len(sides) != len(_EXPAND):
+        raise InvalidRequest("expand", sides, "must be four whole numbers: left, right, up, down")
+    if not any(sides):
+        raise InvalidRequest("expand", sides, "at least one side must grow")
+    left, right, up, down = (between("expand", side, 0, settings.max_side) for side in sides)
+    return Expansion(left=left, right=right, up=up, down=down, fill=choice("expand_type", values["expand_type"], Fill))
+
+
+def _loras(paths: Sequence[str], weights: Sequence[float], settings: Settings) -> tuple[LoraChoice, ...]:
+    paths = tuple(path for path in paths if path)  # JSON callers write "" for none
+    if len(paths) > settings.max_loras:
+        raise InvalidRequest("lora_path", f"{len(paths)} LoRAs", f"at most {settings.max_loras}")
+    most = settings.max_lora_weight
+    for weight in weights:
+        between("lora_attn", weight, -most, most)
+    if not paths:
+        return ()
+    each = one_or_each("lora_attn", weights, _LORA_WEIGHT, len(paths), "LoRAs")
+    return tuple(LoraChoice(path, weight) for path, weight in zip(paths, each, strict=True))
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InvalidRequest("profile", name, f"must be one of: {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def _check_size(request: GenerationRequest, settings: Settings) -> None:
+    width, height = request.size
+    what = "width × height" if request.expansion is None else "width × height with expand"
+    if max(width, height) > settings.max_side:
+        raise InvalidRequest(what, f"{width}×{height}", f"at most {settings.max_side} pixels a side")
+    if width * height > settings.max_pixels:
+        raise InvalidRequest(what, f"{width}×{height}", f"at most {settings.max_pixels} pixels")

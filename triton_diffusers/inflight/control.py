@@ -1,0 +1,53 @@
+"""ControlNets over images: what a step's rows get from each, and the UNet gets of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from triton_diffusers.engines import ControlNet, Residuals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Control:
+    """A ControlNet over one image: its ``picture``, float32 (3, height, width) in 0 … 1, and its ``scale``.
+
+    It controls from ``start`` to ``end``, which are shares of the image's steps.
+    """
+
+    net: ControlNet
+    picture: torch.Tensor
+    scale: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def is_active(self, step: int, steps: int) -> bool:
+        """Whether it controls one of so many steps: the whole of it must be within start and end, as in diffusers."""
+        return self.start <= step / steps and (step + 1) / steps <= self.end
+
+
+def residuals_of(
+    controls: Sequence[Sequence[Control]], latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
+) -> Residuals | None:
+    """The sum of what each row's active ``controls`` give, scaled; none if no row has any.
+
+    Rows are those of the UNet's call: latents (n, latent channels, h, w), timesteps (n,), states (n, tokens, width).
+    Each ControlNet is called once, with the rows that it controls.
+    """
+    uses: dict[ControlNet, list[tuple[int, Control]]] = {}
+    for row, active in enumerate(controls):
+        for control in active:
+            uses.setdefault(control.net, []).append((row, control))
+    total: list[torch.Tensor] = []
+    for net, use in uses.items():
+        rows = torch.tensor([row for row, _ in use])
+        pictures = torch.stack([control.picture for _, control in use])
+        scales = torch.tensor([control.scale for _, control in use])[:, None, None, None]
+        made = net(latents[rows], timesteps[rows], states[rows], pictures)
+        if not total:
+            total = [torch.zeros(len(latents), *residual.shape[1:]) for residual in made]
+        for kept, residual in zip(total, made, strict=True):
+            kept.index_add_(0, rows, residual * scales)
+    return tuple(total) if total else None
