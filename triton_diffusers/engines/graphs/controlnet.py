@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,12 +10,12 @@ from torch import nn
 from torch.export import Dim
 from torch.func import functional_call
 
+from triton_diffusers.controlnet import HINT, network_for
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.unet import unet_inputs
 
 CONTROLNET = "controlnet"
 
-_PICTURE_LAYERS = "controlnet_cond_embedding."
 _MOST_CHANNELS = 4096
 
 
@@ -48,40 +49,39 @@ class ControlNetModule(nn.Module):
         return tuple(residual.float() for residual in (*skips, middle))
 
 
-def controlnet_graph(network: Any) -> Graph:
-    """A graph of a ``diffusers.ControlNetModel``, for latents of any size and for pictures in the order RGB.
+def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
+    """A graph for the ControlNets of a UNet, for latents of any size and for pictures in the order RGB.
 
-    How many channels the layers have that read the picture is free.
+    The channels of the layers that read the picture are free; all else follows from the UNet.
     """
+    levels = pixels_per_latent.bit_length()
+    network = network_for(unet.config, {}, tuple(16 * 2**level for level in range(levels)))
     module = ControlNetModule(network)
     latents, timesteps, states = unet_inputs(network.config)
-    channels = network.config.conditioning_embedding_out_channels
-    per_latent = 2 ** (len(channels) - 1)
     rows, _, *sides = latents.example.shape
     pictures = Input(
         "pictures",
-        torch.zeros(rows, network.config.conditioning_channels, *(per_latent * side for side in sides)),
-        {0: ROWS, 2: per_latent * latents.dynamic[2], 3: per_latent * latents.dynamic[3]},
+        torch.zeros(rows, network.config.conditioning_channels, *(pixels_per_latent * side for side in sides)),
+        {0: ROWS, 2: pixels_per_latent * latents.dynamic[2], 3: pixels_per_latent * latents.dynamic[3]},
     )
-    free = _free_channels(network)
-    weights = tuple(Input(name, torch.zeros(shape), free.get(name, {})) for name, shape in _shapes(network).items())
+    free = _free_channels(levels)
+    weights = tuple(
+        Input(name, torch.zeros(tensor.shape), free.get(name, {})) for name, tensor in network.state_dict().items()
+    )
     outputs = [f"residual_{index}" for index in range(len(network.controlnet_down_blocks) + 1)]
     return Graph(CONTROLNET, module, (latents, timesteps, states, pictures), tuple(outputs), weights)
 
 
-def _shapes(network: Any) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
-
-
-def _free_channels(network: Any) -> dict[str, dict[int, Any]]:
+def _free_channels(levels: int) -> dict[str, dict[int, Any]]:
     """By weight, the dimensions that one ControlNet may have otherwise than another."""
-    sizes = [Dim(f"picture_{level}", min=2, max=_MOST_CHANNELS) for level in range(len(network.config.conditioning_embedding_out_channels))]
-    layers = {"conv_in": (sizes[0], None), "conv_out": (None, sizes[-1])}
-    for level, (size, larger) in enumerate(zip(sizes, sizes[1:])):
-        layers[f"blocks.{2 * level}"] = (size, size)
-        layers[f"blocks.{2 * level + 1}"] = (larger, size)
-    free = {}
-    for layer, (out, into) in layers.items():
-        free[f"{_PICTURE_LAYERS}{layer}.weight"] = {axis: size for axis, size in ((0, out), (1, into)) if size is not None}
-        free[f"{_PICTURE_LAYERS}{layer}.bias"] = {0: out} if out is not None else {}
-    return free
+    sizes = [Dim(f"picture_{level}", min=2, max=_MOST_CHANNELS) for level in range(levels)]
+    free = {
+        "conv_in.weight": {0: sizes[0]},
+        "conv_in.bias": {0: sizes[0]},
+        "conv_out.weight": {1: sizes[-1]},
+    }
+    for level, (size, larger) in enumerate(pairwise(sizes)):
+        for layer, out in ((2 * level, size), (2 * level + 1, larger)):
+            free[f"blocks.{layer}.weight"] = {0: out, 1: size}
+            free[f"blocks.{layer}.bias"] = {0: out}
+    return {HINT + name: axes for name, axes in free.items()}

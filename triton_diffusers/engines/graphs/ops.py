@@ -32,7 +32,7 @@ def _(output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.
 
 @torch.library.custom_op(ADD_RESIDUAL, mutates_args=())
 def add_residual(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """``hidden`` (n, channels, h, w) plus a ``residual`` of the same shape, or of one that has a size of 1 somewhere."""
+    """``hidden`` (n, channels, h, w) plus a ``residual`` of the same shape, or with sizes of 1 in it."""
     return hidden + residual
 
 

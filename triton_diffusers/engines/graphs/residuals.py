@@ -18,7 +18,7 @@ _UNUSED = (1, 1, 1, 1)
 
 
 def residual_inputs(unet: Any, latents: torch.Tensor) -> tuple[Input, ...]:
-    """Residuals for a UNet that is traced with ``latents``. Any that is given may have a size of 1 where it is equal."""
+    """Residuals for a UNet that is traced with ``latents``. A size of any that is given may be 1 instead."""
     rows, _, *sides = latents.shape
     inputs = []
     for index, (channels, halvings) in enumerate(_places(unet.config)):
