@@ -16,10 +16,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.contenders.turn import Measured, Turn
 from benchmarks.engines_contenders import CONTENDERS, Setting
-from benchmarks.engines_report import DEFAULT, add_ratios, figures_of, note, psnr, step_seconds, table
+from benchmarks.engines_report import add_ratios, figures_of, note, psnr, step_seconds, table
 from benchmarks.engines_workshop import NotPrepared, Workshop
 from benchmarks.plots import plot_engines
 from benchmarks.random_model import SD15, TINY
@@ -79,7 +80,7 @@ class Bench:
             if name in self._missing:
                 continue
             try:
-                alike = psnr(self._picture(name), self._picture(DEFAULT))
+                alike = psnr(self._picture(name), self._picture(CONTENDERS[name].beside))
             except ValueError as error:
                 self._leave_out(name, error)
                 continue
@@ -126,6 +127,7 @@ class Bench:
             model=str(self._workshop.model),
             artifact=str(self._workshop.artifact(setting.artifact) or ""),
             noise=str(self._noise()),
+            control=str(self._control()),
             picture=str(self._picture(name)),
             prompt=_PROMPT,
             guidance=_GUIDANCE,
@@ -153,6 +155,14 @@ class Bench:
             side = self._plan.side // _PIXELS_PER_LATENT
             generator = torch.Generator().manual_seed(_SEED)
             np.save(path, torch.randn(1, 4, side, side, generator=generator).numpy())
+        return path
+
+    def _control(self) -> Path:
+        """A picture of the size, for ControlNets: a ramp."""
+        path, side = self._folder / "control.png", self._plan.side
+        if not path.exists():
+            ramp = np.linspace(0, 255, side, dtype=np.uint8)
+            Image.fromarray(np.broadcast_to(ramp[None, :, None], (side, side, 3)).copy()).save(path)
         return path
 
     def _picture(self, name: str) -> Path:

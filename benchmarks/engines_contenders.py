@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "ours"
+DEFAULT = "diffusers"
+_CONTROLLED = f"{DEFAULT}-controlnet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Contender:
 
     ``python`` is the virtual environment that it runs in, a file in ``contenders/requirements``, or empty for the
     project's own. Of several ``settings`` the fastest is found first. ``tiny`` says whether it can run a tiny model,
-    ``even`` whether all its steps take the same time.
+    ``even`` whether all its steps take the same time. ``beside`` is whom its figures are compared with.
     """
 
     label: str
@@ -33,6 +35,7 @@ class Contender:
     python: str = ""
     tiny: bool = True
     even: bool = True
+    beside: str = DEFAULT
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -103,7 +106,7 @@ def _ours(engine: str, precision: str, profile: str = "exact") -> Contender:
 
 
 CONTENDERS: Mapping[str, Contender] = {
-    "diffusers": Contender(
+    DEFAULT: Contender(
         label="diffusers, as it is",
         module=_EAGER,
         settings=[Setting(options={"dtype": "float32"})],
@@ -132,6 +135,20 @@ CONTENDERS: Mapping[str, Contender] = {
     f"{OURS}-openvino-cached": _ours("openvino", "bfloat16", "cached"),
     f"{OURS}-openvino-fast": _ours("openvino", "bfloat16", "fast"),
     f"{OURS}-inductor": _ours("inductor", "bfloat16"),
+    _CONTROLLED: Contender(
+        label="diffusers, as it is, with a ControlNet",
+        module=_EAGER,
+        settings=[Setting(options={"dtype": "float32", "controlnet": True})],
+        precision="float32",
+        beside=_CONTROLLED,
+    ),
+    f"{OURS}-openvino-controlnet": Contender(
+        label="Triton Diffusers, openvino, with a ControlNet",
+        module="benchmarks.contenders.ours",
+        settings=[Setting(artifact="openvino-bfloat16", options={"engine": "openvino-bfloat16", "controlnet": True})],
+        precision="bfloat16",
+        beside=_CONTROLLED,
+    ),
     "optimum": Contender(
         label="optimum-intel",
         module="benchmarks.contenders.optimum",

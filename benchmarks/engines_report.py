@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contenders.turn import Measured
-from benchmarks.engines_contenders import CONTENDERS, Contender, Setting
+from benchmarks.engines_contenders import CONTENDERS, DEFAULT, Contender, Setting
 from benchmarks.figures import spread
 from benchmarks.report import machine_line, markdown_table
 
 _GIB = 2**30
-DEFAULT, BEST_EAGER = "diffusers", "eager"
+BEST_EAGER = "eager"
 
 
 def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured], picture: float) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def psnr(picture: Path, reference: Path) -> float:
 
 def add_ratios(contenders: Mapping[str, dict[str, Any]]) -> None:
     """Beside each contender's figures, how many times as fast it is as two others, and its share of memory."""
-    for figures in contenders.values():
+    for contender, figures in contenders.items():
         ratios = figures["ratios"] = {}
-        for name in (DEFAULT, BEST_EAGER):
+        for name in dict.fromkeys((CONTENDERS[contender].beside, DEFAULT, BEST_EAGER)):
             if other := contenders.get(name):
                 for what in ("step_seconds", "image_seconds"):
                     ratios[f"{what}_{name}"] = other[what]["median"] / figures[what]["median"]
@@ -90,12 +90,12 @@ def table(figures: Mapping[str, Any]) -> str:
         "share",
         "ready after (s)",
     )
-    return markdown_table(header, [_row(found) for found in figures["contenders"].values()])
+    return markdown_table(header, [_row(name, found) for name, found in figures["contenders"].items()])
 
 
-def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
-    step, ratios = found["step_seconds"], found["ratios"]
-    faster, share = ratios.get(f"step_seconds_{DEFAULT}"), ratios.get(f"peak_bytes_{DEFAULT}")
+def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    step, ratios, beside = found["step_seconds"], found["ratios"], CONTENDERS[name].beside
+    faster, share = ratios.get(f"step_seconds_{beside}"), ratios.get(f"peak_bytes_{beside}")
     return (
         found["label"],
         found["precision"],

@@ -57,15 +57,34 @@ TINY = Shape(
 
 
 def make_model(folder: Path, shape: Shape) -> None:
-    """Make the model directory ``folder``, unless it is there; it appears whole or not at all."""
+    """Make the model directory ``folder`` with a ControlNet, unless it is there; each appears whole or not at all."""
+    _make(folder, lambda made: _write(made / BASE_MODEL, shape))
+    _make(folder / "controlnet", lambda made: _write_controlnet(made, shape))
+
+
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as made:
-        base = Path(made) / folder.name / BASE_MODEL
-        base.mkdir(parents=True)
-        _write(base, shape)
-        shutil.move(base.parent, folder)
+        whole = Path(made) / folder.name
+        whole.mkdir()
+        write(whole)
+        shutil.move(whole, folder)
+
+
+def _write_controlnet(folder: Path, shape: Shape) -> None:
+    from diffusers import ControlNetModel
+
+    config = {name: value for name, value in shape.unet.items() if name != "sample_size"}
+
+    def make() -> Any:
+        network = ControlNetModel(**config)
+        for layer in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+            layer.reset_parameters()  # they begin as zeros, which would say nothing about pictures being alike
+        return network
+
+    _save(folder, make)
 
 
 def _write(base: Path, shape: Shape) -> None:
@@ -74,6 +93,7 @@ def _write(base: Path, shape: Shape) -> None:
 
     from triton_diffusers.checkpoints.vocabulary import write_tokenizer
 
+    base.mkdir()
     _save(base / "unet", lambda: UNet2DConditionModel(**shape.unet))
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * _LEVELS, "up_block_types": ("UpDecoderBlock2D",) * _LEVELS}
     _save(base / "vae", lambda: AutoencoderKL(latent_channels=4, scaling_factor=0.18215, **blocks, **shape.vae))

@@ -1,6 +1,6 @@
 """Triton Diffusers' engine loop, as a server runs it, without Triton.
 
-Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine.
+Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine; ``controlnet``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.profiles import PROFILES
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.request import ControlChoice, GenerationRequest
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 3600.0
@@ -55,8 +55,10 @@ class Ours:
             runtime_dir=Path(self._runtime.name),
             store="",
             close_safety=True,
-            **turn.options,
+            **{name: value for name, value in turn.options.items() if name != "controlnet"},
         )
+        picture = Path(turn.control).read_bytes()
+        self._controls = (ControlChoice(path="", image=picture),) if turn.options.get("controlnet") else ()
         self._profile = PROFILES[settings.profile]
         choice = EngineChoice(settings)
         made: list[_Counted] = []
@@ -85,6 +87,7 @@ class Ours:
             seed=turn.seed,
             scheduler="Euler",
             profile=self._profile,
+            controls=self._controls,
         )
         job = self._loop.submit(request)
         self._loop.wait([job], _PATIENCE)

@@ -1,6 +1,6 @@
 """diffusers' own pipeline: as it is by default, at its best without compilation, and with ``torch.compile``.
 
-Options: ``dtype``; ``channels_last``; ``compile``.
+Options: ``dtype``; ``channels_last``; ``compile``; ``controlnet``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.contenders.turn import Turn, take_turn
 
@@ -20,12 +21,17 @@ class Pipeline:
     packages = ("torch", "diffusers", "transformers")
 
     def __init__(self, turn: Turn) -> None:
-        from diffusers import StableDiffusionPipeline
+        from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
         options = turn.options
         self._turn = turn
         self._dtype = getattr(torch, options["dtype"])
-        self._pipe = StableDiffusionPipeline.from_pretrained(turn.base_model, dtype=self._dtype, local_files_only=True)
+        kind, parts = StableDiffusionPipeline, {}
+        if options.get("controlnet"):
+            parts["controlnet"] = ControlNetModel.from_pretrained(turn.controlnet, dtype=self._dtype)
+            kind = StableDiffusionControlNetPipeline
+        self._pipe = kind.from_pretrained(turn.base_model, dtype=self._dtype, local_files_only=True, **parts)
+        self._inputs = {"image": Image.open(turn.control)} if parts else {}
         self._pipe.set_progress_bar_config(disable=True)
         if options.get("channels_last"):
             for module in (self._pipe.unet, self._pipe.vae):
@@ -52,6 +58,7 @@ class Pipeline:
                 width=turn.side,
                 latents=torch.from_numpy(np.load(turn.noise)).to(self._dtype),
                 callback_on_step_end=step_ended,
+                **self._inputs,
             )
         return made.images[0]
 

@@ -21,12 +21,14 @@ class Turn:
 
     ``model`` is a model directory of this project, ``artifact`` what was made of it for the contender (empty: nothing).
     ``noise`` is a NumPy file with the first latents (1, 4, h, w), before the scheduler scales them, and those that
-    ``seed`` gives. ``began`` is when the process was asked for, on the system's monotonic clock.
+    ``seed`` gives, ``control`` a picture of the size for a ControlNet. ``began`` is when the process was asked
+    for, on the system's monotonic clock.
     """
 
     model: str
     artifact: str
     noise: str
+    control: str
     picture: str
     prompt: str
     guidance: float
@@ -41,6 +43,11 @@ class Turn:
     def base_model(self) -> Path:
         """The checkpoint in the diffusers layout."""
         return Path(self.model) / "base_model"
+
+    @property
+    def controlnet(self) -> Path:
+        """A ControlNet for it, in the same layout."""
+        return Path(self.model) / "controlnet"
 
 
 class Drawer(Protocol):

@@ -15,7 +15,7 @@ from triton_diffusers_client.errors import (
     UnreachableError,
 )
 from triton_diffusers_client.generation import Generation
-from triton_diffusers_client.image import Image
+from triton_diffusers_client.image import EncodedImage, Image
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
 from triton_diffusers_client.progress import JobState, Progress
@@ -26,6 +26,7 @@ __all__ = [
     "Client",
     "ClientError",
     "ConnectionFailedError",
+    "EncodedImage",
     "Generation",
     "Image",
     "InvalidRequestError",

@@ -16,10 +16,11 @@ from typing import Any, cast
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from triton_diffusers_client.client import DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
+from triton_diffusers_client.control_arguments import add_control_arguments, control_options
 from triton_diffusers_client.errors import ClientError, UnreachableError
 from triton_diffusers_client.fields import INPUTS
 from triton_diffusers_client.generation import Generation
-from triton_diffusers_client.image import Image, format_of_suffix
+from triton_diffusers_client.image import EncodedImage, Image, format_of_suffix
 from triton_diffusers_client.interruption import Interruption
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
@@ -98,7 +99,12 @@ def _common_parser() -> argparse.ArgumentParser:
         default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
         help=f"http://HOST:PORT, https://…, grpc://… or grpcs://… (default: ${URL_VARIABLE}, else {DEFAULT_URL})",
     )
-    group.add_argument("--model", default=DEFAULT_MODEL, help="model that draws (default: %(default)s)")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="model that draws (default: %(default)s); with ControlNets, sd_controlnet stands in for sd_base and "
+        "ensemble_controlnet for ensemble",
+    )
     group.add_argument(
         "--timeout",
         type=float,
@@ -148,6 +154,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
     add_style_arguments(parser)
     add_picture_arguments(parser)
+    add_control_arguments(parser)
 
 
 def _default(text: str, field: str) -> str:
@@ -178,7 +185,7 @@ def options_of(args: argparse.Namespace) -> Options:
     own = {"prompt", "image", "mask", "resize_mode"}  # these mean something else on the command line
     names = [field.name for field in INPUTS if field.name not in own]
     options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    options |= picture_options(args)
+    options |= picture_options(args) | control_options(args)
     if args.output_format is None and args.output is not None:
         options["output_format"] = format_of_suffix(args.output.suffix) or _DEFAULTS["output_format"]
     return cast(Options, options)
@@ -186,6 +193,16 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def paths_for(generation: Generation, output: Path | None) -> list[Path]:
     """Where each picture of ``generation`` goes, if the caller said ``output``."""
+    return _numbered(_path_for(generation, output), len(generation.images))
+
+
+def control_paths_for(generation: Generation, output: Path | None) -> list[Path]:
+    """Where its control pictures go: beside the others, as PNG."""
+    path = _path_for(generation, output)
+    return _numbered(path.with_name(f"{path.stem}-control.png"), len(generation.control_images))
+
+
+def _path_for(generation: Generation, output: Path | None) -> Path:
     suffix = {"jpeg": ".jpg"}.get(_format(generation.images), f".{_format(generation.images)}")
     if output is None:
         output = Path(generation.task_id + suffix)
@@ -193,9 +210,11 @@ def paths_for(generation: Generation, output: Path | None) -> list[Path]:
         output /= generation.task_id + suffix
     elif not output.suffix:
         output = output.with_name(output.name + suffix)
-    if len(generation.images) == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(generation.images) + 1)]
+    return output
+
+
+def _numbered(path: Path, count: int) -> list[Path]:
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{number}") for number in range(1, count + 1)]
 
 
 def _format(images: Iterable[Image]) -> str:
@@ -213,21 +232,24 @@ def _generate(client: Client, args: argparse.Namespace) -> int:
             return _INTERRUPTED
     generation = job.result()
     seconds = time.monotonic() - began
-    paths = [
-        image.save(path) for image, path in zip(generation.images, paths_for(generation, args.output), strict=True)
-    ]
+    paths = _save(generation.images, paths_for(generation, args.output))
+    control_paths = _save(generation.control_images, control_paths_for(generation, args.output))
     for warning in generation.warnings:
         _say(f"warning: {warning}")
     if any(generation.is_nsfw):
         _say("warning: the safety checker blackened a picture")
     if args.json:
-        _print_json(_generation_fields(generation, paths))
+        _print_json(_generation_fields(generation, paths, control_paths))
     else:
         pictures = "1 picture" if len(paths) == 1 else f"{len(paths)} pictures"
         _say(f"{pictures} in {seconds:.1f} s: task {generation.task_id}, seed {generation.seed}")
-        for path in paths:
+        for path in (*paths, *control_paths):
             print(path)
     return 0
+
+
+def _save(images: Sequence[EncodedImage], paths: Sequence[Path]) -> list[Path]:
+    return [image.save(path) for image, path in zip(images, paths, strict=True)]
 
 
 def _watch(job: Job, interruption: Interruption) -> None:
@@ -292,10 +314,11 @@ def _print_jobs(jobs: Sequence[Progress], args: argparse.Namespace) -> int:
     return 0
 
 
-def _generation_fields(generation: Generation, paths: Iterable[Path]) -> dict[str, Any]:
+def _generation_fields(generation: Generation, paths: Iterable[Path], control_paths: Iterable[Path]) -> dict[str, Any]:
     fields = {field.name: getattr(generation, field.name) for field in dataclasses.fields(generation)}
     # Text, as on the wire: many readers of JSON cannot hold a whole number of 64 bits.
-    return fields | {"images": [str(path) for path in paths], "seed": str(generation.seed)}
+    files = {"images": [str(path) for path in paths], "control_images": [str(path) for path in control_paths]}
+    return fields | files | {"seed": str(generation.seed)}
 
 
 def _progress_fields(progress: Progress) -> dict[str, Any]:

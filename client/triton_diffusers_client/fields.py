@@ -89,6 +89,21 @@ OUTPUTS: tuple[OutputField, ...] = (
     OutputField("run_seconds", "FP32"),
 )
 
+# What the models that take ControlNets have besides, and what they are called: each is another one and ControlNets.
+CONTROL_INPUTS: tuple[InputField, ...] = (
+    InputField("controlnet_path", "STRING", ()),
+    InputField("process_func", "STRING", ()),
+    InputField("control_scale", "FP32", ()),
+    InputField("control_start", "FP32", ()),
+    InputField("control_end", "FP32", ()),
+    InputField("control_image", "BYTES", ()),
+    InputField("control_image_base64", "STRING", ()),
+    InputField("control_image_link", "STRING", ()),
+    InputField("return_control_image", "BOOL", False),
+)
+CONTROL_OUTPUTS: tuple[OutputField, ...] = (OutputField("control_images_base64", "STRING", many=True),)
+CONTROL_MODELS = {"sd_base": "sd_controlnet", "ensemble": "ensemble_controlnet"}
+
 JOBS_INPUTS: tuple[InputField, ...] = (
     InputField("action", "STRING", "list"),
     InputField("task_id", "STRING", ""),

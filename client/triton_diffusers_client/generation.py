@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from triton_diffusers_client.errors import ServerError
-from triton_diffusers_client.fields import OUTPUTS
-from triton_diffusers_client.image import Image
+from triton_diffusers_client.fields import CONTROL_OUTPUTS, OUTPUTS
+from triton_diffusers_client.image import EncodedImage, Image
 from triton_diffusers_client.tensors import Array, decode
 
 _SEEDS = 2**64
@@ -24,6 +24,7 @@ class Generation:
     ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
     unless the server stores results. ``use_blade``: an optimised engine drew them, with the sampling ``profile``.
     ``warnings`` tell what was not done as asked. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
+    ``control_images`` are what preprocessors made for each ControlNet, with ``return_control_image``.
     """
 
     task_id: str
@@ -38,11 +39,14 @@ class Generation:
     warnings: tuple[str, ...]
     queue_seconds: float
     run_seconds: float
+    control_images: tuple[EncodedImage, ...] = ()
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
         """Decode an answer; raises ``ServerError`` if it is not one."""
-        values = decode({name.removeprefix(_ENSEMBLE_PREFIX): array for name, array in tensors.items()}, OUTPUTS)
+        sent = {name.removeprefix(_ENSEMBLE_PREFIX): array for name, array in tensors.items()}
+        # Only the models with ControlNets have the outputs of those.
+        values = decode(sent, (*OUTPUTS, *(output for output in CONTROL_OUTPUTS if output.name in sent)))
         try:
             seed = int(values["seed"])
             pictures = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])
@@ -65,6 +69,9 @@ class Generation:
                 warnings=tuple(warning.decode() for warning in values["warnings"]),
                 queue_seconds=values["queue_seconds"],
                 run_seconds=values["run_seconds"],
+                control_images=tuple(
+                    EncodedImage(base64.urlsafe_b64decode(text)) for text in values.get("control_images_base64", ())
+                ),
             )
         except ValueError as error:
             raise ServerError(f"the answer makes no sense: {error}") from error

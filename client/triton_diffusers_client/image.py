@@ -1,4 +1,4 @@
-"""One picture, as the encoded bytes that the server sent."""
+"""Pictures, as the encoded bytes that the server sent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ def format_of_suffix(suffix: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """One picture. ``seed`` makes this very picture again, alone. ``is_nsfw``: the safety checker blackened it."""
+class EncodedImage:
+    """A picture as a file's bytes."""
 
     data: bytes = field(repr=False)
-    seed: int
-    is_nsfw: bool = False
 
     @property
     def format(self) -> str:
@@ -55,3 +53,11 @@ class Image:
         import PIL.Image
 
         return PIL.Image.open(io.BytesIO(self.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Image(EncodedImage):
+    """One that was drawn; ``seed`` makes it again, alone. ``is_nsfw``: the safety checker blackened it."""
+
+    seed: int
+    is_nsfw: bool = False

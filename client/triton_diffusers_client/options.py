@@ -17,7 +17,9 @@ class Options(TypedDict, total=False):
     """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
 
     What is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a random
-    number picked here (so that a retry draws the same picture), and ``return_images`` is true.
+    number picked here (so that a retry draws the same picture), and ``return_images`` is true. With any of the options
+    from ``controlnet_path`` on, the request goes to ``sd_controlnet`` instead of ``sd_base``, and to
+    ``ensemble_controlnet`` instead of ``ensemble``.
     """
 
     task_id: str | None
@@ -51,3 +53,12 @@ class Options(TypedDict, total=False):
     profile: Literal["", "exact", "cached", "guidance-interval", "fast"]
     save_dir: str
     embed_metadata: bool
+    controlnet_path: str | Sequence[str]
+    process_func: str | Sequence[str]
+    control_scale: float | Sequence[float]
+    control_start: float | Sequence[float]
+    control_end: float | Sequence[float]
+    control_image: Picture | Sequence[Picture]
+    control_image_base64: str | Sequence[str]
+    control_image_link: str | Sequence[str]
+    return_control_image: bool

@@ -65,7 +65,7 @@ def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[s
 def _elements(field: InputField, value: Any) -> Iterable[Any]:
     if not field.many:
         return (value,)
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview):
         return value
     return (value,)
 

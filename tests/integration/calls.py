@@ -23,7 +23,7 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from tests.integration.conftest import RunningTriton
-from triton_diffusers.contract import INPUTS, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input
+from triton_diffusers.contract import CONTROL_OUTPUTS, INPUT_BY_NAME, JOBS_INPUTS, JOBS_OUTPUTS, OUTPUTS, Input
 
 WITHIN = 120.0  # seconds; what takes a few on an idle machine
 MODELS = ("sd_base", "ensemble")
@@ -36,6 +36,9 @@ _NUMPY_TYPES: Mapping[str, Any] = {
     "BOOL": np.bool_,
 }
 _WIRE_TYPES = {"STRING": "BYTES", "BYTES": "BYTES", "INT64": "INT64", "FP32": "FP32", "BOOL": "BOOL"}
+# Of all models that make pictures: a request brings those that it means to, and a model answers those that it has.
+_REQUEST = tuple(INPUT_BY_NAME.values())
+_REPLY = (*OUTPUTS, *CONTROL_OUTPUTS)
 _numbers = itertools.count()
 
 
@@ -96,7 +99,7 @@ class Pending:
         result, error = self._answer
         if error is not None:
             raise error
-        return values(result, OUTPUTS)
+        return values(result, _REPLY)
 
     @property
     def answered(self) -> bool:
@@ -131,7 +134,7 @@ class Calls:
             answer.extend((result, error))
             answered.set()
 
-        inputs = tensors(grpc_client, fields, INPUTS, batched=True)
+        inputs = tensors(grpc_client, fields, _REQUEST, batched=True)
         call = self.client.async_infer(
             model,
             inputs,
@@ -147,7 +150,7 @@ class Calls:
         """Infer over HTTP, tensors as binary."""
         client = http_client.InferenceServerClient(_address(self.server.http_url), network_timeout=WITHIN)
         try:
-            return values(client.infer(model, tensors(http_client, fields, INPUTS, batched=True)), OUTPUTS)
+            return values(client.infer(model, tensors(http_client, fields, _REQUEST, batched=True)), _REPLY)
         finally:
             client.close()
 

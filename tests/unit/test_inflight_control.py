@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from triton_diffusers.engines import Residuals
 from triton_diffusers.inflight.control import Control, residuals_of
+from triton_diffusers.inflight.job import Sample
 
 
 class FakeNet:
@@ -64,6 +67,22 @@ def test_those_of_a_row_are_added() -> None:
     made = residuals_of([both, (control(other),)], *rows(2))
     assert values(made) == [pytest.approx(0.5 + 0.5 * 1000.25 + 0.125), pytest.approx(1111.0)]
     assert (one.calls, other.calls) == ([2], [2])
+
+
+def test_a_controlnet_counts_as_half_a_unet() -> None:
+    sample = Sample(
+        index=0,
+        scheduler=SimpleNamespace(timesteps=torch.arange(4)),
+        step_options={},
+        latents=torch.zeros(4, 8, 8),
+        states=torch.zeros(2, 77, 8),
+        guidance_scale=7.0,
+        position=0,
+        controls=(Control(FakeNet(), torch.zeros(3, 64, 64), 1.0, end=0.5),),
+    )
+    assert sample.work == 2 * 1.5
+    sample.position = 2
+    assert sample.work == 2
 
 
 @pytest.mark.parametrize(

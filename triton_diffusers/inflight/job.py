@@ -20,6 +20,8 @@ from triton_diffusers.pictures import SourcePictures
 from triton_diffusers.profiles import EXACT, Profile
 from triton_diffusers.request import GenerationRequest, GenerationResult
 
+_CONTROLNET_WORK = 0.5  # of a UNet's: a ControlNet is the first half of one
+
 
 class JobState(StrEnum):
     """Where a job stands."""
@@ -89,6 +91,11 @@ class Sample:
     def active_controls(self) -> tuple[Control, ...]:
         """Those that control the next step."""
         return tuple(control for control in self.controls if control.is_active(self.steps_done, self.steps))
+
+    @property
+    def work(self) -> float:
+        """What the next step costs beside those of others, as far as can be told: fairness goes by it."""
+        return self.rows * (1 + _CONTROLNET_WORK * len(self.active_controls))
 
     @property
     def next_is_whole(self) -> bool:

@@ -290,6 +290,7 @@ class EngineLoop:
 
     def _step(self, turn: Step) -> None:
         began = time.perf_counter()
+        work = [sample.work for _, sample in turn.samples]
         try:
             predictions = predict(self._in_use.engine, [sample for _, sample in turn.samples])
         except Exception as error:  # noqa: BLE001  # find out whose fault it is
@@ -302,8 +303,8 @@ class EngineLoop:
                 self._fail(job, error)
             job.optimized = self._in_use.engine.optimized
         seconds = time.perf_counter() - began
-        for job, _ in turn.samples:
-            job.cost_seconds += seconds / len(turn.samples)
+        for (job, _), share in zip(turn.samples, work, strict=True):
+            job.cost_seconds += seconds * share / sum(work)
         self._reporter.advanced(turn.jobs, len(turn.samples), seconds)
         self._show_previews(turn.jobs)
 

@@ -23,6 +23,7 @@ def turn(folder: Path, steps: int = 3) -> Turn:
         model="",
         artifact="",
         noise="",
+        control="",
         picture=str(folder / "picture.png"),
         prompt="a red apple",
         guidance=7.5,

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from triton_diffusers_client import Generation, Image, JobState, Progress, ServerError
+from triton_diffusers_client import EncodedImage, Generation, Image, JobState, Progress, ServerError
 
 
 def picture(name: str = "png", colour: str = "red") -> bytes:
@@ -76,6 +76,14 @@ def test_pictures_may_travel_as_base64() -> None:
     coded = text(*(base64.urlsafe_b64encode(picture()) for _ in range(2)))
     generation = Generation.from_tensors(answer(images=text(), images_base64=coded))
     assert [image.data for image in generation.images] == [picture(), picture()]
+
+
+def test_control_pictures() -> None:
+    assert Generation.from_tensors(answer()).control_images == ()
+    sent = text(*(base64.urlsafe_b64encode(picture(colour=colour)) for colour in ("white", "black")))
+    control_images = Generation.from_tensors(answer(control_images_base64=sent)).control_images
+    assert control_images == (EncodedImage(picture(colour="white")), EncodedImage(picture(colour="black")))
+    assert control_images[1].pil().getpixel((0, 0)) == (0, 0, 0)
 
 
 def test_no_pictures() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers_client import Generation, Image
-from triton_diffusers_client.cli import URL_VARIABLE, main, make_parser, options_of, paths_for
+from triton_diffusers_client import EncodedImage, Generation, Image
+from triton_diffusers_client.cli import URL_VARIABLE, control_paths_for, main, make_parser, options_of, paths_for
 
 DOCS = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,7 +23,7 @@ def options(*arguments: str) -> dict[str, Any]:
     return dict(options_of(make_parser().parse_args(["generate", "a red apple", *arguments])))
 
 
-def generation(*pictures: bytes) -> Generation:
+def generation(*pictures: bytes, controls: int = 0) -> Generation:
     return Generation(
         task_id="a-task",
         seed=1,
@@ -37,6 +37,7 @@ def generation(*pictures: bytes) -> Generation:
         warnings=(),
         queue_seconds=0.0,
         run_seconds=0.0,
+        control_images=(EncodedImage(PNG),) * controls,
     )
 
 
@@ -76,6 +77,14 @@ def test_where_pictures_go(tmp_path: Path) -> None:
     assert paths_for(two, Path("apple")) == [Path("apple-1.jpg"), Path("apple-2.jpg")]
 
 
+def test_where_control_pictures_go(tmp_path: Path) -> None:
+    assert control_paths_for(generation(PNG), None) == []
+    one, two = generation(PNG, controls=1), generation(JPEG, JPEG, controls=2)
+    assert control_paths_for(one, None) == [Path("a-task-control.png")]
+    assert control_paths_for(one, tmp_path) == [tmp_path / "a-task-control.png"]
+    assert control_paths_for(two, Path("apple.jpg")) == [Path("apple-control-1.png"), Path("apple-control-2.png")]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -84,6 +93,7 @@ def test_where_pictures_go(tmp_path: Path) -> None:
         ["generate", "x", "--size=512"],
         ["generate", "x", "--steps=few"],
         ["generate", "x", "--format=gif"],
+        ["generate", "x", "--control-scale=much"],
         ["jobs", "--url=ftp://server"],
         ["paint", "x"],
     ],

@@ -17,21 +17,29 @@ def outputs_of(table: tuple[contract.Output, ...] | tuple[fields.OutputField, ..
 
 
 def test_the_wire_is_the_contract() -> None:
+    assert inputs_of(fields.CONTROL_INPUTS) == inputs_of(contract.CONTROL_INPUTS)
+    assert outputs_of(fields.CONTROL_OUTPUTS) == outputs_of(contract.CONTROL_OUTPUTS)
     assert inputs_of(fields.INPUTS) == inputs_of(contract.INPUTS)
     assert outputs_of(fields.OUTPUTS) == outputs_of(contract.OUTPUTS)
     assert inputs_of(fields.JOBS_INPUTS) == inputs_of(contract.JOBS_INPUTS)
     assert outputs_of(fields.JOBS_OUTPUTS) == outputs_of(contract.JOBS_OUTPUTS)
 
 
+def test_the_models_with_controlnets_have_the_fields_of_the_others_and_those() -> None:
+    for model, controlled in fields.CONTROL_MODELS.items():
+        plain, more = contract.CONTRACTS[model], contract.CONTRACTS[controlled]
+        assert more.inputs == (*plain.inputs, *contract.CONTROL_INPUTS)
+        assert more.outputs == (*plain.outputs, *contract.CONTROL_OUTPUTS)
+
+
 def test_every_input_is_an_option() -> None:
-    assert ["prompt", *Options.__annotations__] == sorted(
-        (field.name for field in contract.INPUTS), key=["prompt", *Options.__annotations__].index
-    )
+    names = [field.name for field in (*contract.INPUTS, *contract.CONTROL_INPUTS)]
+    assert {"prompt", *Options.__annotations__} == set(names)
 
 
 def test_every_output_reaches_the_caller() -> None:
     # A failed request is an exception, and pictures are pictures however they travelled.
     hidden = {"success", "images_base64"}
     generation = {field.name for field in dataclasses.fields(Generation)}
-    assert generation == {field.name for field in contract.OUTPUTS} - hidden
+    assert generation == {field.name for field in contract.OUTPUTS} - hidden | {"control_images"}
     assert {field.name for field in dataclasses.fields(Progress)} == {field.name for field in contract.JOBS_OUTPUTS}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers.contract import INPUTS
+from triton_diffusers.contract import CONTRACTS, INPUTS
 from triton_diffusers.decode import read_values
 from triton_diffusers_client import InvalidRequestError
 from triton_diffusers_client.request import Request
@@ -59,6 +59,29 @@ def test_task_ids_are_new() -> None:
     ids = {Request.build("m", "x", {}).task_id for _ in range(20)}
     assert len(ids) == 20
     assert all(re.fullmatch("[0-9a-f]{32}", task_id) for task_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("model", "controlled"),
+    [
+        ("sd_base", "sd_controlnet"),
+        ("ensemble", "ensemble_controlnet"),
+        ("sd_controlnet", "sd_controlnet"),
+        ("mine", "mine"),
+    ],
+)
+def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, controlled: str) -> None:
+    options = {"control_image": b"picture", "control_scale": [0.5, 1], "process_func": None}
+    request = Request.build(model, "x", options)
+    assert request.model == controlled
+    values = read_values(request.tensors, CONTRACTS["sd_controlnet"].inputs)
+    assert (values["control_image"], values["control_scale"], values["process_func"]) == ((b"picture",), (0.5, 1), ())
+
+
+@pytest.mark.parametrize("model", ["sd_base", "ensemble", "sd_controlnet", "ensemble_controlnet"])
+def test_without_them_each_model_gets_all_of_its_own_fields(model: str) -> None:
+    request = Request.build(model, "x", {"controlnet_path": None})
+    assert (request.model, list(request.tensors)) == (model, [field.name for field in CONTRACTS[model].inputs])
 
 
 def test_an_unknown_option_is_an_error_that_helps() -> None:

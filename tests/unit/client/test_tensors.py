@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from triton_diffusers_client import InvalidRequestError, ServerError
-from triton_diffusers_client.fields import INPUTS, JOBS_INPUTS, InputField, OutputField
+from triton_diffusers_client.fields import CONTROL_INPUTS, INPUTS, JOBS_INPUTS, InputField, OutputField
 from triton_diffusers_client.grpc_transport import _tensor as grpc_tensor
 from triton_diffusers_client.http_transport import _tensor as http_tensor
 from triton_diffusers_client.tensors import decode, encode
@@ -45,6 +45,18 @@ def test_a_picture_may_be_bytes_a_path_or_a_pillow_image(tmp_path: Path) -> None
     data = (tmp_path / "a.png").read_bytes()
     assert sent(data) == sent(bytearray(data)) == sent(tmp_path / "a.png") == sent(str(tmp_path / "a.png")) == data
     assert Image.open(io.BytesIO(sent(image))).size == (4, 4)
+
+
+def test_so_may_those_of_a_list() -> None:
+    def sent(value: Any) -> list[bytes]:
+        return [
+            bytes(picture)
+            for picture in encode({"control_image": value}, CONTROL_INPUTS, batched=True)["control_image"][0]
+        ]
+
+    assert sent(b"a") == sent(bytearray(b"a")) == sent([b"a"]) == [b"a"]
+    assert sent([b"a", bytearray(b"b")]) == [b"a", b"b"]
+    assert len(sent(Image.new("RGB", (4, 4)))) == 1
 
 
 @pytest.mark.parametrize("tensor", [http_tensor, grpc_tensor])
