@@ -56,7 +56,7 @@ def test_calibration_draws_something_else() -> None:
     checked = {request.prompt for request in probes(SIDE, STEPS).values()}
     shown = {request.prompt for request in calibration(SIDE, STEPS).values()}
     assert len(shown) == 4
-    assert [len(request.controls) for request in calibration(SIDE, STEPS).values()] == [0, 0, 0, 1]
+    assert [len(request.controls) for request in calibration(SIDE, STEPS).values()] == [0, 1, 0, 1]
     assert not checked & shown
 
 

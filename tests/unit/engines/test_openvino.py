@@ -15,6 +15,7 @@ from triton_diffusers.engines.compilers.with_weights import WithWeights, in_orde
 from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
 from triton_diffusers.engines.graphs.lora import lora_applied
+from triton_diffusers.engines.graphs.ops import add_residual
 from triton_diffusers.engines.graphs.unet import unet_graph
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -141,6 +142,44 @@ def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
     compiler.compile(graph, tmp_path, "int8", plain)
     compiled = compiler.load(tmp_path, "int8")
     for call in (plain[1], small_inputs(4, 2, 4)):
+        with torch.inference_mode():
+            expected = graph.module(*call)
+        (computed,) = compiled(*call)
+        assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+class Added(nn.Module):
+    """Two layers with a residual between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(4, 64, 3, padding=1), nn.Conv2d(64, 4, 3, padding=1)
+
+    def forward(self, latents: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.last(add_residual(nn.functional.silu(self.first(latents)), residual))
+        return output
+
+
+def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
+    """Half of the inputs that ranges are found by have none."""
+    rows, height, width = ROWS, torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
+    free = {axis: torch.export.Dim(f"residual_{axis}", min=1) for axis in range(4)}
+    graph = Graph(
+        "unet",
+        Added(),
+        (
+            Input("latents", torch.zeros(4, 4, 6, 5), {0: rows, 2: height, 3: width}),
+            Input("residual_0", torch.zeros(4, 64, 6, 5), free),
+        ),
+        ("prediction",),
+    )
+    latents, residual = torch.randn(2, 4, 16, 12), torch.randn(2, 64, 16, 12) * 0.3
+    none = torch.zeros(1, 1, 1, 1)
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "int8", [(latents, none), (latents, residual)])
+    compiled = compiler.load(tmp_path, "int8")
+    for call in ((latents, none), (latents, residual), (latents, residual * 0.5), (latents[:1], residual[1:])):
         with torch.inference_mode():
             expected = graph.module(*call)
         (computed,) = compiled(*call)

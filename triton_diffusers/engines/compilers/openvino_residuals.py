@@ -18,6 +18,9 @@ def residual_extension() -> ConversionExtension:
 
 
 def _add(context: Any, number: int) -> Any:
-    summed = ops.add(context.get_input(0), context.get_input(1))
+    hidden, residual = context.get_input(0), context.get_input(1)
+    summed = ops.add(hidden, residual)
     summed.set_friendly_name(f"{RESIDUAL_NAMES}sum_{number}")
-    return [summed.output(0)]
+    # The shape is known anyway. But with another reader of `hidden` than the sum, OpenVINO does not take the sum for a
+    # part of the convolution before it, which would have no broadcasting.
+    return [ops.reshape(summed, ops.shape_of(hidden), False).output(0)]
