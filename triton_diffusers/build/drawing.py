@@ -8,7 +8,7 @@ from pathlib import Path
 
 from triton_diffusers.build.children import Advance
 from triton_diffusers.build.errors import BuildError
-from triton_diffusers.build.probes import TIMED, write_lora
+from triton_diffusers.build.probes import CONTROLNET_FILE, TIMED, write_controlnet, write_lora
 from triton_diffusers.build.tasks import Drawn
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.loop import EngineLoop
@@ -29,27 +29,37 @@ def draw(
 ) -> Drawn:
     """Draw the requests one after another into ``folder``, as ``<name>-<number>.png``.
 
-    ``side`` is 0 for the model's own. LoRAs are looked for in ``folder``, where the probes' one is written. Raises
-    ``BuildError`` for a picture that cannot be drawn.
+    ``side`` is 0 for the model's own. LoRAs and ControlNets are looked for in ``folder``, where those of the probes are
+    written. Requests with ControlNets come last: their memory does not count. Raises ``BuildError`` for a picture that
+    cannot be drawn.
     """
+    engines: list[Engine] = []
 
     def made() -> Engine:
         engine = make_engine()
         write_lora(folder, engine.lora_targets)
+        engines.append(engine)
         return engine
 
     steps = _Steps(advance)
-    # The folder stands for the model directory, which may be read-only: the loop looks for LoRAs there and for no more.
+    # The folder stands for the model directory, which may be read-only: the loop looks for these two there and no more.
     loop = EngineLoop(made, Settings(model_dir=folder, store="", close_safety=True), name="build", telemetry=steps)
     loop.start()
     try:
         side = side or loop.native_side
         requests = make_requests(side)
         steps.total = sum(request.steps * request.image_num for request in requests.values())
-        files = {name: _draw(loop, name, request, folder, steps) for name, request in requests.items()}
+        controlled = {name for name, request in requests.items() if request.controls}
+        files = {name: _draw(loop, name, requests[name], folder, steps) for name in requests if name not in controlled}
+        peak = peak_bytes()
+        if controlled:
+            (engine,) = engines
+            write_controlnet(folder, engine.unet_config, engine.pixels_per_latent)
+            files |= {name: _draw(loop, name, requests[name], folder, steps) for name in requests if name in controlled}
     finally:
         loop.stop()
-    return Drawn(files=files, side=side, seconds_per_step=steps.seconds(TIMED), peak_bytes=peak_bytes())
+        (folder / CONTROLNET_FILE).unlink(missing_ok=True)  # as large as the model, nearly
+    return Drawn(files=files, side=side, seconds_per_step=steps.seconds(TIMED), peak_bytes=peak)
 
 
 def peak_bytes() -> int:

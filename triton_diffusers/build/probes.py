@@ -6,18 +6,21 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from triton_diffusers.controlnet import network_for
 from triton_diffusers.profiles import PROFILES
-from triton_diffusers.request import Function, GenerationRequest, LoraChoice
+from triton_diffusers.request import ControlChoice, Function, GenerationRequest, LoraChoice
 
 # The one that steps are timed by.
 TIMED = "picture"
 LORA_FILE = "lora/probe.safetensors"
+CONTROLNET_FILE = "controlnet/probe.safetensors"
 
 _PROMPT = "a red apple on a blue background"
 _CALIBRATION_PROMPTS = (
@@ -27,14 +30,16 @@ _CALIBRATION_PROMPTS = (
     "a cat, oil painting",
 )
 _RANK = 4
-_LORA_STRENGTH = 0.1  # of a layer's output, about: enough to change every picture, not enough to spoil it
+# Enough to change every picture, not enough to spoil it.
+_LORA_STRENGTH = 0.1  # of a layer's output, about
+_RESIDUAL_STRENGTH = 0.3  # of what the ControlNet has inside
 
 
 def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
     """Requests by name, for a model whose pictures are ``side`` pixels wide and high.
 
     Text to image; two images of another shape by another sampler; image to image; a LoRA on every linear layer; the
-    same with the sampling profile that takes features over from step to step.
+    same with the sampling profile that takes features over from step to step; the same with a ControlNet.
     """
     picture = GenerationRequest(
         task_id=TIMED,
@@ -71,11 +76,15 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
         ),
         "lora": with_lora,
         "cached": replace(with_lora, task_id="cached", profile=PROFILES["cached"]),
+        "control": replace(with_lora, task_id="control", controls=_control(side)),
     }
 
 
 def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
-    """Requests whose denoising shows which numbers go through a model; none of them is a probe."""
+    """Requests whose denoising shows which numbers go through a model; none of them is a probe.
+
+    Every other one has a ControlNet: ranges are averages.
+    """
     return {
         f"calibration {number}": GenerationRequest(
             task_id=f"calibration-{number}",
@@ -84,6 +93,7 @@ def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
             steps=steps,
             width=side,
             height=side,
+            controls=_control(side) if number % 2 else (),
             embed_metadata=False,
         )
         for number, prompt in enumerate(_CALIBRATION_PROMPTS)
@@ -103,6 +113,28 @@ def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
         tensors[f"{path}.lora_B.weight"] = up * _LORA_STRENGTH / _RANK**0.5
     (model_dir / LORA_FILE).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, model_dir / LORA_FILE)
+
+
+def write_controlnet(model_dir: Path, unet_config: Mapping[str, Any], pixels_per_latent: int) -> None:
+    """Write a ControlNet with random weights, always the same, for the probe; half precision is enough for those."""
+    generator = torch.Generator().manual_seed(0)
+    channels = tuple(16 * 2**level for level in range(pixels_per_latent.bit_length()))
+    tensors = {}
+    for name, empty in network_for(unet_config, {}, channels).state_dict().items():
+        if empty.ndim > 1:
+            is_last = name.startswith(("controlnet_down_blocks.", "controlnet_mid_block."))
+            weight = torch.randn(empty.shape, generator=generator) / empty[0].numel() ** 0.5
+            weight *= _RESIDUAL_STRENGTH if is_last else 1.0
+        else:  # biases, and the scales of normalisations
+            weight = torch.full(empty.shape, float(name.endswith("weight")))
+        tensors[name] = weight.half()
+    file = model_dir / CONTROLNET_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
+
+
+def _control(side: int) -> tuple[ControlChoice, ...]:
+    return (ControlChoice(path=CONTROLNET_FILE, image=_gradient(side)),)
 
 
 def _eighths(side: int, count: int) -> int:

@@ -72,7 +72,8 @@ def _calibrate(task: CalibrateTask, advance: Advance) -> None:
     def make_engine() -> Engine:
         components = load_components(settings)
         recorders.update({name: _Recorder(make(components)) for name, make in GRAPHS.items()})
-        return CompiledEngine(components, recorders, lambda: EagerEngine(components))
+        eager = EagerEngine(components)
+        return CompiledEngine(components, recorders, lambda: eager, eager.make_controlnet)
 
     draw(make_engine, lambda side: calibration(side, task.steps), task.folder, task.side, advance)
     for name, recorder in recorders.items():

@@ -13,6 +13,7 @@ from triton_diffusers.controlnet.kinds import kind_of
 from triton_diffusers.weight_files import WeightError, named
 
 HINT = "controlnet_cond_embedding."
+"""How the names of the layers begin that read the picture."""
 
 _ORIGINAL = "control_model."
 _ORIGINAL_HINT = "input_hint_block."

@@ -13,15 +13,24 @@ import torch
 
 from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
+from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.graphs import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER, LoraLayout, uses_mask
+from triton_diffusers.engines.graphs import (
+    CONTROLNET,
+    UNET_SHALLOW,
+    VAE_DECODER,
+    VAE_ENCODER,
+    LoraLayout,
+    no_residuals,
+    uses_mask,
+)
 from triton_diffusers.engines.lora_packer import LoraPacker
 from triton_diffusers.engines.protocol import ControlNet, Residuals
 from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
-from triton_diffusers.loading import Components, load_skeleton, load_weights
+from triton_diffusers.loading import Components, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
 from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
@@ -37,16 +46,21 @@ class CompiledEngine(CheckpointEngine):
     """Runs compiled graphs, and in PyTorch what there is no graph for: a network, or LoRAs that graphs do not take.
 
     ``components`` need weights in the text encoder's table of embeddings and in the safety checker only. ``make_eager``
-    loads the others when they are needed first.
+    loads the others when they are needed first. ``make_controlnet`` is what makes ControlNets.
     """
 
     optimized = True
 
     def __init__(
-        self, components: Components, graphs: Mapping[str, CompiledGraph], make_eager: Callable[[], EagerEngine]
+        self,
+        components: Components,
+        graphs: Mapping[str, CompiledGraph],
+        make_eager: Callable[[], EagerEngine],
+        make_controlnet: Callable[[ControlNetWeights], ControlNet],
     ) -> None:
         super().__init__(components)
-        self._graphs, self._make_eager = graphs, make_eager
+        self._graphs, self._make_eager, self._make_controlnet = graphs, make_eager, make_controlnet
+        self._no_residuals = no_residuals(components.unet)
         packed = LruCache(_LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
@@ -86,23 +100,21 @@ class CompiledEngine(CheckpointEngine):
         deep: torch.Tensor | None = None,
         residuals: Residuals | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if residuals is not None:
-            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
         graph = self._graphs.get(UNET if deep is None else UNET_SHALLOW)
         packer = self._unet_loras if deep is None else self._shallow_loras
         packed = packer.pack(loras)
         if graph is None:
-            return self._eager.predict(latents, timesteps, states, loras, deep)
+            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
         if packed is not None:
             inputs = latents, timesteps.float(), states.float().cpu()
             if deep is not None:
                 return graph(*inputs, deep, *packed)[0], deep
-            prediction, features = graph(*inputs, *packed)
+            prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
             return prediction, features
         wanted = list(loras or ())
         parts = _parts(packer, wanted)
         if len(parts) == 1:  # of LoRAs that the graph does not take
-            return self._eager.predict(latents, timesteps, states, loras, deep)
+            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
         made = [
             self.predict(
                 latents[rows],
@@ -110,6 +122,7 @@ class CompiledEngine(CheckpointEngine):
                 states[rows],
                 [wanted[row] for row in rows],
                 None if deep is None else deep[rows],
+                None if residuals is None else tuple(residual[rows] for residual in residuals),
             )
             for rows in parts
         ]
@@ -118,7 +131,7 @@ class CompiledEngine(CheckpointEngine):
         return predictions, features
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
-        return EagerControlNet(weights, torch.device("cpu"), torch.float32)
+        return self._make_controlnet(weights)
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -158,5 +171,12 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
     made: Compiler = COMPILERS[compiler]()
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
     skeleton = load_skeleton(settings, torch.float32 if precision == "float32" else torch.bfloat16)
-    graphs = {name: made.load(folder, precision) for name, folder in folders.items()}
-    return CompiledEngine(skeleton, graphs, lambda: EagerEngine(load_weights(settings, skeleton)))
+    graphs = {name: made.load(folder, precision) for name, folder in folders.items() if name != CONTROLNET}
+    place = folders.get(CONTROLNET)
+
+    def make_controlnet(weights: ControlNetWeights) -> ControlNet:
+        if place is None:
+            return EagerControlNet(weights, *device_and_dtype(settings))
+        return CompiledControlNet(weights, made.bind(place, precision, weights.tensors), precision)
+
+    return CompiledEngine(skeleton, graphs, lambda: EagerEngine(load_weights(settings, skeleton)), make_controlnet)

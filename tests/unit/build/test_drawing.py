@@ -10,7 +10,7 @@ from PIL import Image
 from tests.unit.fake_engine import FakeEngine
 from triton_diffusers.build.drawing import draw, peak_bytes
 from triton_diffusers.build.errors import BuildError
-from triton_diffusers.build.probes import calibration, probes
+from triton_diffusers.build.probes import CONTROLNET_FILE, calibration, probes
 from triton_diffusers.build.quality import psnr_of
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.loading import Components
@@ -34,7 +34,7 @@ def test_the_probes_use_everything(components: Components, tmp_path: Path) -> No
     )
     assert drawn.side == SIDE
     assert {name: len(files) for name, files in drawn.files.items()} == {
-        "picture": 1, "wide": 2, "variation": 1, "lora": 1, "cached": 1,
+        "picture": 1, "wide": 2, "variation": 1, "lora": 1, "cached": 1, "control": 1,
     }  # fmt: skip
     pictures = {file: opened(tmp_path / file) for files in drawn.files.values() for file in files}
     assert pictures["picture-0.png"].size == (SIDE, SIDE)
@@ -43,10 +43,12 @@ def test_the_probes_use_everything(components: Components, tmp_path: Path) -> No
     # Without an effect of the LoRA, nothing would be verified by it; with too much, noise would be.
     assert 8 < psnr_of(pictures["picture-0.png"], pictures["lora-0.png"]) < 25
     assert 8 < psnr_of(pictures["lora-0.png"], pictures["cached-0.png"]) < 60
+    assert 8 < psnr_of(pictures["lora-0.png"], pictures["control-0.png"]) < 25
+    assert not (tmp_path / CONTROLNET_FILE).exists(), "it would be as large as the model"
     assert 0 < drawn.seconds_per_step < 60
     assert drawn.peak_bytes > 100e6
     done, total = zip(*said, strict=True)
-    assert set(total) == {6 * STEPS}
+    assert set(total) == {7 * STEPS}
     assert list(done) == sorted(done)
 
 
@@ -54,6 +56,7 @@ def test_calibration_draws_something_else() -> None:
     checked = {request.prompt for request in probes(SIDE, STEPS).values()}
     shown = {request.prompt for request in calibration(SIDE, STEPS).values()}
     assert len(shown) == 4
+    assert [len(request.controls) for request in calibration(SIDE, STEPS).values()] == [0, 1, 0, 1]
     assert not checked & shown
 
 

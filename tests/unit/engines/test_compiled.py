@@ -13,12 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from tests import lora_files
+from tests.controlnet_files import random_controlnet
 from tests.unit.conftest import ROOT, request_for
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.engines import lora_packer
+from triton_diffusers.controlnet import ControlNetWeights
+from triton_diffusers.engines import Residuals, lora_packer
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
+from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_components
@@ -69,6 +73,17 @@ def random_set(engine: EagerEngine, rank: int, *, of_attention: bool = True) -> 
     return LoraSet.of([(Lora((f"rank {rank}", 1, 1), {path: LoraLayer(*pair) for path, pair in weights.items()}), 0.5)])
 
 
+def controlnet(engine: EagerEngine, seed: int, **kwargs: Any) -> ControlNetWeights:
+    network = random_controlnet(engine.unet_config, seed, **kwargs)
+    return ControlNetWeights(((f"{seed}", 1, 1),), dict(network.config), network.state_dict())
+
+
+def residuals_for(engine: EagerEngine, latents: torch.Tensor, size: float = 0.3) -> Residuals:
+    net = engine.make_controlnet(controlnet(engine, 7))
+    made = net(latents, torch.ones(len(latents)), noise(len(latents), 77, 192), torch.zeros(1, 3, 8, 8))
+    return tuple(noise(*residual.shape) * size for residual in made)
+
+
 def test_it_says_of_the_checkpoint_what_the_eager_one_does(compiled: CompiledEngine, eager: EagerEngine) -> None:
     for name in ("text_layers", "latent_channels", "unet_channels", "pixels_per_latent", "native_side"):
         assert getattr(compiled, name) == getattr(eager, name), name
@@ -109,6 +124,55 @@ def test_predictions(
     torch.testing.assert_close(compiled.predict(latents, timesteps, states, loras)[0], expected, **NEAR)
     if any(loras):
         assert (expected - eager.predict(latents, timesteps, states)[0]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 18), (2, 2)])
+def test_predictions_with_residuals(compiled: CompiledEngine, eager: EagerEngine, height: int, width: int) -> None:
+    latents = noise(3, 4, height, width)
+    call = latents, torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 192)
+    residuals = residuals_for(eager, latents)
+    loras = [random_set(eager, 4), None, None]
+    plain = compiled.predict(*call)[0]
+    for lora in (None, loras):
+        expected, deep = eager.predict(*call, lora, residuals=residuals)
+        made = compiled.predict(*call, lora, residuals=residuals)
+        torch.testing.assert_close(made[0], expected, **NEAR)
+        torch.testing.assert_close(made[1], deep, **NEAR)
+        assert (expected - plain).abs().max() > 0.1
+    zeros = tuple(torch.zeros_like(residual) for residual in residuals)
+    torch.testing.assert_close(compiled.predict(*call, residuals=zeros)[0], plain, rtol=0, atol=1e-6)
+    assert torch.equal(compiled.predict(*call)[0], plain), "nothing is left of the residuals"
+
+
+def test_two_controlnets_of_one_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
+    """They may differ in the layers that read the picture, in the order of its channels, and in precision."""
+    both = (
+        controlnet(eager, 1),
+        controlnet(eager, 2, channels=(8, 24, 40, 72), controlnet_conditioning_channel_order="bgr"),
+    )
+    half = {name: tensor.half() for name, tensor in both[1].tensors.items()}
+    nets = [compiled.make_controlnet(weights) for weights in (both[0], ControlNetWeights((), both[1].config, half))]
+    for net, weights, limit in zip(nets, both, (1e-4, 0.01), strict=True):
+        assert isinstance(net, CompiledControlNet)
+        assert net.nbytes == 4 * sum(tensor.numel() for tensor in weights.tensors.values())
+        expected = eager.make_controlnet(weights)
+        for rows, height, width in ((2, 16, 16), (3, 13, 18), (1, 2, 2)):
+            pictures = noise(rows, 3, 8 * height, 8 * width).sigmoid()
+            call = noise(rows, 4, height, width), torch.linspace(999.0, 1.0, rows), noise(rows, 77, 192), pictures
+            made = net(*call)
+            for residual, other in zip(made, expected(*call), strict=True):
+                torch.testing.assert_close(residual, other, rtol=0, atol=limit)
+            assert max(residual.abs().max() for residual in made) > 0.3
+
+
+def test_without_a_graph_controlnets_are_eager(settings: Settings, eager: EagerEngine) -> None:
+    bare = load_compiled(settings, "openvino", "float32", {})
+    weights = controlnet(eager, 3)
+    net = bare.make_controlnet(weights)
+    assert isinstance(net, EagerControlNet)
+    call = noise(2, 4, 4, 6), torch.tensor([9.0, 5.0]), noise(2, 77, 192), noise(2, 3, 32, 48)
+    for residual, other in zip(net(*call), eager.make_controlnet(weights)(*call), strict=True):
+        assert torch.equal(residual, other)
 
 
 def test_long_prompts(compiled: CompiledEngine, eager: EagerEngine) -> None:
@@ -164,7 +228,8 @@ class Split:
 
     def __init__(self, components: Components) -> None:
         self.calls: list[tuple[str, list[float]]] = []
-        self.engine = CompiledEngine(components, {"unet": self._graph, "unet_shallow": self._graph}, lambda: self)  # type: ignore[arg-type, return-value]
+        graphs = {"unet": self._graph, "unet_shallow": self._graph}
+        self.engine = CompiledEngine(components, graphs, lambda: self, lambda weights: self)  # type: ignore[arg-type, return-value]
 
     def _graph(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
         self.calls.append(("graph", timesteps.tolist()))
@@ -187,6 +252,27 @@ def test_only_the_rows_that_must_are_computed_eagerly(components: Components, ea
     assert split.call([outside, outside, inside, None]) == [("graph", [2, 3]), ("eager", [0, 1])]
     assert split.call([inside, outside, None, outside]) == [("graph", [0, 2]), ("eager", [1, 3])]
     assert split.call([outside, outside]) == [("eager", [0, 1])]
+
+
+def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEngine) -> None:
+    """To the graph, and to the eager engine if a row's LoRA is not for the graph."""
+    seen: list[tuple[str, list[float]]] = []
+
+    class Seeing(Split):
+        def _graph(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            seen.append(("graph", inputs[-1].flatten().tolist()))
+            return super()._graph(*inputs)
+
+        def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
+            seen.append(("eager", others[-1][-1].flatten().tolist()))
+            return super().predict(latents, timesteps, *others)
+
+    engine = Seeing(components).engine
+    outside = random_set(eager, 3, of_attention=False)
+    residuals = tuple(torch.arange(3.0).view(3, 1, 1, 1) for _ in range(7))
+    call = noise(3, 4, 2, 2), torch.arange(3.0), noise(3, 77, 192)
+    engine.predict(*call, [None, outside, None], residuals=residuals)
+    assert seen == [("graph", [0, 2]), ("eager", [1])]
 
 
 def test_loras_that_are_too_large_together_have_a_call_each(

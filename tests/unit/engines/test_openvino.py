@@ -11,9 +11,11 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.graphs import Graph, Input, LoraLayout
+from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_names
+from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
 from triton_diffusers.engines.graphs.lora import lora_applied
+from triton_diffusers.engines.graphs.ops import add_residual
 from triton_diffusers.engines.graphs.unet import unet_graph
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -47,7 +49,7 @@ def inputs(graph: Graph, rows: int, groups: int, side: tuple[int, int], rank: in
         (groups, sum(layout.outs), rank),
     )
     latents, times, states, down, up = (torch.randn(shape, generator=generator) for shape in shapes)
-    return latents, times.abs() * 300, states, down * 0.1, up * 0.1
+    return latents, times.abs() * 300, states, down * 0.1, up * 0.1, *no_residuals(graph.module.unet)
 
 
 def test_every_shape(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_lora_on_every_pointwise_layer_counts() -> None:
     latents, times, states, *_ = call
     with torch.inference_mode():
         plain = graph.module.unet(latents, times, states).sample
-        empty, _ = graph.module(latents, times, states, *graph.module.layout.empty())
+        empty, _ = graph.module(latents, times, states, *graph.module.layout.empty(), *call[5:])
         changed, _ = graph.module(*call)
     assert torch.equal(plain, empty)
     assert (changed - plain).abs().max() > 0.01
@@ -144,6 +146,100 @@ def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
             expected = graph.module(*call)
         (computed,) = compiled(*call)
         assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+class Added(nn.Module):
+    """Two layers with a residual between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(4, 64, 3, padding=1), nn.Conv2d(64, 4, 3, padding=1)
+
+    def forward(self, latents: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.last(add_residual(nn.functional.silu(self.first(latents)), residual))
+        return output
+
+
+def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
+    """Half of the inputs that ranges are found by have none."""
+    rows, height, width = ROWS, torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
+    free = {axis: torch.export.Dim(f"residual_{axis}", min=1) for axis in range(4)}
+    graph = Graph(
+        "unet",
+        Added(),
+        (
+            Input("latents", torch.zeros(4, 4, 6, 5), {0: rows, 2: height, 3: width}),
+            Input("residual_0", torch.zeros(4, 64, 6, 5), free),
+        ),
+        ("prediction",),
+    )
+    latents, residual = torch.randn(2, 4, 16, 12), torch.randn(2, 64, 16, 12) * 0.3
+    none = torch.zeros(1, 1, 1, 1)
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "int8", [(latents, none), (latents, residual)])
+    compiled = compiler.load(tmp_path, "int8")
+    for call in ((latents, none), (latents, residual), (latents, residual * 0.5), (latents[:1], residual[1:])):
+        with torch.inference_mode():
+            expected = graph.module(*call)
+        (computed,) = compiled(*call)
+        assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+class Bare(nn.Module):
+    """A network whose weights are inputs."""
+
+    def forward(self, latents: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(latents, kernel, bias, padding=1)
+
+
+def bare() -> Graph:
+    """One whose number of outputs is known when it gets its weights."""
+    outs = torch.export.Dim("outs", min=2, max=64)
+    weights = Input("layer.weight", torch.zeros(5, 4, 3, 3), {0: outs}), Input("layer.bias", torch.zeros(5), {0: outs})
+    latents = Input("latents", torch.zeros(4, 4, 6, 5), {0: ROWS, 2: torch.export.Dim("height")})
+    return Graph("bare", Bare(), (latents,), ("output",), weights)
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_one_graph_with_the_weights_of_several(tmp_path: Path, precision: str, atol: float) -> None:
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(bare(), tmp_path, precision)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    latents = torch.randn(3, 4, 9, 5)
+    made = []
+    for outs, dtype in ((7, torch.float32), (3, torch.bfloat16)):
+        weights = {
+            "layer.bias": torch.randn(outs, dtype=dtype),
+            "layer.weight": torch.randn(outs, 4, 3, 3, dtype=dtype),
+        }
+        made.append((compiler.bind(tmp_path, precision, weights), weights))
+    for graph, weights in made:
+        expected = Bare()(latents, weights["layer.weight"].float(), weights["layer.bias"].float())
+        torch.testing.assert_close(graph(latents)[0], expected, rtol=0, atol=atol)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(bare(), tmp_path, "float32")
+    with pytest.raises(ValueError, match="the graph has no weights other"):
+        compiler.bind(tmp_path, "float32", {"other": torch.ones(1)})
+    with pytest.raises(RuntimeError):
+        compiler.bind(tmp_path, "float32", {"layer.weight": torch.ones(2, 5, 3, 3)})
+
+
+def test_weights_that_are_handed_in_at_every_call(tmp_path: Path) -> None:
+    """For compilers that cannot put them in."""
+    graph = bare()
+    write_names(graph, tmp_path)
+    weights = {"layer.bias": torch.randn(5), "more": torch.ones(1), "layer.weight": torch.randn(5, 4, 3, 3)}
+    bound = WithWeights(lambda *inputs: (graph.module(*inputs),), in_order(weights, tmp_path))
+    latents = torch.randn(1, 4, 6, 5)
+    expected = Bare()(latents, weights["layer.weight"], weights["layer.bias"])
+    assert torch.equal(bound(latents)[0], expected)
+    with pytest.raises(KeyError, match=r"layer\.weight"):
+        in_order({"layer.bias": torch.ones(5)}, tmp_path)
 
 
 def test_a_missing_package_is_named() -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import openvino
@@ -21,6 +22,8 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
+from triton_diffusers.engines.compilers.openvino_residuals import residual_extension
+from triton_diffusers.engines.compilers.openvino_weights import put_in
 from triton_diffusers.engines.compilers.resident import drop_pages
 from triton_diffusers.engines.graphs import Graph, Inputs
 from triton_diffusers.lora import UNET
@@ -57,7 +60,7 @@ class OpenVinoCompiler:
         program = graph.export()
         logger.info("%s: converting", graph.name)
         model = _converted(program)
-        for port, graph_input in zip(model.inputs, graph.inputs, strict=True):
+        for port, graph_input in zip(model.inputs, (*graph.inputs, *graph.weights), strict=True):
             port.get_tensor().set_names({graph_input.name})
         if precision == "int8" and graph.name in _QUANTIZED:
             from triton_diffusers.engines.compilers.openvino_int8 import quantized
@@ -82,6 +85,15 @@ class OpenVinoCompiler:
         drop_pages(file.with_suffix(".bin"))
         return OpenVinoGraph(compiled)
 
+    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
+        # By way of a file: it is mapped, and given back once it is compiled, while constants in memory would stay.
+        with TemporaryDirectory(prefix="triton-diffusers-") as made:
+            model = self._core.read_model(folder / _FILE)
+            put_in(model, weights)
+            openvino.save_model(model, Path(made) / _FILE, compress_to_fp16=precision != "float32")
+            del model
+            return self.load(Path(made), precision)
+
     @property
     def _has_bfloat16(self) -> bool:
         return "BF16" in self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -105,6 +117,7 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     # openvino.convert_model does the same, and reports to its makers that it did.
     frontend = FrontEndManager().load_by_framework("pytorch")
     frontend.add_extension(lora_extension())
+    frontend.add_extension(residual_extension())
     module = program.module()
     if not changes_its_inputs(module):
         reword(module)

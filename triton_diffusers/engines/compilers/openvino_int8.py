@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triton_diffusers.engines.compilers.openvino_lora import LORA_NAMES
+from triton_diffusers.engines.compilers.openvino_residuals import RESIDUAL_NAMES
 from triton_diffusers.engines.graphs import Inputs
 
 os.environ.setdefault("NNCF_CI", "1")  # else it reports to its makers what it does
@@ -15,9 +16,9 @@ import nncf
 
 
 def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
-    """An OpenVINO model whose matrix products and convolutions are int8; LoRA's stay as they are.
+    """An OpenVINO model whose matrix products and convolutions are int8.
 
-    Raises ``ValueError`` without calibration inputs.
+    What LoRAs and ControlNets add stays as it is. Raises ``ValueError`` without calibration inputs.
     """
     if not calibration:
         raise ValueError("int8 needs calibration inputs")
@@ -28,5 +29,5 @@ def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(calibration),
         # What a request brings was not there to be calibrated with.
-        ignored_scope=nncf.IgnoredScope(patterns=[f"{LORA_NAMES}.*"], validate=False),
+        ignored_scope=nncf.IgnoredScope(patterns=[f"{LORA_NAMES}.*", f"{RESIDUAL_NAMES}.*"], validate=False),
     )

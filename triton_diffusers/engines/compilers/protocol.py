@@ -51,3 +51,9 @@ class Compiler(Protocol):
 
     def load(self, folder: Path, precision: str) -> CompiledGraph:
         """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it."""
+
+    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
+        """A graph that ``compile`` has written without weights, with these, by name: it takes the other inputs.
+
+        Takes seconds, and computes with PyTorch in so far as it converts weights, which may then be dropped.
+        """

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from triton_diffusers.engines.graphs.controlnet import CONTROLNET, controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
 from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout
+from triton_diffusers.engines.graphs.residuals import no_residuals
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph, uses_mask
 from triton_diffusers.engines.graphs.unet import UNET_SHALLOW, shallow_unet_graph, unet_graph
 from triton_diffusers.engines.graphs.vae import VAE_DECODER, VAE_ENCODER, vae_decoder_graph, vae_encoder_graph
@@ -16,6 +18,7 @@ from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 __all__ = [
+    "CONTROLNET",
     "GRAPHS",
     "MOST_RANK",
     "UNET_SHALLOW",
@@ -25,6 +28,7 @@ __all__ = [
     "Input",
     "Inputs",
     "LoraLayout",
+    "no_residuals",
     "uses_mask",
 ]
 
@@ -32,6 +36,7 @@ GRAPHS: Mapping[str, Callable[[Components], Graph]] = {
     TEXT_ENCODER: lambda components: text_encoder_graph(components.text_encoder),
     UNET: lambda components: unet_graph(components.unet),
     UNET_SHALLOW: lambda components: shallow_unet_graph(components.unet),
+    CONTROLNET: lambda components: controlnet_graph(components.unet, components.pixels_per_latent),
     VAE_ENCODER: lambda components: vae_encoder_graph(components.vae),
     VAE_DECODER: lambda components: vae_decoder_graph(components.vae),
 }

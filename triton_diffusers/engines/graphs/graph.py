@@ -26,17 +26,22 @@ class Input:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A network, its inputs in the order that ``module`` takes them, and what its outputs are called."""
+    """A network, its inputs in the order that ``module`` takes them, and what its outputs are called.
+
+    ``weights`` are inputs after the others, if what is compiled is to have none of its own: they stay the same from
+    call to call.
+    """
 
     name: str
     module: nn.Module
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
+    weights: tuple[Input, ...] = ()
 
     @property
     def example(self) -> Inputs:
         """Inputs to trace it with."""
-        return tuple(graph_input.example for graph_input in self.inputs)
+        return tuple(port.example for port in (*self.inputs, *self.weights))
 
     @torch.no_grad()
     def export(self, device: torch.device = _CPU, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
@@ -45,8 +50,22 @@ class Graph:
         Batch, height, width, LoRA groups and rank stay free.
         """
         return torch.export.export(
-            self.module.to(device, dtype).eval(),
-            tuple(example.to(device) for example in self.example),
-            dynamic_shapes=tuple(graph_input.dynamic for graph_input in self.inputs),
+            _Flat(self.module.to(device, dtype).eval()),
+            (
+                *(port.example.to(device) for port in self.inputs),
+                *(port.example.to(device, dtype) for port in self.weights),
+            ),
+            dynamic_shapes=(tuple(port.dynamic for port in (*self.inputs, *self.weights)),),
             strict=False,
         )
+
+
+class _Flat(nn.Module):
+    """A module of which the trace sees one list of inputs, whatever the names and the number of its own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.module(*inputs)

@@ -10,6 +10,7 @@ from torch.export import Dim
 
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals_added
 from triton_diffusers.engines.graphs.sides import all_sides
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 from triton_diffusers.lora import UNET
@@ -21,7 +22,7 @@ _MOST_TOKENS = 77 * 64
 
 
 class UNetModule(nn.Module):
-    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up.
+    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up, residuals of ControlNets.
 
     Gives the prediction (n, c, h, w) and the deep features (n, d, h, w).
     """
@@ -38,10 +39,15 @@ class UNetModule(nn.Module):
         states: torch.Tensor,
         lora_down: torch.Tensor,
         lora_up: torch.Tensor,
+        *residuals: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # Timesteps stay as they are: a thousand of them need more than bfloat16 has.
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
-        with all_sides(self.unet), lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
+        with (
+            all_sides(self.unet),
+            lora_applied(self.layout, UNET, self.unet, lora_down, lora_up),
+            residuals_added(self.unet, residuals),
+        ):
             prediction, deep = predict_whole(self.unet, latents, timesteps, states)
         return prediction.float(), deep.float()
 
@@ -73,19 +79,21 @@ class ShallowUNetModule(nn.Module):
 def unet_graph(unet: Any) -> Graph:
     """A graph on the weights of ``unet``, for latents of any size."""
     module = UNetModule(unet)
-    return Graph(UNET, module, (*_inputs(unet.config), *module.layout.inputs()), ("prediction", "deep"))
+    inputs = unet_inputs(unet.config)
+    residuals = residual_inputs(unet, inputs[0].example)
+    return Graph(UNET, module, (*inputs, *module.layout.inputs(), *residuals), ("prediction", "deep"))
 
 
 def shallow_unet_graph(unet: Any) -> Graph:
     """A graph on the weights of the outermost layers of ``unet``, for latents of any size."""
     module = ShallowUNetModule(unet)
-    latents, *others = _inputs(unet.config)
+    latents, *others = unet_inputs(unet.config)
     rows, _, *sides = latents.example.shape
     deep = Input("deep", torch.zeros(rows, module.unet.deep_channels, *sides), latents.dynamic)
     return Graph(UNET_SHALLOW, module, (latents, *others, deep, *module.layout.inputs()), ("prediction",))
 
 
-def _inputs(config: Any) -> tuple[Input, Input, Input]:
+def unet_inputs(config: Any) -> tuple[Input, Input, Input]:
     tokens = Dim("tokens", min=1, max=_MOST_TOKENS)
     # Only for the trace, which wants more than one latent on the lowest level; the graph takes less.
     least = 2 ** len(config.block_out_channels)

@@ -1,0 +1,87 @@
+"""A ControlNet as a graph without weights: one for all ControlNets of a base model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.func import functional_call
+
+from triton_diffusers.controlnet import HINT, network_for
+from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
+from triton_diffusers.engines.graphs.unet import unet_inputs
+
+CONTROLNET = "controlnet"
+
+_MOST_CHANNELS = 4096
+
+
+class ControlNetModule(nn.Module):
+    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), pictures (n, 3, height, width), and weights.
+
+    Gives the residuals of the skip connections and of the middle, unscaled. ``network`` may be without memory.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.names = tuple(network.state_dict())
+        self._network = [network]  # hidden in a list: its own parameters are none of this module's
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        pictures: torch.Tensor,
+        *weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        dtype = weights[0].dtype
+        latents, states, pictures = (tensor.to(dtype) for tensor in (latents, states, pictures))
+        skips, middle = functional_call(
+            self._network[0],
+            dict(zip(self.names, weights, strict=True)),
+            (latents, timesteps, states, pictures),
+            {"return_dict": False},
+        )
+        return tuple(residual.float() for residual in (*skips, middle))
+
+
+def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
+    """A graph for the ControlNets of a UNet, for latents of any size and for pictures in the order RGB.
+
+    The channels of the layers that read the picture are free; all else follows from the UNet.
+    """
+    levels = pixels_per_latent.bit_length()
+    network = network_for(unet.config, {}, tuple(16 * 2**level for level in range(levels)))
+    module = ControlNetModule(network)
+    latents, timesteps, states = unet_inputs(network.config)
+    rows, _, *sides = latents.example.shape
+    pictures = Input(
+        "pictures",
+        torch.zeros(rows, network.config.conditioning_channels, *(pixels_per_latent * side for side in sides)),
+        {0: ROWS, 2: pixels_per_latent * latents.dynamic[2], 3: pixels_per_latent * latents.dynamic[3]},
+    )
+    free = _free_channels(levels)
+    weights = tuple(
+        Input(name, torch.zeros(tensor.shape), free.get(name, {})) for name, tensor in network.state_dict().items()
+    )
+    outputs = [f"residual_{index}" for index in range(len(network.controlnet_down_blocks) + 1)]
+    return Graph(CONTROLNET, module, (latents, timesteps, states, pictures), tuple(outputs), weights)
+
+
+def _free_channels(levels: int) -> dict[str, dict[int, Any]]:
+    """By weight, the dimensions that one ControlNet may have otherwise than another."""
+    sizes = [Dim(f"picture_{level}", min=2, max=_MOST_CHANNELS) for level in range(levels)]
+    free = {
+        "conv_in.weight": {0: sizes[0]},
+        "conv_in.bias": {0: sizes[0]},
+        "conv_out.weight": {1: sizes[-1]},
+    }
+    for level, (size, larger) in enumerate(pairwise(sizes)):
+        for layer, out in ((2 * level, size), (2 * level + 1, larger)):
+            free[f"blocks.{layer}.weight"] = {0: out, 1: size}
+            free[f"blocks.{layer}.bias"] = {0: out}
+    return {HINT + name: axes for name, axes in free.items()}
