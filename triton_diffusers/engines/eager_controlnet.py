@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import ControlNetModel
 
 from triton_diffusers.controlnet import ControlNetWeights
@@ -14,7 +13,7 @@ class EagerControlNet:
     """diffusers' own network, on a device and in a precision, with weights that fit it."""
 
     def __init__(self, weights: ControlNetWeights, device: torch.device, dtype: torch.dtype) -> None:
-        with init_empty_weights():
+        with torch.device("meta"):
             network = ControlNetModel.from_config(weights.config)
         converted = {name: tensor.to(device, dtype, copy=True) for name, tensor in weights.tensors.items()}
         network.load_state_dict(converted, assign=True)
