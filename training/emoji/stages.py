@@ -10,15 +10,19 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.emoji.assets import Assets
 from training.emoji.backgrounds import BACKGROUNDS
-from training.emoji.captions import Captioner, stray_words
+from training.emoji.captions import Captioner, evaluation_caption, stray_words
+from training.emoji.controlled import controlled_pipeline, generate_controlled
+from training.emoji.controlnet import train_controlnet, write_controlnet
+from training.emoji.controls import CONTROLS, Control
 from training.emoji.decoder import decoder_parameters, train_decoder
 from training.emoji.evaluate import evaluate, generate, generate_all, load_pipeline, write_figures
+from training.emoji.evidence_controlnets import gather_controlnet_evidence
 from training.emoji.export import export_pipeline
 from training.emoji.latents import LatentCache, build_cache, measure_scaling_factor
 from training.emoji.lora import RANK, add_lora, train_lora
@@ -34,10 +38,13 @@ from training.emoji.text_encoder import build_text_encoder, pretrain_text_encode
 from training.emoji.tokenizer import train_tokenizer
 from training.emoji.unet import build_unet, train_unet
 from training.emoji.vae import build_vae, train_vae
+from training.emoji.views import build_view_cache, draw_views, held_out
 
 CAPTIONS_PER_SUBJECT = 150
 WORKERS = 2
 """Processes that train the UNet and the decoder and that evaluate, one thread each."""
+SAMPLES, SAMPLE_EVERY = 8, 300
+"""Pictures on a ControlNet's sheet, and the iterations between two sheets."""
 SAMPLE_PROMPTS = (
     "a red apple on a blue background", "a red apple",
     "a banana on a purple background", "a cat face on a yellow background",
@@ -314,6 +321,31 @@ def _lora_worker(rank: int, shop: Workshop, style: Style, latents: LatentCache, 
     )
 
 
+def controlnet(shop: Workshop, control: Control) -> None:
+    """Train a ControlNet on the exported pipeline; export it at every checkpoint, draw a sheet every so often."""
+    pipeline = load_pipeline(shop.output / "base_model")
+    run = Run(shop.run_dir, control.stage)
+    subjects, pictures = shop.subjects, shop.pictures
+    cache = build_view_cache(pipeline, subjects, pictures, shop.captioner(4), shop.run_dir / "views.pt", WORKERS)
+    views = draw_views(held_out(len(subjects))[:SAMPLES], 1, seed=1)
+    shown = views.show(pictures)
+    prompts = [
+        evaluation_caption(subjects[which], BACKGROUNDS[where])
+        for which, where in zip(views.subjects.tolist(), views.backgrounds.tolist(), strict=True)
+    ]
+
+    def on_checkpoint(trained: ControlNetModel, step: int) -> None:
+        write_controlnet(shop.output / control.folder, trained)
+        if step % SAMPLE_EVERY == 0 or step == control.iterations:
+            painted = control.paint(shown)
+            drawer = controlled_pipeline(pipeline, trained)
+            drawn = generate_controlled(drawer, prompts, painted, range(SAMPLES), shop.guidance)
+            rows = [to_image(picture) for picture in (*shown, *(painted * 2.0 - 1.0), *drawn)]
+            make_sheet(rows, columns=SAMPLES).save(run.folder / f"sample-{step:06}.png")
+
+    train_controlnet(run, pipeline.unet, cache, pictures, control, on_checkpoint)
+
+
 def evidence(shop: Workshop) -> None:
     """Show what the server makes of the exported pipeline and its LoRAs; write `evidence.json` and `functions.png`."""
     # Only here: no other stage needs the server's engine.
@@ -323,6 +355,14 @@ def evidence(shop: Workshop) -> None:
     figures, sheet = gather_evidence(shop.output, World(shop.subjects, shop.pictures, styles), shop.guidance)
     write_figures(figures, shop.output / "evidence.json")
     sheet.quantize(192).save(shop.output / "functions.png", optimize=True)
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+def controlnet_evidence(shop: Workshop) -> None:
+    """Show how well the ControlNets are followed; write `controlnets.json` and `controlnets.png`."""
+    figures, sheet = gather_controlnet_evidence(shop.output, shop.subjects, shop.pictures, shop.guidance)
+    write_figures(figures, shop.output / "controlnets.json")
+    sheet.quantize(192).save(shop.output / "controlnets.png", optimize=True)
     print(json.dumps(figures, indent=2, ensure_ascii=False))
 
 
@@ -336,7 +376,9 @@ TRAINING: dict[str, Callable[[Workshop], None]] = {
     "export": export,
     "evaluate": evaluation,
     **{style.stage: partial(lora, style=style) for style in STYLES},
+    **{control.stage: partial(controlnet, control=control) for control in CONTROLS},
     "evidence": evidence,
+    "evidence-controlnets": controlnet_evidence,
 }
 """What `all` runs, in this order."""
 
