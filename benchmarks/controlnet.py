@@ -1,6 +1,7 @@
 """What ControlNets cost: switching them between requests, and mixing them in one batch.
 
-``python -m benchmarks.controlnet``; see ``benchmarks.pairs`` for how.
+``python -m benchmarks.controlnet``; see ``benchmarks.pairs`` for how. The ControlNets have random weights, on which
+neither time nor memory depends, and the embedded model's architecture.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import io
 import statistics
 from functools import cache
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from benchmarks.pairs import Case, run, seconds
+from benchmarks.servers import MODEL_DIR
+from triton_diffusers.checkpoints.layout import BASE_MODEL
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.request import ControlChoice, GenerationRequest
 
-CANNY, BLOCKS = "controlnet", "controlnets/blocks"
+ONE, OTHER = "one", "other"
 _SIDE = 128
 
 
@@ -34,12 +38,12 @@ class ControlBench:
     def switching(self) -> float:
         """One request with another ControlNet than the last one had."""
         self._turn += 1
-        return self.seconds(CANNY if self._turn % 2 else BLOCKS)
+        return self.seconds(ONE if self._turn % 2 else OTHER)
 
     def staying(self) -> float:
         """A request that follows one with the same ControlNet; the average of both."""
         times = []
-        for path in (CANNY, BLOCKS):
+        for path in (ONE, OTHER):
             self.seconds(path)
             times.append(self.seconds(path))
         return statistics.fmean(times)
@@ -78,18 +82,29 @@ def cases(loop: EngineLoop, steps: int) -> list[Case]:
         Case(
             "mixed batch",
             "two requests at once with two ControlNets, against both with the same one",
-            lambda: bench.seconds(CANNY, BLOCKS),
-            lambda: statistics.fmean([bench.seconds(CANNY, CANNY), bench.seconds(BLOCKS, BLOCKS)]),
+            lambda: bench.seconds(ONE, OTHER),
+            lambda: statistics.fmean([bench.seconds(ONE, ONE), bench.seconds(OTHER, OTHER)]),
         ),
-        Case("one ControlNet", "one, against none", lambda: bench.seconds(CANNY), lambda: bench.seconds(None)),
+        Case("one ControlNet", "one, against none", lambda: bench.seconds(ONE), lambda: bench.seconds(None)),
         Case(
             "canny",
             "with the preprocessor, against without",
-            lambda: bench.seconds(CANNY, process="canny"),
-            lambda: bench.seconds(CANNY),
+            lambda: bench.seconds(ONE, process="canny"),
+            lambda: bench.seconds(ONE),
         ),
     ]
 
 
+def _make_model(folder: Path) -> Path:
+    """The embedded model with two ControlNets."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    (folder / BASE_MODEL).symlink_to(MODEL_DIR / BASE_MODEL)
+    unet = UNet2DConditionModel.from_pretrained(MODEL_DIR / BASE_MODEL / "unet")
+    for path in (ONE, OTHER):
+        ControlNetModel.from_unet(unet).save_pretrained(folder / path)
+    return folder
+
+
 if __name__ == "__main__":
-    run("controlnet", __doc__, cases)
+    run("controlnet", __doc__, cases, _make_model)

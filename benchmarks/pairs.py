@@ -86,8 +86,16 @@ def note(figures: Mapping[str, Any]) -> str:
     return machine_line(figures["machine"])
 
 
-def run(name: str, description: str | None, make_cases: Callable[[EngineLoop, int], Sequence[Case]]) -> None:
-    """The command line of a benchmark: measure its cases, print a table, write ``results/<name>.json``."""
+def run(
+    name: str,
+    description: str | None,
+    make_cases: Callable[[EngineLoop, int], Sequence[Case]],
+    make_model: Callable[[Path], Path] = lambda folder: MODEL_DIR,
+) -> None:
+    """The command line of a benchmark: measure its cases, print a table, write ``results/<name>.json``.
+
+    ``make_model`` gives the model directory, which it may make in an empty folder.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--rounds", type=int, default=15, help="pairs of each case (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of each request (default: %(default)s)")
@@ -96,8 +104,9 @@ def run(name: str, description: str | None, make_cases: Callable[[EngineLoop, in
     say = Progress()
     described = machine()
     warn_if_busy(described, say)
-    with tempfile.TemporaryDirectory() as runtime:
-        settings = Settings(model_dir=MODEL_DIR, runtime_dir=Path(runtime), store="", close_safety=True)
+    with tempfile.TemporaryDirectory() as runtime, tempfile.TemporaryDirectory() as made:
+        model_dir = make_model(Path(made))
+        settings = Settings(model_dir=model_dir, runtime_dir=Path(runtime), store="", close_safety=True)
         loop = EngineLoop(lambda: EagerEngine(load_components(settings)), settings, name="bench")
         loop.start()
         figures: dict[str, Any] = {}

@@ -53,7 +53,8 @@ def wake_embedding(controlnet: ControlNetModel, painted: torch.Tensor) -> None:
     for module in embedding.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            torch.nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
     embedding.conv_out.weight.mul_(EMBEDDED_SPREAD / embedding(painted).std())
 
 
