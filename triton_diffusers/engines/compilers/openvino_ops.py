@@ -91,8 +91,6 @@ def _layer_norm(
 
 def _chunk(graph: Graph, data: Node, chunks: int, axis: int = 0) -> Node:
     whole = data.meta["val"].shape[axis]
-    if not isinstance(whole, int):  # free, and OpenVINO has no word for that
-        return graph.call_function(_ATEN.chunk.default, (data, chunks, axis))
     size = -(whole // -chunks)
     sizes = [min(size, whole - begin) for begin in range(0, whole, size)]
     return graph.call_function(_ATEN.split_with_sizes.default, (data, sizes, axis))
