@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model directory that gets the artifact, or oss://BUCKET/PREFIX (default: the model's own directory)",
     )
     what.add_argument("--force", action="store_true", help="build anew, even if there is one that fits")
+    what.add_argument(
+        "--wait",
+        action="store_true",
+        help="if another build of the same artifact is at work, wait for it, and use what it has built",
+    )
     what.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     check = parser.add_argument_group("how it is verified")
     limits = ", ".join(f"{limit:g} for {name}" for name, limit in LEAST_PSNR.items())
@@ -68,6 +73,7 @@ def options_of(chosen: argparse.Namespace) -> BuildOptions:
         side=chosen.side,
         min_psnr=chosen.min_psnr,
         force=chosen.force,
+        wait=chosen.wait,
         dry_run=chosen.dry_run,
     )
 

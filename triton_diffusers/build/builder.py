@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactFile, Figures, Manifest, fingerprint
 from triton_diffusers.build.children import Advance, run_task
-from triton_diffusers.build.errors import BuildError, CannotBegin, Refused
+from triton_diffusers.build.errors import AtWork, BuildError, CannotBegin, Refused
 from triton_diffusers.build.options import SPREAD_PSNR, BuildOptions
 from triton_diffusers.build.plan import Plan, check_space
 from triton_diffusers.build.progress import Progress
@@ -37,14 +37,22 @@ class _Reference(BaseModel):
 
 
 def build(plan: Plan, options: BuildOptions, progress: Progress, run: RunTask = run_task) -> Artifact:
-    """Build, verify and place. Raises ``BuildError``; what was finished by then is gone on with the next time."""
+    """Build, verify and place, or take what another build has placed since the plan was made.
+
+    Raises ``BuildError``; what was finished by then is gone on with the next time.
+    """
     work = WorkFolder(plan.store.root, plan.name)
+    before = plan.fitting()  # what --force is not content with
     try:
-        work.open()
+        _open(work, plan, options, progress)
     except OSError as error:
         where = error.filename or plan.store.root
         raise CannotBegin(f"{where} cannot be written ({error.strerror}); name another place with --out") from error
     try:
+        there = plan.fitting()
+        if there is not None and not (options.force and there == before):
+            progress.note(f"{plan.name} was built by another build meanwhile")
+            return there
         work.prepare(plan.made_of, anew=options.force)
         check_space(plan)
         artifact = _Build(plan, options, progress, run, work).build()
@@ -59,6 +67,16 @@ def build(plan: Plan, options: BuildOptions, progress: Progress, run: RunTask = 
         work.close()
 
 
+def _open(work: WorkFolder, plan: Plan, options: BuildOptions, progress: Progress) -> None:
+    try:
+        work.open()
+    except AtWork as error:
+        if not options.wait:
+            raise BuildError(f"{error}; --wait waits until it has ended") from None
+        with progress.stage(f"waiting: {error}"):
+            work.open(wait=True)
+
+
 class _Build:
     def __init__(self, plan: Plan, options: BuildOptions, progress: Progress, run: RunTask, work: WorkFolder) -> None:
         self._plan, self._options, self._progress, self._run_task, self._work = plan, options, progress, run, work
@@ -66,6 +84,7 @@ class _Build:
 
     def build(self) -> Artifact:
         plan = self._plan
+        self._check_model()  # another build may have been waited for
         finished = {graph: files for graph in plan.graphs if (files := self._work.graph(graph))}
         if finished:
             self._progress.note(f"going on with an earlier build: {', '.join(finished)} done already")

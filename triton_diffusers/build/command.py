@@ -49,6 +49,9 @@ def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int
     if options.dry_run and is_remote(options.model):
         print(f"would fetch {options.model}; what follows depends on it")
         return 0
+    if options.wait and is_remote(options.out):
+        # What is uploaded is removed here: whoever has waited would find it gone, or lose it while it uploads.
+        raise CannotBegin(f"--out {options.out}: --wait wants a directory")
     upload = Upload(options.out, settings) if options.out.startswith("oss://") else None
     plan = make_plan(options, settings)
     if options.dry_run:

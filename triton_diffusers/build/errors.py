@@ -1,6 +1,7 @@
 """Why a build did not come to an artifact; every message is one line.
 
 BuildError                  exit code 1: it was tried, and failed
+ ├── AtWork                 another build of the same artifact has not ended yet
  ├── Refused                the artifact does not draw what the eager engine draws
  └── CannotBegin            exit code 2: an option, the model, the machine or the folder does not allow it
 """
@@ -12,6 +13,10 @@ class BuildError(Exception):
     """A build failed; what was finished of it is gone on with the next time."""
 
     code = 1
+
+
+class AtWork(BuildError):
+    """Another build of the same artifact, or a child process of one, is at work."""
 
 
 class Refused(BuildError):

@@ -19,7 +19,8 @@ class BuildOptions:
     """``model`` and ``out`` are as the user wrote them; ``out`` is empty for the model directory itself.
 
     ``precision`` is empty for the engine's default here, ``side`` 0 for the model's own, ``min_psnr`` None for the
-    precision's. ``force`` builds anew what is there and fits.
+    precision's. ``force`` builds anew what is there and fits. ``wait`` waits for another build of the same artifact
+    and uses what it has built, instead of refusing.
     """
 
     model: str
@@ -30,4 +31,5 @@ class BuildOptions:
     side: int = 0
     min_psnr: float | None = None
     force: bool = False
+    wait: bool = False
     dry_run: bool = False

@@ -61,6 +61,10 @@ class Plan:
         """What graphs are built from; those of an interrupted build are used if it was the same."""
         return {"format": FORMAT, "name": self.name, **vars(self.here)}
 
+    def fitting(self) -> Artifact | None:
+        """The artifact that is there by now and fits, if any."""
+        return _existing(self.store, self.engine, self.precision, self.here)[0]
+
 
 def make_plan(options: BuildOptions, settings: Settings) -> Plan:
     """Fetch the model, if it is elsewhere, and look at what is there. Raises ``BuildError``."""

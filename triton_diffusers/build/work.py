@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from triton_diffusers.artifacts import ArtifactFile
 from triton_diffusers.artifacts.damage import describe
-from triton_diffusers.build.errors import BuildError
+from triton_diffusers.build.errors import AtWork, BuildError
 
 WORK = ".work"
 _FILES = TypeAdapter(tuple[ArtifactFile, ...])
@@ -41,21 +41,19 @@ class WorkFolder:
         self._name = name
         self.lock = -1
 
-    def open(self) -> None:
-        """Take the lock; raises ``BuildError`` if another build, or a child process of one, has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def open(self, *, wait: bool = False) -> None:
+        """Take the lock. If another build, or a child process of one, has it: ``wait``, or raise ``AtWork``."""
         lock = self.folder.with_name(f"{self._name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
-            raise BuildError(
-                f"another build of {self._name} is at work in {self.folder} (process {owner}); wait until it has ended"
-            ) from None
+            raise AtWork(f"another build of {self._name} is at work in {self.folder} (process {owner})") from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -67,6 +65,7 @@ class WorkFolder:
 
     def prepare(self, made_of: Mapping[str, Any], *, anew: bool = False) -> None:
         """Keep what was built of the same before, and nothing else; with ``anew`` nothing at all."""
+        self.folder.mkdir(exist_ok=True)  # not before the lock was taken: a build that ends deletes it
         if anew or _read_json(self._made_of) != made_of:
             self.discard()
         for folder in (self.artifact, self.pictures, self._complete):

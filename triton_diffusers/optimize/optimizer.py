@@ -137,7 +137,8 @@ def _log(line: str) -> None:
 def build_command(settings: Settings, target: Target, *, anew: bool) -> list[str]:
     """What builds a target for the model that is served; ``anew``, even if there is one that seems to fit."""
     command = [python(), "-m", "triton_diffusers", "build", "--model", str(settings.model_dir.absolute())]
-    command += ["--engine", target.engine]
+    # Two models of a server want the same artifact, and so may other servers: one builds it, and all have it.
+    command += ["--wait", "--engine", target.engine]
     if target.precision:
         command += ["--precision", target.precision]
     return [*command, "--force"] if anew else command

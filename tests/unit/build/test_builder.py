@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.unit.build.fakes import GRAPHS, HERE, Doer, Quiet, failing_at, plan_for
+from tests.unit.fake_engine import WITHIN
 from triton_diffusers.artifacts import Artifact, damage, fingerprint, misfit
 from triton_diffusers.build import builder as builder_module
 from triton_diffusers.build import plan as plan_module
@@ -19,6 +24,8 @@ from triton_diffusers.build.tasks import CompileTask, DrawTask
 
 OPTIONS = BuildOptions(model="model", engine="openvino")
 FORCED = BuildOptions(model="model", engine="openvino", force=True)
+WAITING = BuildOptions(model="model", engine="openvino", wait=True)
+FORCED_WAITING = BuildOptions(model="model", engine="openvino", force=True, wait=True)
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +145,7 @@ def test_what_draws_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=said):
         built(plan, Doer(tone=150), FORCED)
     assert plan.store.all() == {plan.name: before}, "the one before is still there"
+    plan.store.remove(plan.name)
     built(plan, doer := Doer())
     assert doer.done == ["compiled"]
 
@@ -201,3 +209,69 @@ def test_two_at_once(tmp_path: Path) -> None:
     doer = Doer(before=second)
     built(plan, doer)
     assert doer.done == [*GRAPHS, "eager", "compiled"]
+
+
+def test_what_was_placed_since_the_plan_was_made_is_taken(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    first = built(plan, Doer())
+    assert built(plan, doer := Doer()) == first
+    assert not doer.done
+
+
+def built_beside(plan: Plan, options: BuildOptions, end: Callable[[], None]) -> tuple[Future[Artifact], Doer]:
+    """A build that waits for another one, which calls ``end`` before it draws; both have ended."""
+    second, doer, progress = [], Doer(), Quiet()
+
+    def begin(task: object) -> None:
+        if isinstance(task, DrawTask) and not second:
+            second.append(pool.submit(build, plan, options, progress, doer))
+            deadline = time.monotonic() + WITHIN
+            while not any("waiting: another build of openvino-bfloat16 is at work" in line for line in progress.said):
+                assert time.monotonic() < deadline, "it does not wait"
+                time.sleep(0.005)
+            end()
+
+    with ThreadPoolExecutor() as pool, suppress(BuildError):
+        built(plan, Doer(before=begin), options)
+    return second[0], doer
+
+
+def fail() -> None:
+    raise BuildError("the eager engine fell over")
+
+
+def test_what_was_waited_for_is_taken(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    second, doer = built_beside(plan, WAITING, lambda: None)
+    assert second.result() == plan.store.find("openvino", "bfloat16")
+    assert not doer.done
+    assert [path.name for path in (plan.store.root / ".work").iterdir()] == ["openvino-bfloat16.lock"]
+
+
+def test_what_was_waited_for_in_vain_is_built(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    second, doer = built_beside(plan, WAITING, fail)
+    assert second.result() == plan.store.find("openvino", "bfloat16")
+    assert doer.done == ["eager", "compiled"], "it goes on with what the other one has finished"
+
+
+def test_forced_takes_what_was_built_while_it_waited_and_nothing_older(tmp_path: Path) -> None:
+    plan = plan_for(tmp_path)
+    older = built(plan, Doer(tone=102))
+    second, doer = built_beside(plan, FORCED_WAITING, fail)
+    newer = second.result()
+    assert newer != older
+    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    built(plan, Doer(tone=102), FORCED)
+    second, doer = built_beside(plan, FORCED_WAITING, lambda: None)
+    assert second.result() == plan.store.find("openvino", "bfloat16")
+    assert not doer.done
+
+
+def test_weights_that_were_replaced_while_it_waited_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, doer = built_beside(plan_for(tmp_path), WAITING, lambda: model_is("0" * 64, monkeypatch))
+    with pytest.raises(BuildError, match="have changed since the build began"):
+        second.result()
+    assert not doer.done

@@ -68,6 +68,7 @@ def placed(out: Path, **changes: Any) -> Artifact:
         (["--model", "/nowhere"], "/nowhere is not a model directory"),
         (["--model", "ftp://a/b"], "'ftp://a/b' is not a model directory"),
         (["--model", EMOJI, "--out", "hf://a/b"], "--out hf://a/b: a directory or oss://bucket/prefix is expected"),
+        (["--model", EMOJI, "--out", "oss://a/b", "--wait"], "--out oss://a/b: --wait wants a directory"),
         (["--model", EMOJI, "--remove"], "--remove: say which, by --engine and --precision"),
         (["--model", EMOJI, "--list", "--out", "oss://a/b"], "--out oss://a/b: --list, --verify and --remove want"),
         (["--model", EMOJI, "--out", "oss://bucket-without-key/x"], "OSS_ACCESS_KEY_ID is not set in the environment"),
@@ -187,7 +188,7 @@ def test_the_script_is_the_command() -> None:
         [sys.executable, ROOT / "build_optimized.py", "--help"], capture_output=True, text=True, check=True, cwd="/"
     )
     documented = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
-    for option in ("--model", "--engine", "--precision", "--out", "--force", "--dry-run", "--min-psnr", "--steps",
-                   "--side", "--list", "--verify", "--remove"):  # fmt: skip
+    for option in ("--model", "--engine", "--precision", "--out", "--force", "--wait", "--dry-run", "--min-psnr",
+                   "--steps", "--side", "--list", "--verify", "--remove"):  # fmt: skip
         assert option in run.stdout
         assert option in documented

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from triton_diffusers.build.errors import BuildError
+from tests.unit.fake_engine import WITHIN
+from triton_diffusers.build.errors import AtWork, BuildError
 from triton_diffusers.build.work import WorkFolder
 
 NAME = "openvino-bfloat16"
@@ -82,7 +85,7 @@ def test_a_compiler_that_writes_nothing_is_told(work: WorkFolder) -> None:
 
 def test_two_at_once(work: WorkFolder, tmp_path: Path) -> None:
     second = WorkFolder(tmp_path, NAME)
-    with pytest.raises(BuildError, match=rf"another build of {NAME} is at work in .* \(process {os.getpid()}\)"):
+    with pytest.raises(AtWork, match=rf"another build of {NAME} is at work in .* \(process {os.getpid()}\)"):
         second.open()
     other = WorkFolder(tmp_path, "openvino-int8")
     other.open()
@@ -98,9 +101,43 @@ def test_a_child_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
     first.close()
     second = WorkFolder(tmp_path, NAME)
     try:
-        with pytest.raises(BuildError, match="another build"):
+        with pytest.raises(AtWork, match="another build"):
             second.open()
     finally:
         child.communicate(b"\n")
     second.open()
+    second.close()
+
+
+def test_a_wait_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
+    first = WorkFolder(tmp_path, NAME)
+    first.open()
+    build = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(first.lock,))
+    first.close()
+    second = WorkFolder(tmp_path, NAME)
+    with build, ThreadPoolExecutor() as pool:
+        opened = pool.submit(second.open, wait=True)
+        try:
+            assert not wait([opened], 0.2).done
+        finally:
+            build.kill()
+        opened.result(WITHIN)
+    with pytest.raises(AtWork, match=rf"\(process {os.getpid()}\)"):
+        WorkFolder(tmp_path, NAME).open()
+    second.close()
+
+
+def test_a_build_that_is_waited_for_may_delete_the_folder(tmp_path: Path) -> None:
+    first, second = WorkFolder(tmp_path, NAME), WorkFolder(tmp_path, NAME)
+    first.open()
+    first.prepare(MADE_OF)
+    with ThreadPoolExecutor() as pool:
+        opened = pool.submit(second.open, wait=True)
+        try:
+            assert not wait([opened], 0.1).done
+            shutil.rmtree(first.folder)
+        finally:
+            first.close()
+        opened.result(WITHIN)
+    second.prepare(MADE_OF)
     second.close()

@@ -174,7 +174,7 @@ def test_the_command_names_model_engine_and_precision(tmp_path: Path) -> None:
     command = build_command(settings, TARGET, anew=False)
     assert Path(command[0]).name.startswith("python")
     assert command[1:] == [
-        "-m", "triton_diffusers", "build", "--model", str(tmp_path / "a model"), "--engine", "openvino",
+        "-m", "triton_diffusers", "build", "--model", str(tmp_path / "a model"), "--wait", "--engine", "openvino",
         "--precision", "bfloat16",
     ]  # fmt: skip
     assert build_command(settings, Target("openvino"), anew=True)[-2:] == ["openvino", "--force"]

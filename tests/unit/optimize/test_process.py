@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fake_engine import WITHIN
+from triton_diffusers.build.work import WorkFolder
 from triton_diffusers.optimize.process import BackgroundProcess
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,6 +107,23 @@ def test_a_stop_ends_what_will_not_end() -> None:
         until(lambda: lines)
         process.stop()
         assert running.result(WITHIN) == "it was killed; perhaps the memory ran out"
+
+
+def test_a_stop_ends_a_wait_for_another_build(tmp_path: Path) -> None:
+    (other := WorkFolder(tmp_path, "openvino-bfloat16")).open()
+    lines: list[str] = []
+    program = (
+        "import sys; from pathlib import Path; from triton_diffusers.build.work import WorkFolder;"
+        "print('waits', flush=True); WorkFolder(Path(sys.argv[1]), 'openvino-bfloat16').open(wait=True)"
+    )
+    process = BackgroundProcess([sys.executable, "-c", program, str(tmp_path)], os.environ, lines.append)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(process.run)
+        until(lambda: lines)
+        process.stop()
+        assert running.result(WITHIN) == "it was ended by SIGTERM"
+    assert lines == ["waits"]
+    other.close()
 
 
 def test_nothing_begins_after_a_stop(tmp_path: Path) -> None:
