@@ -11,6 +11,7 @@ from triton_diffusers.build.errors import BuildError
 from triton_diffusers.build.probes import CONTROLNET_FILE, TIMED, write_controlnet, write_lora
 from triton_diffusers.build.tasks import Drawn
 from triton_diffusers.engines import Engine
+from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
@@ -68,13 +69,18 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+def _told(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, TritonDiffusersError) else f"{type(error).__name__}: {error}"
+
+
 def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path, steps: _Steps) -> list[str]:
     steps.begin(name)
     job = loop.submit(request)
     while not job.state.ended:
         loop.wait([job], _LOOKS)
     if job.result is None:
-        raise BuildError(f"the picture {name!r} cannot be drawn: {job.error}")
+        cause = job.error and job.error.__cause__  # what a caller is not told, the operator is
+        raise BuildError(f"the picture {name!r} cannot be drawn: {_told(cause or job.error)}")
     names = [f"{name}-{number}.png" for number in range(len(job.result.images))]
     for file, image in zip(names, job.result.images, strict=True):
         (folder / file).write_bytes(image)

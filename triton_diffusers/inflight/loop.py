@@ -316,7 +316,9 @@ class EngineLoop:
         if not isinstance(error, TritonDiffusersError):
             logger.error("job %s failed", job.request.task_id, exc_info=error)
             # Its text is not for the caller: libraries name the server's files and insides.
-            error = EngineFailure(f"task {job.request.task_id} failed; the server's log says why")
+            told = EngineFailure(f"task {job.request.task_id} failed; the server's log says why")
+            told.__cause__ = error
+            error = told
         self._end(job, JobState.FAILED, error)
 
     def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:

@@ -108,7 +108,10 @@ def test_precisions_have_synonyms(given: str, meant: str, tmp_path: Path, capsys
 
 def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, 0, "--model", EMOJI, "--out", tmp_path / "new", "--dry-run")
-    assert "compile unet, compile unet_shallow, compile vae_encoder, compile vae_decoder, draw eagerly" in told
+    assert (
+        "compile unet, compile unet_shallow, compile controlnet, compile vae_encoder, compile vae_decoder, draw eagerly"
+        in told
+    )
     assert "at least 30 dB" in told
     assert not (tmp_path / "new").exists()
     told = said(capsys, 0, "--model", EMOJI, "--precision", "int8", "--out", tmp_path, "--dry-run")
