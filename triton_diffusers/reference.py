@@ -53,7 +53,7 @@ A request that fails is answered with a Triton error whose message names the fie
 | what | gRPC | HTTP |
 |---|---|---|
 | a field's value is not accepted | `INVALID_ARGUMENT` | 400 |
-| `jobs`: the task is not known | `NOT_FOUND` | 404 |
+| a file of the model directory, a preprocessor's weights or, of `jobs`, the task is not there | `NOT_FOUND` | 404 or, of `generate`, 400, by Triton's version |
 | the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
 | the job was cancelled | `CANCELLED` | 400 or 499, by Triton's version |
 | the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 400 or 500, by Triton's version |

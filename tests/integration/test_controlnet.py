@@ -154,7 +154,7 @@ def test_the_references_example_requests(calls: Calls, name: str) -> None:
         request |= {"task_id": name, "process_func": name, "steps": 2, "width": 64, "height": 64}
         status, reply = calls.generate("ensemble_controlnet", request)
     if name in WITHOUT_WEIGHTS:
-        assert status == 404
+        assert status in (400, 404)  # by Triton's version
         assert f"triton-diffusers fetch-preprocessors {name}" in reply["error"]
         assert "/tmp" not in reply["error"]
     else:
