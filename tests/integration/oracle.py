@@ -58,12 +58,12 @@ class Oracle:
 
     def picture(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
         """One image's pixels, from text alone."""
-        return self._call(self.pipeline, request, seed, width=request.width, height=request.height)
+        return self.run(self.pipeline, request, seed, width=request.width, height=request.height)
 
     def redrawn(self, request: GenerationRequest, seed: int, image: Image.Image) -> np.ndarray[Any, Any]:
         """One image's pixels, from text and a picture of the request's size."""
         pipeline = diffusers.StableDiffusionImg2ImgPipeline(**self.pipeline.components, requires_safety_checker=False)
-        return self._call(pipeline, request, seed, image=image, strength=request.denoising_strength)
+        return self.run(pipeline, request, seed, image=image, strength=request.denoising_strength)
 
     def inpainted(
         self, request: GenerationRequest, seed: int, image: Image.Image, mask: Image.Image
@@ -72,7 +72,7 @@ class Oracle:
         parts = {name: part for name, part in self.pipeline.components.items() if name != "image_encoder"}
         pipeline = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
         width, height = image.size
-        return self._call(
+        return self.run(
             pipeline,
             request,
             seed,
@@ -83,7 +83,8 @@ class Oracle:
             strength=request.denoising_strength,
         )
 
-    def _call(self, pipeline: Any, request: GenerationRequest, seed: int, **options: Any) -> np.ndarray[Any, Any]:
+    def run(self, pipeline: Any, request: GenerationRequest, seed: int, **options: Any) -> np.ndarray[Any, Any]:
+        """One image's pixels by a pipeline of diffusers', given what it wants besides the request's own."""
         kind, overrides = ORACLE[request.scheduler]
         pipeline.scheduler = kind.from_config(self.config, **overrides)
         pipeline.set_progress_bar_config(disable=True)

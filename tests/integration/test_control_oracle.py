@@ -14,15 +14,15 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 from tests import lora_files
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
-from tests.integration.oracle import ORACLE, Oracle
-from tests.integration.test_picture_oracle import mask, picture, png
+from tests.integration.oracle import Oracle
+from tests.integration.test_picture_oracle import HEIGHT, SEED, WIDTH, mask, picture, png
+from tests.integration.test_picture_oracle import request_for as pictured_request
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.loading import load_components
@@ -32,8 +32,7 @@ from triton_diffusers.settings import Settings
 BASE_MODEL = ROOT / "models" / "emoji" / "base_model"
 SAME = 40.0  # dB
 DIFFERENT = 30.0
-SEED, STEPS = 99, 4
-WIDTH, HEIGHT = 96, 64
+STEPS = 4
 LORA = "lora/random.safetensors"
 
 
@@ -73,19 +72,7 @@ STRONG = (control(0, scale=4.0),), (control(1, scale=4.0),), (control(0, scale=4
 
 
 def request_for(function: Function = Function.TEXT_TO_IMAGE, **changes: Any) -> GenerationRequest:
-    pictures: dict[str, Any] = {} if function is Function.TEXT_TO_IMAGE else {"image": png(picture())}
-    if function is Function.INPAINT:
-        pictures["mask"] = png(mask())
-    fields = {"steps": STEPS, "width": WIDTH, "height": HEIGHT, "seed": SEED, "guidance_scale": 5.0}
-    return GenerationRequest(
-        task_id="oracle",
-        prompt="a red apple on a blue background",
-        negative_prompt="a green pear",
-        function=function,
-        keep_unmasked=False,
-        embed_metadata=False,
-        **{**fields, **pictures, **changes},
-    )
+    return pictured_request(function, **{"steps": STEPS, **changes})
 
 
 class ControlOracle:
@@ -114,7 +101,6 @@ class ControlOracle:
         pipeline = kinds[request.function](
             **self._oracle.pipeline.components, controlnet=nets, requires_safety_checker=False
         )
-        pipeline.set_progress_bar_config(disable=True)
         if request.loras:
             for number, lora in enumerate(request.loras):
                 pipeline.load_lora_weights(self._model_dir / lora.path, adapter_name=f"lora-{number}")
@@ -130,26 +116,20 @@ class ControlOracle:
     def _call(
         self, pipeline: Any, request: GenerationRequest, seed: int, seen: list[Image.Image]
     ) -> np.ndarray[Any, Any]:
-        kind, overrides = ORACLE[request.scheduler]
-        pipeline.scheduler = kind.from_config(self._oracle.config, **overrides)
         options: dict[str, Any] = {"image": seen, "width": WIDTH, "height": HEIGHT}
         if request.function is not Function.TEXT_TO_IMAGE:
             options |= {"image": picture(), "control_image": seen, "strength": request.denoising_strength}
         if request.function is Function.INPAINT:
             options["mask_image"] = mask()
-        made = pipeline(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="np",
+        return self._oracle.run(
+            pipeline,
+            request,
+            seed,
             controlnet_conditioning_scale=[choice.scale for choice in request.controls],
             control_guidance_start=[choice.start for choice in request.controls],
             control_guidance_end=[choice.end for choice in request.controls],
             **options,
         )
-        return np.asarray((made.images[0] * 255).round(), np.uint8)
 
     def _seen(self, choice: ControlChoice) -> Image.Image:
         if choice.image is None:
