@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engines_report, overhead, pairs, profiles, serving
+from benchmarks import engines_report, overhead, pairs, profiles, serving, translator
 from benchmarks.report import RESULTS
 from benchmarks.servers import ROOT
 
@@ -45,6 +45,10 @@ _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
     ("benchmarks.md", "controlnet"): ("controlnet.json", _pairs),
     ("benchmarks.md", "engines"): ("engines.json", _engines),
     ("benchmarks.md", "perf_analyzer"): ("overhead.json", overhead.perf_analyzer_table),
+    ("translation.md", "speed"): (
+        "translator.json",
+        lambda figures: f"{translator.table(figures)}\n\n{translator.note(figures)}",
+    ),
     ("profiles.md", "profiles"): ("profiles.json", _profiles),
 }
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
+
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.settings import Settings
 
@@ -60,6 +62,15 @@ def marian_files(folder: Path) -> tuple[Path, ...]:
     """What a Marian model depends on beside its weights, as far as it is there."""
     paths = (folder / name for name in (*_MARIAN_FILES, *_OPTIONAL_MARIAN_FILES))
     return tuple(path for path in paths if path.is_file())
+
+
+def english_pieces(folder: Path) -> frozenset[str]:
+    """What a Marian model's translations are made of, with the end and the unknown.
+
+    The languages share one vocabulary; a translation has no use for the other one's half.
+    """
+    processor = sentencepiece.SentencePieceProcessor(str(folder / "target.spm"))
+    return frozenset(processor.id_to_piece(number) for number in range(processor.get_piece_size()))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

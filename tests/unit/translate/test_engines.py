@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.translate.marian import CHINESE
+from tests.unit.translate.marian import CHINESE, ENGLISH
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine, convert
@@ -44,6 +45,16 @@ def test_a_text_means_the_same_beside_others(written_marian: Path, tmp_path: Pat
     convert(written_marian, tmp_path, "float32")
     for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
         assert engine.translate(TEXTS) == [text for each in TEXTS for text in engine.translate([each])]
+
+
+def test_a_translation_is_made_of_english_pieces(written_marian: Path, tmp_path: Path) -> None:
+    """Random weights say whatever they can."""
+    convert(written_marian, tmp_path, "float32")
+    english = {letter for text in ENGLISH for letter in text}
+    for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
+        assert set("".join(engine.translate(TEXTS))) <= english
+    sayable = json.loads((tmp_path / "target_vocabulary.json").read_text())
+    assert len(sayable) < len(json.loads((written_marian / "vocab.json").read_text())) - 1
 
 
 def test_output_is_bounded_by_its_input(written_marian: Path, tmp_path: Path) -> None:

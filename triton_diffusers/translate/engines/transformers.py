@@ -11,6 +11,7 @@ from transformers import MarianMTModel, MarianTokenizer
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.folder import english_pieces
 
 
 class TransformersEngine:
@@ -20,6 +21,8 @@ class TransformersEngine:
         self._tokenizer = MarianTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = MarianMTModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
         self._beams = beams
+        pieces = english_pieces(folder)
+        self._unsayable = [number for piece, number in self._tokenizer.get_vocab().items() if piece not in pieces]
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> TransformersEngine:
@@ -37,6 +40,8 @@ class TransformersEngine:
             **batch,
             num_beams=self._beams,
             do_sample=False,
+            suppress_tokens=self._unsayable,
+            renormalize_logits=True,  # beams are compared as if there were no other tokens
             max_length=None,
             max_new_tokens=most_output_tokens(batch["input_ids"].shape[1]),
         )
