@@ -1,15 +1,21 @@
-"""What each sampling profile costs in likeness, on the embedded model, and what it saves.
+"""What each sampling profile and each compiled engine costs in likeness, on the embedded model, and what it saves.
 
-``python -m benchmarks.profiles`` draws the evaluation's subjects by the engine loop with each profile, and compares
-them with those of ``exact``; see ``docs/profiles.md``. The subjects' own pictures come from the training's cache.
+``python -m benchmarks.profiles`` draws the evaluation's subjects by the engine loop, eagerly with each profile and by
+artifacts, which it builds, with ``exact``; and compares all with what eager ``exact`` drew, see ``docs/profiles.md``.
+The subjects' own pictures come from the training's cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import fmean, median
@@ -74,6 +80,15 @@ class ProfileBench:
         )
 
 
+@dataclass(frozen=True)
+class Way:
+    """A row of the table: by which loop, with which profile."""
+
+    name: str
+    bench: ProfileBench
+    profile: Profile
+
+
 def likeness(pictures: Sequence[Image.Image], exact: Sequence[Image.Image]) -> dict[str, float]:
     """How much pictures are like those of ``exact``, in pairs."""
     ratios = [psnr_of(one, other) for one, other in zip(pictures, exact, strict=True)]
@@ -93,12 +108,12 @@ def top1(pictures: Sequence[Image.Image], wanted: torch.Tensor) -> float:
     return round(float((ranks == 0).float().mean()), 4)
 
 
-def relative_seconds(bench: ProfileBench, profiles: Sequence[Profile], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of single pictures, in turns with ``exact``, and the median ratio to it."""
-    taken: dict[str, list[float]] = {profile.name: [] for profile in profiles}
+def relative_seconds(ways: Sequence[Way], rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of single pictures, all ways in turns, and the median ratio to ``exact``."""
+    taken: dict[str, list[float]] = {way.name: [] for way in ways}
     for number in range(rounds):
-        for profile in profiles if number % 2 == 0 else reversed(profiles):
-            taken[profile.name].append(bench.seconds(profile, number))
+        for way in ways if number % 2 == 0 else reversed(ways):
+            taken[way.name].append(way.bench.seconds(way.profile, number))
     return {
         name: {
             "seconds": round(median(seconds), 3),
@@ -121,7 +136,7 @@ def table(figures: Mapping[str, Any]) -> str:
         )
         for name, found in figures["profiles"].items()
     ]
-    header = ("profile", "PSNR (dB), median", "lowest", "SSIM, mean", "top-1", "time of a picture, `exact` = 1")
+    header = ("", "PSNR (dB), median", "lowest", "SSIM, mean", "top-1", "time of a picture, `exact` = 1")
     return markdown_table(header, rows)
 
 
@@ -129,8 +144,8 @@ def note(figures: Mapping[str, Any]) -> str:
     """The circumstances of the figures."""
     load = figures["workload"]
     return (
-        f"{load['subjects']} subjects of the embedded model, {load['steps']} steps, guidance {_GUIDANCE:g}, engine "
-        f"{load['engine']}. {machine_line(figures['machine'])}."
+        f"{load['subjects']} subjects of the embedded model, {load['steps']} steps, guidance {_GUIDANCE:g}; profiles by"
+        f" the eager engine in float32, compiled engines with `exact`. {machine_line(figures['machine'])}."
     )
 
 
@@ -141,12 +156,45 @@ def main() -> None:
     described = machine()
     warn_if_busy(described, say)
     prompts, wanted = _subjects(options.subjects, options.cache)
-    profiles = list(PROFILES.values())
+    artifacts = [name for name in options.artifacts.split(",") if name]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        shutil.copytree(MODEL_DIR / "base_model", folder / "base_model")
+        ways = []
+        for engine in ("eager", *artifacts):
+            if engine != "eager":
+                say(f"building {engine}")
+                _build(folder, engine)
+            loop = stack.enter_context(_loop(folder, engine))
+            bench = ProfileBench(loop, prompts, options.steps)
+            profiles = PROFILES.values() if engine == "eager" else [EXACT]
+            ways += [Way(profile.name if engine == "eager" else engine, bench, profile) for profile in profiles]
+        found: dict[str, dict[str, float]] = {}
+        drawn: dict[str, list[Image.Image]] = {}
+        for way in ways:
+            say(f"drawing {len(prompts)} subjects: {way.name}")
+            drawn[way.name] = way.bench.pictures(way.profile)
+            found[way.name] = {
+                **likeness(drawn[way.name], drawn[EXACT.name]),
+                "top1": top1(drawn[way.name], wanted),
+            }
+        say("timing single pictures")
+        for name, taken in relative_seconds(ways, options.rounds).items():
+            found[name] |= taken
+    workload = {"subjects": len(prompts), "steps": options.steps}
+    figures = {"machine": described, "workload": workload, "profiles": found}
+    write_json(options.out / "profiles.json", figures)
+    _sheet(drawn).save(options.out / "profiles.png")
+    print(table(figures), note(figures), sep="\n\n")
+
+
+@contextlib.contextmanager
+def _loop(model_dir: Path, engine: str) -> Iterator[EngineLoop]:
     with tempfile.TemporaryDirectory() as runtime:
         settings = Settings(
-            model_dir=MODEL_DIR,
+            model_dir=model_dir,
             runtime_dir=Path(runtime),
-            engine=options.artifact or "eager",
+            engine=engine,
             dtype="float32",
             store="",
             close_safety=True,
@@ -156,28 +204,17 @@ def main() -> None:
         loop = EngineLoop(choice.make, settings, name="sd_base")
         loop.start()
         try:
-            if choice.made != settings.engine:
-                raise SystemExit(f"{settings.engine} is asked for, {choice.made} is what there is")
-            bench = ProfileBench(loop, prompts, options.steps)
-            found: dict[str, dict[str, float]] = {}
-            drawn: dict[str, list[Image.Image]] = {}
-            for profile in profiles:
-                say(f"drawing {len(prompts)} subjects: {profile.name}")
-                drawn[profile.name] = bench.pictures(profile)
-                found[profile.name] = {
-                    **likeness(drawn[profile.name], drawn[EXACT.name]),
-                    "top1": top1(drawn[profile.name], wanted),
-                }
-            say("timing single pictures")
-            for name, taken in relative_seconds(bench, profiles, options.rounds).items():
-                found[name] |= taken
+            if choice.made != engine:
+                raise SystemExit(f"{engine} is asked for, {choice.made} is what there is")
+            yield loop
         finally:
             loop.stop()
-    workload = {"subjects": len(prompts), "steps": options.steps, "engine": settings.engine}
-    figures = {"machine": described, "workload": workload, "profiles": found}
-    write_json(options.out / "profiles.json", figures)
-    _sheet(drawn).save(options.out / "profiles.png")
-    print(table(figures), note(figures), sep="\n\n")
+
+
+def _build(model_dir: Path, artifact: str) -> None:
+    engine, _, precision = artifact.partition("-")
+    command = [sys.executable, "-m", "triton_diffusers", "build", "--model", str(model_dir)]
+    subprocess.run([*command, "--engine", engine, "--precision", precision], check=True)
 
 
 def _subjects(count: int, cache: Path) -> tuple[list[str], torch.Tensor]:
@@ -198,7 +235,7 @@ def _subjects(count: int, cache: Path) -> tuple[list[str], torch.Tensor]:
 
 
 def _sheet(drawn: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """The first subjects, a row for each profile."""
+    """The first subjects, a row for each way."""
     from training.emoji.sheet import make_sheet
 
     columns = min(_SHOWN, *(len(pictures) for pictures in drawn.values()))
@@ -213,8 +250,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--subjects", type=int, default=0, metavar="N", help="of all, spread evenly (default: all)")
     add("--steps", type=int, default=20, help="of each picture (default: %(default)s)")
-    add("--artifact", metavar="NAME", help="draw by this artifact, such as openvino-bfloat16 (default: eagerly)")
-    add("--rounds", type=int, default=5, help="single pictures of each profile that are timed (default: %(default)s)")
+    add(
+        "--artifacts",
+        default="openvino-float32,openvino-int8",
+        metavar="NAMES",
+        help="built and drawn by, too, with commas between them (default: %(default)s)",
+    )
+    add("--rounds", type=int, default=_TIMED, help="single pictures of each that are timed (default: %(default)s)")
     add("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="the training data, fetched if missing")
     add("--out", type=Path, default=RESULTS, metavar="DIR", help="results folder (default: benchmarks/results)")
     return parser
