@@ -7,7 +7,8 @@ import torch
 
 from training.emoji.assets import DEFAULT_CACHE
 from training.emoji.evaluate import GUIDANCE
-from training.emoji.stages import STAGES, TRAINING, Iterations, Workshop
+from training.emoji.stages import STAGES, TRAINING
+from training.emoji.workshop import Iterations, Workshop
 
 
 def parse_arguments() -> argparse.Namespace:

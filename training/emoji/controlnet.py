@@ -13,26 +13,23 @@ from pathlib import Path
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from tqdm import tqdm
 
 from training.emoji.controls import Control
+from training.emoji.loop import Recipe, training_loop
 from training.emoji.noise import training_schedule, velocity_weights
 from training.emoji.norm import speed_up_group_norms
 from training.emoji.run import Run
-from training.emoji.schedule import warmup_cosine
 from training.emoji.views import ViewCache
 
 EMBEDDING_WIDTHS = (16, 32, 64, 96)
 """Of the control picture's convolutions; each but the first halves its sides: 128 pixels are a latent of 16."""
 BATCH = 8
 """Small: within hours on two cores, many steps teach more than good ones."""
-PEAK_RATE = 1e-3
+RECIPE = Recipe(peak_rate=1e-3, warmup=50, log_every=25, checkpoint_every=100)
 EMPTY_SHARE = 0.3
 """So many captions are empty: what to draw is then in the control picture alone."""
 EMBEDDED_SPREAD = 0.3
 """Standard deviation of the embedded control picture at the start, half of that of the embedded latents."""
-LOG_EVERY = 25
-CHECKPOINT_EVERY = 100
 
 
 def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
@@ -117,35 +114,22 @@ def train_controlnet(
         speed_up_group_norms(network)
         network.to(memory_format=torch.channels_last)
     parameters = list(controlnet.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    step = 0
+    optimizer = torch.optim.AdamW(parameters, lr=RECIPE.peak_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    begun = 0
     if state := run.load():
         controlnet.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    objective = ControlObjective(cache, pictures, control, seed=step)
+        begun = state["step"]
+    objective = ControlObjective(cache, pictures, control, seed=begun)
     controlnet.train()
-    running = None
-    with tqdm(total=control.iterations, initial=step, desc=run.folder.name, mininterval=10) as bar:
-        while step < control.iterations and not run.stopping:
-            rate = warmup_cosine(step, control.iterations, PEAK_RATE, warmup=50)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = objective.loss(unet, controlnet)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            step += 1
-            bar.update()
-            value = loss.item()
-            running = value if running is None else 0.98 * running + 0.02 * value
-            if step % LOG_EVERY == 0:
-                run.log(stage=run.folder.name, step=step, loss=round(running, 5), rate=rate)
-                bar.set_postfix(loss=f"{running:.4f}")
-            if step % CHECKPOINT_EVERY == 0 or step == control.iterations or run.stopping:
-                run.save({"model": controlnet.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
-                on_checkpoint(controlnet, step)
+
+    def loss() -> torch.Tensor:
+        return objective.loss(unet, controlnet)
+
+    for step, due in training_loop(run, optimizer, loss, RECIPE, begun, control.iterations):
+        if due:
+            run.save({"model": controlnet.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+            on_checkpoint(controlnet, step)
     return controlnet
 
 

@@ -8,21 +8,20 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.emoji.backgrounds import BACKGROUNDS
 from training.emoji.captions import Captioner
 from training.emoji.latents import LatentCache
+from training.emoji.loop import Recipe, training_loop
 from training.emoji.noise import training_schedule, velocity_weights
 from training.emoji.parallel import Exchange, Worker
 from training.emoji.run import Run
-from training.emoji.schedule import warmup_cosine
 from training.emoji.subjects import Subject
 from training.emoji.text_encoder import WIDTH, tokenize
 
 LATENT_SIZE = 16
-PEAK_RATE = 8e-4
+RECIPE = Recipe(peak_rate=8e-4, warmup=300, log_every=50, checkpoint_every=400)
 BATCH = 16
 """Pictures of one worker; with the usual two workers an iteration sees 32."""
 EMPTY_SHARE = 0.1
@@ -30,8 +29,6 @@ LAYOUT_TIMESTEP = 600
 """Below it the noise lets the layout through, and subjects may be anywhere, as in the input of image to image. Above it
 the model decides on the layout, and what it makes from text alone belongs in the middle."""
 EMA_DECAY = 0.998
-LOG_EVERY = 50
-CHECKPOINT_EVERY = 400
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -61,7 +58,8 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        decay = min(self.decay, (step + 1) / (step + 10))
+        """Take in the parameters as they are after `step` iterations."""
+        decay = min(self.decay, step / (step + 9))
         torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], 1.0 - decay)
 
     @torch.no_grad()
@@ -146,48 +144,23 @@ def train_unet(
     parameters = list(unet.parameters())
     worker = Worker(exchange, rank, parameters)
     ema = Ema(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    step = 0
+    optimizer = torch.optim.AdamW(parameters, lr=RECIPE.peak_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    begun = 0
     if state := run.load():
         unet.load_state_dict(state["model"])
         ema.average = state["ema"]
         if "optimizer" in state:
             optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    seed = step * exchange.workers + rank
+        begun = state["step"]
+    seed = begun * exchange.workers + rank
     objective = Objective(text_encoder, tokenizer, subjects, latents, captioner, seed)
     unet.train()
-    running, stop = None, False
-    with tqdm(total=iterations, initial=step, desc="unet", mininterval=10, disable=rank > 0) as bar:
-        while step < iterations and not stop:
-            rate = warmup_cosine(step, iterations, PEAK_RATE, warmup=300)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = objective.loss(compiled)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            value, stop = worker.average(step, loss.item(), run.stopping)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            ema.update(step)
-            step += 1
-            bar.update()
-            running = value if running is None else 0.98 * running + 0.02 * value
-            if rank > 0:
-                continue
-            if step % LOG_EVERY == 0:
-                run.log(stage="unet", step=step, loss=round(running, 5), rate=rate)
-                bar.set_postfix(loss=f"{running:.4f}")
-            if step % CHECKPOINT_EVERY == 0 or step == iterations or stop:
-                run.save(
-                    {
-                        "model": unet.state_dict(),
-                        "ema": ema.average,
-                        "optimizer": optimizer.state_dict(),
-                        "step": step,
-                    }
-                )
-                ema.copy_to(averaged)
-                on_checkpoint(averaged, step)
+    for step, due in training_loop(run, optimizer, lambda: objective.loss(compiled), RECIPE, begun, iterations, worker):
+        ema.update(step)
+        if due:
+            state = {"model": unet.state_dict(), "ema": ema.average, "optimizer": optimizer.state_dict(), "step": step}
+            run.save(state)
+            ema.copy_to(averaged)
+            on_checkpoint(averaged, step)
     ema.copy_to(averaged)
     return averaged

@@ -16,7 +16,10 @@ _WITHOUT_ARTICLE = {
     "hair", "long hair", "short hair", "food", "fruit", "candy", "chocolate", "sugar", "garlic", "christmas",
     "halloween", "bubble tea", "morning", "night",
 }  # fmt: skip
-_AN = re.compile(r"(?!u[^n]|uni|eu|one\b)[aeiou]|hour|unh", re.IGNORECASE)
+# "u" may sound as "you" and "one" as "won"; some letters that are spelled out begin with a vowel, as "ex" and "en" do.
+_AN = re.compile(
+    r"(?!u(?:ni(?![dmn])|[ks]|t[ei]|fo\b)|eu|ewe\b|onc?e\b)[aeiou]|hour|(?:x-ray|n-ary|ng|sos)\b", re.IGNORECASE
+)
 _PLURAL = re.compile(r".*(?<![sui])s|.*(?:people|children|men|women|french fries|eyes)")
 _SINGULAR_S = {"christmas", "chess", "tennis"}
 

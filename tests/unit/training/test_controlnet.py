@@ -118,7 +118,7 @@ def test_training_goes_on_from_its_checkpoint(
     tmp_path: Path, cache: ViewCache, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(module, "warmup_cosine", lambda *_, **__: 1e-2)
+    monkeypatch.setattr("training.emoji.loop.warmup_cosine", lambda *_, **__: 1e-2)
     drawn = ControlObjective.loss
 
     def loss(self: ControlObjective, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> torch.Tensor:

@@ -75,3 +75,12 @@ def test_pieces_are_found_in_every_kind_of_word(book: PhraseBook) -> None:
 def test_a_kind_of_nouns_counts_by_its_share() -> None:
     book = PhraseBook([([Word("龘", "dragons in flight")], 0.7)], load_vocabulary(), 0)
     assert book.chinese_words().count("龘") == 14  # of 20
+
+
+def test_articles_suit_the_word_behind_them() -> None:
+    nouns = [Word("雨伞", "umbrella"), Word("猫头鹰", "owl"), Word("独角兽", "unicorn"), Word("沙漏", "hourglass")]
+    book = PhraseBook([(nouns, 1.0)], load_vocabulary(), 0)
+    drawn = " | ".join(english for _ in range(2000) for english in book.drawn(TEMPLATES).english)
+    articles = set(re.findall(r"\b(an?) (umbrella|owl|unicorn|hourglass|orange)\b", drawn))
+    words = ("umbrella", "owl", "hourglass", "orange")
+    assert articles == {("a", "unicorn"), *(("an", word) for word in words)}
