@@ -56,6 +56,18 @@ class RunningTriton:
             self.process.wait()
             raise
 
+    def end(self) -> None:
+        """End it at once, as a second Ctrl-C does: how servers stop is for tests of that to see."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(STOPPED_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
     def log_text(self) -> str:
         """All that the launcher and Triton have written so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -112,10 +124,10 @@ class TritonStarter:
             server.wait_until_ready()
         return server
 
-    def stop(self) -> None:
-        """Stop all."""
+    def end(self) -> None:
+        """End all."""
         for server in self.started:
-            server.stop()
+            server.end()
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +137,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
     try:
         yield starter()
     finally:
-        starter.stop()
+        starter.end()
 
 
 @pytest.fixture
@@ -135,7 +147,7 @@ def start_triton(tmp_path: Path) -> Iterator[TritonStarter]:
     try:
         yield starter
     finally:
-        starter.stop()
+        starter.end()
 
 
 @pytest.hookimpl(wrapper=True)

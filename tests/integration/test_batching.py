@@ -131,7 +131,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
         yield opened_calls
         opened_calls.close()
     finally:
-        starter.stop()
+        starter.end()
 
 
 def test_a_queue_that_is_full_says_so(narrow: Calls) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import RunningTriton, TritonStarter
+from tests.integration.conftest import RunningTriton
 from triton_diffusers_client import (
     CancelledError,
     Client,
@@ -216,29 +216,6 @@ def test_threads_share_a_client(client: Client) -> None:
         assert list(pool.map(draw, range(24))) == list(range(24))
 
 
-def test_a_model_process_that_dies_costs_time_only(start_triton: TritonStarter) -> None:
-    server = start_triton()
-    with Client(server.http_url) as client:
-        options: Options = {**SMALL, "steps": 40, "image_num": 4, "seed": 7}
-        expected = client.generate("a red apple", **options)
-        job = client.submit("a red apple", **options)
-        wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
-        os.kill(model_process(server.process.pid, "sd_base"), signal.SIGKILL)
-        assert job.result(WITHIN * 2).images == expected.images
-
-
-def model_process(launcher: int, model: str) -> int:
-    """The process of a model, below the tritonserver that is below its launcher."""
-    (tritonserver,) = children(launcher)
-    (found,) = (pid for pid in children(tritonserver) if f"/{model}/" in Path(f"/proc/{pid}/cmdline").read_text())
-    return found
-
-
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=True)
-    return [int(line) for line in listed.stdout.split()]
-
-
 def run(*arguments: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "triton_diffusers_client", *arguments],
@@ -251,7 +228,8 @@ def run(*arguments: str, url: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_command_line(url: str, tmp_path: Path) -> None:
+def test_the_command_line(triton: RunningTriton, tmp_path: Path) -> None:
+    url = urls_of(triton)["grpc"]
     drawn = run("generate", "a red apple", "-o", "apple.jpg", "--steps=2", "--size=64x48", url=url, folder=tmp_path)
     assert (drawn.returncode, drawn.stdout) == (0, "apple.jpg\n")
     assert "1 picture in " in drawn.stderr
@@ -275,7 +253,8 @@ def test_the_command_line(url: str, tmp_path: Path) -> None:
     assert answer["task_id"] in [job["task_id"] for job in listed]
 
 
-def test_the_command_line_says_what_is_wrong(url: str, tmp_path: Path) -> None:
+def test_the_command_line_says_what_is_wrong(triton: RunningTriton, tmp_path: Path) -> None:
+    url = triton.http_url
     refused = run("generate", "x", "--steps=0", url=url, folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (1, "")
     (line,) = refused.stderr.splitlines()
@@ -284,10 +263,10 @@ def test_the_command_line_says_what_is_wrong(url: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_cancels_the_job(client: Client, url: str, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_the_job(client: Client, triton: RunningTriton, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "triton_diffusers_client", "generate", "x", "--steps=150", "--image-num=8",
-         "--size=128x128", f"--task-id=interrupted-{tmp_path.name}", f"--url={url}"],
+         "--size=128x128", f"--task-id=interrupted-{tmp_path.name}", f"--url={triton.http_url}"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     task_id = f"interrupted-{tmp_path.name}"

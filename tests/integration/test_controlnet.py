@@ -62,7 +62,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
         yield opened_calls
         opened_calls.close()
     finally:
-        starter.stop()
+        starter.end()
 
 
 def drawn(calls: Calls, model: str = "sd_controlnet", **fields: Any) -> np.ndarray[Any, Any]:

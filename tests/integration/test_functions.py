@@ -72,7 +72,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator
         yield opened_calls
         opened_calls.close()
     finally:
-        starter.stop()
+        starter.end()
 
 
 @pytest.fixture(scope="module")

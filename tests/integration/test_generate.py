@@ -39,7 +39,7 @@ def test_a_request_is_answered_in_full(calls: Calls, model: str, transport: str)
     assert [Path(urlsplit(url).path).read_bytes() for url in reply["oss_url"]] == reply["images"]
     assert reply["image_url"] == reply["oss_url"]
     assert reply["run_seconds"] > 0
-    assert reply["queue_seconds"] >= 0
+    assert 0 <= reply["queue_seconds"] < WITHIN
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -94,8 +94,7 @@ def test_formats(calls: Calls, output_format: str) -> None:
     image = opened(calls.grpc(**small(output_format=output_format))["images"][0])
     assert (image.format, image.size, image.mode) == (output_format.upper(), (64, 64), "RGB")
     png = pixels(calls.grpc(**small())["images"][0])
-    # The picture of an untrained model is noise, which lossy formats keep badly.
-    assert psnr(np.asarray(image), png) > 15
+    assert psnr(np.asarray(image), png) > 25
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 90), (64, 96), (16, 16), (61, 131), (128, 64)])
@@ -257,7 +256,7 @@ def border(picture: bytes) -> np.ndarray[Any, Any]:
     ],
 )
 def test_the_background_has_the_colour_that_was_asked_for(calls: Calls, prompt: str, channel: int) -> None:
-    pictures = calls.grpc(task_id="background", prompt=prompt, steps=25, seed="11", image_num=3, return_images=True)[
+    pictures = calls.grpc(task_id="background", prompt=prompt, steps=12, seed="11", image_num=3, return_images=True)[
         "images"
     ]
     right = [int(np.argmax(border(picture))) == channel for picture in pictures]
@@ -268,7 +267,7 @@ def test_a_red_apple_is_red(calls: Calls) -> None:
     pictures = calls.grpc(
         task_id="apple",
         prompt="a red apple on a white background",
-        steps=25,
+        steps=12,
         seed="21",
         image_num=3,
         return_images=True,

@@ -198,7 +198,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
         yield opened_calls
         opened_calls.close()
     finally:
-        starter.stop()
+        starter.end()
 
 
 def assert_as_before(calls: Calls, before: list[bytes]) -> None:

@@ -36,6 +36,10 @@ EMOJI = ROOT / "models" / "emoji"
 EXPANSION = Expansion(left=16, right=0, up=8, down=24, fill=Fill.REFLECT)
 # Three steps of PNDM and LCM are cut too short by a strength of a half to say much; the others take what they get.
 STEPS, STRENGTHS = 6, (0.55, 1.0)
+# What schedulers have to do with text to image is seen by test_oracle, and with outpainting in inpainting: these two
+# are tried with one scheduler of a kind: plain, with noise of its own, of second order.
+OF_EVERY_SCHEDULER = (Function.IMAGE_TO_IMAGE, Function.INPAINT)
+OF_EVERY_FUNCTION = ("DPM++ 2M", "Euler a", "Heun")
 
 
 def picture() -> Image.Image:
@@ -122,6 +126,7 @@ def test_every_function_strength_and_scheduler(start_loop: Callable[[Path], Engi
         for scheduler in SCHEDULERS
         for function in Function
         for strength in STRENGTHS
+        if function in OF_EVERY_SCHEDULER or scheduler in OF_EVERY_FUNCTION
         if function is not Function.TEXT_TO_IMAGE or strength == 1
     ]
     wrong = []
@@ -163,12 +168,16 @@ def inpainting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_inpainting_unet(start_loop: Callable[[Path], EngineLoop], inpainting_model: Path) -> None:
     oracle = Oracle(inpainting_model / "base_model")
     loop = start_loop(inpainting_model)
-    for scheduler in ("DPM++ 2M", "Euler a", "Heun"):
-        for function in (Function.INPAINT, Function.OUTPAINT):
-            for strength in STRENGTHS:
-                request = request_for(function, scheduler=scheduler, denoising_strength=strength)
-                found = psnr(finished(loop, loop.submit(request))[0], expected(oracle, request))
-                assert found >= SAME, f"{found:.1f} dB: {scheduler}, {function}, {strength}"
+    for function, scheduler, strength in (
+        (Function.INPAINT, "DPM++ 2M", 0.55),
+        (Function.INPAINT, "DPM++ 2M", 1.0),
+        (Function.INPAINT, "Euler a", 0.55),
+        (Function.INPAINT, "Heun", 0.55),
+        (Function.OUTPAINT, "DPM++ 2M", 1.0),
+    ):
+        request = request_for(function, scheduler=scheduler, denoising_strength=strength)
+        found = psnr(finished(loop, loop.submit(request))[0], expected(oracle, request))
+        assert found >= SAME, f"{found:.1f} dB: {scheduler}, {function}, {strength}"
 
 
 def test_an_inpainting_unet_draws_without_a_mask_too(

@@ -100,7 +100,7 @@ def test_others_are_served_while_a_model_is_brought_back(start: Callable[..., Ru
 
     assert {ask(connection) for connection in connections} == {200}
     model = repository / "mirror" / "1" / "model.py"
-    model.write_text("import time; time.sleep(6)\n" + model.read_text())
+    model.write_text("import time; time.sleep(3)\n" + model.read_text())
     os.kill(pid_of(server, "mirror"), signal.SIGKILL)
     until_logged(server, "model mirror is dead", NOTICED_WITHIN)
     assert {ask(connection) for connection in connections} == {200}

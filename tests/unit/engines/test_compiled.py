@@ -93,8 +93,7 @@ def test_it_says_of_the_checkpoint_what_the_eager_one_does(compiled: CompiledEng
     assert not eager.optimized
 
 
-@pytest.mark.parametrize("rank", [0, 1, 4, 16])
-@pytest.mark.parametrize("clip_skip", [1, 2, 4])
+@pytest.mark.parametrize(("rank", "clip_skip"), [(0, 1), (1, 2), (4, 4), (16, 1), (0, 4)])
 def test_prompts(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_skip: int) -> None:
     loras = random_set(eager, rank) if rank else None
     prompts = tokens(eager, "", "a red apple", "蓝色背景上的红苹果")

@@ -68,7 +68,7 @@ def test_layers_bear_the_names_that_they_have_in_the_unet(style: str) -> None:
     assert not any("down_blocks" in path or "up_blocks.0" in path for path in outermost)
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["2.1", "plain"])  # the embedded model, in test_compiled, is like 1.5
 def test_every_shape_on_openvino(style: str, tmp_path: Path) -> None:
     graph, compiler = shallow_unet_graph(tiny(style)), COMPILERS["openvino"]()
     layout = graph.module.layout
