@@ -205,9 +205,9 @@ class Calls:
         return found
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Poll, with a bound."""
-    deadline = time.monotonic() + WITHIN
+def until(condition: Callable[[], object], within: float = WITHIN) -> None:
+    """Poll, with a bound in seconds."""
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)

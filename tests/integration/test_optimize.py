@@ -7,18 +7,28 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from tests.integration.calls import Calls, small, until
+from tests.controlnet_files import random_controlnet, save_folder
+from tests.integration.calls import Calls, pixels, png, psnr, small, until
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
+from triton_diffusers.build.options import LEAST_PSNR, SPREAD_PSNR
 
 BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
 SENDERS = 4
+# What each of the models that make pictures is asked for.
+ASKED: Mapping[str, Mapping[str, Any]] = {
+    "sd_base": {},
+    "sd_controlnet": {"image": png(Image.linear_gradient("L").convert("RGB").resize((64, 64)))},
+}
 
 
 @pytest.fixture
@@ -34,9 +44,9 @@ def started(start_triton: TritonStarter) -> Iterator[Callable[..., Calls]]:
     """A function that starts a server and gives its callers."""
     opened: list[Calls] = []
 
-    def start(model_dir: Path, **settings: str) -> Calls:
+    def start(model_dir: Path, *args: str, **settings: str) -> Calls:
         env = {f"TRITON_DIFFUSERS_{name.upper()}": value for name, value in settings.items()}
-        opened.append(Calls(start_triton(env=env, model_dir=model_dir)))
+        opened.append(Calls(start_triton(env=env, model_dir=model_dir, args=args)))
         return opened[-1]
 
     yield start
@@ -44,8 +54,9 @@ def started(start_triton: TritonStarter) -> Iterator[Callable[..., Calls]]:
         calls.close()
 
 
-def build_process(server: RunningTriton) -> int:
-    """The process that builds, 0 if there is none. It is found by the folder that it builds for."""
+def build_processes(server: RunningTriton) -> list[int]:
+    """Those that build, or wait for one that does. They are found by the folder that they build for."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -54,13 +65,28 @@ def build_process(server: RunningTriton) -> int:
             except OSError:
                 continue
             if words[1:4] == [b"-m", b"triton_diffusers", b"build"] and mine:
-                return int(entry.name)
-    return 0
+                found.append(int(entry.name))
+    return found
+
+
+def build_process(server: RunningTriton) -> int:
+    """The process that builds, 0 if there is none."""
+    return next(iter(build_processes(server)), 0)
+
+
+def builds(calls: Calls) -> dict[str, dict[str, Any]]:
+    """The builds' entries among the jobs, by the model that wants what is built."""
+    return {job["model"]: job for job in calls.jobs() if job["task_id"].startswith("optimize-")}
+
+
+def states(calls: Calls) -> list[str]:
+    """Those of the builds, sorted."""
+    return sorted(job["state"] for job in builds(calls).values())
 
 
 def optimizing(calls: Calls) -> dict[str, Any]:
     """The build's entry among the jobs; empty if there is none."""
-    return next((job for job in calls.jobs() if job["task_id"].startswith("optimize-")), {"state": ""})
+    return builds(calls).get("sd_base", {"state": ""})
 
 
 def state(calls: Calls) -> str:
@@ -68,6 +94,15 @@ def state(calls: Calls) -> str:
     found = [name for name, value in calls.metrics().items() if name.startswith(prefix) and value == 1]
     # One after the other is handed over, so that there may be two or none for a moment.
     return found[0].removeprefix(prefix).removesuffix('"}') if len(found) == 1 else ""
+
+
+def train_on(model_dir: Path) -> None:
+    """Give the UNet other weights."""
+    file = model_dir / "base_model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_out.bias"] = weights["conv_out.bias"] + 0.25
+    save_file(weights, file.with_suffix(".new"), {"format": "pt"})
+    file.with_suffix(".new").replace(file)
 
 
 class Load:
@@ -105,8 +140,9 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
     pytest.importorskip("openvino")
     calls = started(model_dir, optimize="openvino")
     load = Load(calls)
-    deadline = time.monotonic() + BUILT_WITHIN
-    while (now := state(calls)) not in ("swapped", "failed") and time.monotonic() < deadline:
+    begun = building = time.monotonic()
+    while (now := state(calls)) not in ("swapped", "failed") and time.monotonic() < begun + BUILT_WITHIN:
+        building = time.monotonic() if now == "building" else building
         time.sleep(0.5)
     swapped = time.monotonic()
     until(lambda: sum(came > swapped for came, _ in list(load.seconds)) >= 4 * SENDERS)
@@ -118,13 +154,17 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
     assert made_by[0] is False
     assert made_by[-1] is True
     assert all(made_by[-2 * SENDERS :])
+    before = max(seconds for came, seconds in load.seconds if came <= building)
+    meanwhile = max(seconds for came, seconds in load.seconds if came > building and came - seconds < swapped)
+    assert meanwhile <= 2 * before, "nobody waits for an engine that is being loaded"
     (name,) = (folder.name for folder in (model_dir / "optimized_model").glob("openvino-*"))
     metrics = calls.metrics()
     assert metrics['sd_engine_serves{engine="eager"}'] == 0
     assert metrics[f'sd_engine_serves{{engine="{name}"}}'] == 1
 
     calls.server.stop()  # it has mapped the files
-    again = started(model_dir)  # the setting is off: what is there is used
+    # Nothing is to be built: what is there is used. By its name, since its figures were taken beside the requests.
+    again = started(model_dir, engine="openvino")
     assert again.grpc(**small())["use_blade"] is True
     assert again.metrics()[f'sd_engine_serves{{engine="{name}"}}'] == 1
     assert state(again) == "idle"
@@ -132,7 +172,7 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
     again.server.stop()
     weights = max((model_dir / "optimized_model" / name).rglob("*.bin"), key=lambda path: path.stat().st_size)
     weights.write_bytes(bytes(weights.stat().st_size))
-    spoilt = started(model_dir)
+    spoilt = started(model_dir, engine="openvino")
     assert spoilt.grpc(**small())["use_blade"] is False
     assert f"not used: {name} is damaged" in spoilt.server.log_text()
 
@@ -140,6 +180,66 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
     eager = started(model_dir, engine="eager")
     assert eager.grpc(**small())["use_blade"] is False
     assert "not used" not in eager.server.log_text()
+
+    spoilt.server.stop()
+    eager.server.stop()
+    train_on(model_dir)
+    changed = started(model_dir, engine="openvino")
+    assert changed.grpc(**small())["use_blade"] is False
+    assert f"not used: {name} was built from another model" in changed.server.log_text()
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(2 * BUILT_WITHIN)
+def test_both_models_change_to_what_one_build_has_made(started: Callable[..., Calls], model_dir: Path) -> None:
+    """And where that build is killed, the one that waits goes on; where both are, eager does."""
+    pytest.importorskip("openvino")
+    config = UNet2DConditionModel.load_config(model_dir / "base_model" / "unet")
+    save_folder(random_controlnet(config, 1), model_dir / "controlnet")
+
+    def reply(calls: Calls, model: str, **changes: Any) -> dict[str, Any]:
+        return calls.grpc(model, **small(**ASKED[model], **changes))
+
+    killed = started(model_dir, "--func-name=all", optimize="openvino")
+    eagerly = reply(killed, "sd_controlnet")
+    assert eagerly["use_blade"] is False
+    until(lambda: "waiting: another build of openvino-" in killed.server.log_text(), BUILT_WITHIN)
+    (lock,) = (model_dir / "optimized_model" / ".work").glob("*.lock")
+    until(lambda: (lock.with_suffix("") / "complete" / "text_encoder.json").exists(), BUILT_WITHIN)
+    assert len(build_processes(killed.server)) == 2
+    os.kill(int(lock.read_text()), signal.SIGKILL)
+    until(lambda: "going on with an earlier build: text_encoder" in killed.server.log_text())
+    until(lambda: states(killed) == ["failed", "running"])
+    os.kill(build_process(killed.server), signal.SIGKILL)
+    until(lambda: states(killed) == ["failed", "failed"])
+    assert all("killed" in job["error_msg"] for job in builds(killed).values())
+    assert not any(reply(killed, model)["use_blade"] for model in ASKED)
+    assert killed.server.stop() == 0
+
+    calls = started(model_dir, "--func-name=all", optimize="openvino")
+    made_by: dict[str, list[bool]] = {model: [] for model in ASKED}
+    until(lambda: len(builds(calls)) == 2)
+    deadline = time.monotonic() + BUILT_WITHIN
+    while "running" in states(calls) and time.monotonic() < deadline:
+        for model, made in made_by.items():
+            made.append(reply(calls, model)["use_blade"])
+        time.sleep(1)
+    assert states(calls) == ["succeeded", "succeeded"], builds(calls)
+    for model, made in made_by.items():
+        made.append(reply(calls, model)["use_blade"])
+        assert (made[0], made[-1]) == (False, True)
+        assert made == sorted(made)
+    log = calls.server.log_text()
+    assert log.count("was built by another build meanwhile") == 1
+    assert "going on with an earlier build: text_encoder" in log
+
+    (artifact,) = (model_dir / "optimized_model").glob("openvino-*")
+    precision = artifact.name.partition("-")[2]
+    (like,) = reply(calls, "sd_controlnet")["images"]
+    (unled,) = reply(calls, "sd_controlnet", control_scale=[0.0])["images"]
+    expected = pixels(eagerly["images"][0])
+    assert psnr(pixels(like), expected) >= LEAST_PSNR[precision] - SPREAD_PSNR[precision]
+    assert psnr(pixels(unled), expected) < psnr(pixels(like), expected)
 
 
 def test_a_build_that_fails_leaves_eager_serving_and_one_reason(started: Callable[..., Calls], model_dir: Path) -> None:

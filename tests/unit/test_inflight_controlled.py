@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.preprocess.preprocessors import Preprocessors
 from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import ControlChoice
+from triton_diffusers.settings import Settings
 
 StartLoop = Callable[..., EngineLoop]
 
@@ -31,13 +35,13 @@ StartLoop = Callable[..., EngineLoop]
 class Tinted:
     """A ControlNet that adds its picture's mean."""
 
-    def __init__(self, engine: ControlledEngine, nbytes: int) -> None:
-        self._engine, self.nbytes = engine, nbytes
+    def __init__(self, controlled: list[int], nbytes: int) -> None:
+        self._controlled, self.nbytes = controlled, nbytes
 
     def __call__(
         self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
     ) -> Residuals:
-        self._engine.controlled.append(len(latents))
+        self._controlled.append(len(latents))
         return (pictures.mean((1, 2, 3))[:, None, None, None].expand_as(latents),)
 
 
@@ -59,7 +63,7 @@ class ControlledEngine(FakeEngine):
         self.making.set()
         assert self.may_make.wait(WITHIN)
         self.made += 1
-        return Tinted(self, weights.nbytes)
+        return Tinted(self.controlled, weights.nbytes)
 
     def predict(self, *arguments: Any) -> Any:
         self.rows.append(len(arguments[0]))
@@ -219,3 +223,38 @@ def test_the_loop_stops_while_one_is_loaded(start_loop: StartLoop, model_dir: Pa
     threading.Timer(0.2, engine.may_make.set).start()
     loop.stop()
     assert job.state is JobState.CANCELLED
+
+
+def test_what_is_in_flight_keeps_its_controlnet_and_not_the_engine_before(
+    start_loop: StartLoop, model_dir: Path
+) -> None:
+    finish(unchanged := start_loop(ControlledEngine(), model_dir=model_dir), alone := unchanged.submit(controlled()))
+    engines, successor = [ControlledEngine()], ControlledEngine()
+    before, turnstile, rows = weakref.ref(engines[0]), engines[0].turnstile, engines[0].controlled
+    loop = EngineLoop(engines.pop, Settings(store="", model_dir=model_dir), name="sd_controlnet")
+    loop.start()
+    try:
+        turnstile.hold()
+        successor.turnstile.hold()
+        job = loop.submit(controlled())
+        turnstile.allow(1)
+        with ThreadPoolExecutor() as pool:
+            swapping = pool.submit(loop.swap, successor)
+            while loop._successor is None:
+                time.sleep(0.001)
+            turnstile.open()
+            swapping.result(WITHIN)
+        successor.turnstile.allow(1)
+        assert before() is None
+        assert job.state is JobState.RUNNING
+        successor.turnstile.open()
+        finish(loop, job)
+        assert pictures(job) == pictures(alone)
+        assert len(rows) == job.request.steps
+        assert successor.made == 0
+        finish(loop, later := loop.submit(controlled()))
+        assert pictures(later) == pictures(alone)
+        assert successor.made == 1
+    finally:
+        successor.turnstile.open()
+        loop.stop()

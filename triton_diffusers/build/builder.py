@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactFile, Figures, Manifest, fingerprint
+from triton_diffusers.artifacts.damage import describe
 from triton_diffusers.build.children import Advance, run_task
 from triton_diffusers.build.errors import AtWork, BuildError, CannotBegin, Refused
 from triton_diffusers.build.options import SPREAD_PSNR, BuildOptions
@@ -29,11 +30,12 @@ RunTask = Callable[[Task, Path, int, Advance], Drawn | None]
 
 
 class _Reference(BaseModel):
-    """What the eager engine has drawn, and what it was asked for."""
+    """What the eager engine has drawn, and what it was asked for; ``files`` are all that it has written."""
 
     steps: int
     asked_side: int
     drawn: Drawn
+    files: tuple[ArtifactFile, ...]
 
 
 def build(plan: Plan, options: BuildOptions, progress: Progress, run: RunTask = run_task) -> Artifact:
@@ -54,7 +56,7 @@ def build(plan: Plan, options: BuildOptions, progress: Progress, run: RunTask = 
             progress.note(f"{plan.name} was built by another build meanwhile")
             return there
         work.prepare(plan.made_of, anew=options.force)
-        check_space(plan)
+        check_space(plan, work.bytes)
         artifact = _Build(plan, options, progress, run, work).build()
         shutil.rmtree(work.folder, ignore_errors=True)
         return artifact
@@ -143,17 +145,17 @@ class _Build:
             return self._work.complete(graph)
 
     def _draw_eagerly(self) -> Drawn:
-        record = self._work.pictures / "eager.json"
+        folder, record = self._work.pictures / "eager", self._work.pictures / "eager.json"
         asked = {"steps": self._options.steps, "asked_side": self._options.side}
         try:
             kept = _Reference.model_validate_json(record.read_bytes())
-            if kept.model_dump(include={*asked}) == asked:
+            if kept.model_dump(include={*asked}) == asked and kept.files == describe(folder):
                 return kept.drawn
         except (OSError, ValidationError):
             pass
         with self._stage("eager", "drawing eagerly, in float32") as advance:
             drawn = self._draw(DrawTask(**self._drawing(self._empty("eager"))), "eager", advance)
-            write_whole(record, _Reference(**asked, drawn=drawn).model_dump_json())
+            write_whole(record, _Reference(**asked, drawn=drawn, files=describe(folder)).model_dump_json())
         return drawn
 
     def _draw_compiled(self) -> Drawn:

@@ -129,19 +129,19 @@ def store_of(out: str, model_dir: Path, settings: Settings, model: str) -> Artif
     return ArtifactStore((Path(out) if out else model_dir).absolute() / OPTIMIZED_MODEL)
 
 
-def check_space(plan: Plan) -> None:
-    """Raises ``BuildError`` if the disk has obviously no room for the artifact."""
+def check_space(plan: Plan, there: int) -> None:
+    """Raises ``BuildError`` if the disk has obviously no room for the artifact, ``there`` bytes of which are there."""
     weights = sum(
         path.stat().st_size
         for pattern in ("base_model*", "base_model*/**/*")  # one file, or a folder
         for path in plan.model_dir.glob(pattern)
         if path.suffix in _WEIGHTS and path.is_file()
     )
-    needed = int(weights * _SHARE_OF_WEIGHTS[plan.precision])
+    needed = int(weights * _SHARE_OF_WEIGHTS[plan.precision]) - there
     free = shutil.disk_usage(plan.store.root).free
     if free < needed:
         raise BuildError(
-            f"{plan.store.root} has {free / 1e9:.2f} GB of room; {plan.name} of this model takes about "
+            f"{plan.store.root} has {free / 1e9:.2f} GB of room; the build of {plan.name} wants about "
             f"{needed / 1e9:.2f} GB; make room, or name another place with --out"
         )
 
@@ -150,7 +150,7 @@ def _precision(options: BuildOptions, compiler: Compiler) -> str:
     known = tuple(name for name in PRECISIONS if name in compiler.precisions)
     precision = SYNONYMS.get(options.precision, options.precision) or compiler.precisions[0]
     if precision not in known:
-        raise CannotBegin(f"--precision {options.precision}: {options.engine} has {', '.join(known)}")
+        raise CannotBegin(f"--precision {options.precision}: {options.engine} has {', '.join(known)} on this machine")
     return precision
 
 

@@ -78,6 +78,11 @@ class WorkFolder:
         shutil.rmtree(self.folder)
         self.folder.mkdir()
 
+    @property
+    def bytes(self) -> int:
+        """Size of all that is in it: it is used again, or replaced."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def part(self, name: str) -> Path:
         """A new empty folder for something to be made in."""
         folder = self.folder / f"{name}.part"

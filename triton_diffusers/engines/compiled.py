@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
@@ -30,7 +31,7 @@ from triton_diffusers.engines.lora_packer import LoraPacker
 from triton_diffusers.engines.protocol import ControlNet, Residuals
 from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
-from triton_diffusers.loading import Components, device_and_dtype, load_skeleton, load_weights
+from triton_diffusers.loading import Components, LoadError, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
 from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
@@ -165,11 +166,12 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
     """The engine of a model directory whose graphs lie in ``folders``, by name, as a compiler has written them.
 
     Any thread may call it: with PyTorch it does no more than to read and convert the embeddings and the safety checker.
-    Raises ``LoadError``, ``KeyError`` or ``ImportError`` if there is no such compiler, and what the compiler raises
-    about its files.
+    Raises ``LoadError``, ``ArtifactError`` for a file of the model that cannot be read, ``KeyError`` or ``ImportError``
+    if there is no such compiler, and what the compiler raises about its files.
     """
     made: Compiler = COMPILERS[compiler]()
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
+    at_first = fingerprint(settings.model_dir)
     skeleton = load_skeleton(settings, torch.float32 if precision == "float32" else torch.bfloat16)
     graphs = {name: made.load(folder, precision) for name, folder in folders.items() if name != CONTROLNET}
     place = folders.get(CONTROLNET)
@@ -179,4 +181,10 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
             return EagerControlNet(weights, *device_and_dtype(settings))
         return CompiledControlNet(weights, made.bind(place, precision, weights.tensors), precision)
 
-    return CompiledEngine(skeleton, graphs, lambda: EagerEngine(load_weights(settings, skeleton)), make_controlnet)
+    def make_eager() -> EagerEngine:
+        eager = EagerEngine(load_weights(settings, skeleton))
+        if fingerprint(settings.model_dir) != at_first:
+            raise LoadError(f"the weights in {settings.model_dir} are no longer those that the graphs were made of")
+        return eager
+
+    return CompiledEngine(skeleton, graphs, make_eager, make_controlnet)

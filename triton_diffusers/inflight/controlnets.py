@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from triton_diffusers.controlnet import ControlNetReader, ControlNetWeights, Identity
 from triton_diffusers.engines import ControlNet, Engine
@@ -102,13 +103,8 @@ class ControlNets:
         for identity, loaded in zip(identities, held, strict=True):
             loaded.holders += 1
             self._loaded.move_to_end(identity)
-        return Held([loaded.net for loaded in held], lambda: self._release(held))
-
-    def _release(self, held: Sequence[_Loaded]) -> None:
-        with self._changed:
-            for loaded in held:
-                loaded.holders -= 1
-            self._changed.notify_all()
+        # No method of this, which has the engine: a request may go on with another one, and must not keep this one.
+        return Held([loaded.net for loaded in held], partial(_release, self._changed, held))
 
     def _load(
         self, path: str, identity: Identity, *, keep: Sequence[Identity], is_given_up: Callable[[], bool]
@@ -141,3 +137,10 @@ class ControlNets:
 
     def _fits(self, wanted: int) -> bool:
         return sum(loaded.net.nbytes for loaded in self._loaded.values()) + wanted <= self._most_bytes
+
+
+def _release(changed: threading.Condition, held: Sequence[_Loaded]) -> None:
+    with changed:
+        for loaded in held:
+            loaded.holders -= 1
+        changed.notify_all()

@@ -75,13 +75,20 @@ class EngineChoice:
         return str(_exactly(build)) in self._spoilt
 
     def make_built(self, target: Target) -> NamedEngine:
-        """The engine that was missing, once it is built. Raises ``ArtifactError``, and what loading it raises."""
+        """The engine that was missing, once it is built.
+
+        Raises ``ArtifactError``, also if the model is no longer that of the start, and what loading it raises.
+        """
         exact = _exactly(target)
         found = self._store.find(exact.engine, exact.precision or "")
         if found is None:
             raise ArtifactError(f"{self._store.root} has no artifact {exact}")
         self._check(found)
-        return self._load(found)
+        built = self._load(found)
+        # Looked at last: the embeddings and the safety checker were read just now, from what is there now.
+        if fingerprint(self._settings.model_dir) != self._fingerprint:
+            raise ArtifactError(f"the weights in {self._settings.model_dir} have changed since the start")
+        return built
 
     def _best(self) -> NamedEngine | None:
         try:

@@ -99,6 +99,23 @@ def test_eager_pictures_are_drawn_once(tmp_path: Path) -> None:
     assert other.done == ["eager", "compiled"], "of other steps they are others"
 
 
+@pytest.mark.parametrize("content", [None, b"", b"another picture"])
+def test_eager_pictures_that_are_no_longer_whole_are_drawn_anew(tmp_path: Path, content: bytes | None) -> None:
+    """Nobody waits until they are on the disk: after a crash of the machine, some may not be."""
+    plan = plan_for(tmp_path, min_psnr=60.0)
+    with pytest.raises(Refused):
+        built(plan, Doer())
+    picture = plan.store.root / ".work" / plan.name / "pictures" / "eager" / "lora-0.png"
+    if content is None:
+        picture.unlink()
+    else:
+        picture.write_bytes(content)
+    again = Doer()
+    with pytest.raises(Refused):
+        built(plan, again)
+    assert again.done == ["eager", "compiled"]
+
+
 def test_another_model_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         built(plan_for(tmp_path), Doer(before=failing_at(DrawTask, KeyboardInterrupt())))
@@ -179,16 +196,40 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     assert doer.done == ["eager", "compiled"], "it goes on when there is room"
 
 
+def sparse(path: Path, size: int) -> None:
+    """A file that takes no room and says that it does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def room_is(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = plan_module.shutil.disk_usage("/")
+    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda path: usage._replace(free=free))
+
+
 @pytest.mark.parametrize("weights", ["base_model/unet/model.safetensors", "base_model.safetensors"])
 def test_too_little_room_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
-    path = tmp_path / "model" / weights
-    path.parent.mkdir(parents=True)
-    with path.open("wb") as file:
-        file.truncate(4_000_000_000)
-    usage = plan_module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda path: usage._replace(free=1_500_000_000))
-    with pytest.raises(BuildError, match=r"has 1\.50 GB of room; .* takes about 2\.00 GB; make room"):
+    sparse(tmp_path / "model" / weights, 4_000_000_000)
+    room_is(1_500_000_000, monkeypatch)
+    with pytest.raises(BuildError, match=r"has 1\.50 GB of room; .* wants about 2\.00 GB; make room"):
         built(plan_for(tmp_path), Doer())
+
+
+def test_what_an_interrupted_build_has_made_wants_no_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        built(plan, Doer(before=failing_at(DrawTask, KeyboardInterrupt())))
+    sparse(tmp_path / "model" / "base_model.safetensors", 4_000_000_000)
+    sparse(plan.store.root / ".work" / plan.name / "vae_decoder.part" / "graph.bin", 600_000_000)
+    room_is(1_300_000_000, monkeypatch)
+    with pytest.raises(BuildError, match=r"has 1\.30 GB of room; .* wants about 1\.40 GB"):
+        built(plan, Doer())
+    room_is(1_500_000_000, monkeypatch)
+    built(plan, doer := Doer())
+    assert doer.done == ["eager", "compiled"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

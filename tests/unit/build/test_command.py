@@ -100,6 +100,20 @@ def test_unusable_options(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert arguments[0] in capsys.readouterr().err
 
 
+class OlderProcessor(FakeCompiler):
+    precisions = ("float32", "int8")
+
+
+def test_a_precision_that_the_processor_has_not_is_refused_and_never_the_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "COMPILERS", FakeCompilers(openvino=OlderProcessor))
+    refused = said(capsys, 2, "--model", EMOJI, "--precision", "bf16", "--out", tmp_path)
+    assert refused == "--precision bf16: openvino has float32, int8 on this machine"
+    told = said(capsys, 0, "--model", EMOJI, "--out", tmp_path, "--dry-run")
+    assert f"{tmp_path}/optimized_model/openvino-float32" in told
+
+
 @pytest.mark.parametrize(("given", "meant"), [("bf16", "bfloat16"), ("bfloat16", "bfloat16"), ("fp32", "float32")])
 def test_precisions_have_synonyms(given: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, 0, "--model", EMOJI, "--precision", given, "--out", tmp_path, "--dry-run")

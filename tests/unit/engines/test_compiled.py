@@ -323,6 +323,19 @@ def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision:
     assert torch.equal(compiled.encode_prompts([plain], 1), expected.encode_prompts([plain], 1))
 
 
+def test_weights_that_are_read_later_must_be_those_of_the_start(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "models" / "emoji" / "base_model", tmp_path / "base_model")
+    compiled = load_compiled(Settings(model_dir=tmp_path, close_safety=True), "openvino", "float32", {})
+    config = tmp_path / "base_model" / "vae" / "config.json"
+    content = config.read_text()
+    config.write_text(f"{content}\n")  # another model, to the fingerprint, that can be loaded
+    with pytest.raises(EngineFailure, match=r"weights cannot be loaded$") as caught:
+        compiled.decode(noise(4, 8, 8))
+    assert "no longer those that the graphs were made of" in str(caught.value.__cause__)
+    config.write_text(content)
+    assert compiled.decode(noise(4, 8, 8)).shape == (3, 64, 64)
+
+
 @pytest.mark.parametrize("name", ["flat", "high-contrast"])
 def test_the_models_own_loras(compiled: CompiledEngine, eager: EagerEngine, settings: Settings, name: str) -> None:
     request = request_for(loras=(LoraChoice(f"lora/{name}.safetensors", 0.8),))

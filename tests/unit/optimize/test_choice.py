@@ -357,6 +357,17 @@ def test_what_was_built_from_weights_that_have_changed_since_the_start_is_refuse
         choice.make_built(choice.missing)
 
 
+def test_what_was_built_is_refused_if_the_weights_have_changed_since_it_was_placed(model: Model) -> None:
+    """Its graphs are the old model's, and the embeddings that are read beside them would be the new one's."""
+    choice = choice_of(model, optimize="openvino")
+    choice.make()
+    model.add(precision="bfloat16")
+    model.change()
+    assert choice.missing is not None
+    with pytest.raises(ArtifactError, match=r"the weights in .* have changed since the start"):
+        choice.make_built(choice.missing)
+
+
 def test_no_model_is_the_eager_engines_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(settings: Settings) -> None:
         raise LoadError("there is no model")
