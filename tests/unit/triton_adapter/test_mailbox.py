@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -29,9 +30,21 @@ def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
 
 
-def test_settings_are_read_before_anything_is_made(mailbox: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError):
-        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path, engine="warp"))
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"engine": "warp"}, "TRITON_DIFFUSERS_ENGINE: .*warp"),
+        (
+            {"engine": "eager", "optimize": "openvino"},
+            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager",
+        ),
+    ],
+)
+def test_settings_are_read_before_anything_is_made(
+    mailbox: ModuleType, tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path, **settings))
     mailbox.TritonTelemetry.assert_not_called()
 
 
