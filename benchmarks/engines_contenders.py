@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from triton_diffusers.engines.compilers import COMPILERS
+
+FAST = COMPILERS["openvino"]().precisions[0]
+"""What this processor computes fastest in, short of int8: bfloat16, or float32 where it has none."""
 OURS = "ours"
 DEFAULT = "diffusers"
 _CONTROLLED = f"{DEFAULT}-controlnet"
@@ -55,7 +59,8 @@ class Artifact:
 
 _MODELS = "benchmarks.contenders.openvino_models"
 _EAGER = "benchmarks.contenders.pipeline"
-_BF16 = {"dtype": "bfloat16", "channels_last": True}
+_SHORT = {"bfloat16": "bf16", "float32": "f32"}[FAST]
+_BEST_EAGER = {"dtype": FAST, "channels_last": True}
 
 
 def _built(engine: str, precision: str) -> Artifact:
@@ -77,13 +82,13 @@ ARTIFACTS: Mapping[str, Artifact] = {
     ),
     **{
         f"{engine}-{precision}": _built(engine, precision)
-        for engine, precision in (("openvino", "bfloat16"), ("openvino", "int8"), ("inductor", "bfloat16"))
+        for engine, precision in (("openvino", FAST), ("openvino", "int8"), ("inductor", FAST))
     },
 }
 
 
 def _openvino(artifact: str) -> list[Setting]:
-    return [Setting(artifact=artifact, options={"precision": "bf16", "static": static}) for static in (True, False)]
+    return [Setting(artifact=artifact, options={"precision": _SHORT, "static": static}) for static in (True, False)]
 
 
 def _cpp(wtypes: Sequence[str]) -> list[Setting]:
@@ -113,28 +118,28 @@ CONTENDERS: Mapping[str, Contender] = {
         precision="float32",
     ),
     "eager": Contender(
-        label="diffusers, bf16 and channels-last",
+        label=f"diffusers, {_SHORT} and channels-last",
         module=_EAGER,
-        settings=[Setting(options=_BF16)],
-        precision="bfloat16",
+        settings=[Setting(options=_BEST_EAGER)],
+        precision=FAST,
     ),
     "compile": Contender(
         label="torch.compile",
         module=_EAGER,
-        settings=[Setting(options={**_BF16, "compile": True})],
-        precision="bfloat16",
+        settings=[Setting(options={**_BEST_EAGER, "compile": True})],
+        precision=FAST,
         environment={"TORCHINDUCTOR_FREEZING": "1", "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor"},
     ),
     f"{OURS}-eager": Contender(
         label="Triton Diffusers, eager",
         module="benchmarks.contenders.ours",
-        settings=[Setting(options={"engine": "eager", "dtype": "bfloat16"})],
-        precision="bfloat16",
+        settings=[Setting(options={"engine": "eager", "dtype": FAST})],
+        precision=FAST,
     ),
-    f"{OURS}-openvino": _ours("openvino", "bfloat16"),
-    f"{OURS}-openvino-cached": _ours("openvino", "bfloat16", "cached"),
-    f"{OURS}-openvino-fast": _ours("openvino", "bfloat16", "fast"),
-    f"{OURS}-inductor": _ours("inductor", "bfloat16"),
+    f"{OURS}-openvino": _ours("openvino", FAST),
+    f"{OURS}-openvino-cached": _ours("openvino", FAST, "cached"),
+    f"{OURS}-openvino-fast": _ours("openvino", FAST, "fast"),
+    f"{OURS}-inductor": _ours("inductor", FAST),
     _CONTROLLED: Contender(
         label="diffusers, as it is, with a ControlNet",
         module=_EAGER,
@@ -145,22 +150,22 @@ CONTENDERS: Mapping[str, Contender] = {
     f"{OURS}-openvino-controlnet": Contender(
         label="Triton Diffusers, openvino, with a ControlNet",
         module="benchmarks.contenders.ours",
-        settings=[Setting(artifact="openvino-bfloat16", options={"engine": "openvino-bfloat16", "controlnet": True})],
-        precision="bfloat16",
+        settings=[Setting(artifact=f"openvino-{FAST}", options={"engine": f"openvino-{FAST}", "controlnet": True})],
+        precision=FAST,
         beside=_CONTROLLED,
     ),
     "optimum": Contender(
         label="optimum-intel",
         module="benchmarks.contenders.optimum",
         settings=_openvino("ir-fp16"),
-        precision="bfloat16",
+        precision=FAST,
         python="optimum",
     ),
     "genai": Contender(
         label="OpenVINO GenAI",
         module="benchmarks.contenders.genai",
         settings=_openvino("ir-fp16"),
-        precision="bfloat16",
+        precision=FAST,
         python="genai",
     ),
     "sdcpp": Contender(

@@ -1,6 +1,6 @@
 """optimum-intel's ``OVStableDiffusionPipeline`` on a model that ``benchmarks.contenders.openvino_models`` made.
 
-Options: ``precision``, of the computation (``bf16``); ``static``: shapes are fixed before compilation.
+Options: ``precision``, of the computation (``bf16`` or ``f32``); ``static``: shapes are fixed before compilation.
 """
 
 from __future__ import annotations
