@@ -162,6 +162,8 @@ INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
+# What a model process answers it that lives, but makes no pictures any more: the launcher starts the model anew.
+LOOP_HAS_ENDED = "the engine loop has ended"
 
 JOBS_INPUTS: tuple[Input, ...] = (
     Input("action", "STRING", "list", "`list` (all jobs that are known), `progress` or `cancel` (both of one task)."),

@@ -19,7 +19,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
-from triton_diffusers.contract import CONTROL_INPUTS, PROBE, Contract
+from triton_diffusers.contract import CONTROL_INPUTS, LOOP_HAS_ENDED, PROBE, Contract
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
 from triton_diffusers.inflight.job import Job
@@ -146,7 +146,7 @@ class Mailbox:
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         if not self._loop.alive:
-            return error_response(EngineFailure("the engine loop is not healthy: it has ended"))
+            return error_response(EngineFailure(LOOP_HAS_ENDED))
         success = [output for output in self._contract.outputs if output.name == "success"]
         return pb_utils.InferenceResponse(output_tensors({"success": 1}, success, ["success"], batched=True))
 

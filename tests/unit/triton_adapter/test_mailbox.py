@@ -1,19 +1,23 @@
-"""How a model's start fails: nothing of it stays in the process."""
+"""A generating model's mailbox: a start that fails leaves nothing in the process, and what requests are told."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.unit.conftest import ROOT, tensors
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.contract import CONTRACTS
+from triton_diffusers.contract import CONTRACTS, PROBE
 from triton_diffusers.optimize.optimizer import Optimizer
+from triton_diffusers.server.probe import Answer, Health
 from triton_diffusers.settings import Settings, SettingsError
 
 
@@ -56,3 +60,38 @@ def test_an_optimizer_that_cannot_begin_leaves_nothing(
         )
     assert not threads() & {"metrics", "engine"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()
+
+
+def asked(**fields: Any) -> MagicMock:
+    """One of Triton's requests, not cancelled and without flags, with the parameters that are no inputs."""
+    parameters = fields.pop("parameters", {})
+    made = MagicMock()
+    made.inputs.return_value = [
+        MagicMock(**{"name.return_value": name, "as_numpy.return_value": array})
+        for name, array in tensors(**fields).items()
+    ]
+    made.parameters.return_value = json.dumps(parameters)
+    made.flags.return_value = 0
+    made.is_cancelled.return_value = False
+    return made
+
+
+@pytest.fixture
+def opened(mailbox: ModuleType, backend: MagicMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A mailbox before a loop that is none."""
+    for name in ("EngineLoop", "EngineChoice", "Optimizer"):
+        monkeypatch.setattr(mailbox, name, MagicMock())
+    backend.get_input_tensor_by_name.side_effect = lambda request, name: (
+        MagicMock(**{"as_numpy.return_value": np.array([[7]])}) if name == "CORRID" else None
+    )
+    backend.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+    made = mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path))
+    yield made
+    made.close()
+
+
+def test_a_probe_tells_the_launcher_that_the_loop_has_ended(opened: Any, backend: MagicMock) -> None:
+    opened._loop.alive = False
+    opened.execute([asked(func_name=PROBE)])
+    (message, _) = backend.TritonError.call_args.args
+    assert Answer(500, message).health is Health.DEAD
