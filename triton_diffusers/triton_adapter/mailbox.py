@@ -135,12 +135,10 @@ class Mailbox:
         parameters = json.loads(request.parameters() or "{}")
         if strays := sorted(parameters.keys() & self._not_ours):
             raise InvalidRequest(strays[0], parameters[strays[0]], "this model has no ControlNets; sd_controlnet has")
-        arrays = input_arrays(request)
-        values = read_values(arrays, self._contract.inputs)
+        values = read_values(input_arrays(request), self._contract.inputs)
         if values["func_name"] == PROBE:
             return self._probe(request)
-        asked = decode_request(arrays, self._settings, self._loop.native_side, self._contract.inputs)
-        job = self._loop.submit(asked)
+        job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
         self._letters[key] = _Letter(job, values["return_images"], values["use_base64"])
         return None
 

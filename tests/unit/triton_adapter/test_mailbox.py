@@ -95,3 +95,15 @@ def test_a_probe_tells_the_launcher_that_the_loop_has_ended(opened: Any, backend
     opened.execute([asked(func_name=PROBE)])
     (message, _) = backend.TritonError.call_args.args
     assert Answer(500, message).health is Health.DEAD
+
+
+def test_a_request_is_read_once(opened: Any, mailbox: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures may have many megabytes of text."""
+    read = MagicMock(wraps=mailbox.read_values)
+    monkeypatch.setattr("triton_diffusers.decode.request.read_values", read, raising=False)
+    monkeypatch.setattr(mailbox, "read_values", read)
+    opened._loop.native_side = 64
+    opened.execute([asked(steps=7)])
+    read.assert_called_once()
+    (request,) = opened._loop.submit.call_args.args
+    assert (request.steps, request.width) == (7, 64)
