@@ -18,6 +18,7 @@ from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.request import (
     Expansion,
     Fill,
+    FromBase64,
     Function,
     GenerationRequest,
     Link,
@@ -261,7 +262,7 @@ def test_a_small_strength_is_raised(given: float) -> None:
 
 def test_each_way_to_send_a_picture() -> None:
     assert decoded(func_name="i2i", image=PICTURE).image == PICTURE
-    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == PICTURE
+    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == FromBase64(PICTURE)
     assert decoded(func_name="i2i", image_link="https://a.test/b.png").image == Link("https://a.test/b.png")
     inpaint = decoded(func_name="inpaint", image=PICTURE, mask_link="https://a.test/m.png")
     assert inpaint.mask == Link("https://a.test/m.png")

@@ -16,7 +16,7 @@ from triton_diffusers.contract import CONTRACTS, INPUTS
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.preprocess import PREPROCESSORS
-from triton_diffusers.request import ControlChoice, Function, GenerationRequest, Link
+from triton_diffusers.request import ControlChoice, FromBase64, Function, GenerationRequest, Link
 from triton_diffusers.settings import Settings
 
 PICTURE, OTHER = b"\x89PNG, or whatever it is", b"another one"
@@ -89,7 +89,7 @@ def test_the_input_picture_controls_unless_others_are_sent(function: str) -> Non
     (control,) = decoded(**fields).controls
     assert control.image is None
     (control,) = decoded(**fields, control_image_base64=[base64.b64encode(OTHER).decode()]).controls
-    assert control.image == OTHER
+    assert control.image == FromBase64(OTHER)
 
 
 def test_the_same_base64_is_the_same_bytes() -> None:
