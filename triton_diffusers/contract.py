@@ -123,7 +123,12 @@ OUTPUTS: tuple[Output, ...] = (
     Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
     Output("use_blade", "BOOL", "An optimised engine made the pictures."),
     Output("profile", "STRING", "The sampling profile that the pictures were made with."),
-    Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),
+    Output(
+        "warnings",
+        "STRING",
+        "What was not done as asked: words cut from a prompt, fields that the model does not have, …",
+        many=True,
+    ),
     Output("queue_seconds", "FP32", "Time from arrival to the first step."),
     Output("run_seconds", "FP32", "Time from the first step to the last picture."),
 )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
 from triton_diffusers.contract import CONTROL_INPUTS, LOOP_HAS_ENDED, PROBE, Contract
-from triton_diffusers.decode import decode_request, read_values
+from triton_diffusers.decode import decode_request, read_values, unknown_fields
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -43,11 +43,15 @@ _Key = tuple[int, str, bytes, bytes]
 
 @dataclass(slots=True)
 class _Letter:
-    """A request that waits for its job's end. ``seen`` is when Triton last handed it in (monotonic seconds)."""
+    """A request that waits for its job's end. ``seen`` is when Triton last handed it in (monotonic seconds).
+
+    ``warnings`` are those of what was sent; the job adds its own.
+    """
 
     job: Job
     return_images: bool
     use_base64: bool
+    warnings: tuple[str, ...]
     seen: float = field(default_factory=time.monotonic)
 
 
@@ -126,7 +130,7 @@ class Mailbox:
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
-        # Plain JSON that is no input of the model comes as a parameter, if it is no list, and would do nothing.
+        # Plain JSON that is no input of the model comes as a parameter, if it is no list, and does nothing.
         parameters = json.loads(request.parameters() or "{}")
         if strays := sorted(parameters.keys() & self._not_ours):
             raise InvalidRequest(strays[0], parameters[strays[0]], "this model has no ControlNets; sd_controlnet has")
@@ -134,7 +138,9 @@ class Mailbox:
         if values["func_name"] == PROBE:
             return self._probe(request)
         job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
-        self._letters[key] = _Letter(job, values["return_images"], values["use_base64"])
+        self._letters[key] = _Letter(
+            job, values["return_images"], values["use_base64"], unknown_fields(parameters, self._contract.inputs)
+        )
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
@@ -158,7 +164,8 @@ class Mailbox:
         del self._letters[key]
         if job.result is None:
             return error_response(job.error or EngineFailure("the job ended without a result"))
-        values = reply_values(job.result, return_images=letter.return_images, use_base64=letter.use_base64)
+        result = replace(job.result, warnings=(*letter.warnings, *job.result.warnings))
+        values = reply_values(result, return_images=letter.return_images, use_base64=letter.use_base64)
         return pb_utils.InferenceResponse(
             output_tensors(values, self._contract.outputs, request.requested_output_names(), batched=True)
         )

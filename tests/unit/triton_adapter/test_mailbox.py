@@ -13,10 +13,11 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from tests.unit.conftest import ROOT, tensors
+from tests.unit.conftest import ROOT, request_for, tensors
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.contract import CONTRACTS, PROBE
 from triton_diffusers.optimize.optimizer import Optimizer
+from triton_diffusers.request import GenerationResult
 from triton_diffusers.server.probe import Answer, Health
 from triton_diffusers.settings import Settings, SettingsError
 
@@ -86,6 +87,7 @@ def opened(mailbox: ModuleType, backend: MagicMock, tmp_path: Path, monkeypatch:
     )
     backend.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
     made = mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path))
+    made._loop.native_side = 64
     yield made
     made.close()
 
@@ -97,13 +99,31 @@ def test_a_probe_tells_the_launcher_that_the_loop_has_ended(opened: Any, backend
     assert Answer(500, message).health is Health.DEAD
 
 
+def result(**changes: Any) -> GenerationResult:
+    fields = dict.fromkeys(("images", "is_nsfw", "image_urls", "oss_urls", "warnings"), ())
+    times = {"queue_seconds": 0.0, "run_seconds": 0.0}
+    return GenerationResult(**{**fields, **times, "request": request_for(), "optimized": False, **changes})
+
+
 def test_a_request_is_read_once(opened: Any, mailbox: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pictures may have many megabytes of text."""
     read = MagicMock(wraps=mailbox.read_values)
     monkeypatch.setattr("triton_diffusers.decode.request.read_values", read, raising=False)
     monkeypatch.setattr(mailbox, "read_values", read)
-    opened._loop.native_side = 64
+    opened._loop.submit.return_value.result = result()
     opened.execute([asked(steps=7)])
     read.assert_called_once()
     (request,) = opened._loop.submit.call_args.args
     assert (request.steps, request.width) == (7, 64)
+
+
+def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMock) -> None:
+    opened._loop.submit.return_value.result = result(warnings=("prompt: cut",))
+    request = asked(parameters={"stesp": 20})
+    request.requested_output_names.return_value = ["warnings"]
+    opened.execute([request])
+    (name, array) = backend.Tensor.call_args.args
+    assert (name, array.tolist()) == (
+        "warnings",
+        [[b"'stesp' is no field of this model and was ignored; did you mean steps?", b"prompt: cut"]],
+    )
