@@ -123,7 +123,12 @@ OUTPUTS: tuple[Output, ...] = (
     Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
     Output("use_blade", "BOOL", "An optimised engine made the pictures."),
     Output("profile", "STRING", "The sampling profile that the pictures were made with."),
-    Output("warnings", "STRING", "What was not done as asked, for example words cut from a prompt.", many=True),
+    Output(
+        "warnings",
+        "STRING",
+        "What was not done as asked: words cut from a prompt, fields that the model does not have, …",
+        many=True,
+    ),
     Output("queue_seconds", "FP32", "Time from arrival to the first step."),
     Output("run_seconds", "FP32", "Time from the first step to the last picture."),
 )
@@ -162,6 +167,8 @@ INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
+# What a model process answers it that lives, but makes no pictures any more: the launcher starts the model anew.
+LOOP_HAS_ENDED = "the engine loop has ended"
 
 JOBS_INPUTS: tuple[Input, ...] = (
     Input("action", "STRING", "list", "`list` (all jobs that are known), `progress` or `cancel` (both of one task)."),

@@ -23,8 +23,20 @@ _LONGEST_SHOWN_VALUE = 80
 
 def shown(value: Any) -> str:
     """``repr`` of a value from outside, cut to a length that is safe to log and to send back."""
-    text = repr(value)
+    # Cut before as well: it may be a picture of many megabytes, whose repr has four times as many.
+    text = repr(_head(value))
     return text if len(text) <= _LONGEST_SHOWN_VALUE else f"{text[: _LONGEST_SHOWN_VALUE - 1]}…"
+
+
+def _head(value: Any) -> Any:
+    """As much of a value as can be shown of it; what is cut here is still too long to be shown whole."""
+    if isinstance(value, str | bytes):
+        return value[:_LONGEST_SHOWN_VALUE]
+    if isinstance(value, tuple):
+        return tuple(_head(element) for element in value[:_LONGEST_SHOWN_VALUE])
+    if isinstance(value, list):
+        return [_head(element) for element in value[:_LONGEST_SHOWN_VALUE]]
+    return value
 
 
 class TritonDiffusersError(Exception):

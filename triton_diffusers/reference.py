@@ -44,6 +44,7 @@ English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` ar
   to the model together; the SDK does.
 - In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
   Numbers must be numbers and `seed` must be a string: Triton refuses other types before the model sees them (status 500).
+- In JSON, a single value under a name that is no field of the model is ignored, and `warnings` says so.
 - Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two.
 
 ## Errors
@@ -57,6 +58,7 @@ A request that fails is answered with a Triton error whose message names the fie
 | the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
 | the job was cancelled | `CANCELLED` | 400 or 499, by Triton's version |
 | the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 400 or 500, by Triton's version |
+| the engine loop has failed, and the model is started anew: try again in some seconds | `UNAVAILABLE` | 503 |
 | the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 |
 | anything else is the server's fault | `INTERNAL` | 500 |
 """

@@ -41,14 +41,22 @@ class Fill(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FromBase64:
+    """An encoded picture that came as base64; ``data`` is what that stood for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A picture that is still to be fetched; ``url`` is as the caller wrote it."""
 
     url: str
 
 
-# A picture that comes with a request: an encoded one, or a link to one.
-PictureSource = bytes | Link
+# A picture that comes with a request: an encoded one, or a link to one. Its type says in which of its three fields it
+# came, for who finds fault with it.
+PictureSource = bytes | FromBase64 | Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

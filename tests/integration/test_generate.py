@@ -233,6 +233,16 @@ def test_a_bad_field_is_told_to_json(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_a_misspelt_json_field_is_told(calls: Calls, model: str) -> None:
+    body = {"task_id": "a", "prompt": "a red apple", "steps": 2, "stesp": 20, "width": 64, "height": 64}
+    status, reply = calls.generate(model, body)
+    assert (status, reply.get("warnings")) == (
+        200,
+        "'stesp' is no field of this model and was ignored; did you mean steps?",
+    ), reply
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_json_for_controlnets_is_told_where_to_go(calls: Calls, model: str) -> None:
     """Triton itself would make a parameter of it, which nobody reads."""
     status, reply = calls.generate(model, {"task_id": "a", "prompt": "b", "process_func": "canny"})

@@ -125,7 +125,8 @@ def test_every_field_has_another_value_to_test_with() -> None:
 def test_sending_a_default_is_leaving_the_field_out(model: str, field: Input, tmp_path: Path) -> None:
     def decoded(**values: Any) -> GenerationRequest:
         fields = {**NEEDS[model], **({} if field.name == "seed" else {"seed": "1"}), **values}
-        return decode_request(tensors(**fields), Settings(runtime_dir=tmp_path), NATIVE_SIDE, CONTRACTS[model].inputs)
+        given = read_values(tensors(**fields), CONTRACTS[model].inputs)
+        return decode_request(given, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
 
     sent, absent = decoded(**{field.name: field.default}), decoded()
     if field.name == "seed":  # each is a random one
@@ -147,12 +148,11 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
         return [consequence({"seed": "1", **base, **values}) for base in BASES]
 
     def consequence(values: dict[str, Any]) -> object:
-        arrays = tensors(**values)
+        wanted = read_values(tensors(**values), inputs)
         try:
-            request = decode_request(arrays, Settings(runtime_dir=tmp_path), NATIVE_SIDE, inputs)
+            request = decode_request(wanted, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
         except InvalidRequest as error:
             return error.field
-        wanted = read_values(arrays, inputs)
         reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
         return request, reply
 
@@ -160,7 +160,8 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
 
 
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
-    result = result_of(decode_request(tensors(image_num=2), Settings(runtime_dir=tmp_path), NATIVE_SIDE))
+    values = read_values(tensors(image_num=2), CONTRACTS["sd_base"].inputs)
+    result = result_of(decode_request(values, Settings(runtime_dir=tmp_path), NATIVE_SIDE))
     reply = reply_values(result, return_images=True, use_base64=True)
     assert reply.keys() == {output.name for output in GENERATING.outputs}
     for output in GENERATING.outputs:

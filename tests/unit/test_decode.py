@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
-from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME, Input
-from triton_diffusers.decode import decode_request
+from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME, INPUTS, Input
+from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.request import (
     Expansion,
     Fill,
+    FromBase64,
     Function,
     GenerationRequest,
     Link,
@@ -30,8 +31,8 @@ from triton_diffusers.settings import Settings
 SETTINGS = Settings(max_prompt_chars=1000)
 
 
-def decoded(**values: Any) -> GenerationRequest:
-    return decode_request(tensors(**values), SETTINGS, NATIVE_SIDE)
+def decoded(settings: Settings = SETTINGS, /, **values: Any) -> GenerationRequest:
+    return decode_request(read_values(tensors(**values), INPUTS), settings, NATIVE_SIDE)
 
 
 def test_a_request_with_everything() -> None:
@@ -165,7 +166,7 @@ def test_the_area_has_a_limit_of_its_own() -> None:
 
 def test_no_more_images_than_can_be_in_flight() -> None:
     with pytest.raises(InvalidRequest, match="image_num: 3 is not accepted; must be between 1 and 2"):
-        decode_request(tensors(image_num=3), Settings(max_images_in_flight=2), NATIVE_SIDE)
+        decoded(Settings(max_images_in_flight=2), image_num=3)
 
 
 @pytest.mark.parametrize("nothing", ["", "-1"])
@@ -180,7 +181,7 @@ def test_required_fields(missing: str) -> None:
     fields = tensors()
     del fields[missing]
     with pytest.raises(InvalidRequest, match=f"{missing}: None is not accepted; the field is required"):
-        decode_request(fields, SETTINGS, NATIVE_SIDE)
+        read_values(fields, INPUTS)
 
 
 @pytest.mark.parametrize("name", ["prompt", "steps", "return_images", "cfg_scale"])
@@ -188,13 +189,28 @@ def test_a_second_row_or_none_is_refused(name: str) -> None:
     fields = tensors(steps=3, return_images=True, cfg_scale=3.0)
     for rows in (np.concatenate([fields[name]] * 2), fields[name][:0]):
         with pytest.raises(InvalidRequest, match=f"{name}: '{rows.size} values' is not accepted; exactly one"):
-            decode_request({**fields, name: rows}, SETTINGS, NATIVE_SIDE)
+            read_values({**fields, name: rows}, INPUTS)
 
 
 def test_a_second_row_of_a_list_is_refused() -> None:
     rows = np.ones((2, 2), np.int64)
     with pytest.raises(InvalidRequest, match="expand: '2 rows' is not accepted"):
-        decode_request({**tensors(), "expand": rows}, SETTINGS, NATIVE_SIDE)
+        read_values({**tensors(), "expand": rows}, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lora_attn", np.zeros((1, 1025), np.float32)),
+        ("expand", np.zeros((1, 100_000), np.int64)),
+        ("lora_path", np.full((1, 1025), b"a", np.object_)),
+        ("use_translate", np.zeros((1, 5000), np.bool_)),
+    ],
+)
+def test_a_list_has_a_bound_whatever_it_is_of(name: str, values: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{name}: '{values.size} values' is not accepted; at most 1024$"):
+        read_values({**tensors(), name: values}, INPUTS)
+    assert len(read_values({**tensors(), name: values[:, :1024]}, INPUTS)[name]) == 1024
 
 
 @pytest.mark.parametrize("name", ["task_id", "prompt", "negative_prompt", "seed", "scheduler", "save_dir"])
@@ -246,7 +262,7 @@ def test_a_small_strength_is_raised(given: float) -> None:
 
 def test_each_way_to_send_a_picture() -> None:
     assert decoded(func_name="i2i", image=PICTURE).image == PICTURE
-    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == PICTURE
+    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == FromBase64(PICTURE)
     assert decoded(func_name="i2i", image_link="https://a.test/b.png").image == Link("https://a.test/b.png")
     inpaint = decoded(func_name="inpaint", image=PICTURE, mask_link="https://a.test/m.png")
     assert inpaint.mask == Link("https://a.test/m.png")
@@ -308,7 +324,7 @@ def test_weights_of_loras(paths: list[str], weights: list[float], expected: list
 def test_an_encoded_picture_has_a_limit() -> None:
     small = Settings(max_image_megabytes=0.001)
     with pytest.raises(InvalidPicture, match=r"image: '0\.0 MB' is not accepted; at most 0\.001 MB"):
-        decode_request(tensors(func_name="i2i", image=b"x" * 1001), small, NATIVE_SIDE)
+        decoded(small, func_name="i2i", image=b"x" * 1001)
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
@@ -348,7 +364,7 @@ def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest:
     """The request, or its refusal; nothing else may come of it."""
     try:
-        return decode_request(fields, SETTINGS, NATIVE_SIDE, ALL_INPUTS)
+        return decode_request(read_values(fields, ALL_INPUTS), SETTINGS, NATIVE_SIDE)
     except InvalidRequest as refusal:
         return refusal
 

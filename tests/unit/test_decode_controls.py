@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.unit.conftest import NATIVE_SIDE, ROOT, tensors
-from triton_diffusers.contract import CONTRACTS
-from triton_diffusers.decode import decode_request
+from triton_diffusers.contract import CONTRACTS, INPUTS
+from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.preprocess import PREPROCESSORS
-from triton_diffusers.request import ControlChoice, Function, GenerationRequest, Link
+from triton_diffusers.request import ControlChoice, FromBase64, Function, GenerationRequest, Link
 from triton_diffusers.settings import Settings
 
 PICTURE, OTHER = b"\x89PNG, or whatever it is", b"another one"
@@ -26,8 +26,8 @@ OF_THE_REFERENCE = ("canny", "depth", "hed", "mlsd", "normal", "openpose", "scri
 
 
 def decoded(settings: Settings | None = None, /, **values: Any) -> GenerationRequest:
-    inputs = CONTRACTS["sd_controlnet"].inputs
-    return decode_request(tensors(**values), settings or Settings(), NATIVE_SIDE, inputs)
+    sent = read_values(tensors(**values), CONTRACTS["sd_controlnet"].inputs)
+    return decode_request(sent, settings or Settings(), NATIVE_SIDE)
 
 
 def test_a_request_with_everything() -> None:
@@ -59,7 +59,7 @@ def test_without_its_fields_it_is_the_model_directorys_own_with_the_picture_as_i
 
 
 def test_the_base_model_has_no_controlnets() -> None:
-    request = decode_request(tensors(), Settings(), NATIVE_SIDE)
+    request = decode_request(read_values(tensors(), INPUTS), Settings(), NATIVE_SIDE)
     assert (request.controls, request.return_control_image, request.has_pictures) == ((), False, False)
 
 
@@ -89,7 +89,7 @@ def test_the_input_picture_controls_unless_others_are_sent(function: str) -> Non
     (control,) = decoded(**fields).controls
     assert control.image is None
     (control,) = decoded(**fields, control_image_base64=[base64.b64encode(OTHER).decode()]).controls
-    assert control.image == OTHER
+    assert control.image == FromBase64(OTHER)
 
 
 def test_the_same_base64_is_the_same_bytes() -> None:
@@ -163,7 +163,8 @@ def test_what_is_wrong_is_refused_with_field_value_and_limit(fields: dict[str, A
 
 
 def test_the_base_model_does_not_look_at_their_fields() -> None:
-    assert decode_request(tensors(control_scale=[99.0]), Settings(), NATIVE_SIDE).controls == ()
+    sent = read_values(tensors(control_scale=[99.0]), INPUTS)
+    assert decode_request(sent, Settings(), NATIVE_SIDE).controls == ()
 
 
 @pytest.mark.parametrize("kind", ["control_image", "control_image_base64"])

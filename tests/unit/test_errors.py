@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 
 from triton_diffusers import errors
@@ -34,6 +37,24 @@ def test_shown_values_are_cut_to_80_characters(length: int) -> None:
     text = shown("x" * length)
     assert len(text) == min(80, length + 2)
     assert text.endswith("…") == (length + 2 > 80)
+
+
+@pytest.mark.parametrize("value", [b"x", "é", ("x", 1), [1.0, 2.0], (), ("x", [b"y"]), None, "x" * 78])
+def test_short_values_are_shown_whole(value: object) -> None:
+    assert shown(value) == repr(value)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: (value,) * 3, lambda value: [(value,)]])
+def test_only_the_head_of_a_large_value_is_looked_at(wrap: Callable[[bytes], object]) -> None:
+    value = wrap(bytes(10**6))
+    tracemalloc.start()
+    try:
+        text = shown(value)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(text) == 80
+    assert peak < 50_000
 
 
 def test_shown_values_hold_no_control_characters() -> None:

@@ -268,8 +268,11 @@ def test_nobody_waits_for_a_loop_that_died(start_loop: StartLoop, engine: FakeEn
     engine.turnstile.open()
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.CANCELLED] * 2
+    assert {str(job.error) for job in jobs} == {
+        "the engine loop has failed, the server's log says why; send the request again later"
+    }
     assert not loop.alive
-    with pytest.raises(Busy):
+    with pytest.raises(Busy, match="engine loop has failed"):
         loop.submit(request_for())
 
 

@@ -16,7 +16,7 @@ from sd_parsers.data import Generators, PromptInfo
 
 from tests.unit.conftest import request_for, tensors
 from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME
-from triton_diffusers.decode import decode_request
+from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.images import encode
 from triton_diffusers.metadata import metadata_of, parameters_text, record_text
 from triton_diffusers.profiles import EXACT, PROFILES
@@ -169,8 +169,8 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
     fields = record.pop("request")
     assert record == {"version": PROGRAM, "task_id": "a-task", "image_index": 1, "model": "emoji"}
     assert fields.keys() <= INPUT_BY_NAME.keys()
-    sent = tensors(**fields, image=b"\x89PNG")
-    again = decode_request(sent, Settings(), native_side=64, inputs=CONTRACTS["sd_controlnet"].inputs)
+    sent = read_values(tensors(**fields, image=b"\x89PNG"), CONTRACTS["sd_controlnet"].inputs)
+    again = decode_request(sent, Settings(), native_side=64)
     assert again == dataclasses.replace(request, seed=(FULL.seed + 1) % 2**64, image_num=1, save_dir="result")
 
 

@@ -2,5 +2,6 @@
 
 from triton_diffusers.decode.request import decode_request
 from triton_diffusers.decode.tensors import read_values
+from triton_diffusers.decode.unknown import unknown_fields
 
-__all__ = ["decode_request", "read_values"]
+__all__ = ["decode_request", "read_values", "unknown_fields"]

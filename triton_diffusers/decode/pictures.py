@@ -8,7 +8,7 @@ from typing import Any
 from triton_diffusers.decode.checks import one_or_each
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.pictures import check_size, decode_base64
-from triton_diffusers.request import Link, PictureSource
+from triton_diffusers.request import FromBase64, Link, PictureSource
 from triton_diffusers.settings import Settings
 
 
@@ -45,7 +45,7 @@ def pictures(
     sources: dict[Any, PictureSource] = {}
     for value in dict.fromkeys(each):
         sources[value] = _source(field, value, settings)
-        check_size(field, sum(len(source) for source in sources.values() if isinstance(source, bytes)), settings)
+        check_size(field, sum(map(_size, sources.values())), settings)
     return tuple(sources[value] for value in each)
 
 
@@ -53,10 +53,17 @@ def _fields(name: str) -> tuple[str, str, str]:
     return name, f"{name}_base64", f"{name}_link"
 
 
+def _size(source: PictureSource) -> int:
+    """Bytes of it that the request brought."""
+    if isinstance(source, Link):
+        return 0
+    return len(source.data if isinstance(source, FromBase64) else source)
+
+
 def _source(field: str, value: Any, settings: Settings) -> PictureSource:
     if field.endswith("_link"):
         return Link(value)
     if field.endswith("_base64"):
-        return decode_base64(field, value, settings)
+        return FromBase64(decode_base64(field, value, settings))
     check_size(field, len(value), settings)
     return bytes(value)

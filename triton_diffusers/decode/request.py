@@ -1,4 +1,4 @@
-"""A request of its tensors."""
+"""A request of its fields' values."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triton_diffusers.contract import INPUTS, Input
 from triton_diffusers.decode.checks import between, choice, one_or_each
 from triton_diffusers.decode.controls import controls
 from triton_diffusers.decode.pictures import picture
-from triton_diffusers.decode.tensors import Array, read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.profiles import PROFILES, Profile
 from triton_diffusers.request import (
@@ -40,16 +38,12 @@ _EXPAND = (128, 128, 128, 128)
 _LORA_WEIGHT = 0.75
 
 
-def decode_request(
-    tensors: Mapping[str, Array], settings: Settings, native_side: int, inputs: tuple[Input, ...] = INPUTS
-) -> GenerationRequest:
-    """Decode the inputs that were sent; raises ``InvalidRequest`` for the first that is not right.
+def decode_request(values: Mapping[str, Any], settings: Settings, native_side: int) -> GenerationRequest:
+    """The request that the fields' values make; raises ``InvalidRequest`` for the first that is not right.
 
-    ``tensors`` has arrays of shape (1, n), as Triton hands them out: BYTES as objects, the others by their type.
-    ``native_side`` is the width and height, in pixels, of a picture of no stated size. ``inputs`` are those of the
-    model; one that has the fields of ControlNets always uses some.
+    ``values`` has every field of the model, as ``read_values`` gives them; a model that has the fields of ControlNets
+    always uses some. ``native_side`` is the width and height, in pixels, of a picture of no stated size.
     """
-    values = read_values(tensors, inputs)
     if any(values["use_translate"]):
         raise InvalidRequest(
             "use_translate", True, "this model takes prompts as they are; send the request to the ensemble"

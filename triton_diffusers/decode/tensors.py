@@ -12,11 +12,16 @@ from triton_diffusers.errors import InvalidRequest
 
 Array = np.ndarray[Any, Any]
 
+# Of a list. Far more than any field can use: it only keeps a long list from becoming as many Python objects, which is
+# done where all requests pass. How many a field takes is said where its meaning is known.
+_MOST_ELEMENTS = 1024
+
 
 def read_values(tensors: Mapping[str, Array], fields: tuple[Input, ...]) -> dict[str, Any]:
     """The value of each field, in Python's types: the default where none was sent, a tuple for a list.
 
-    Raises ``InvalidRequest`` for a missing required field, a second row, or bytes that are not UTF-8.
+    ``tensors`` has arrays of shape (1, n), as Triton hands them out: BYTES as objects, the others by their type. Raises
+    ``InvalidRequest`` for a missing required field, a second row, a list that is too long, or text that is not UTF-8.
     """
     values: dict[str, Any] = {}
     for field in fields:
@@ -42,6 +47,8 @@ def _read(field: Input, array: Array) -> Any:
     if field.many:
         if array.ndim > 1 and array.shape[0] != 1:
             raise InvalidRequest(field.name, f"{array.shape[0]} rows", "send each picture's request by itself")
+        if array.size > _MOST_ELEMENTS:
+            raise InvalidRequest(field.name, f"{array.size} values", f"at most {_MOST_ELEMENTS}")
         return tuple(_element(field, element) for element in array.flat)
     if array.size != 1:
         raise InvalidRequest(field.name, f"{array.size} values", "exactly one (send each request by itself)")

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _OUTLET_THREADS = 4
 
 _STOPPING = "the server is stopping; send the request again later"
+_DIED = "the engine loop has failed, the server's log says why; send the request again later"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +79,7 @@ class EngineLoop:
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._stopping = False
+        self._refusal = _STOPPING  # what is said once it takes no jobs
         # The engine that is to take over, until it has; and then the one before it, until that is dropped.
         self._successor: _InUse | None = None
         self._predecessor: _InUse | None = None
@@ -114,7 +116,7 @@ class EngineLoop:
         # The old engine is dropped here and not by the loop: to give gigabytes back takes as long as a step.
         self._predecessor = None
         if not taken_over:
-            raise Busy(_STOPPING)
+            raise Busy(self._refusal)
 
     def stop(self) -> None:
         """Cancel what is in flight and end the thread; returns when it has ended."""
@@ -135,7 +137,7 @@ class EngineLoop:
         job = Job(number=next(self._numbers), model=self._name, request=request, gathered=not request.has_pictures)
         with self._changed:
             if not self.alive:
-                raise Busy(_STOPPING)
+                raise Busy(self._refusal)
             if len(self._waiting) >= self._settings.max_queue:
                 raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
             # Reported before the loop can see it, or its first report could come after its last.
@@ -187,12 +189,13 @@ class EngineLoop:
                 self._advance()
         except Exception:
             logger.exception("the engine loop died; this is a bug")
+            self._refusal = _DIED
         finally:
             with self._changed:
                 self._stopping = True
                 self._changed.notify_all()
             for job in self._jobs():
-                self._end(job, JobState.CANCELLED, Busy(_STOPPING))
+                self._end(job, JobState.CANCELLED, Busy(self._refusal))
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False if the loop is to stop."""

@@ -13,7 +13,7 @@ from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures.expanding import expand
 from triton_diffusers.pictures.fitting import fit, fit_mask
 from triton_diffusers.pictures.reading import read_mask, read_picture
-from triton_diffusers.request import Function, GenerationRequest, Link, PictureSource
+from triton_diffusers.request import FromBase64, Function, GenerationRequest, Link, PictureSource
 from triton_diffusers.settings import Settings
 
 
@@ -64,7 +64,7 @@ class Gatherer:
             return SourcePictures(image=image)
         mask = fit_mask(self._read("mask", request.mask, read_mask), picture.size, size, request.resize_mode)
         if not (np.asarray(mask) >= 128).any():
-            raise InvalidPicture("mask", "all black", "nothing to repaint; white is repainted")
+            raise InvalidPicture(_field("mask", request.mask), "all black", "nothing to repaint; white is repainted")
         return SourcePictures(image=image, mask=mask)
 
     def _controls(self, request: GenerationRequest, own: Image.Image | None) -> tuple[Image.Image, ...]:
@@ -72,17 +72,24 @@ class Gatherer:
         fitted: dict[PictureSource | None, Image.Image] = {} if own is None else {None: own}
         for control in request.controls:
             if control.image not in fitted:
-                field, source = ("image", request.image) if control.image is None else ("control_image", control.image)
-                picture = self._read(field, source, read_picture)
+                name, source = ("image", request.image) if control.image is None else ("control_image", control.image)
+                picture = self._read(name, source, read_picture)
                 fitted[control.image] = fit(picture, request.size, request.resize_mode)
         return tuple(fitted[control.image] for control in request.controls)
 
     def _read(
-        self, field: str, source: PictureSource | None, read: Callable[[str, bytes, Settings], Image.Image]
+        self, name: str, source: PictureSource | None, read: Callable[[str, bytes, Settings], Image.Image]
     ) -> Image.Image:
         if source is None:
-            raise InvalidPicture(field, None, "the request needs one")
-        if not isinstance(source, Link):
-            return read(field, source, self._settings)
-        field = f"{field}_link"
-        return read(field, self._fetcher.fetch(field, source.url), self._settings)
+            raise InvalidPicture(name, None, "the request needs one")
+        field = _field(name, source)
+        if isinstance(source, Link):
+            return read(field, self._fetcher.fetch(field, source.url), self._settings)
+        return read(field, source.data if isinstance(source, FromBase64) else source, self._settings)
+
+
+def _field(name: str, source: PictureSource | None) -> str:
+    """The field in which a picture came."""
+    if isinstance(source, Link):
+        return f"{name}_link"
+    return f"{name}_base64" if isinstance(source, FromBase64) else name

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from triton_diffusers.contract import LOOP_HAS_ENDED
 from triton_diffusers.server.endpoint import TritonEndpoint, error_text
 
-_UNHEALTHY = re.compile(r"stub process.*not healthy", re.IGNORECASE)
+_UNHEALTHY = re.compile(rf"stub process.*not healthy|{re.escape(LOOP_HAS_ENDED)}", re.IGNORECASE)
 _UNLOADED = re.compile(r"unknown model|is not ready|not at ready state", re.IGNORECASE)
 
 
@@ -37,7 +38,7 @@ class Answer:
 
     @property
     def health(self) -> Health:
-        """The one place where Triton's messages are interpreted."""
+        """The one place where Triton's messages, and our models' own, are interpreted."""
         if self.status == 200:
             return Health.WELL
         if _UNHEALTHY.search(self.text):

@@ -1,4 +1,5 @@
 """The border to Triton's Python backend: the only package that imports ``triton_python_backend_utils``.
 
-``mailbox`` serves the generating models, ``jobs`` the job board; both are called by a ``model.py``.
+``models`` has what Triton calls; ``mailbox`` answers the requests of the generating models, ``jobs`` and ``translator``
+those of the others.
 """

@@ -18,7 +18,7 @@ from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
 _ACTIONS = ("list", "progress", "cancel")
 
 
-class JobsModel:
+class JobsHandler:
     """Answers questions about the jobs of all models of the server."""
 
     def __init__(self, settings: Settings) -> None:

@@ -7,21 +7,20 @@ has not seen, waits a moment for any job to end, answers the requests whose jobs
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.board import JobBoard
-from triton_diffusers.contract import CONTROL_INPUTS, PROBE, Contract
-from triton_diffusers.decode import decode_request, read_values
-from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest, TritonDiffusersError
+from triton_diffusers.contract import CONTROL_INPUTS, LOOP_HAS_ENDED, PROBE, Contract
+from triton_diffusers.decode import decode_request, read_values, unknown_fields
+from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
@@ -32,8 +31,6 @@ from triton_diffusers.triton_adapter.optimizing import OptimizerOnBoard
 from triton_diffusers.triton_adapter.replies import reply_values
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
-
-logger = logging.getLogger(__name__)
 
 # Triton hands in a rescheduled request again at once, or when requests with other inputs have had their call: seconds.
 _COMES_BACK_WITHIN = 1.0
@@ -46,11 +43,15 @@ _Key = tuple[int, str, bytes, bytes]
 
 @dataclass(slots=True)
 class _Letter:
-    """A request that waits for its job's end. ``seen`` is when Triton last handed it in (monotonic seconds)."""
+    """A request that waits for its job's end. ``seen`` is when Triton last handed it in (monotonic seconds).
+
+    ``warnings`` are those of what was sent; the job adds its own.
+    """
 
     job: Job
     return_images: bool
     use_base64: bool
+    warnings: tuple[str, ...]
     seen: float = field(default_factory=time.monotonic)
 
 
@@ -121,9 +122,7 @@ class Mailbox:
             return None
         try:
             return self._submit(request, key)
-        except Exception as error:  # one bad request must not fail its neighbours
-            if not isinstance(error, TritonDiffusersError):
-                logger.exception("a request could not be read; this is a bug")
+        except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
             self._telemetry.request_ended("refused", 0.0, 0.0)
             return error_response(error)
 
@@ -131,22 +130,22 @@ class Mailbox:
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
-        # Plain JSON that is no input of the model comes as a parameter, if it is no list, and would do nothing.
+        # Plain JSON that is no input of the model comes as a parameter, if it is no list, and does nothing.
         parameters = json.loads(request.parameters() or "{}")
         if strays := sorted(parameters.keys() & self._not_ours):
             raise InvalidRequest(strays[0], parameters[strays[0]], "this model has no ControlNets; sd_controlnet has")
-        arrays = input_arrays(request)
-        values = read_values(arrays, self._contract.inputs)
+        values = read_values(input_arrays(request), self._contract.inputs)
         if values["func_name"] == PROBE:
             return self._probe(request)
-        asked = decode_request(arrays, self._settings, self._loop.native_side, self._contract.inputs)
-        job = self._loop.submit(asked)
-        self._letters[key] = _Letter(job, values["return_images"], values["use_base64"])
+        job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
+        self._letters[key] = _Letter(
+            job, values["return_images"], values["use_base64"], unknown_fields(parameters, self._contract.inputs)
+        )
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         if not self._loop.alive:
-            return error_response(EngineFailure("the engine loop is not healthy: it has ended"))
+            return error_response(EngineFailure(LOOP_HAS_ENDED))
         success = [output for output in self._contract.outputs if output.name == "success"]
         return pb_utils.InferenceResponse(output_tensors({"success": 1}, success, ["success"], batched=True))
 
@@ -165,7 +164,8 @@ class Mailbox:
         del self._letters[key]
         if job.result is None:
             return error_response(job.error or EngineFailure("the job ended without a result"))
-        values = reply_values(job.result, return_images=letter.return_images, use_base64=letter.use_base64)
+        result = replace(job.result, warnings=(*letter.warnings, *job.result.warnings))
+        values = reply_values(result, return_images=letter.return_images, use_base64=letter.use_base64)
         return pb_utils.InferenceResponse(
             output_tensors(values, self._contract.outputs, request.requested_output_names(), batched=True)
         )

@@ -25,12 +25,15 @@ class _Asked:
     translate: bool
 
 
-class TranslatorModel:
+class TranslatorHandler:
     """Translates the requests of a batch together."""
 
     def __init__(self, settings: Settings) -> None:
         self._translator = load_translator(settings)
         self._use_translate = settings.use_translate
+
+    def close(self) -> None:
+        """Nothing is to be given back."""
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a bad one fails alone."""

@@ -14,6 +14,7 @@ from triton_diffusers.pictures import Gatherer
 from triton_diffusers.request import (
     ControlChoice,
     Expansion,
+    FromBase64,
     Function,
     GenerationRequest,
     Link,
@@ -116,12 +117,22 @@ def test_a_control_picture_has_the_requests_size() -> None:
     [
         ({"image": None, "controls": controls(None)}, "^image: None is not accepted; the request needs one"),
         ({"image": b"rubbish", "controls": controls(None)}, "^image: "),
+        ({"image": FromBase64(b"rubbish"), "controls": controls(None)}, "^image_base64: "),
         ({"controls": controls(RED, b"rubbish")}, "^control_image: "),
+        ({"controls": controls(RED, FromBase64(b"rubbish"))}, "^control_image_base64: "),
     ],
 )
 def test_what_is_wrong_with_a_control_picture_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidPicture, match=message):
         gather(Function.TEXT_TO_IMAGE, **fields)
+
+
+def test_a_picture_is_the_same_however_it_came() -> None:
+    pictures = gather(
+        Function.INPAINT, image=FromBase64(RED), mask=FromBase64(MASK), controls=controls(FromBase64(RED))
+    )
+    expected = gather(Function.INPAINT, image=RED, mask=MASK, controls=controls(RED))
+    assert (pictures.image, pictures.mask, pictures.controls) == (expected.image, expected.mask, expected.controls)
 
 
 def test_an_image_has_the_requests_size_and_no_mask() -> None:
@@ -164,6 +175,7 @@ def test_links_are_fetched_by_their_fields() -> None:
     [
         ({"image": b"rubbish", "mask": MASK}, "^image: "),
         ({"image": RED, "mask": b"rubbish"}, "^mask: "),
+        ({"image": RED, "mask": FromBase64(b"rubbish")}, "^mask_base64: "),
         ({"image": None, "mask": MASK}, "^image: None is not accepted; the request needs one"),
         ({"image": RED, "mask": None}, "^mask: None is not accepted; the request needs one"),
         ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: .*nothing to repaint"),

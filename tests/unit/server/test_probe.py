@@ -1,4 +1,4 @@
-"""What the answers to a probe mean. The messages are Triton 2.51's own."""
+"""What the answers to a probe mean. The messages are Triton 2.51's own, but for the models' own of a dead loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from triton_diffusers.contract import LOOP_HAS_ENDED
 from triton_diffusers.server.endpoint import TritonEndpoint, error_text
 from triton_diffusers.server.probe import Answer, Health, Probe
 
@@ -20,6 +21,7 @@ from triton_diffusers.server.probe import Answer, Health, Probe
         (200, "", Health.WELL),
         (400, "Stub process 'sd_base_0_0' is not healthy.", Health.DEAD),
         (500, "in ensemble 'ensemble', Stub process 'sd_base_0_0' is not healthy.", Health.DEAD),
+        (500, LOOP_HAS_ENDED, Health.DEAD),
         (404, "Request for unknown model: 'sd_base' has no available versions", Health.UNLOADED),
         (400, "Request for unknown model: 'sd_base' is not found", Health.UNLOADED),
         (400, "[request id: <id_unknown>] expected 3 inputs but got 1 inputs for model 'sd_base'", Health.REFUSED),

@@ -1,20 +1,24 @@
-"""How a model's start fails: nothing of it stays in the process."""
+"""A generating model's mailbox: a start that fails leaves nothing in the process, and what requests are told."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.unit.conftest import ROOT, request_for, tensors
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.contract import CONTRACTS
+from triton_diffusers.contract import CONTRACTS, PROBE
 from triton_diffusers.optimize.optimizer import Optimizer
+from triton_diffusers.request import GenerationResult
+from triton_diffusers.server.probe import Answer, Health
 from triton_diffusers.settings import Settings, SettingsError
 
 
@@ -69,3 +73,69 @@ def test_an_optimizer_that_cannot_begin_leaves_nothing(
         )
     assert not threads() & {"metrics", "engine"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()
+
+
+def asked(**fields: Any) -> MagicMock:
+    """One of Triton's requests, not cancelled and without flags, with the parameters that are no inputs."""
+    parameters = fields.pop("parameters", {})
+    made = MagicMock()
+    made.inputs.return_value = [
+        MagicMock(**{"name.return_value": name, "as_numpy.return_value": array})
+        for name, array in tensors(**fields).items()
+    ]
+    made.parameters.return_value = json.dumps(parameters)
+    made.flags.return_value = 0
+    made.is_cancelled.return_value = False
+    return made
+
+
+@pytest.fixture
+def opened(mailbox: ModuleType, backend: MagicMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A mailbox before a loop that is none."""
+    for name in ("EngineLoop", "EngineChoice", "Optimizer"):
+        monkeypatch.setattr(mailbox, name, MagicMock())
+    backend.get_input_tensor_by_name.side_effect = lambda request, name: (
+        MagicMock(**{"as_numpy.return_value": np.array([[7]])}) if name == "CORRID" else None
+    )
+    backend.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+    made = mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path))
+    made._loop.native_side = 64
+    yield made
+    made.close()
+
+
+def test_a_probe_tells_the_launcher_that_the_loop_has_ended(opened: Any, backend: MagicMock) -> None:
+    opened._loop.alive = False
+    opened.execute([asked(func_name=PROBE)])
+    (message, _) = backend.TritonError.call_args.args
+    assert Answer(500, message).health is Health.DEAD
+
+
+def result(**changes: Any) -> GenerationResult:
+    fields = dict.fromkeys(("images", "is_nsfw", "image_urls", "oss_urls", "warnings"), ())
+    times = {"queue_seconds": 0.0, "run_seconds": 0.0}
+    return GenerationResult(**{**fields, **times, "request": request_for(), "optimized": False, **changes})
+
+
+def test_a_request_is_read_once(opened: Any, mailbox: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures may have many megabytes of text."""
+    read = MagicMock(wraps=mailbox.read_values)
+    monkeypatch.setattr("triton_diffusers.decode.request.read_values", read, raising=False)
+    monkeypatch.setattr(mailbox, "read_values", read)
+    opened._loop.submit.return_value.result = result()
+    opened.execute([asked(steps=7)])
+    read.assert_called_once()
+    (request,) = opened._loop.submit.call_args.args
+    assert (request.steps, request.width) == (7, 64)
+
+
+def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMock) -> None:
+    opened._loop.submit.return_value.result = result(warnings=("prompt: cut",))
+    request = asked(parameters={"stesp": 20})
+    request.requested_output_names.return_value = ["warnings"]
+    opened.execute([request])
+    (name, array) = backend.Tensor.call_args.args
+    assert (name, array.tolist()) == (
+        "warnings",
+        [[b"'stesp' is no field of this model and was ignored; did you mean steps?", b"prompt: cut"]],
+    )

@@ -1,0 +1,35 @@
+"""What Triton calls, of the models that load no checkpoint."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from triton_diffusers.model_config import REPOSITORY
+
+
+@pytest.fixture
+def log_to_server(adapter: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    made = MagicMock()
+    monkeypatch.setattr(adapter("logs"), "log_to_server", made)
+    return made
+
+
+@pytest.mark.parametrize("name", ["jobs", "translator"])
+def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, tmp_path: Path) -> None:
+    parameters = {key: {"string_value": str(tmp_path)} for key in ("runtime_dir", "model_dir")}
+    model: Any = runpy.run_path(str(REPOSITORY / name / "1" / "model.py"))["TritonPythonModel"]()
+    model.initialize({"model_name": name, "model_config": json.dumps({"parameters": parameters})})
+    log_to_server.assert_called_once_with()
+    assert model.execute([]) == []
+    request = MagicMock(**{"inputs.return_value": []})
+    (answer,) = model.execute([request])
+    assert answer is backend.InferenceResponse.return_value
+    model.finalize()
