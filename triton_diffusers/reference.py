@@ -61,6 +61,13 @@ A request that fails is answered with a Triton error whose message names the fie
 | anything else is the server's fault | `INTERNAL` | 500 |
 """
 
+# Defaults that depend on the machine.
+_MADE_DEFAULTS = {
+    "runtime_dir": "in the system's temporary folder",
+    "cache_dir": "`triton-diffusers` in `$XDG_CACHE_HOME`, else in `~/.cache`",
+    "offline": "`HF_HUB_OFFLINE`, else `False`",
+}
+
 
 def page() -> str:
     """The whole page."""
@@ -126,16 +133,18 @@ def _type(field: Input | Output) -> str:
 
 
 def _default(field: Input) -> str:
-    if field.default == ():
-        return "none"
-    return f"`{field.default!s}`" if field.default not in ("", b"") else "empty"
+    return "none" if field.default == () else _value(field.default)
+
+
+def _value(value: object) -> str:
+    return "empty" if value in ("", b"", ()) else f"`{value!s}`"
 
 
 def _settings() -> str:
     rows = (
         (
             f"`{PREFIX}{name.upper()}`",
-            "in the system's temporary folder" if field.default is PydanticUndefined else f"`{field.default}`",
+            _MADE_DEFAULTS[name] if field.default is PydanticUndefined else _value(field.default),
             field.description or "",
         )
         for name, field in Settings.model_fields.items()

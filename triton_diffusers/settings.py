@@ -180,7 +180,9 @@ class Settings(BaseSettings):
         description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`); OSS needs it to sign requests.",
     )
     oss_endpoint: str = Field("", description="OSS endpoint; empty: `https://oss-<region>.aliyuncs.com`.")
-    oss_attempts: int = Field(4, ge=1, le=20, description="How often one request to OSS is tried before it has failed.")
+    oss_attempts: int = Field(
+        4, ge=1, le=20, description="How often one request to the store on OSS is tried before it has failed."
+    )
     oss_seconds: float = Field(
         15.0, gt=0, allow_inf_nan=False, description="How long OSS may be silent before an attempt has failed."
     )
