@@ -25,6 +25,7 @@ from triton_diffusers.contract import (
 )
 from triton_diffusers.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
+from triton_diffusers.triton_adapter.families import FAMILIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -112,6 +113,9 @@ def page() -> str:
             f"Environment variables `{PREFIX}<NAME>` of the server, or `parameters` of a model's `config.pbtxt` (which"
             " win).\n",
             _settings(),
+            "## Metrics\n",
+            "On Triton's metrics port, beside Triton's own. All have the label `model` too: the model that counts.\n",
+            _metrics(),
         ]
     )
 
@@ -150,6 +154,14 @@ def _settings() -> str:
         for name, field in Settings.model_fields.items()
     )
     return _table(("variable", "default", "meaning"), rows)
+
+
+def _metrics() -> str:
+    rows = (
+        (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), f"{family.help}.")
+        for family in FAMILIES.values()
+    )
+    return _table(("metric", "type", "labels", "meaning"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
