@@ -88,6 +88,8 @@ def serve(options: ServeOptions) -> int:
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
+    for line in Settings.unknown(os.environ):
+        log.warning("%s", line)
     repository = Repository.read(options.model_repository.absolute()).without(LEFT_OUT[options.func_name])
     model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
     with StopRequest() as stop:
