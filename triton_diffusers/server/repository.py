@@ -31,11 +31,6 @@ class Model:
     probe: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()
 
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether Triton itself runs the model, as a chain of others."""
-        return bool(self.steps)
-
 
 @dataclass(frozen=True)
 class Repository:
