@@ -160,6 +160,8 @@ TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
 # Of the models that make pictures.
 INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
+# The parameter of a ``config.pbtxt`` that holds a model's probe, a request as JSON.
+PROBE_PARAMETER = "probe"
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
 
