@@ -11,7 +11,9 @@ FROM nvcr.io/nvidia/tritonserver:25.06-py3
 WORKDIR /opt/triton-diffusers
 COPY pyproject.toml README.md LICENSE ./
 COPY triton_diffusers triton_diffusers
-RUN pip install --no-cache-dir --break-system-packages '.[engine,translate,oss]' 'tritonclient[all]>=2.50'
+# All that a server can be asked for, but `csanmt`: it brings TensorFlow, and is untested.
+RUN pip install --no-cache-dir --break-system-packages \
+    '.[engine,openvino,translate,controlnet,oss,modelscope]' 'tritonclient[all]>=2.50'
 COPY model_repository model_repository
 COPY models/emoji /model
 COPY models/translator models/translator

@@ -1,8 +1,8 @@
 """The contract: every input and output of the models, in tables; ``CONTRACTS`` says which are a model's.
 
-Tensors bear the names of the API's JSON fields, so that the reference's requests can be posted unchanged to Triton's
-``generate``. Everything that must agree with the tables is made from them or tested against them: the ``config.pbtxt``
-files (``model_config``), the decoding of requests (``decode``), the SDK's options and the reference page in ``docs/``.
+Tensors bear the names of the API's JSON fields, so that a request's JSON can be posted to Triton's ``generate`` as it
+is. Everything that must agree with the tables is made from them or tested against them: the ``config.pbtxt`` files
+(``model_config``), the decoding of requests (``decode``), the SDK's options and the reference page in ``docs/``.
 
 Every input but ``task_id`` and ``prompt`` is optional, and sending an input's ``default`` is the same as leaving it
 out: a client that always sends the full set lets Triton batch its requests together. An input whose absence means
@@ -165,6 +165,8 @@ TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
 # Of the models that make pictures.
 INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
+# The parameter of a ``config.pbtxt`` that holds a model's probe, a request as JSON.
+PROBE_PARAMETER = "probe"
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
 # What a model process answers it that lives, but makes no pictures any more: the launcher starts the model anew.

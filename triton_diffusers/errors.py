@@ -3,15 +3,15 @@
     TritonDiffusersError
      ├── InvalidRequest          the caller's mistake: field, value and limit
      │    └── InvalidPicture     a picture that cannot be had or read
-         ├── NotFound                something that the request names is not there
+     ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
      ├── Cancelled               somebody cancelled the job
      └── EngineFailure           the server's fault
           ├── NotTranslated      Chinese text, and no translator that works
           └── StorageFailure     a result cannot be stored
 
-Each class carries the reference service's error code, which is also what ``error_code`` of a reply says. How they
-become Triton statuses is decided in one place, ``triton_adapter.statuses``.
+``code`` is the error code that the API has for such an error; Triton's answers have no place for it, only for a status.
+Which status is decided in one place, ``triton_adapter.statuses``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from triton_diffusers.images import Metadata
 from triton_diffusers.profiles import EXACT
 from triton_diffusers.request import ControlChoice, Function, GenerationRequest
 
-_SEEDS = 2**64
 _OWN = "controlnet"  # the model directory's own ControlNet
 _WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
 
@@ -36,7 +35,7 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "") -> 
         "Steps": request.steps,
         "Sampler": request.scheduler,
         "CFG scale": f"{request.guidance_scale:g}",
-        "Seed": _seed(request, index),
+        "Seed": request.seed_of(index),
         "Size": f"{width}x{height}",
     }
     # Before the model: readers that split at every comma take the last `Model` for the checkpoint.
@@ -88,7 +87,7 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
         "cfg_scale": request.guidance_scale,
         "width": request.width,
         "height": request.height,
-        "seed": str(_seed(request, index)),
+        "seed": str(request.seed_of(index)),
         "scheduler": request.scheduler,
         "clip_skip": request.clip_skip,
         "output_format": request.output_format.value,
@@ -117,10 +116,6 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
     if model:
         record["model"] = model
     return json.dumps({**record, "request": fields})
-
-
-def _seed(request: GenerationRequest, index: int) -> int:
-    return (request.seed + index) % _SEEDS
 
 
 @cache

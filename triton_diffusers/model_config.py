@@ -12,6 +12,7 @@ from pathlib import Path
 from triton_diffusers.contract import (
     CONTRACTS,
     PROBE,
+    PROBE_PARAMETER,
     TRANSLATED,
     TRANSLATOR_INPUTS,
     TRANSLATOR_OUTPUTS,
@@ -52,12 +53,12 @@ def configs() -> Mapping[str, str]:
         + _tensors(CONTRACTS["translator"])
         + "dynamic_batching { }\n"
         + _ONE_PROCESS
-        + _parameter("probe", json.dumps({"prompt": PROBE})),
+        + _parameter(PROBE_PARAMETER, json.dumps({"prompt": PROBE})),
         "jobs": _HEADER
         + 'backend: "python"\nmax_batch_size: 0\n'
         + _tensors(CONTRACTS["jobs"])
         + _ONE_PROCESS
-        + _parameter("probe", json.dumps({"action": "list"})),
+        + _parameter(PROBE_PARAMETER, json.dumps({"action": "list"})),
         "ensemble": _ensemble("ensemble", "sd_base"),
         "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet"),
     }
@@ -77,7 +78,7 @@ def _generating(model: str) -> str:
         + _tensors(CONTRACTS[model])
         + _SEQUENCES
         + _ONE_PROCESS
-        + _parameter("probe", json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE}))
+        + _parameter(PROBE_PARAMETER, json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE}))
     )
 
 

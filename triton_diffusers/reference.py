@@ -25,6 +25,7 @@ from triton_diffusers.contract import (
 )
 from triton_diffusers.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
+from triton_diffusers.triton_adapter.families import FAMILIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -62,6 +63,13 @@ A request that fails is answered with a Triton error whose message names the fie
 | the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 |
 | anything else is the server's fault | `INTERNAL` | 500 |
 """
+
+# Defaults that depend on the machine.
+_MADE_DEFAULTS = {
+    "runtime_dir": "in the system's temporary folder",
+    "cache_dir": "`triton-diffusers` in `$XDG_CACHE_HOME`, else in `~/.cache`",
+    "offline": "`HF_HUB_OFFLINE`, else `False`",
+}
 
 
 def page() -> str:
@@ -107,6 +115,9 @@ def page() -> str:
             f"Environment variables `{PREFIX}<NAME>` of the server, or `parameters` of a model's `config.pbtxt` (which"
             " win).\n",
             _settings(),
+            "## Metrics\n",
+            "On Triton's metrics port, beside Triton's own. All have the label `model` too: the model that counts.\n",
+            _metrics(),
         ]
     )
 
@@ -128,21 +139,31 @@ def _type(field: Input | Output) -> str:
 
 
 def _default(field: Input) -> str:
-    if field.default == ():
-        return "none"
-    return f"`{field.default!s}`" if field.default not in ("", b"") else "empty"
+    return "none" if field.default == () else _value(field.default)
+
+
+def _value(value: object) -> str:
+    return "empty" if value in ("", b"", ()) else f"`{value!s}`"
 
 
 def _settings() -> str:
     rows = (
         (
             f"`{PREFIX}{name.upper()}`",
-            "in the system's temporary folder" if field.default is PydanticUndefined else f"`{field.default}`",
+            _MADE_DEFAULTS[name] if field.default is PydanticUndefined else _value(field.default),
             field.description or "",
         )
         for name, field in Settings.model_fields.items()
     )
     return _table(("variable", "default", "meaning"), rows)
+
+
+def _metrics() -> str:
+    rows = (
+        (f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), f"{family.help}.")
+        for family in FAMILIES.values()
+    )
+    return _table(("metric", "type", "labels", "meaning"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

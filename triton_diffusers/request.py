@@ -7,6 +7,8 @@ from enum import IntEnum, StrEnum
 
 from triton_diffusers.profiles import EXACT, Profile
 
+SEEDS = 2**64  # seeds are less than this
+
 
 class Function(StrEnum):
     """What a request makes. The values are the wire's names (``func_name``)."""
@@ -135,6 +137,10 @@ class GenerationRequest:
         """Width and height of the result."""
         added = self.expansion or Expansion(left=0, right=0, up=0, down=0)
         return self.width + added.left + added.right, self.height + added.up + added.down
+
+    def seed_of(self, index: int) -> int:
+        """The seed that image ``index`` is drawn from; after the last one comes 0."""
+        return (self.seed + index) % SEEDS
 
     @property
     def has_pictures(self) -> bool:

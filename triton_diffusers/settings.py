@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from tempfile import gettempdir
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from triton_diffusers.profiles import EXACT, PROFILES
 
 PREFIX = "TRITON_DIFFUSERS_"
+_OF_THE_CLIENT = "url"  # where its command line finds the server
 
 # Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
 MOST_PIXELS = 89_478_485
@@ -180,7 +182,9 @@ class Settings(BaseSettings):
         description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`); OSS needs it to sign requests.",
     )
     oss_endpoint: str = Field("", description="OSS endpoint; empty: `https://oss-<region>.aliyuncs.com`.")
-    oss_attempts: int = Field(4, ge=1, le=20, description="How often one request to OSS is tried before it has failed.")
+    oss_attempts: int = Field(
+        4, ge=1, le=20, description="How often one request to the store on OSS is tried before it has failed."
+    )
     oss_seconds: float = Field(
         15.0, gt=0, allow_inf_nan=False, description="How long OSS may be silent before an attempt has failed."
     )
@@ -215,6 +219,18 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             raise SettingsError(f"{PREFIX}{name.upper()}: {first['input']!r} does not fit: {first['msg']}") from error
+
+    @classmethod
+    def unknown(cls, environment: Mapping[str, str]) -> list[str]:
+        """One line for each variable of ours that is no setting, and so does nothing."""
+        lines = []
+        for variable in sorted(environment):
+            name = variable.upper().removeprefix(PREFIX).lower()
+            if variable.upper().startswith(PREFIX) and name not in cls.model_fields and name != _OF_THE_CLIENT:
+                near = get_close_matches(name, cls.model_fields, n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+                lines.append(f"{variable} is no setting, and is ignored{hint}")
+        return lines
 
     @property
     def preprocessors_dir(self) -> Path:

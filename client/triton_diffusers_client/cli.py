@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from triton_diffusers_client.client import DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
 from triton_diffusers_client.control_arguments import add_control_arguments, control_options
 from triton_diffusers_client.errors import ClientError, UnreachableError
-from triton_diffusers_client.fields import INPUTS
+from triton_diffusers_client.fields import INPUTS, TRANSLATING_MODELS
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import EncodedImage, Image, format_of_suffix
 from triton_diffusers_client.interruption import Interruption
@@ -134,6 +134,13 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: TASK_ID.FORMAT)",
     )
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
+    parser.add_argument(
+        "--translate",
+        dest="use_translate",
+        action=argparse.BooleanOptionalAction,
+        help="whether to translate what is Chinese of the prompts; --translate takes the ensemble of --model "
+        "(default: ensembles do as their server is set, other models never)",
+    )
     parser.add_argument("--steps", type=int, metavar="N", help=_default("sampling steps", "steps"))
     parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
     parser.add_argument("--width", type=int, metavar="PIXELS", help="(default: the model's own size)")
@@ -191,6 +198,12 @@ def options_of(args: argparse.Namespace) -> Options:
     return cast(Options, options)
 
 
+def model_of(args: argparse.Namespace) -> str:
+    """The model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one."""
+    model: str = args.model
+    return TRANSLATING_MODELS.get(model, model) if args.use_translate else model
+
+
 def paths_for(generation: Generation, output: Path | None) -> list[Path]:
     """Where each picture of ``generation`` goes, if the caller said ``output``."""
     return _numbered(_path_for(generation, output), len(generation.images))
@@ -224,7 +237,7 @@ def _format(images: Iterable[Image]) -> str:
 def _generate(client: Client, args: argparse.Namespace) -> int:
     options = options_of(args)
     with Interruption() as interruption:
-        job = client.submit(args.prompt, **options)
+        job = client.submit(args.prompt, model=model_of(args), **options)
         began = time.monotonic()
         _watch(job, interruption)
         if not job.done():

@@ -2,7 +2,7 @@
 
     ClientError
      ├── InvalidRequestError     a field's value is not acceptable
-     ├── NotSupportedError       a field or value that this server does not serve yet
+     ├── NotSupportedError       a call that the server's Triton does not support
      ├── NotFoundError           no such task, model or file on the server
      ├── CancelledError          somebody cancelled the job
      ├── RequestTimeoutError     the client's time was over first (also a TimeoutError)
@@ -33,7 +33,7 @@ class InvalidRequestError(ClientError):
 
 
 class NotSupportedError(ClientError):
-    """A field or value that the contract declares and this server does not serve yet."""
+    """The server's Triton does not support the call at all, whatever its fields are."""
 
 
 class NotFoundError(ClientError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 from triton_diffusers import cli
@@ -32,6 +33,13 @@ def test_variables_are_settings() -> None:
     variables = re.findall(rf"{PREFIX}(\w+)=", DOCKERFILE)
     assert variables
     assert all(name.lower() in Settings.model_fields for name in variables)
+
+
+def test_everything_that_a_server_can_need_is_installed() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    (installed,) = re.findall(r"'\.\[(.+)\]'", DOCKERFILE)
+    # `server` is for those who have no tritonserver; `csanmt` brings TensorFlow.
+    assert set(installed.split(",")) == extras - {"server", "csanmt", "train", "bench", "dev"}
 
 
 def test_every_package_is_found_by_an_installer() -> None:

@@ -14,7 +14,7 @@ TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and iss
 
 
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
-def test_every_error_has_a_code_of_the_reference_and_is_in_the_tree(kind: type[TritonDiffusersError]) -> None:
+def test_every_error_has_a_code_of_the_api_and_is_in_the_tree(kind: type[TritonDiffusersError]) -> None:
     assert kind.code in (460, 462, 469)
     assert kind.__name__ in (errors.__doc__ or "")
     assert kind.__doc__

@@ -26,7 +26,7 @@ from triton_diffusers.settings import Settings
 StartLoop = Callable[..., EngineLoop]
 
 CACHED, INTERVAL, FAST = (PROFILES[name] for name in ("cached", "guidance-interval", "fast"))
-THIRD = Profile(name="third", help="", period=3)
+THIRD = Profile(name="third", period=3)
 
 
 class Watched(FakeEngine):
@@ -71,14 +71,14 @@ def test_a_cached_pictures_calls(start_loop: StartLoop, engine: Watched) -> None
 
 def test_a_guidance_intervals_calls(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
-    finish(loop, loop.submit(request_for(steps=5, profile=Profile(name="half", help="", guided=0.5))))
+    finish(loop, loop.submit(request_for(steps=5, profile=Profile(name="half", guided=0.5))))
     assert [rows for rows, _ in engine.calls] == [2, 2, 2, 1, 1]
     assert all(whole for _, whole in engine.calls)
 
 
 def test_both_at_once_and_without_guidance(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
-    both = Profile(name="both", help="", period=3, guided=0.5)
+    both = Profile(name="both", period=3, guided=0.5)
     finish(loop, loop.submit(request_for(steps=4, profile=both)))
     assert engine.calls == [(2, True), (2, False), (1, False), (1, True)]
     engine.calls.clear()
@@ -97,7 +97,7 @@ def test_a_period_of_one_is_exact(start_loop: StartLoop, request_fields: dict[st
     image = {"image": grey_png()} if request_fields else {}
     request = request_for(steps=6, scheduler="Euler a", **request_fields, **image)
     exact = made_alone(start_loop, request)
-    assert made_alone(start_loop, replace(request, profile=Profile(name="each", help="", period=1))) == exact
+    assert made_alone(start_loop, replace(request, profile=Profile(name="each", period=1))) == exact
     assert made_alone(start_loop, replace(request, profile=CACHED)) != exact
     assert made_alone(start_loop, replace(request, profile=INTERVAL)) != exact
 

@@ -17,7 +17,7 @@ def whole(profile: Profile, calls: int) -> list[int]:
 
 
 def test_whole_calls() -> None:
-    third = Profile(name="third", help="", period=3)
+    third = Profile(name="third", period=3)
     assert whole(third, 8) == [0, 3, 6, 7]
     assert whole(third, 7) == [0, 3, 6]
     assert whole(third, 2) == [0, 1]
@@ -27,7 +27,7 @@ def test_whole_calls() -> None:
 
 @pytest.mark.parametrize(("share", "calls", "guided"), [(0.6, 20, 12), (0.6, 1, 1), (0.6, 3, 2), (1.0, 7, 7)])
 def test_guided_calls(share: float, calls: int, guided: int) -> None:
-    profile = Profile(name="some", help="", guided=share)
+    profile = Profile(name="some", guided=share)
     assert [profile.is_guided(call, calls) for call in range(calls)] == [True] * guided + [False] * (calls - guided)
 
 

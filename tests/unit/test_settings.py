@@ -63,6 +63,21 @@ def test_an_unknown_parameter_lists_the_known_ones() -> None:
         Settings.read({"max_stepz": "3"})
 
 
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
+    environment = {
+        "TRITON_DIFFUSERS_MAX_STEP": "20",
+        "triton_diffusers_zzz": "",
+        "TRITON_DIFFUSERS_MAX_STEPS": "20",
+        "triton_diffusers_max_side": "512",
+        "TRITON_DIFFUSERS_URL": "the client's",
+        "MAX_STEP": "another's",
+    }
+    assert Settings.unknown(environment) == [
+        "TRITON_DIFFUSERS_MAX_STEP is no setting, and is ignored; did you mean TRITON_DIFFUSERS_MAX_STEPS?",
+        "triton_diffusers_zzz is no setting, and is ignored",
+    ]
+
+
 def test_a_list_is_written_with_commas_in_the_environment_and_in_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_DIFFUSERS_LINK_ALLOW_HOSTS", "minio.local, 10.0.0.0/8,")
     assert Settings.read().link_allow_hosts == ("minio.local", "10.0.0.0/8")

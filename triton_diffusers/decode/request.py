@@ -13,6 +13,7 @@ from triton_diffusers.decode.pictures import picture
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.profiles import PROFILES, Profile
 from triton_diffusers.request import (
+    SEEDS,
     ControlChoice,
     Expansion,
     Fill,
@@ -29,7 +30,6 @@ from triton_diffusers.storage.names import check_save_dir
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _SEED = re.compile(r"[0-9]{1,20}")
-_SEEDS = 2**64
 _SMALLEST_SIDE = 16
 _LARGEST_GUIDANCE = 30.0
 _SMALLEST_STRENGTH = 0.1
@@ -104,8 +104,8 @@ def _prompt(field: str, value: str, settings: Settings) -> str:
 def _seed(value: str) -> int:
     if value in ("", "-1"):  # -1 is what many tools send for "random"
         return secrets.randbits(64)
-    if not _SEED.fullmatch(value) or int(value) >= _SEEDS:
-        raise InvalidRequest("seed", value, f"a whole number from 0 to {_SEEDS - 1}, or empty for a random one")
+    if not _SEED.fullmatch(value) or int(value) >= SEEDS:
+        raise InvalidRequest("seed", value, f"a whole number from 0 to {SEEDS - 1}, or empty for a random one")
     return int(value)
 
 

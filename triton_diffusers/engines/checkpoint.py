@@ -35,7 +35,7 @@ class CheckpointEngine:
 
     @property
     def latent_channels(self) -> int:
-        return int(self._components.vae.config.latent_channels)
+        return self._components.latent_channels
 
     @property
     def unet_channels(self) -> int:

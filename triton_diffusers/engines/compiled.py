@@ -16,7 +16,7 @@ from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
-from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.graphs import (
     CONTROLNET,
@@ -39,9 +39,6 @@ from triton_diffusers.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# For the LoRAs of batches as they were packed for their rows; the latest batch's are kept whatever their size.
-_LORA_BATCH_BYTES = 128 * 2**20
-
 
 class CompiledEngine(CheckpointEngine):
     """Runs compiled graphs, and in PyTorch what there is no graph for: a network, or LoRAs that graphs do not take.
@@ -62,7 +59,7 @@ class CompiledEngine(CheckpointEngine):
         super().__init__(components)
         self._graphs, self._make_eager, self._make_controlnet = graphs, make_eager, make_controlnet
         self._no_residuals = no_residuals(components.unet)
-        packed = LruCache(_LORA_BATCH_BYTES)
+        packed = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
         part = {path for path, _ in lora_modules(UNET, shallow)}

@@ -19,8 +19,8 @@ from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
 from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
 
-# For the LoRAs of batches as they were stacked for their rows; the latest batch's are kept whatever their size.
-_LORA_BATCH_BYTES = 128 * 2**20
+# For the LoRAs of batches, put together for their rows; the latest batch's are kept whatever their size.
+LORA_BATCH_BYTES = 128 * 2**20
 
 
 class EagerEngine(CheckpointEngine):
@@ -35,7 +35,7 @@ class EagerEngine(CheckpointEngine):
         parameter = next(components.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._shallow_unet = ShallowUNet(components.unet)
-        stacks = LruCache(_LORA_BATCH_BYTES)
+        stacks = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraHooks(UNET, components.unet, stacks)
         self._text_loras = LoraHooks(TEXT_ENCODER, components.text_encoder, stacks)
 

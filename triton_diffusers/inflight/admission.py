@@ -17,8 +17,6 @@ from triton_diffusers.request import GenerationRequest
 from triton_diffusers.schedulers import SchedulerFactory, takes_generator
 from triton_diffusers.settings import Settings
 
-_SEEDS = 2**64
-
 
 class Admission:
     """Prepares jobs for one engine."""
@@ -61,7 +59,7 @@ class Admission:
         controls: tuple[Control, ...],
     ) -> Sample:
         scheduler = self._schedulers.make(request.scheduler, request.steps)
-        generator = torch.Generator().manual_seed((request.seed + index) % _SEEDS)
+        generator = torch.Generator().manual_seed(request.seed_of(index))
         beginning = canvas.begin(scheduler, generator)
         return Sample(
             index=index,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -88,7 +89,11 @@ def serve(options: ServeOptions) -> int:
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
+    for line in Settings.unknown(os.environ):
+        log.warning("%s", line)
     repository = Repository.read(options.model_repository.absolute()).without(LEFT_OUT[options.func_name])
+    if is_remote(options.model_dir):
+        _check_host(options)
     model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
     with StopRequest() as stop:
         ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
@@ -184,6 +189,13 @@ def _run(
     server.stop(options.exit_timeout, lambda: stop.is_urgent)
     log.info("stopped")
     return None
+
+
+def _check_host(options: ServeOptions) -> None:
+    """Find what would keep the server from starting here before a model directory of gigabytes is fetched for it."""
+    choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
+    with TemporaryDirectory() as scratch:
+        find_runtime(Path(scratch), chosen=options.tritonserver)
 
 
 def fetch_model_dir(source: str) -> Path:

@@ -11,10 +11,10 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from triton_diffusers.contract import PROBE_PARAMETER
 from triton_diffusers.server.errors import BadRepository
 
 CONFIG = "config.pbtxt"
-PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,6 @@ class Model:
     steps: frozenset[str] = frozenset()
     probe: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()
-
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether Triton itself runs the model, as a chain of others."""
-        return bool(self.steps)
 
 
 @dataclass(frozen=True)
@@ -106,10 +101,11 @@ def _read_model(folder: Path) -> Model:
         raise BadRepository(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if config.name not in ("", folder.name):
         raise BadRepository(f"{path} names its model {config.name}; it must be the folder's name, {folder.name}")
+    probe = config.parameters[PROBE_PARAMETER].string_value if PROBE_PARAMETER in config.parameters else None
     return Model(
         name=folder.name,
         steps=frozenset(step.model_name for step in config.ensemble_scheduling.step),
-        probe=_read_probe(path, config.parameters[PROBE].string_value) if PROBE in config.parameters else None,
+        probe=None if probe is None else _read_probe(path, probe),
         required=tuple(tensor.name for tensor in config.input if not tensor.optional),
     )
 
@@ -118,7 +114,7 @@ def _read_probe(path: Path, text: str) -> Mapping[str, Any]:
     try:
         probe = json.loads(text)
     except ValueError as error:
-        raise BadRepository(f"{path}: the parameter {PROBE!r} is not JSON: {error}") from error
+        raise BadRepository(f"{path}: the parameter {PROBE_PARAMETER!r} is not JSON: {error}") from error
     if not isinstance(probe, dict):
-        raise BadRepository(f"{path}: the parameter {PROBE!r} must be a JSON object of inputs, not {text}")
+        raise BadRepository(f"{path}: the parameter {PROBE_PARAMETER!r} must be a JSON object of inputs, not {text}")
     return probe

@@ -1,17 +1,12 @@
-"""Model directories in a bucket of Alibaba Cloud's Object Storage Service.
-
-Credentials are in the environment: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for a session, OSS_SESSION_TOKEN.
-"""
+"""Model directories in a bucket of Alibaba Cloud's Object Storage Service."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from triton_diffusers.settings import Settings
+from triton_diffusers.settings import Settings, SettingsError
 from triton_diffusers.sources.download import CHUNK, download
 from triton_diffusers.sources.errors import Interrupted, SourceError, Unreachable
 from triton_diffusers.sources.remote import MOST_FILES, RemoteFile
@@ -26,31 +21,17 @@ class OssFolder:
         try:
             import oss2
             import requests
+
+            from triton_diffusers.oss import open_bucket
         except ImportError as error:
             raise SourceError("oss:// needs oss2; install triton-diffusers[oss]") from error
         self._oss2: Any = oss2
         self._faults = (oss2.exceptions.RequestError, requests.RequestException)
         self._name = f"oss://{bucket}/{prefix}"
-        for variable in ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"):
-            if not os.environ.get(variable):
-                raise SourceError(f"{self._name}: {variable} is not set in the environment")
-        region = settings.oss_region
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", region):
-            raise SourceError(
-                f"{self._name}: TRITON_DIFFUSERS_OSS_REGION is {region!r}, not a region such as cn-hangzhou"
-            )
-        region = region if "-" in region else f"cn-{region}"
-        endpoint = settings.oss_endpoint or f"oss-{region}.aliyuncs.com"
         try:
-            self._bucket = oss2.Bucket(
-                oss2.ProviderAuthV4(oss2.credentials.EnvironmentVariableCredentialsProvider()),
-                endpoint if "://" in endpoint else f"https://{endpoint}",
-                bucket,
-                region=region,
-                connect_timeout=settings.oss_seconds,
-            )
-        except oss2.exceptions.ClientError as error:
-            raise SourceError(f"{self._name}: {error.body}") from error
+            self._bucket = open_bucket(bucket, settings)
+        except SettingsError as error:
+            raise SourceError(f"{self._name}: {error}") from error
         self._prefix = f"{prefix}/" if prefix else ""
 
     def files(self) -> Sequence[RemoteFile]:

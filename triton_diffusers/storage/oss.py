@@ -11,9 +11,7 @@ import base64
 import contextlib
 import hashlib
 import logging
-import os
 import random
-import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,6 +21,7 @@ import oss2
 import requests
 
 from triton_diffusers.errors import StorageFailure
+from triton_diffusers.oss import open_bucket, region_of
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.protocol import NameTaken, StoredResult
 
@@ -40,7 +39,7 @@ _FAULTS = (oss2.exceptions.OssError, requests.RequestException)
 
 
 def open_oss(settings: Settings) -> OssStore:
-    """The bucket and prefix of the setting ``store``; credentials are in the environment. Raises ``SettingsError``.
+    """The bucket and prefix of the setting ``store``. Raises ``SettingsError``.
 
     Nothing is sent: whether the bucket is there and may be written to shows with the first result.
     """
@@ -48,33 +47,9 @@ def open_oss(settings: Settings) -> OssStore:
     prefix = prefix.strip("/")
     if not oss2.is_valid_bucket_name(bucket_name) or (prefix and not _is_plain(prefix)):
         raise SettingsError(f"{PREFIX}STORE: {settings.store!r} does not fit: oss://bucket/prefix is expected")
-    region = _region(settings.oss_region)
-    endpoint = settings.oss_endpoint or f"https://oss-{region}.aliyuncs.com"
-    for name in ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"):
-        if not os.environ.get(name):
-            raise SettingsError(f"{name}: it has to be in the environment for the store {settings.store!r}")
-    # Its lines below this level hold key ids, session tokens and what was signed.
-    logging.getLogger("oss2").setLevel(logging.WARNING)
-    try:
-        bucket = oss2.Bucket(
-            # Reads the environment each time; OSS_SESSION_TOKEN too.
-            oss2.ProviderAuthV4(oss2.credentials.EnvironmentVariableCredentialsProvider()),
-            endpoint if "://" in endpoint else f"https://{endpoint}",
-            bucket_name,
-            region=region,
-            connect_timeout=settings.oss_seconds,
-        )
-    except oss2.exceptions.ClientError:
-        raise SettingsError(f"{PREFIX}OSS_ENDPOINT: {endpoint!r} does not fit: https://host is expected") from None
-    public_url = settings.store_url or f"https://{bucket_name}.oss-{region}.aliyuncs.com/{quote(prefix)}"
-    return OssStore(bucket, prefix, public_url, settings.oss_attempts)
-
-
-def _region(value: str) -> str:
-    """OSS's own name of a region; the reference service says ``hangzhou`` for ``cn-hangzhou``."""
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
-        raise SettingsError(f"{PREFIX}OSS_REGION: {value!r} does not fit: the bucket's region, such as cn-hangzhou")
-    return value if "-" in value else f"cn-{value}"
+    bucket = open_bucket(bucket_name, settings)
+    host = f"{bucket_name}.oss-{region_of(settings)}.aliyuncs.com"
+    return OssStore(bucket, prefix, settings.store_url or f"https://{host}/{quote(prefix)}", settings.oss_attempts)
 
 
 def _is_plain(prefix: str) -> bool:

@@ -13,25 +13,9 @@ import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.optimize.optimizer import OptimizerState
 from triton_diffusers.optimize.wishes import Target
+from triton_diffusers.triton_adapter.families import FAMILIES, Family
 
 logger = logging.getLogger(__name__)
-
-_COUNTERS = {
-    "requests": ("sd_requests_total", "Requests answered, by outcome"),
-    "images": ("sd_images_total", "Images made"),
-    "steps": ("sd_image_steps_total", "Denoising steps, counted for each image"),
-    "calls": ("sd_unet_calls_total", "UNet calls, by the number of images that shared the call"),
-    "call_seconds": ("sd_unet_seconds_total", "Seconds in UNet calls and scheduler steps"),
-    "queue_seconds": ("sd_request_queue_seconds_total", "Seconds from arrival to admission, all requests together"),
-    "run_seconds": ("sd_request_run_seconds_total", "Seconds from admission to the answer, all requests together"),
-}
-_GAUGES = {
-    "in_flight": ("sd_images_in_flight", "Images that are being made now"),
-    "queued": ("sd_requests_queued", "Requests that wait for admission"),
-    "engine": ("sd_engine_serves", "1 for the engine that makes the steps now, 0 for one that has"),
-    "optimizer": ("sd_optimizer_state", "1 for the state of the background build, 0 for the others"),
-}
-
 
 # How often the counts are handed to Triton. Each is a round trip to its process, which costs a step as much as its
 # scheduler while the cores are busy: so the loop counts here, and a thread of its own hands over what came together.
@@ -46,10 +30,7 @@ class TritonTelemetry:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._families = {
-            **{key: self._family(*texts, pb_utils.MetricFamily.COUNTER) for key, texts in _COUNTERS.items()},
-            **{key: self._family(*texts, pb_utils.MetricFamily.GAUGE) for key, texts in _GAUGES.items()},
-        }
+        self._families = {key: _registered(family) for key, family in FAMILIES.items()}
         # A metric is dropped by Triton together with its Python object, so all are kept.
         self._metrics: dict[_Key, Any] = {}
         self._lock = threading.Lock()
@@ -57,8 +38,9 @@ class TritonTelemetry:
         self._set: dict[_Key, float] = {}
         self._engines: set[str] = set()
         self._failed: set[_Key] = set()
-        for key in self._families.keys() - {"requests", "calls", "engine", "optimizer"}:
-            self._metric((key, ()))
+        for key, family in FAMILIES.items():
+            if not family.labels:
+                self._metric((key, ()))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._hand_over_regularly, name="metrics", daemon=True)
         self._thread.start()
@@ -132,10 +114,6 @@ class TritonTelemetry:
                 self._failed.add(key)
                 logger.exception("the metric %s %s cannot be handed to Triton", *key)
 
-    @staticmethod
-    def _family(name: str, description: str, kind: Any) -> Any:
-        return pb_utils.MetricFamily(name=name, description=description, kind=kind)
-
     def _metric(self, key: _Key) -> Any:
         found = self._metrics.get(key)
         if found is None:
@@ -143,3 +121,8 @@ class TritonTelemetry:
             found = self._families[family].Metric(labels={"model": self._model, **dict(labels)})
             self._metrics[key] = found
         return found
+
+
+def _registered(family: Family) -> Any:
+    kinds = {"counter": pb_utils.MetricFamily.COUNTER, "gauge": pb_utils.MetricFamily.GAUGE}
+    return pb_utils.MetricFamily(name=family.name, description=family.help, kind=kinds[family.kind])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-# Lower-case parameters are settings, but for the launcher's probe; upper-case ones are the Python backend's own.
-_NOT_SETTINGS = {"probe"}
+from triton_diffusers.contract import PROBE_PARAMETER
 
 
 def settings_of(model_config: str) -> Mapping[str, str]:
@@ -15,5 +14,5 @@ def settings_of(model_config: str) -> Mapping[str, str]:
     return {
         name: parameter.get("string_value", "")
         for name, parameter in parameters.items()
-        if name.islower() and name not in _NOT_SETTINGS
+        if name.islower() and name != PROBE_PARAMETER  # upper-case ones are the Python backend's own
     }

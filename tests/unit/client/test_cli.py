@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from triton_diffusers_client import EncodedImage, Generation, Image
-from triton_diffusers_client.cli import URL_VARIABLE, control_paths_for, main, make_parser, options_of, paths_for
+from triton_diffusers_client.cli import (
+    URL_VARIABLE,
+    control_paths_for,
+    main,
+    make_parser,
+    model_of,
+    options_of,
+    paths_for,
+)
 
 DOCS = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -58,6 +66,22 @@ def test_every_option() -> None:
 def test_size_stands_for_width_and_height() -> None:
     assert options("--size", "64×32") == options("--width=64", "--height=32") == {"width": 64, "height": 32}
     assert options("--size=64x32", "--height=48") == {"width": 64, "height": 48}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "asked"),
+    [
+        ([], "sd_base", {}),
+        (["--translate"], "ensemble", {"use_translate": True}),
+        (["--translate", "--model=sd_controlnet"], "ensemble_controlnet", {"use_translate": True}),
+        (["--translate", "--model=mine"], "mine", {"use_translate": True}),
+        (["--no-translate"], "sd_base", {"use_translate": False}),
+        (["--no-translate", "--model=ensemble"], "ensemble", {"use_translate": False}),
+    ],
+)
+def test_translate_chooses_the_ensemble(arguments: list[str], model: str, asked: dict[str, bool]) -> None:
+    args = make_parser().parse_args(["generate", "红苹果", *arguments])
+    assert (model_of(args), options_of(args)) == (model, asked)
 
 
 def test_the_file_name_tells_the_format() -> None:

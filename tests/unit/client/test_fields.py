@@ -32,6 +32,11 @@ def test_the_models_with_controlnets_have_the_fields_of_the_others_and_those() -
         assert more.outputs == (*plain.outputs, *contract.CONTROL_OUTPUTS)
 
 
+def test_the_ensembles_have_the_fields_of_what_they_stand_in_for() -> None:
+    for model, ensemble in fields.TRANSLATING_MODELS.items():
+        assert contract.CONTRACTS[ensemble] == contract.CONTRACTS[model].of_ensemble
+
+
 def test_every_input_is_an_option() -> None:
     names = [field.name for field in (*contract.INPUTS, *contract.CONTROL_INPUTS)]
     assert {"prompt", *Options.__annotations__} == set(names)

@@ -24,7 +24,7 @@ from triton_diffusers_client.statuses import from_grpc, from_http
 BOTH = [
     (400, "INVALID_ARGUMENT", "steps: 0 is not accepted; must be between 1 and 150", InvalidRequestError),
     (400, "INVALID_ARGUMENT", "func_name: 'cancelled' is not accepted; must be one of: t2i", InvalidRequestError),
-    (501, "UNIMPLEMENTED", "func_name: 'i2i' is not yet supported; leave the field out", NotSupportedError),
+    (501, "UNIMPLEMENTED", "doesn't support models with decoupled transaction policy", NotSupportedError),
     (404, "NOT_FOUND", "task_id: no job of 'x' is known", NotFoundError),
     (404, "NOT_FOUND", "Request for unknown model: 'nope' is not found", NotFoundError),
     (503, "UNAVAILABLE", "the queue is full", BusyError),

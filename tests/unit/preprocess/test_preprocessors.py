@@ -131,7 +131,7 @@ def test_missing_weights(tmp_path: Path, pixels: Pixels, name: str, caplog: pyte
         f"process_func: {name!r} needs preprocessors/{path} of {repository}; on the server, get it with: "
         f"triton-diffusers fetch-preprocessors {name}"
     )
-    assert len(str(caught.value)) <= 200, "as long as the reference's error_msg"
+    assert len(str(caught.value)) <= 200, "as long as an error_msg of the API may be"
     assert str(tmp_path / "preprocessors" / path) in caplog.text
 
 

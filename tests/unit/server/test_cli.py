@@ -61,6 +61,21 @@ def test_port_in_use(model_dir: Path, repository: Path, capsys: pytest.CaptureFi
     assert f"port {port} on 127.0.0.1 is in use; choose another with --http-port" in line
 
 
+def test_what_is_wrong_here_is_told_before_a_model_is_fetched(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("triton_diffusers.server.launcher.fetch_model_dir", lambda source: fetched.append(source))
+    remote = ("--model-dir", "hf://owner/name", "--model-repository", repository)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        assert f"port {port} on 127.0.0.1 is in use" in complaint(*remote, "--http-port", port, capsys=capsys)
+    free = ("--http-port=0", "--grpc-port=0", "--metrics-port=0")
+    line = complaint(*remote, *free, "--tritonserver", tmp_path / "missing", capsys=capsys)
+    assert line.endswith("missing is not a program that can be run")
+    assert fetched == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

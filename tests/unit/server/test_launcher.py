@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from triton_diffusers.server import launcher
+from triton_diffusers.server.errors import BadRepository
 from triton_diffusers.server.launcher import StopRequest
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports
@@ -112,6 +113,15 @@ def test_one_that_never_has_a_calm_time_is_given_up(
 
 def test_one_that_dies_now_and_then_is_always_started_again(starts: Callable[[float, float], tuple[int, int]]) -> None:
     assert starts(1.0, LONG) == (0, 20)
+
+
+def test_a_misspelt_setting_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_MAX_STEP", "20")
+    with pytest.raises(BadRepository):
+        launcher.serve(ServeOptions(model_repository=tmp_path / "missing", model_dir=""))
+    assert "did you mean TRITON_DIFFUSERS_MAX_STEPS?" in caplog.text
 
 
 def test_the_default_translator_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

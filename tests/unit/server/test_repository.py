@@ -35,11 +35,8 @@ def test_models_their_probes_and_inputs(tmp_path: Path) -> None:
     repository = Repository.read(tmp_path)
     assert list(repository.models) == ["painter", "quiet"]
     painter = repository.models["painter"]
-    assert (painter.probe, painter.required, painter.is_ensemble) == (
-        {"prompt": "probe", "steps": 1},
-        ("prompt",),
-        False,
-    )
+    assert (painter.probe, painter.required) == ({"prompt": "probe", "steps": 1}, ("prompt",))
+    assert painter.steps == frozenset()
     assert repository.watched == (painter,)
 
 
@@ -54,7 +51,7 @@ def test_dependents_are_found_through_other_ensembles(tmp_path: Path) -> None:
     assert repository.dependents("inner") == ("outer",)
     assert repository.dependents("outer") == ()
     assert [model.name for model in repository.entrances] == ["outer"]
-    assert repository.models["outer"].is_ensemble
+    assert repository.models["outer"].steps == {"inner"}
 
 
 def test_without_some_models_their_ensembles_go_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -278,6 +279,21 @@ def test_a_damaged_object_is_refused(bucket: OssServer, settings: Settings) -> N
     bucket.corrupt_crc(times=1, method="HEAD")
     with pytest.raises(SourceError, match="was damaged on its way: its CRC-64"):
         resolve_model_dir("oss://bucket/models/mine", oss(bucket, settings))
+
+
+def test_credentials_of_a_bucket_are_not_logged(
+    bucket: OssServer, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("oss2").setLevel(logging.NOTSET)  # another test may have opened a bucket before
+    bucket.security_token = "a-session-token"
+    monkeypatch.setenv("OSS_SESSION_TOKEN", bucket.security_token)
+    with caplog.at_level(logging.DEBUG):
+        assert OssFolder("bucket", "models/mine", oss(bucket, settings)).files()
+        monkeypatch.setenv("OSS_ACCESS_KEY_SECRET", "wrong")
+        with pytest.raises(SourceError, match="SignatureDoesNotMatch"):
+            OssFolder("bucket", "models/mine", oss(bucket, settings)).files()
+    for secret in (bucket.security_token, bucket.key_id, "StringToSign"):
+        assert secret not in caplog.text
 
 
 def test_a_bucket_without_credentials(bucket: OssServer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

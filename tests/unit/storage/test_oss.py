@@ -129,7 +129,7 @@ def test_a_missing_credential_is_told_at_the_start(
     opened: Callable[..., ResultStore], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(name)
-    with pytest.raises(SettingsError, match=f"{name}: it has to be in the environment"):
+    with pytest.raises(SettingsError, match=f"{name} is not set in the environment; oss://{BUCKET} needs it"):
         opened()
 
 

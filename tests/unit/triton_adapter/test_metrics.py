@@ -20,8 +20,10 @@ class Family:
     def __init__(self, name: str, description: str, kind: Any) -> None:
         self.name = name
         self.total = 0.0
+        self.labels: set[str] = set()
 
     def Metric(self, labels: dict[str, str]) -> Any:  # noqa: N802 - Triton's name
+        self.labels |= labels.keys()
         return MagicMock(increment=self.add, set=self.add)
 
     def add(self, amount: float) -> None:
@@ -54,3 +56,19 @@ def test_a_metric_that_cannot_be_handed_over_does_not_end_the_others(
     said = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(said) == 1, "once"
     assert "requests" in said[0].getMessage()
+
+
+def test_metrics_have_the_labels_that_the_table_says(backend: MagicMock, adapter: Callable[[str], ModuleType]) -> None:
+    backend.MetricFamily = Family
+    metrics = adapter("metrics")
+    telemetry = metrics.TritonTelemetry("sd_base")
+    families = dict(telemetry._families)
+    telemetry.request_ended("succeeded", 1.0, 2.0)
+    telemetry.unet_called(2, 0.1)
+    telemetry.in_flight(1, 2)
+    telemetry.engine_changed("eager")
+    telemetry.optimizer_changed(metrics.OptimizerState.BUILDING, None, "")
+    telemetry.close()
+    assert {key: family.labels for key, family in families.items()} == {
+        key: {"model", *family.labels} for key, family in metrics.FAMILIES.items()
+    }
