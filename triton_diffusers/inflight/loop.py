@@ -27,7 +27,7 @@ from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.request import GenerationRequest, GenerationResult
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
 
@@ -205,7 +205,7 @@ class EngineLoop:
         return (
             self._successor is not None
             or any(not job.decoded for job in self._running)
-            or any(job.cancel_requested for job in self._waiting)
+            or any(job.cancel_requested for job in self._jobs())
             or self._next_that_fits() is not None
         )
 
@@ -305,12 +305,12 @@ class EngineLoop:
 
     def _finish(self, job: Job) -> None:
         """Make and keep a job's results and answer it; runs in an outlet thread."""
+        if job.state.ended:  # cancelled while others were finished
+            return
         try:
-            job.result = self._finisher.result(job)
+            self._finisher.finish(job, lambda result: self._end(job, JobState.SUCCEEDED, result=result))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._fail(job, error)
-            return
-        self._end(job, JobState.SUCCEEDED)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, TritonDiffusersError):
@@ -321,11 +321,14 @@ class EngineLoop:
             error = told
         self._end(job, JobState.FAILED, error)
 
-    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+    def _end(
+        self, job: Job, state: JobState, error: Exception | None = None, result: GenerationResult | None = None
+    ) -> bool:
+        """Answer a job; False if it was before."""
         with self._changed:
             if job.state.ended:
-                return
-            job.error = error
+                return False
+            job.error, job.result = error, result
             job.ended = time.time()
             job.state = state
             if job in self._waiting:
@@ -340,6 +343,7 @@ class EngineLoop:
             self._reporter.ended(job)
             self._changed.notify_all()
         self._report_in_flight()
+        return True
 
     def _show_previews(self, jobs: Iterable[Job]) -> None:
         """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
