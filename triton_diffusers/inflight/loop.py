@@ -195,9 +195,11 @@ class EngineLoop:
                 self._end(job, JobState.CANCELLED, Busy(_STOPPING))
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False if the loop is to stop."""
+        """Sleep until there may be something to do; False if the loop is to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._has_work())
+            if not (self._stopping or self._has_work()):
+                # A cancellation on the board wakes nobody.
+                self._changed.wait(self._settings.poll_seconds if self._jobs() else None)
             return not self._stopping
 
     def _has_work(self) -> bool:
