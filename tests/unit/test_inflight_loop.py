@@ -157,7 +157,7 @@ def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(
         return save(self, name, data, content_type)
 
     monkeypatch.setattr(LocalStore, "save", held_save)
-    monkeypatch.setattr("triton_diffusers.inflight.loop._OUTLET_THREADS", 1)
+    monkeypatch.setattr("triton_diffusers.inflight.outlet._THREADS", 1)
     loop = start_loop(engine, store=str(tmp_path / "store"))
     being_stored = loop.submit(request_for(task_id="being-stored"))
     assert saving.wait(WITHIN)

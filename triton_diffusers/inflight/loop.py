@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,14 @@ import torch
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
-from triton_diffusers.images import preview, to_pixels
+from triton_diffusers.images import to_pixels
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.controlnets import ControlNets, Held
-from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.intake import Intake
 from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.outlet import Outlet
+from triton_diffusers.inflight.pace import Pace
+from triton_diffusers.inflight.previews import show_previews
 from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
@@ -32,9 +34,6 @@ from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
-
-# Results that are compressed and stored at once.
-_OUTLET_THREADS = 4
 
 _STOPPING = "the server is stopping; send the request again later"
 
@@ -82,7 +81,8 @@ class EngineLoop:
         self._successor: _InUse | None = None
         self._predecessor: _InUse | None = None
         self._intake = Intake(settings, lambda: self._in_use.controlnets, self._set_gathered, self._fail)
-        self._outlet = ThreadPoolExecutor(_OUTLET_THREADS, thread_name_prefix="outlet")
+        self._outlet = Outlet(settings, self._succeed, self._fail)
+        self._pace = Pace()
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -123,7 +123,7 @@ class EngineLoop:
             self._changed.notify_all()
         self._thread.join()
         self._intake.stop()
-        self._outlet.shutdown()
+        self._outlet.stop()
 
     @property
     def alive(self) -> bool:
@@ -174,7 +174,6 @@ class EngineLoop:
             engine = self._make_engine()
             self._in_use = _InUse(engine, Admission(engine, self._settings), ControlNets.of(self._settings, engine))
             del engine  # or it would stay for ever, whatever takes over
-            self._finisher = Finisher(self._settings)
         except BaseException as error:  # noqa: BLE001  # raised where the loop is started
             self._made.set_exception(error)
             return
@@ -215,7 +214,7 @@ class EngineLoop:
         """The job that waits longest and has its pictures, if the bound on images in flight has room for it."""
         with self._changed:
             in_flight = sum(job.request.image_num for job in self._running)
-            first = next((job for job in self._waiting if job.gathered), None)
+            first = next((job for job in self._waiting if job.gathered and not job.cancel_requested), None)
             if first and in_flight + first.request.image_num <= self._settings.max_images_in_flight:
                 return first
             return None
@@ -233,18 +232,23 @@ class EngineLoop:
                 self._end(job, JobState.CANCELLED, Cancelled("the job was cancelled"))
 
     def _admit(self) -> None:
-        """Make jobs ready, in the order of their arrival, while the bound on images in flight allows."""
-        while (job := self._next_that_fits()) is not None:
+        """Make jobs ready, in the order of their arrival, while the bound on images in flight and the pace allow."""
+        while not self._stopping and (job := self._next_that_fits()) is not None:
+            others = [other for other in self._running_jobs() if not other.decoded]
+            if not self._pace.allows(len(others)):
+                return
             job.started = time.time()
-            # A newcomer is owed no compute for the time before it came.
-            job.cost_seconds = min((other.cost_seconds for other in self._running_jobs()), default=0.0)
             began = time.perf_counter()
             try:
                 self._in_use.admission.prepare(job)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
                 self._fail(job, error)
+            seconds = time.perf_counter() - began
+            self._pace.admitted(seconds)
+            if job.state.ended:
                 continue
-            job.cost_seconds += time.perf_counter() - began
+            # A newcomer is owed no compute for the time before it came.
+            job.cost_seconds = min((other.cost_seconds for other in others), default=0.0) + seconds
             with self._changed:
                 self._waiting.remove(job)
                 self._running.append(job)
@@ -253,11 +257,13 @@ class EngineLoop:
             self._report_in_flight()
 
     def _advance(self) -> None:
+        began = time.perf_counter()
         turn = next_turn(self._running_jobs(), self._settings.max_batch)
         if isinstance(turn, Decode):
             self._decode(turn)
         elif isinstance(turn, Step):
             self._step(turn)
+        self._pace.advanced(time.perf_counter() - began)
 
     def _step(self, turn: Step) -> None:
         began = time.perf_counter()
@@ -277,7 +283,7 @@ class EngineLoop:
         for (job, _), share in zip(turn.samples, work, strict=True):
             job.cost_seconds += seconds * share / sum(work)
         self._reporter.advanced(turn.jobs, len(turn.samples), seconds)
-        self._show_previews(turn.jobs)
+        show_previews(self._in_use.engine, turn.jobs, self._reporter)
 
     def _step_each(self, turn: Step, error: Exception) -> None:
         """A call failed: if several jobs shared it, give each its own, so that only the culprit fails."""
@@ -303,16 +309,10 @@ class EngineLoop:
         job.cost_seconds += time.perf_counter() - began
         self._reporter.changed(job)
         if job.decoded:
-            self._outlet.submit(self._finish, job)
+            self._outlet.begin(job)
 
-    def _finish(self, job: Job) -> None:
-        """Make and keep a job's results and answer it; runs in an outlet thread."""
-        if job.state.ended:  # cancelled while others were finished
-            return
-        try:
-            self._finisher.finish(job, lambda result: self._end(job, JobState.SUCCEEDED, result=result))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
-            self._fail(job, error)
+    def _succeed(self, job: Job, result: GenerationResult) -> bool:
+        return self._end(job, JobState.SUCCEEDED, result=result)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, TritonDiffusersError):
@@ -346,23 +346,6 @@ class EngineLoop:
             self._changed.notify_all()
         self._report_in_flight()
         return True
-
-    def _show_previews(self, jobs: Iterable[Job]) -> None:
-        """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
-        wishes = self._reporter.preview_wishes()
-        for job in jobs:
-            sample = next((sample for sample in job.samples if not sample.decoded), None)
-            if job.number not in wishes or sample is None or sample.expected is None:
-                continue
-            began = time.perf_counter()
-            try:
-                pixels = to_pixels(np.nan_to_num(self._in_use.engine.decode(sample.expected)))
-                # A preview shows nobody what the checker would keep back.
-                if not self._in_use.engine.is_unsafe(pixels):
-                    self._reporter.preview(job, preview(pixels))
-            except Exception:
-                logger.exception("no preview of job %s", job.request.task_id)
-            job.cost_seconds += time.perf_counter() - began
 
     def _running_jobs(self) -> list[Job]:
         with self._changed:
