@@ -74,6 +74,8 @@ class Intake:
 
     def _load(self, job: Job) -> None:
         """May wait for other jobs to end."""
+        if job.state.ended:
+            return
         try:
             held = self._controlnets().take(job.controlnet_paths, lambda: job.state.ended)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
