@@ -7,7 +7,7 @@ _UNNOTICED = 0.1
 
 
 class Pace:
-    """Lets admission take as long as the turns between take: in the long run a burst of newcomers slows them down by half at most.
+    """Lets admission take as long as the turns between take: a burst of newcomers slows others down by about half.
 
     What a newcomer needs is not known before; what it took too much is made up for before the next one's turn.
     """
