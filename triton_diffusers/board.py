@@ -118,7 +118,11 @@ class JobBoard:
     def forget_old(self) -> None:
         """Drop ended jobs that are older than the history."""
         with self._tolerant():
-            self._connection.execute("DELETE FROM jobs WHERE ended < ?", (time.time() - self._history_seconds,))
+            self._connection.execute("DELETE FROM jobs WHERE ended < ?", (self._forgotten_before,))
+
+    @property
+    def _forgotten_before(self) -> float:
+        return time.time() - self._history_seconds
 
     def _numbers(self, flag: str) -> Sequence[int]:
         numbers: list[int] = []
@@ -133,13 +137,16 @@ class JobBoard:
     # The side of ``jobs``.
 
     def entries(self, task_id: str | None = None) -> Sequence[BoardEntry]:
-        """All entries, or those of one task, the newest first."""
+        """All entries, or those of one task, the newest first; none of a job that ended before the history.
+
+        Only engines that have work drop those, so an idle server's board has them still.
+        """
         self._mark_lost()
-        where, parameters = ("", []) if task_id is None else ("WHERE task_id = ?", [task_id])
-        preview = "NULL" if task_id is None else "preview"
+        preview, of_task = ("NULL", "TRUE") if task_id is None else ("preview", "task_id = :task_id")
         rows = self._connection.execute(
-            f"SELECT {_ENTRY}, {preview} FROM jobs {where} ORDER BY arrived DESC",  # noqa: S608
-            parameters,
+            f"SELECT {_ENTRY}, {preview} FROM jobs WHERE {of_task} AND (ended IS NULL OR ended >= :since)"  # noqa: S608
+            " ORDER BY arrived DESC",
+            {"task_id": task_id, "since": self._forgotten_before},
         )
         names = [*_ENTRY.split(", "), "preview"]
         return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]

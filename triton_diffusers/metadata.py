@@ -94,7 +94,9 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
         "profile": request.profile.name,
     }
     if request.function is not Function.TEXT_TO_IMAGE:
-        fields |= {"denoising_strength": request.denoising_strength, "resize_mode": request.resize_mode.value}
+        fields["denoising_strength"] = request.denoising_strength
+    if request.has_pictures:
+        fields["resize_mode"] = request.resize_mode.value
     if request.function in _WITH_MASK:
         fields["keep_unmasked"] = request.keep_unmasked
     if added := request.expansion:

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     max_images_in_flight: int = Field(64, ge=1, description="Most images whose latents are in memory at once.")
     max_queue: int = Field(128, ge=1, description="Most requests that wait; one more is refused as busy.")
     poll_seconds: float = Field(
-        0.1, gt=0, le=5, description="Longest wait of the mailbox before it looks for new requests and cancellations."
+        0.1, gt=0, le=5, description="Longest wait before new requests and cancellations are looked for."
     )
     orphan_seconds: float = Field(
         60.0, gt=0, description="A job that Triton has not asked about for so long is cancelled: its client is gone."

@@ -76,8 +76,7 @@ def test_gauges_rise_and_fall(calls: Calls) -> None:
 def test_requests_that_wait_are_counted(calls: Calls) -> None:
     pending = [calls.send(**small(task_id="many", steps=150, image_num=8)) for _ in range(9)]
     # 64 images may be in flight: eight of these requests.
-    until(lambda: calls.metrics()["sd_requests_queued"] == 1)
-    assert calls.metrics()["sd_images_in_flight"] == 64
+    until(lambda: (now := calls.metrics())["sd_images_in_flight"] == 64 and now["sd_requests_queued"] == 1)
     calls.jobs("cancel", task_id="many")
     for sent in pending:
         with pytest.raises(InferenceServerException):

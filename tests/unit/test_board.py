@@ -79,10 +79,11 @@ def states(board: JobBoard, task_id: str | None = None) -> list[str]:
 
 
 def test_an_entry_is_read_as_it_was_written(board: JobBoard) -> None:
-    written = entry(task_id="'; DROP TABLE jobs; --", error_msg="汉\0\n", step=3, ended=5.0, arrived=2.0)
+    now = time.time()
+    written = entry(task_id="'; DROP TABLE jobs; --", error_msg="汉\0\n", step=3, ended=now, arrived=now - 3)
     board.post(written)
     assert board.entries() == [written]
-    assert written.elapsed_seconds == 3.0
+    assert written.elapsed_seconds == pytest.approx(3.0)
 
 
 def test_a_later_report_replaces_the_former(board: JobBoard) -> None:
@@ -170,13 +171,16 @@ def test_a_second_board_in_one_process_keeps_the_jobs_of_the_first(board: JobBoa
 
 
 def test_ended_jobs_are_forgotten_after_the_history(tmp_path: Path) -> None:
-    with closing(JobBoard(tmp_path, history_seconds=60.0)) as board:
+    with closing(JobBoard(tmp_path, history_seconds=60.0)) as board, closing(JobBoard(tmp_path)) as longer:
         now = time.time()
         board.post(entry(1, state="succeeded", ended=now - 61))
         board.post(entry(2, state="succeeded", ended=now - 30))
         board.post(entry(3, arrived=now - 10_000))
+        assert [states(board, f"task-{number}") for number in (1, 2, 3)] == [[], ["succeeded"], ["running"]]
+        assert sorted(found.number for found in board.entries()) == [2, 3], "whether or not an engine has swept"
+        assert len(longer.entries()) == 3
         board.forget_old()
-        assert sorted(found.number for found in board.entries()) == [2, 3]
+        assert sorted(found.number for found in longer.entries()) == [2, 3]
 
 
 def use_as_an_engine(board: JobBoard) -> None:

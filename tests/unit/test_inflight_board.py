@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import FakeEngine
+from tests.unit.fake_engine import WITHIN, FakeEngine
 from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
 from triton_diffusers.board import JobBoard
+from triton_diffusers.fetch import LinkFetcher
 from triton_diffusers.inflight.job import JobState
+from triton_diffusers.request import Function, Link
 
 
 def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
@@ -23,6 +30,34 @@ def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board:
     finish(loop, *jobs)
     assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLED]
     assert {entry.state for entry in board.entries("drop")} == {"cancelled"}
+
+
+def test_cancel_over_the_board_while_pictures_are_fetched(
+    start_loop: StartLoop, engine: FakeEngine, board: JobBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an otherwise idle server: no step is made after which the board would be looked at."""
+    fetched: list[str] = []
+    fetching, may_end = threading.Event(), threading.Event()
+    white = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(white, "PNG")
+
+    def fetch(self: LinkFetcher, field: str, url: str) -> bytes:
+        fetched.append(field)
+        fetching.set()
+        assert may_end.wait(WITHIN)
+        return white.getvalue()
+
+    monkeypatch.setattr(LinkFetcher, "fetch", fetch)
+    loop = start_loop(engine, board=board)
+    image, mask = Link("https://example.com/image"), Link("https://example.com/mask")
+    job = loop.submit(request_for(function=Function.INPAINT, image=image, mask=mask))
+    assert fetching.wait(WITHIN)
+    board.cancel("a-task")
+    finish(loop, job)
+    assert job.state is JobState.CANCELLED
+    may_end.set()
+    loop.stop()
+    assert fetched == ["image_link"], "the mask is not fetched for nobody"
 
 
 def test_progress_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:

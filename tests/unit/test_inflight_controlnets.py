@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -55,9 +56,9 @@ class Weights:
         self.identity = identity
 
 
-def on(disk: Disk, room_for: int) -> ControlNets:
+def on(disk: Disk, room_for: int, **options: float) -> ControlNets:
     reader: Any = disk
-    return ControlNets(reader, disk.make, room_for * SIZE)
+    return ControlNets(reader, disk.make, room_for * SIZE, **options)
 
 
 def take(nets: ControlNets, *paths: str) -> Held:
@@ -150,6 +151,43 @@ def test_room_is_made_when_it_is_given_back() -> None:
         waiting.result(timeout=0.2)
     held.give_back()
     assert names(waiting.result(timeout=WITHIN)) == ["b"]
+
+
+def hand_on(nets: ControlNets, held: Held, path: str) -> Held:
+    """Overlapping requests for one that is loaded, until the next one gets none; what the last one holds."""
+    deadline = time.monotonic() + WITHIN
+    while (following := nets.take_loaded([path])) is not None:
+        held.give_back()
+        held = following
+        assert time.monotonic() < deadline, "they go on for ever"
+    return held
+
+
+def test_overlapping_requests_do_not_keep_one_waiting_for_ever() -> None:
+    nets = on(Disk("a", "b"), 1, patience=0.0)
+    held = take(nets, "a")
+    waiting = taken_aside(nets, ["b"], threading.Event())
+    last = hand_on(nets, held, "a")
+    following = taken_aside(nets, ["a"], threading.Event())
+    last.give_back()
+    theirs = waiting.result(timeout=WITHIN)
+    assert names(theirs) == ["b"]
+    theirs.give_back()
+    assert names(following.result(timeout=WITHIN)) == ["a"], "it stood behind"
+    assert nets.take_loaded(["a"]) is not None, "nobody waits any more"
+
+
+def test_what_the_one_that_waits_wants_itself_is_there_for_others() -> None:
+    nets = on(Disk("a", "b", "c"), 2, patience=0.0)
+    held, shared = take(nets, "a"), take(nets, "b")
+    waiting = taken_aside(nets, ["b", "c"], threading.Event())
+    last = hand_on(nets, held, "a")
+    assert nets.take_loaded(["b"]) is not None
+    assert nets.take_loaded([]) is not None
+    assert nets.take_loaded(["b", "a"]) is None
+    last.give_back()
+    assert names(waiting.result(timeout=WITHIN)) == ["b", "c"]
+    shared.give_back()
 
 
 def test_who_gives_up_does_not_wait() -> None:

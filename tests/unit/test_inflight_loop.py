@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.loading import LoadError
 from triton_diffusers.settings import Settings
+from triton_diffusers.storage import StoredResult
+from triton_diffusers.storage.local import LocalStore
 
 
 def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
@@ -138,6 +141,40 @@ def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     engine.turnstile.open()
     finish(loop, running)
     assert pictures(running)
+
+
+def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(
+    start_loop: StartLoop, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    saved: list[str] = []
+    saving, may_save = threading.Event(), threading.Event()
+    save = LocalStore.save
+
+    def held_save(self: LocalStore, name: str, data: bytes, content_type: str) -> StoredResult:
+        saving.set()
+        assert may_save.wait(WITHIN)
+        saved.append(name)
+        return save(self, name, data, content_type)
+
+    monkeypatch.setattr(LocalStore, "save", held_save)
+    monkeypatch.setattr("triton_diffusers.inflight.outlet._THREADS", 1)
+    loop = start_loop(engine, store=str(tmp_path / "store"))
+    being_stored = loop.submit(request_for(task_id="being-stored"))
+    assert saving.wait(WITHIN)
+    before_it = loop.submit(request_for(task_id="before-it"))
+    while not before_it.decoded:
+        loop.wait([before_it], 0.01)
+    kept = loop.submit(request_for(task_id="kept"))
+    for job in (being_stored, before_it):
+        loop.cancel(job)
+    finish(loop, being_stored, before_it)
+    assert {job.state for job in (being_stored, before_it)} == {JobState.CANCELLED}
+    may_save.set()
+    finish(loop, kept)
+    loop.stop()
+    assert [name.split("_")[0] for name in saved] == ["result/being-stored", "result/kept"]
+    assert [path.name.split("_")[0] for path in (tmp_path / "store").rglob("*.png")] == ["kept"]
+    assert being_stored.result is None, "or it would be answered with it"
 
 
 def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine: FakeEngine) -> None:

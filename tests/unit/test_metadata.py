@@ -174,6 +174,14 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
     assert again == dataclasses.replace(request, seed=(FULL.seed + 1) % 2**64, image_num=1, save_dir="result")
 
 
+def test_the_record_of_a_picture_that_only_controls_makes_it_again() -> None:
+    control = ControlChoice(path="", process="canny")
+    request = request_for(image=b"\x89PNG", controls=(control,), resize_mode=ResizeMode.CROP, embed_metadata=True)
+    sent = tensors(**json.loads(record_text(request, 0))["request"], image=b"\x89PNG")
+    again = decode_request(sent, Settings(), native_side=64, inputs=CONTRACTS["sd_controlnet"].inputs)
+    assert again == request
+
+
 # Another value for each field of a request that the record is to show.
 OTHERS = {
     "task_id": "b-task",

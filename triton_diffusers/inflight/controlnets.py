@@ -19,12 +19,22 @@ from triton_diffusers.settings import Settings
 logger = logging.getLogger(__name__)
 
 _MEGABYTE = 2**20
+# Seconds that one without room waits before newcomers stand behind it.
+_PATIENCE = 10.0
 
 
 @dataclass(slots=True, eq=False)
 class _Loaded:
     net: ControlNet
     holders: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """Who waits for memory: what it wants altogether, and since when (monotonic seconds)."""
+
+    wants: frozenset[Identity]
+    since: float
 
 
 class Held:
@@ -44,16 +54,23 @@ class ControlNets:
     """Loads ControlNets for one engine, and keeps those that were used last.
 
     What is kept and what is in use is bounded by the settings' memory together; one that has no room waits for
-    requests that hold others to end. Called from any thread but the engine's, which must not wait for a file.
+    requests that hold others to end, and once it has waited for ``patience`` seconds, no more of them get those. Called
+    from any thread but the engine's, which must not wait for a file.
     """
 
     def __init__(
-        self, reader: ControlNetReader, make: Callable[[ControlNetWeights], ControlNet], most_bytes: int
+        self,
+        reader: ControlNetReader,
+        make: Callable[[ControlNetWeights], ControlNet],
+        most_bytes: int,
+        *,
+        patience: float = _PATIENCE,
     ) -> None:
-        self._reader, self._make, self._most_bytes = reader, make, most_bytes
-        # Guards the loaded ones and their holders; notified when some are given back.
+        self._reader, self._make, self._most_bytes, self._patience = reader, make, most_bytes, patience
+        # Guards the loaded ones, their holders and who waits; notified when some are given back.
         self._changed = threading.Condition()
         self._loaded: OrderedDict[Identity, _Loaded] = OrderedDict()
+        self._waiter: _Waiter | None = None
         self._loading = threading.Lock()
 
     @classmethod
@@ -68,10 +85,13 @@ class ControlNets:
         return cls(reader, engine.make_controlnet, settings.controlnet_cache_megabytes * _MEGABYTE)
 
     def take_loaded(self, paths: Sequence[str]) -> Held | None:
-        """Those of these paths, if they are all loaded as the files are now. Raises as ``take`` does."""
+        """Those of these paths, if they are all loaded as the files are now, and nobody has waited too long for memory.
+
+        Who gets none has to ``take`` them, in its turn. Raises as ``take`` does.
+        """
         identities = [self._reader.identity(path) for path in paths]
         with self._changed:
-            if not all(identity in self._loaded for identity in identities):
+            if not all(identity in self._loaded for identity in identities) or self._keeps_waiting(identities):
                 return None
             return self._hold(identities)
 
@@ -98,6 +118,18 @@ class ControlNets:
         with self._changed:
             self._changed.notify_all()
 
+    def _keeps_waiting(self, identities: Sequence[Identity]) -> bool:
+        """Whether to hold these would keep somebody waiting who has waited long enough.
+
+        Requests that overlap could hold them for ever. What the waiter itself wants stays loaded anyway.
+        """
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.wants.issuperset(identities)
+            and time.monotonic() - waiter.since >= self._patience
+        )
+
     def _hold(self, identities: Sequence[Identity]) -> Held:
         held = [self._loaded[identity] for identity in identities]
         for identity, loaded in zip(identities, held, strict=True):
@@ -112,7 +144,9 @@ class ControlNets:
         began = time.monotonic()
         weights = self._reader.read(path)
         with self._changed:
+            self._waiter = _Waiter(frozenset(keep), time.monotonic())
             self._changed.wait_for(lambda: self._make_room(weights.nbytes, keep) or is_given_up())
+            self._waiter = None
             if is_given_up():
                 raise Cancelled("the job was cancelled")
         # In a thread that ends: OpenMP's threads, with which weights are converted, live as long as their caller, and

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from triton_diffusers.images import encode, resized
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.metadata import metadata_of
@@ -18,12 +20,16 @@ class Finisher:
         self._model = settings.model_dir.name
         self._keeper = ResultKeeper(open_store(settings))
 
-    def result(self, job: Job) -> GenerationResult:
-        """The result of a job whose images are all decoded. Raises ``StorageFailure``; nothing is stored then."""
+    def finish(self, job: Job, accept: Callable[[GenerationResult], bool]) -> None:
+        """Make the result of a job whose images are all decoded, store it and hand it over.
+
+        ``accept`` says whether it came in time; what came too late is removed again. Raises ``StorageFailure``; nothing
+        is stored then.
+        """
         request = job.request
         images = tuple(self._encode(job, sample) for sample in job.samples)
         stored = self._keeper.keep(request, images)
-        return GenerationResult(
+        result = GenerationResult(
             request=request,
             images=images,
             is_nsfw=tuple(sample.flagged for sample in job.samples),
@@ -35,6 +41,8 @@ class Finisher:
             queue_seconds=job.queue_seconds,
             run_seconds=job.run_seconds,
         )
+        if not accept(result):
+            self._keeper.discard(stored)
 
     def _control_images(self, job: Job) -> tuple[bytes, ...]:
         if not job.request.return_control_image:

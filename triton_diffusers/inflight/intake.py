@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from triton_diffusers.errors import Cancelled
 from triton_diffusers.fetch import LinkFetcher
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.job import Job
@@ -13,6 +14,18 @@ from triton_diffusers.settings import Settings
 
 # Jobs whose pictures are fetched and read at once.
 _THREADS = 4
+
+
+class _FetcherOf:
+    """Fetches for a job until that has ended, or its other links would keep a thread from those that wait."""
+
+    def __init__(self, job: Job, fetcher: LinkFetcher) -> None:
+        self._job, self._fetcher = job, fetcher
+
+    def fetch(self, field: str, url: str) -> bytes:
+        if self._job.state.ended:
+            raise Cancelled("the job has ended")
+        return self._fetcher.fetch(field, url)
 
 
 class Intake:
@@ -29,7 +42,7 @@ class Intake:
         gathered: Callable[[Job, Held], None],
         failed: Callable[[Job, Exception], None],
     ) -> None:
-        self._gatherer = Gatherer(settings, LinkFetcher(settings))
+        self._settings, self._fetcher = settings, LinkFetcher(settings)
         self._controlnets, self._gathered, self._failed = controlnets, gathered, failed
         self._gathering = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         # One: ControlNets are loaded one after the other, and wait for memory.
@@ -49,7 +62,7 @@ class Intake:
         if job.state.ended:
             return
         try:
-            job.pictures = self._gatherer.gather(job.request)
+            job.pictures = Gatherer(self._settings, _FetcherOf(job, self._fetcher)).gather(job.request)
             held = self._controlnets().take_loaded(job.controlnet_paths)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._failed(job, error)
@@ -61,6 +74,8 @@ class Intake:
 
     def _load(self, job: Job) -> None:
         """May wait for other jobs to end."""
+        if job.state.ended:
+            return
         try:
             held = self._controlnets().take(job.controlnet_paths, lambda: job.state.ended)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,24 +17,23 @@ import torch
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
-from triton_diffusers.images import preview, to_pixels
+from triton_diffusers.images import to_pixels
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.controlnets import ControlNets, Held
-from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.intake import Intake
 from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.outlet import Outlet
+from triton_diffusers.inflight.pace import Pace
+from triton_diffusers.inflight.previews import show_previews
 from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.request import GenerationRequest, GenerationResult
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
-
-# Results that are compressed and stored at once.
-_OUTLET_THREADS = 4
 
 _STOPPING = "the server is stopping; send the request again later"
 _DIED = "the engine loop has failed, the server's log says why; send the request again later"
@@ -84,7 +83,8 @@ class EngineLoop:
         self._successor: _InUse | None = None
         self._predecessor: _InUse | None = None
         self._intake = Intake(settings, lambda: self._in_use.controlnets, self._set_gathered, self._fail)
-        self._outlet = ThreadPoolExecutor(_OUTLET_THREADS, thread_name_prefix="outlet")
+        self._outlet = Outlet(settings, self._succeed, self._fail)
+        self._pace = Pace()
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -125,7 +125,7 @@ class EngineLoop:
             self._changed.notify_all()
         self._thread.join()
         self._intake.stop()
-        self._outlet.shutdown()
+        self._outlet.stop()
 
     @property
     def alive(self) -> bool:
@@ -176,7 +176,6 @@ class EngineLoop:
             engine = self._make_engine()
             self._in_use = _InUse(engine, Admission(engine, self._settings), ControlNets.of(self._settings, engine))
             del engine  # or it would stay for ever, whatever takes over
-            self._finisher = Finisher(self._settings)
         except BaseException as error:  # noqa: BLE001  # raised where the loop is started
             self._made.set_exception(error)
             return
@@ -198,9 +197,11 @@ class EngineLoop:
                 self._end(job, JobState.CANCELLED, Busy(self._refusal))
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False if the loop is to stop."""
+        """Sleep until there may be something to do; False if the loop is to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._has_work())
+            if not (self._stopping or self._has_work()):
+                # A cancellation on the board wakes nobody.
+                self._changed.wait(self._settings.poll_seconds if self._jobs() else None)
             return not self._stopping
 
     def _has_work(self) -> bool:
@@ -208,7 +209,7 @@ class EngineLoop:
         return (
             self._successor is not None
             or any(not job.decoded for job in self._running)
-            or any(job.cancel_requested for job in self._waiting)
+            or any(job.cancel_requested for job in self._jobs())
             or self._next_that_fits() is not None
         )
 
@@ -216,7 +217,7 @@ class EngineLoop:
         """The job that waits longest and has its pictures, if the bound on images in flight has room for it."""
         with self._changed:
             in_flight = sum(job.request.image_num for job in self._running)
-            first = next((job for job in self._waiting if job.gathered), None)
+            first = next((job for job in self._waiting if job.gathered and not job.cancel_requested), None)
             if first and in_flight + first.request.image_num <= self._settings.max_images_in_flight:
                 return first
             return None
@@ -234,18 +235,23 @@ class EngineLoop:
                 self._end(job, JobState.CANCELLED, Cancelled("the job was cancelled"))
 
     def _admit(self) -> None:
-        """Make jobs ready, in the order of their arrival, while the bound on images in flight allows."""
-        while (job := self._next_that_fits()) is not None:
+        """Make jobs ready, in the order of their arrival, while the bound on images in flight and the pace allow."""
+        while not self._stopping and (job := self._next_that_fits()) is not None:
+            others = [other for other in self._running_jobs() if not other.decoded]
+            if not self._pace.allows(len(others)):
+                return
             job.started = time.time()
-            # A newcomer is owed no compute for the time before it came.
-            job.cost_seconds = min((other.cost_seconds for other in self._running_jobs()), default=0.0)
             began = time.perf_counter()
             try:
                 self._in_use.admission.prepare(job)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
                 self._fail(job, error)
+            seconds = time.perf_counter() - began
+            self._pace.admitted(seconds)
+            if job.state.ended:
                 continue
-            job.cost_seconds += time.perf_counter() - began
+            # A newcomer is owed no compute for the time before it came.
+            job.cost_seconds = min((other.cost_seconds for other in others), default=0.0) + seconds
             with self._changed:
                 self._waiting.remove(job)
                 self._running.append(job)
@@ -254,11 +260,13 @@ class EngineLoop:
             self._report_in_flight()
 
     def _advance(self) -> None:
+        began = time.perf_counter()
         turn = next_turn(self._running_jobs(), self._settings.max_batch)
         if isinstance(turn, Decode):
             self._decode(turn)
         elif isinstance(turn, Step):
             self._step(turn)
+        self._pace.advanced(time.perf_counter() - began)
 
     def _step(self, turn: Step) -> None:
         began = time.perf_counter()
@@ -278,7 +286,7 @@ class EngineLoop:
         for (job, _), share in zip(turn.samples, work, strict=True):
             job.cost_seconds += seconds * share / sum(work)
         self._reporter.advanced(turn.jobs, len(turn.samples), seconds)
-        self._show_previews(turn.jobs)
+        show_previews(self._in_use.engine, turn.jobs, self._reporter)
 
     def _step_each(self, turn: Step, error: Exception) -> None:
         """A call failed: if several jobs shared it, give each its own, so that only the culprit fails."""
@@ -304,16 +312,10 @@ class EngineLoop:
         job.cost_seconds += time.perf_counter() - began
         self._reporter.changed(job)
         if job.decoded:
-            self._outlet.submit(self._finish, job)
+            self._outlet.begin(job)
 
-    def _finish(self, job: Job) -> None:
-        """Make and keep a job's results and answer it; runs in an outlet thread."""
-        try:
-            job.result = self._finisher.result(job)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
-            self._fail(job, error)
-            return
-        self._end(job, JobState.SUCCEEDED)
+    def _succeed(self, job: Job, result: GenerationResult) -> bool:
+        return self._end(job, JobState.SUCCEEDED, result=result)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, TritonDiffusersError):
@@ -324,11 +326,14 @@ class EngineLoop:
             error = told
         self._end(job, JobState.FAILED, error)
 
-    def _end(self, job: Job, state: JobState, error: Exception | None = None) -> None:
+    def _end(
+        self, job: Job, state: JobState, error: Exception | None = None, result: GenerationResult | None = None
+    ) -> bool:
+        """Answer a job; False if it was before."""
         with self._changed:
             if job.state.ended:
-                return
-            job.error = error
+                return False
+            job.error, job.result = error, result
             job.ended = time.time()
             job.state = state
             if job in self._waiting:
@@ -343,23 +348,7 @@ class EngineLoop:
             self._reporter.ended(job)
             self._changed.notify_all()
         self._report_in_flight()
-
-    def _show_previews(self, jobs: Iterable[Job]) -> None:
-        """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
-        wishes = self._reporter.preview_wishes()
-        for job in jobs:
-            sample = next((sample for sample in job.samples if not sample.decoded), None)
-            if job.number not in wishes or sample is None or sample.expected is None:
-                continue
-            began = time.perf_counter()
-            try:
-                pixels = to_pixels(np.nan_to_num(self._in_use.engine.decode(sample.expected)))
-                # A preview shows nobody what the checker would keep back.
-                if not self._in_use.engine.is_unsafe(pixels):
-                    self._reporter.preview(job, preview(pixels))
-            except Exception:
-                logger.exception("no preview of job %s", job.request.task_id)
-            job.cost_seconds += time.perf_counter() - began
+        return True
 
     def _running_jobs(self) -> list[Job]:
         with self._changed:

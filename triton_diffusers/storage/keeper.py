@@ -48,6 +48,11 @@ class ResultKeeper:
                 suffix = secrets.token_hex(4)
         raise StorageFailure(f"no free name was found for the results of {request.task_id}")
 
+    def discard(self, stored: Sequence[StoredResult]) -> None:
+        """Remove what ``keep`` returned, of a request that got no result after all; what cannot be is logged."""
+        if self._store is not None:
+            _discard_all(self._store, stored)
+
     @staticmethod
     def _save_all(
         store: ResultStore, names: Sequence[str], request: GenerationRequest, images: Sequence[bytes]
@@ -57,10 +62,14 @@ class ResultKeeper:
             for name, image in zip(names, images, strict=True):
                 stored.append(store.save(name, image, f"image/{request.output_format.value}"))
         except BaseException:
-            for result in stored:
-                try:
-                    store.discard(result)
-                except StorageFailure:
-                    logger.exception("%s is left in the store though its request failed", result.oss_url)
+            _discard_all(store, stored)
             raise
         return tuple(stored)
+
+
+def _discard_all(store: ResultStore, stored: Sequence[StoredResult]) -> None:
+    for result in stored:
+        try:
+            store.discard(result)
+        except StorageFailure:
+            logger.exception("%s is left in the store though its request got no result", result.oss_url)

@@ -1,0 +1,34 @@
+"""Previews of jobs that run, for who asks for them on the board."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from triton_diffusers.engines import Engine
+from triton_diffusers.images import preview, to_pixels
+from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.reporter import Reporter
+
+logger = logging.getLogger(__name__)
+
+
+def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> None:
+    """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
+    wishes = reporter.preview_wishes()
+    for job in jobs:
+        sample = next((sample for sample in job.samples if not sample.decoded), None)
+        if job.number not in wishes or sample is None or sample.expected is None:
+            continue
+        began = time.perf_counter()
+        try:
+            pixels = to_pixels(np.nan_to_num(engine.decode(sample.expected)))
+            # A preview shows nobody what the checker would keep back.
+            if not engine.is_unsafe(pixels):
+                reporter.preview(job, preview(pixels))
+        except Exception:
+            logger.exception("no preview of job %s", job.request.task_id)
+        job.cost_seconds += time.perf_counter() - began
