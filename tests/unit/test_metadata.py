@@ -177,9 +177,9 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
 def test_the_record_of_a_picture_that_only_controls_makes_it_again() -> None:
     control = ControlChoice(path="", process="canny")
     request = request_for(image=b"\x89PNG", controls=(control,), resize_mode=ResizeMode.CROP, embed_metadata=True)
-    sent = tensors(**json.loads(record_text(request, 0))["request"], image=b"\x89PNG")
-    again = decode_request(sent, Settings(), native_side=64, inputs=CONTRACTS["sd_controlnet"].inputs)
-    assert again == request
+    fields = json.loads(record_text(request, 0))["request"]
+    sent = read_values(tensors(**fields, image=b"\x89PNG"), CONTRACTS["sd_controlnet"].inputs)
+    assert decode_request(sent, Settings(), native_side=64) == request
 
 
 # Another value for each field of a request that the record is to show.
