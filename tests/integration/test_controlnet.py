@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
 from tritonclient.utils import InferenceServerException
 
-from tests.controlnet_files import original, random_controlnet, save, save_folder
+from tests.controlnet_files import original, random_controlnet, save
 from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
 from tests.integration.picture_server import PictureServer
@@ -46,10 +46,8 @@ PICTURE, SECOND = png(shapes(40)), png(shapes(20))
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
     model_dir = tmp_path_factory.mktemp("model")
-    shutil.copytree(EMOJI / "base_model", model_dir / "base_model")
-    shutil.copytree(EMOJI / "lora", model_dir / "lora")
+    shutil.copytree(EMOJI, model_dir, dirs_exist_ok=True)
     config = UNet2DConditionModel.load_config(EMOJI / "base_model" / "unet")
-    save_folder(random_controlnet(config, 1), model_dir / "controlnet")
     save(model_dir / OTHER, original(random_controlnet(config, 2)))
     starter = TritonStarter(tmp_path_factory.mktemp("controlnet"))
     try:
@@ -90,6 +88,24 @@ def test_each_picture_network_and_strength_draws_another_picture(calls: Calls) -
     ]
     for index, one in enumerate(pictures):
         assert not any(np.array_equal(one, other) for other in pictures[:index]), index
+
+
+def test_the_embedded_models_controlnets_lead_its_pictures(calls: Calls) -> None:
+    """To a disc off the middle, where the model by itself draws nothing: one by its edges, the other by its colours."""
+    disc = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(disc).ellipse((64, 68, 116, 120), fill=(220, 40, 40))
+    mosaic = disc.resize((8, 8), Image.Resampling.BOX).resize((128, 128), Image.Resampling.NEAREST)
+    asked = {"prompt": "a red apple on a white background", "width": 128, "height": 128, "cfg_scale": 3.0, "steps": 12}
+    edges = {"image": png(disc), "process_func": ["canny"]}
+    led = (edges, {"image": png(mosaic), "controlnet_path": ["controlnets/blocks"]})
+    assert np.linalg.norm(centre(drawn(calls, **asked, **edges, control_scale=[0.0])) - (64, 64)) < 12
+    for fields in led:
+        assert np.linalg.norm(centre(drawn(calls, **asked, **fields)) - (94, 90)) < 8
+
+
+def centre(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Row and column of the middle of what is not white."""
+    return np.argwhere(picture.min(2) < 170).mean(0)
 
 
 def test_where_the_picture_travels_makes_no_difference(calls: Calls) -> None:

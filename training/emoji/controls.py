@@ -48,6 +48,6 @@ class Control:
 
 CONTROLS = (
     # The model directory's own ControlNet: the one that a request gets which names none.
-    Control("canny", edges, PurePosixPath("controlnet"), iterations=8000),
-    Control("blocks", colour_blocks, PurePosixPath("controlnets/blocks"), iterations=4000),
+    Control("canny", edges, PurePosixPath("controlnet"), iterations=5000),
+    Control("blocks", colour_blocks, PurePosixPath("controlnets/blocks"), iterations=3000),
 )
