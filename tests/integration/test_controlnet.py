@@ -95,7 +95,7 @@ def test_the_embedded_models_controlnets_lead_its_pictures(calls: Calls) -> None
     disc = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(disc).ellipse((64, 68, 116, 120), fill=(220, 40, 40))
     mosaic = disc.resize((8, 8), Image.Resampling.BOX).resize((128, 128), Image.Resampling.NEAREST)
-    asked = {"prompt": "a red apple on a white background", "width": 128, "height": 128, "cfg_scale": 3.0, "steps": 12}
+    asked = {"prompt": "a red apple on a white background", "width": 128, "height": 128, "cfg_scale": 3.0, "steps": 8}
     edges = {"image": png(disc), "process_func": ["canny"]}
     led = (edges, {"image": png(mosaic), "controlnet_path": ["controlnets/blocks"]})
     assert np.linalg.norm(centre(drawn(calls, **asked, **edges, control_scale=[0.0])) - (64, 64)) < 12
