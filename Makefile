@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {sys.version.split()[0]}; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[server,oss,train,bench,dev]' --editable client
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,train,bench,dev]' --editable client
 	touch $@
 
 demo: setup ## Start a server, ask it for a picture, stop it; prints the picture's path
