@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,9 @@ class JobBoard:
             raise PermissionError(f"the runtime directory {runtime_dir} belongs to another user; set another")
         self._history_seconds = history_seconds
         self._pid = os.getpid()
+        # One thread at a time: sqlite3 crashes where two use a statement that the connection keeps, or where
+        # one closes what another reads.
+        self._lock = threading.RLock()
         # Durability is not wanted (the board is void after a restart), so no write waits for a disk.
         self._connection = sqlite3.connect(
             runtime_dir / _FILE, timeout=2.0, isolation_level=None, check_same_thread=False
@@ -84,7 +88,8 @@ class JobBoard:
 
     def close(self) -> None:
         """Release the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     # The engine's side.
 
@@ -143,21 +148,26 @@ class JobBoard:
         """
         self._mark_lost()
         preview, of_task = ("NULL", "TRUE") if task_id is None else ("preview", "task_id = :task_id")
-        rows = self._connection.execute(
-            f"SELECT {_ENTRY}, {preview} FROM jobs WHERE {of_task} AND (ended IS NULL OR ended >= :since)"  # noqa: S608
-            " ORDER BY arrived DESC",
-            {"task_id": task_id, "since": self._forgotten_before},
-        )
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT {_ENTRY}, {preview} FROM jobs WHERE {of_task} AND (ended IS NULL OR ended >= :since)"  # noqa: S608
+                " ORDER BY arrived DESC",
+                {"task_id": task_id, "since": self._forgotten_before},
+            ).fetchall()
         names = [*_ENTRY.split(", "), "preview"]
         return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def cancel(self, task_id: str) -> None:
         """Ask for the end of all jobs of a task that are in flight."""
-        self._connection.execute("UPDATE jobs SET cancel = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
+        with self._lock:
+            self._connection.execute("UPDATE jobs SET cancel = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
 
     def want_preview(self, task_id: str) -> None:
         """Ask for a preview of a task's jobs in flight."""
-        self._connection.execute("UPDATE jobs SET preview_wanted = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
+        with self._lock:
+            self._connection.execute(
+                "UPDATE jobs SET preview_wanted = 1 WHERE task_id = ? AND ended IS NULL", (task_id,)
+            )
 
     def _mark_lost(self) -> None:
         """A process that was killed cannot say so: end its jobs in its stead."""
@@ -173,7 +183,8 @@ class JobBoard:
     @contextmanager
     def _tolerant(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             logger.warning("job board: %s", error)
 

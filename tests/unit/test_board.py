@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -231,3 +232,25 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)  # to give the directory away takes root
     with pytest.raises(PermissionError, match="belongs to another user"):
         JobBoard(tmp_path)
+
+
+def test_it_is_closed_while_others_use_it(tmp_path: Path) -> None:
+    """They are told, and the process lives; the tests' own if not."""
+    for number in range(30):
+        board = JobBoard(tmp_path / str(number))
+        began = threading.Barrier(4)
+
+        def look(board: JobBoard = board, began: threading.Barrier = began) -> None:
+            began.wait()
+            for _ in range(50):
+                board.cancellations()
+                board.preview_wishes()
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        began.wait()
+        board.close()
+        for thread in threads:
+            thread.join()
+        assert board.cancellations() == []
