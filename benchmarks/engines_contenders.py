@@ -13,6 +13,7 @@ FAST = COMPILERS["openvino"]().precisions[0]
 OURS = "ours"
 DEFAULT = "diffusers"
 _CONTROLLED = f"{DEFAULT}-controlnet"
+_ADDITIONS = {"controlnet": "with a ControlNet", "lora": "with a LoRA"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +98,28 @@ def _cpp(wtypes: Sequence[str]) -> list[Setting]:
     return [Setting(options=options) for options in (*plain, {**best, "flash": True}, {**best, "direct": True})]
 
 
-def _ours(engine: str, precision: str, profile: str = "exact") -> Contender:
+def _ours(
+    engine: str,
+    precision: str,
+    profile: str = "exact",
+    addition: str = "",
+    beside: str = DEFAULT,
+) -> Contender:
+    """``addition`` is an option that adds to the work: ``lora`` or ``controlnet``."""
     name, exact = f"{engine}-{precision}", profile == "exact"
+    details = [
+        *(["int8"] if precision == "int8" else []),
+        *([] if exact else [profile]),
+        *([_ADDITIONS[addition]] if addition else []),
+    ]
+    options = {"engine": name, "profile": profile, **({addition: True} if addition else {})}
     return Contender(
-        label=f"Triton Diffusers, {engine}"
-        + (", int8" if precision == "int8" else "")
-        + (f", {profile}" * (not exact)),
+        label=", ".join(["Triton Diffusers", engine, *details]),
         module="benchmarks.contenders.ours",
-        settings=[Setting(artifact=name, options={"engine": name, "profile": profile})],
+        settings=[Setting(artifact=name, options=options)],
         precision=precision,
         even=exact,
+        beside=beside,
     )
 
 
@@ -147,13 +160,8 @@ CONTENDERS: Mapping[str, Contender] = {
         precision="float32",
         beside=_CONTROLLED,
     ),
-    f"{OURS}-openvino-controlnet": Contender(
-        label="Triton Diffusers, openvino, with a ControlNet",
-        module="benchmarks.contenders.ours",
-        settings=[Setting(artifact=f"openvino-{FAST}", options={"engine": f"openvino-{FAST}", "controlnet": True})],
-        precision=FAST,
-        beside=_CONTROLLED,
-    ),
+    f"{OURS}-openvino-controlnet": _ours("openvino", FAST, addition="controlnet", beside=_CONTROLLED),
+    f"{OURS}-openvino-lora": _ours("openvino", FAST, addition="lora", beside=f"{OURS}-openvino"),
     "optimum": Contender(
         label="optimum-intel",
         module="benchmarks.contenders.optimum",

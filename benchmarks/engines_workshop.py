@@ -53,10 +53,9 @@ class Workshop:
         return self._folder / "model"
 
     def make_model(self) -> None:
-        """Make the model, unless it is there."""
-        if not self.model.exists():
-            self._say("making a model with random weights")
-            make_model(self.model, self._shape)
+        """Make what is missing of the model."""
+        self._say("a model with random weights")
+        make_model(self.model, self._shape)
 
     def artifact(self, name: str) -> Path | None:
         """Where an artifact is, or is going to be."""

@@ -15,8 +15,12 @@ from typing import Any
 
 from triton_diffusers.checkpoints.layout import BASE_MODEL, INDEX
 
+LORA = "lora/attention.safetensors"
+"""A LoRA of rank 16 on the UNet's attention, within the model directory."""
 _SEED = 1
 _TOKENS = 77
+_RANK = 16
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +61,10 @@ TINY = Shape(
 
 
 def make_model(folder: Path, shape: Shape) -> None:
-    """Make the model directory ``folder`` with a ControlNet, unless it is there; each appears whole or not at all."""
+    """Make the model directory ``folder`` with a ControlNet and a LoRA; each appears whole, unless it is there."""
     _make(folder, lambda made: _write(made / BASE_MODEL, shape))
     _make(folder / "controlnet", lambda made: _write_controlnet(made, shape))
+    _make(folder / "lora", lambda made: _write_lora(made / Path(LORA).name, shape))
 
 
 def _make(folder: Path, write: Callable[[Path], None]) -> None:
@@ -85,6 +90,23 @@ def _write_controlnet(folder: Path, shape: Shape) -> None:
         return network
 
     _save(folder, make)
+
+
+def _write_lora(file: Path, shape: Shape) -> None:
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**shape.unet)
+    generator = torch.Generator().manual_seed(_SEED)
+    tensors = {}
+    for path, layer in unet.named_modules():
+        if isinstance(layer, torch.nn.Linear) and path.endswith(_ATTENTION):
+            for name, rows, columns in (("A", _RANK, layer.in_features), ("B", layer.out_features, _RANK)):
+                weights = torch.randn(rows, columns, generator=generator) * 0.1 / columns**0.5
+                tensors[f"unet.{path}.lora_{name}.weight"] = weights
+    save_file(tensors, file)
 
 
 def _write(base: Path, shape: Shape) -> None:

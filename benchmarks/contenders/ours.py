@@ -1,6 +1,7 @@
 """Triton Diffusers' engine loop, as a server runs it, without Triton.
 
-Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine; ``controlnet``.
+Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine; ``controlnet``;
+``lora``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import torch
 from PIL import Image
 
 from benchmarks.contenders.turn import Turn, take_turn
+from benchmarks.random_model import LORA
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.profiles import PROFILES
-from triton_diffusers.request import ControlChoice, GenerationRequest
+from triton_diffusers.request import ControlChoice, GenerationRequest, LoraChoice
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 3600.0
+# What is a request's, and no setting.
+_ASKED = ("controlnet", "lora")
 
 
 class _Counted:
@@ -55,10 +59,11 @@ class Ours:
             runtime_dir=Path(self._runtime.name),
             store="",
             close_safety=True,
-            **{name: value for name, value in turn.options.items() if name != "controlnet"},
+            **{name: value for name, value in turn.options.items() if name not in _ASKED},
         )
         picture = Path(turn.control).read_bytes()
         self._controls = (ControlChoice(path="", image=picture),) if turn.options.get("controlnet") else ()
+        self._loras = (LoraChoice(LORA, 1.0),) if turn.options.get("lora") else ()
         self._profile = PROFILES[settings.profile]
         choice = EngineChoice(settings)
         made: list[_Counted] = []
@@ -88,6 +93,7 @@ class Ours:
             scheduler="Euler",
             profile=self._profile,
             controls=self._controls,
+            loras=self._loras,
         )
         job = self._loop.submit(request)
         self._loop.wait([job], _PATIENCE)

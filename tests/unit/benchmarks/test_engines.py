@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ from benchmarks.engines_contenders import ARTIFACTS, CONTENDERS, Artifact, Conte
 from benchmarks.engines_report import note, psnr, table
 from benchmarks.engines_workshop import NotPrepared, Workshop
 from benchmarks.plots import plot_engines
-from benchmarks.random_model import TINY, make_model
+from benchmarks.random_model import LORA, TINY, make_model
 from benchmarks.report import Progress
 from benchmarks.tables import fill
+from tests.lora_files import is_attention
+from tests.unit.conftest import request_for
+from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.loading import load_components
+from triton_diffusers.lora import LoraLoader
+from triton_diffusers.request import LoraChoice
 from triton_diffusers.settings import Settings
 
 
@@ -220,3 +226,16 @@ def test_the_random_model_loads_as_a_checkpoint_and_is_made_once(tmp_path: Path)
     made = (folder / "base_model" / "model_index.json").stat().st_mtime_ns
     make_model(folder, TINY)
     assert (folder / "base_model" / "model_index.json").stat().st_mtime_ns == made
+
+
+def test_what_is_missing_of_the_random_model_is_added(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path, TINY, 64, Progress())
+    make_model(workshop.model, TINY)
+    shutil.rmtree(workshop.model / "lora")
+    workshop.make_model()
+    settings = Settings(model_dir=workshop.model)
+    targets = CheckpointEngine(load_components(settings)).lora_targets
+    read = LoraLoader(settings, targets).load(request_for(loras=(LoraChoice(LORA, 1.0),)))
+    assert read is not None
+    assert set(read.layers) == {path for path in targets if is_attention(path) and path.startswith("unet.")}
+    assert {layer.down.shape[0] for layer in read.layers.values()} == {16}
