@@ -10,7 +10,7 @@ import logging
 import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +24,7 @@ from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
 from triton_diffusers.engines.compilers.openvino_residuals import residual_extension
 from triton_diffusers.engines.compilers.openvino_weights import put_in
-from triton_diffusers.engines.compilers.resident import drop_pages
+from triton_diffusers.engines.compilers.resident import few_pages
 from triton_diffusers.engines.graphs import Graph, Inputs
 from triton_diffusers.lora import UNET
 
@@ -80,10 +80,10 @@ class OpenVinoCompiler:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
         }
-        compiled = self._core.compile_model(self._core.read_model(file), _DEVICE, options)
-        # It keeps weights of its own, in the order that the processor likes; those of the file are not needed again.
-        drop_pages(file.with_suffix(".bin"))
-        return OpenVinoGraph(compiled)
+        weights = file.with_suffix(".bin")
+        with few_pages(weights):
+            compiled = self._core.compile_model(self._core.read_model(file), _DEVICE, options)
+        return OpenVinoGraph(compiled, weights)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
         # By way of a file: it is mapped, and given back once it is compiled, while constants in memory would stay.
@@ -102,13 +102,18 @@ class OpenVinoCompiler:
 class OpenVinoGraph:
     """A compiled model and the one request that runs it. Inputs are read where PyTorch has them."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, weights: Path) -> None:
         self._request = compiled.create_infer_request()
         self._outputs = range(len(compiled.outputs))
+        self._weights: Path | None = weights  # until they have been read
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = {index: tensor.contiguous().numpy() for index, tensor in enumerate(inputs)}
-        results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
+        # OpenVINO keeps weights of its own, in the order that the processor likes: convolutions' from its compilation
+        # on, others' from the first call. Those of the file are not needed again.
+        with few_pages(self._weights) if self._weights else nullcontext():
+            results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
+        self._weights = None
         # The next call writes where this one did.
         return tuple(torch.from_numpy(results[index]).clone() for index in self._outputs)
 

@@ -1,0 +1,61 @@
+"""Pages of mapped files are given back, and read again where they are needed after all."""
+
+from __future__ import annotations
+
+import mmap
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from triton_diffusers.engines.compilers.resident import drop_pages, few_pages
+
+SIZE = 32 * 2**20
+pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux counts pages")
+
+
+def resident(file: Path) -> int:
+    """Bytes of a mapped file that are in this process' memory."""
+    smaps = Path("/proc/self/smaps").read_text()
+    found = re.search(re.escape(str(file)) + r"(?: \(deleted\))?\n(?:.*\n)*?Rss:\s+(\d+) kB", smaps)
+    assert found, "it is not mapped"
+    return int(found[1]) * 1024
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"\1" * SIZE)
+    return path
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_was_read_is_given_back_and_can_be_read_again(file: Path, deleted: bool) -> None:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        if deleted:
+            file.unlink()
+        assert mapped[:].count(1) == SIZE
+        assert resident(file) == SIZE
+        drop_pages(file)
+        assert resident(file) == 0
+        assert mapped[:].count(1) == SIZE
+
+
+def test_pages_are_given_back_meanwhile_and_at_the_end(file: Path) -> None:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with few_pages(file):
+            assert mapped[:].count(1) == SIZE
+            deadline = time.monotonic() + 10
+            while resident(file) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert resident(file) == 0
+            assert mapped[:].count(1) == SIZE
+        assert resident(file) == 0
+
+
+def test_pages_that_were_written_stay(file: Path) -> None:
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        mapped[0:3] = b"new"
+        drop_pages(file)
+        assert mapped[0:4] == b"new\1"
