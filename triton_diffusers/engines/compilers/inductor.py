@@ -1,4 +1,4 @@
-"""PyTorch's own compiler, ahead of time. One code for CPU and CUDA; it has not been run on either yet."""
+"""PyTorch's own compiler, ahead of time. One code for CPU and CUDA; it has not been run on CUDA yet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InductorCompiler:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("bfloat16", "float32")
+        return ("bfloat16", "float32") if self._has_bfloat16 else ("float32", "bfloat16")
 
     def versions(self) -> Mapping[str, str]:
         return {"torch": torch.__version__}
@@ -53,6 +53,13 @@ class InductorCompiler:
         given = tuple(weight.to(self._device, _DTYPES[precision]) for weight in in_order(weights, folder))
         return WithWeights(self.load(folder, precision), given)
 
+    @property
+    def _has_bfloat16(self) -> bool:
+        if self._device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not every PyTorch has it
+        return any(bool(found) and name.endswith("bf16") for name, found in capabilities.items())
+
 
 class InductorGraph:
     """A package that AOTInductor has made."""
@@ -62,5 +69,6 @@ class InductorGraph:
 
     @torch.inference_mode()
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = self._package(*(tensor.to(self._device) for tensor in inputs))
+        # The code counts on the order in memory of the examples, and does not look.
+        outputs = self._package(*(tensor.to(self._device).contiguous() for tensor in inputs))
         return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))
