@@ -115,7 +115,8 @@ def note(figures: Mapping[str, Any]) -> str:
     load = figures["workload"]
     missing = "; ".join(f"{CONTENDERS[name].label}: {_first_line(why)}" for name, why in figures["missing"].items())
     return (
-        f"{load['side']}×{load['side']} pixels, one image with guidance (2 rows in the UNet), {load['rounds']} rounds, "
+        f"{load['side']}×{load['side']} pixels, one image with guidance (2 rows in the UNet), {load['rounds']} "
+        f"{'round' if load['rounds'] == 1 else 'rounds'}, "
         f"the model's shape: {load['shape']}. {machine_line(figures['machine'])}."
         + (f"\n\nNot measured: {missing}." if missing else "")
     )
