@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-# An encoded picture, a file's path, or a Pillow image.
-Picture: TypeAlias = "bytes | str | PathLike[str] | PilImage"
+    from triton_diffusers_client.image import EncodedImage
+
+# An encoded picture, one of a result's, a file's path, or a Pillow image.
+Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | PilImage"
 
 
 class Options(TypedDict, total=False):

@@ -13,6 +13,7 @@ import numpy as np
 
 from triton_diffusers_client.errors import InvalidRequestError, ServerError
 from triton_diffusers_client.fields import DataType, InputField, OutputField
+from triton_diffusers_client.image import EncodedImage
 
 Array = np.ndarray[Any, Any]
 
@@ -84,7 +85,9 @@ def _text(field: InputField, value: Any) -> bytes:
 
 
 def _picture(field: InputField, value: Any) -> bytes:
-    """An encoded picture as it is, a file's bytes, or a Pillow image as PNG."""
+    """An encoded picture as it is, also one that was drawn; a file's bytes; or a Pillow image as PNG."""
+    if isinstance(value, EncodedImage):
+        return value.data
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str | os.PathLike):

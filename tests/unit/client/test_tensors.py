@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triton_diffusers_client import InvalidRequestError, ServerError
+from triton_diffusers_client import EncodedImage, InvalidRequestError, ServerError
+from triton_diffusers_client import Image as Drawn
 from triton_diffusers_client.fields import CONTROL_INPUTS, INPUTS, JOBS_INPUTS, InputField, OutputField
 from triton_diffusers_client.grpc_transport import _tensor as grpc_tensor
 from triton_diffusers_client.http_transport import _tensor as http_tensor
@@ -36,7 +37,7 @@ def test_text_is_sent_as_utf8() -> None:
     assert encode({"prompt": "红苹果 🍎"}, INPUTS, batched=True)["prompt"][0, 0] == "红苹果 🍎".encode()
 
 
-def test_a_picture_may_be_bytes_a_path_or_a_pillow_image(tmp_path: Path) -> None:
+def test_a_picture_may_be_bytes_a_path_one_of_a_result_or_a_pillow_image(tmp_path: Path) -> None:
     def sent(value: Any) -> bytes:
         return bytes(encode({"image": value}, INPUTS, batched=True)["image"][0, 0])
 
@@ -44,6 +45,7 @@ def test_a_picture_may_be_bytes_a_path_or_a_pillow_image(tmp_path: Path) -> None
     image.save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     assert sent(data) == sent(bytearray(data)) == sent(tmp_path / "a.png") == sent(str(tmp_path / "a.png")) == data
+    assert sent(EncodedImage(data)) == sent(Drawn(data, seed=1)) == data
     assert Image.open(io.BytesIO(sent(image))).size == (4, 4)
 
 
