@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from triton_diffusers.controlnet import network_for
+from triton_diffusers.controlnet import network_for, usual_channels
 from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import ControlChoice, Function, GenerationRequest, LoraChoice
 
@@ -118,9 +118,8 @@ def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
 def write_controlnet(model_dir: Path, unet_config: Mapping[str, Any], pixels_per_latent: int) -> None:
     """Write a ControlNet with random weights, always the same, for the probe; half precision is enough for those."""
     generator = torch.Generator().manual_seed(0)
-    channels = tuple(16 * 2**level for level in range(pixels_per_latent.bit_length()))
     tensors = {}
-    for name, empty in network_for(unet_config, {}, channels).state_dict().items():
+    for name, empty in network_for(unet_config, {}, usual_channels(pixels_per_latent)).state_dict().items():
         if empty.ndim > 1:
             is_last = name.startswith(("controlnet_down_blocks.", "controlnet_mid_block."))
             weight = torch.randn(empty.shape, generator=generator) / empty[0].numel() ** 0.5

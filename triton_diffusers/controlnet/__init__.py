@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from triton_diffusers.controlnet.config import network_for
+from triton_diffusers.controlnet.config import network_for, usual_channels
 from triton_diffusers.controlnet.layout import HINT
 from triton_diffusers.controlnet.reader import ControlNetReader
 from triton_diffusers.controlnet.weights import ControlNetWeights, Identity
 
-__all__ = ["HINT", "ControlNetReader", "ControlNetWeights", "Identity", "network_for"]
+__all__ = ["HINT", "ControlNetReader", "ControlNetWeights", "Identity", "network_for", "usual_channels"]

@@ -17,6 +17,7 @@ FILE = "config.json"
 _MOST_BYTES = 64 * 1024
 _CLASS = "ControlNetModel"
 _CHANNELS, _ORDER = "conditioning_embedding_out_channels", "controlnet_conditioning_channel_order"
+_USUAL_CHANNELS = (16, 32, 96, 256, 512, 1024)
 _OWN = (_CHANNELS, _ORDER, "upcast_attention", "global_pool_conditions")
 
 
@@ -38,6 +39,11 @@ def read_config(file: Path) -> Mapping[str, Any]:
     if kind != _CLASS:
         raise WeightError(f"its {FILE} is that of {str(kind)[:80]!r}, not of a {_CLASS}")
     return config
+
+
+def usual_channels(pixels_per_latent: int) -> tuple[int, ...]:
+    """Those of the layers that read the picture, in diffusers' ControlNets for latents of 8 pixels; so for others."""
+    return _USUAL_CHANNELS[: pixels_per_latent.bit_length()]
 
 
 def network_for(unet: Mapping[str, Any], config: Mapping[str, Any], channels: tuple[int, ...]) -> Any:

@@ -15,7 +15,7 @@ from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
-from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
+from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, UnfitWeights
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.graphs import (
@@ -176,7 +176,12 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
         if place is None:
             return EagerControlNet(weights, *device_and_dtype(settings))
-        return CompiledControlNet(weights, made.bind(place, precision, weights.tensors), precision)
+        try:
+            graph = made.bind(place, precision, weights.tensors)
+        except UnfitWeights as error:
+            logger.info("a ControlNet is computed by PyTorch: %s", error)
+            return EagerControlNet(weights, *device_and_dtype(settings))
+        return CompiledControlNet(weights, graph, precision)
 
     def make_eager() -> EagerEngine:
         eager = EagerEngine(load_weights(settings, skeleton))

@@ -20,10 +20,10 @@ from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines import Residuals, lora_packer
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
 from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
-from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.compilers import COMPILERS, UnfitWeights
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.graphs import GRAPHS
+from triton_diffusers.engines.graphs import CONTROLNET, GRAPHS
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_components
 from triton_diffusers.lora import Lora, LoraLayer, LoraLoader, LoraSet
@@ -172,6 +172,17 @@ def test_without_a_graph_controlnets_are_eager(settings: Settings, eager: EagerE
     call = noise(2, 4, 4, 6), torch.tensor([9.0, 5.0]), noise(2, 77, 192), noise(2, 3, 32, 48)
     for residual, other in zip(net(*call), eager.make_controlnet(weights)(*call), strict=True):
         assert torch.equal(residual, other)
+
+
+def test_so_are_those_that_a_graph_does_not_take(
+    settings: Settings, eager: EagerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise UnfitWeights("of another shape")
+
+    engine = load_compiled(settings, "openvino", "float32", {CONTROLNET: tmp_path})
+    monkeypatch.setattr(COMPILERS["openvino"], "bind", refuse)
+    assert isinstance(engine.make_controlnet(controlnet(eager, 3)), EagerControlNet)
 
 
 def test_long_prompts(compiled: CompiledEngine, eager: EagerEngine) -> None:

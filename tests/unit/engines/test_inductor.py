@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.compilers.protocol import UnfitWeights
 from triton_diffusers.engines.graphs import Graph, Input
 from triton_diffusers.engines.graphs.graph import ROWS
 
@@ -47,3 +48,5 @@ def test_every_shape_order_in_memory_and_kernel(tmp_path: Path) -> None:
             with torch.inference_mode():
                 expected = module(call, kernels)
             torch.testing.assert_close(bound(call), expected, rtol=0, atol=1e-5)
+    with pytest.raises(UnfitWeights, match=r"layer.weight is \(6, 4, 3, 3\), and was \(5, 4, 3, 3\)"):
+        compiler.bind(tmp_path, "float32", {"layer.weight": torch.randn(6, 4, 3, 3)})

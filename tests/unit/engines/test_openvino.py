@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_names
+from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
 from triton_diffusers.engines.graphs.lora import lora_applied
@@ -232,7 +232,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_weights_that_are_handed_in_at_every_call(tmp_path: Path) -> None:
     """For compilers that cannot put them in."""
     graph = bare()
-    write_names(graph, tmp_path)
+    write_shapes(graph, tmp_path)
     weights = {"layer.bias": torch.randn(5), "more": torch.ones(1), "layer.weight": torch.randn(5, 4, 3, 3)}
     bound = WithWeights(lambda *inputs: (graph.module(*inputs),), in_order(weights, tmp_path))
     latents = torch.randn(1, 4, 6, 5)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, UnfitWeights
 from triton_diffusers.registry import Registry
 
-__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler"]
+__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "UnfitWeights"]
 
 COMPILERS = Registry(
     "compiled engine",

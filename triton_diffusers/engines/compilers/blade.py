@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch_blade
 
-from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_names
+from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt"
@@ -33,7 +33,7 @@ class BladeCompiler:
         module = graph.module.to("cuda").eval()
         example = tuple(tensor.cuda() for tensor in graph.example)
         torch.jit.save(torch_blade.optimize(module, allow_tracing=True, model_inputs=example), folder / _FILE)
-        write_names(graph, folder)
+        write_shapes(graph, folder)
 
     def load(self, folder: Path, precision: str) -> BladeGraph:
         return BladeGraph(torch.jit.load(str(folder / _FILE), "cuda"))  # type: ignore[no-untyped-call]

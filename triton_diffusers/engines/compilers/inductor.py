@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_names
+from triton_diffusers.engines.compilers.with_weights import WithWeights, check_shapes, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt2"
@@ -44,12 +44,13 @@ class InductorCompiler:
     def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
         program = graph.export(self._device, _DTYPES[precision])
         torch._inductor.aoti_compile_and_package(program, package_path=str(folder / _FILE))
-        write_names(graph, folder)
+        write_shapes(graph, folder)
 
     def load(self, folder: Path, precision: str) -> InductorGraph:
         return InductorGraph(torch._inductor.aoti_load_package(str(folder / _FILE)), self._device)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:
+        check_shapes(weights, folder)  # the code has some of the examples' in it, though it was told that they are free
         given = tuple(weight.to(self._device, _DTYPES[precision]) for weight in in_order(weights, folder))
         return WithWeights(self.load(folder, precision), given)
 

@@ -11,6 +11,10 @@ import torch
 from triton_diffusers.engines.graphs import Graph, Inputs
 
 
+class UnfitWeights(ValueError):
+    """Weights of shapes that a compiled graph does not take, though its network could have them."""
+
+
 class CompiledGraph(Protocol):
     """A graph that runs; called by one thread at a time."""
 
@@ -55,5 +59,6 @@ class Compiler(Protocol):
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
         """A graph that ``compile`` has written without weights, with these, by name: it takes the other inputs.
 
-        Takes seconds, and computes with PyTorch in so far as it converts weights, which may then be dropped.
+        Takes seconds, and computes with PyTorch in so far as it converts weights, which may then be dropped. Raises
+        ``UnfitWeights``.
         """

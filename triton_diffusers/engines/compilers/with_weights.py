@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from triton_diffusers.engines.compilers.protocol import CompiledGraph
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, UnfitWeights
 from triton_diffusers.engines.graphs import Graph
 
 _FILE = "weights.json"
@@ -24,12 +24,25 @@ class WithWeights:
         return self._graph(*inputs, *self._weights)
 
 
-def write_names(graph: Graph, folder: Path) -> None:
-    """Write beside a graph's files what its weights are called, if it has any."""
+def write_shapes(graph: Graph, folder: Path) -> None:
+    """Write beside a graph's files what its weights are called, if it has any, and the examples' shapes."""
     if graph.weights:
-        (folder / _FILE).write_text(json.dumps([port.name for port in graph.weights]), encoding="utf-8")
+        shapes = {port.name: list(port.example.shape) for port in graph.weights}
+        (folder / _FILE).write_text(json.dumps(shapes), encoding="utf-8")
 
 
 def in_order(weights: Mapping[str, torch.Tensor], folder: Path) -> tuple[torch.Tensor, ...]:
     """Weights as the graph takes them. Raises ``KeyError`` for one that is missing."""
-    return tuple(weights[name] for name in json.loads((folder / _FILE).read_text(encoding="utf-8")))
+    return tuple(weights[name] for name in _shapes(folder))
+
+
+def check_shapes(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Raises ``UnfitWeights`` if one has another shape than the example that the graph was compiled with."""
+    for name, shape in _shapes(folder).items():
+        if list(weights[name].shape) != shape:
+            raise UnfitWeights(f"{name} is {tuple(weights[name].shape)}, and was {tuple(shape)} in the compilation")
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return shapes

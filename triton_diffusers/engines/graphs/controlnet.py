@@ -10,7 +10,7 @@ from torch import nn
 from torch.export import Dim
 from torch.func import functional_call
 
-from triton_diffusers.controlnet import HINT, network_for
+from triton_diffusers.controlnet import HINT, network_for, usual_channels
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.unet import unet_inputs
 
@@ -54,8 +54,8 @@ def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
 
     The channels of the layers that read the picture are free; all else follows from the UNet.
     """
-    levels = pixels_per_latent.bit_length()
-    network = network_for(unet.config, {}, tuple(16 * 2**level for level in range(levels)))
+    channels = usual_channels(pixels_per_latent)
+    network = network_for(unet.config, {}, channels)
     module = ControlNetModule(network)
     latents, timesteps, states = unet_inputs(network.config)
     rows, _, *sides = latents.example.shape
@@ -64,7 +64,7 @@ def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
         torch.zeros(rows, network.config.conditioning_channels, *(pixels_per_latent * side for side in sides)),
         {0: ROWS, 2: pixels_per_latent * latents.dynamic[2], 3: pixels_per_latent * latents.dynamic[3]},
     )
-    free = _free_channels(levels)
+    free = _free_channels(len(channels))
     weights = tuple(
         Input(name, torch.zeros(tensor.shape), free.get(name, {})) for name, tensor in network.state_dict().items()
     )
