@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from triton_diffusers.artifacts.errors import ArtifactError
 
-FORMAT = 3  # raise it when a manifest, or what a graph takes and gives, changes its meaning
+FORMAT = 4  # raise it when a manifest, or what a graph takes and gives, changes its meaning
 MANIFEST = "manifest.json"
 _MOST_BYTES = 4 * 2**20  # of a manifest; one of ours has a few thousand
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -44,7 +44,7 @@ class ArtifactFile(_Record):
 
     path: Annotated[str, AfterValidator(_plain_path)]
     size: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    xxh3: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
 class Figures(_Record):

@@ -134,8 +134,8 @@ def test_names_with_a_dot_are_no_artifacts(store: ArtifactStore) -> None:
         (b"\xff\x00", "is damaged: it is no manifest"),
         (b"[1]", "is damaged: it is no manifest"),
         (b"[" * 100_000, "is damaged: it is no manifest"),
-        (b'{"format": 3}', "is damaged: fingerprint: Field required"),
-        (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 3"),
+        (b'{"format": 4}', "is damaged: fingerprint: Field required"),
+        (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 4"),
         (b" " * (5 * 2**20), "is longer than"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_missing_manifest_is_told(store: ArtifactStore) -> None:
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a//b", "a/../b", "", ".hidden", "a\\b", "a\nb"])
 def test_a_manifest_names_no_file_outside(store: ArtifactStore, tmp_path: Path, path: str) -> None:
     artifact = placed(store, tmp_path)
-    changed_manifest(artifact, graphs={"unet": [{"path": path, "size": 1, "sha256": "0" * 64}]})
+    changed_manifest(artifact, graphs={"unet": [{"path": path, "size": 1, "xxh3": "0" * 32}]})
     with pytest.raises(ArtifactError, match=r"is damaged: graphs\.unet\.0\.path: "):
         store.find("openvino", "bfloat16")
 
