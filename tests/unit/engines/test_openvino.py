@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -146,6 +147,32 @@ def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
             expected = graph.module(*call)
         (computed,) = compiled(*call)
         assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+class Attending(nn.Module):
+    """One layer of self-attention, with heads of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v, self.out = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        heads = [layer(latents).unflatten(2, (2, 8)).transpose(1, 2) for layer in (self.q, self.k, self.v)]
+        output: torch.Tensor = self.out(nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+        return output
+
+
+def test_int8_leaves_attention_in_one_piece(tmp_path: Path) -> None:
+    """Else the products of all queries and keys are in memory at once: gigabytes for large pictures."""
+    latents = torch.randn(4, 20, 16)
+    rows, tokens = ROWS, torch.export.Dim("tokens", min=2)
+    graph = Graph("unet", Attending(), (Input("latents", latents, {0: rows, 1: tokens}),), ("prediction",))
+    COMPILERS["openvino"]().compile(graph, tmp_path, "int8", [(latents,)])
+    run = openvino.Core().compile_model(tmp_path / "graph.xml", "CPU").get_runtime_model()
+    layers = [{key: value.astype(str) for key, value in node.get_rt_info().items()} for node in run.get_ops()]
+    assert "Softmax" not in {layer["layerType"] for layer in layers}
+    assert "u8" in {layer["outputPrecisions"] for layer in layers}, "it is quantized"
 
 
 class Added(nn.Module):
