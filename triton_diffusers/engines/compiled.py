@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,11 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
     at_first = fingerprint(settings.model_dir)
     skeleton = load_skeleton(settings, torch.float32 if precision == "float32" else torch.bfloat16)
-    graphs = {name: made.load(folder, precision) for name, folder in folders.items() if name != CONTROLNET}
+    with ThreadPoolExecutor() as pool:  # most of loading a graph occupies one core
+        loading = {
+            name: pool.submit(made.load, folder, precision) for name, folder in folders.items() if name != CONTROLNET
+        }
+    graphs = {name: loaded.result() for name, loaded in loading.items()}
     place = folders.get(CONTROLNET)
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
