@@ -16,6 +16,7 @@ from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, Draw
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs import GRAPHS, Graph, Inputs
 from triton_diffusers.loading import load_components
@@ -60,7 +61,7 @@ def _draw(task: DrawTask, advance: Advance) -> Drawn:
     def make_engine() -> Engine:
         if not task.graphs:
             return EagerEngine(load_components(settings))
-        return load_compiled(settings, task.engine, task.precision, task.graphs)
+        return load_compiled(settings, LoadingGraphs(task.engine, task.precision, task.graphs))
 
     return draw(make_engine, lambda side: probes(side, task.steps), task.folder, task.side, advance)
 

@@ -7,4 +7,7 @@ from triton_diffusers.controlnet.layout import HINT
 from triton_diffusers.controlnet.reader import ControlNetReader
 from triton_diffusers.controlnet.weights import ControlNetWeights, Identity
 
-__all__ = ["HINT", "ControlNetReader", "ControlNetWeights", "Identity", "network_for", "usual_channels"]
+__all__ = ["CONTROLNET", "HINT", "ControlNetReader", "ControlNetWeights", "Identity", "network_for", "usual_channels"]
+
+CONTROLNET = "controlnet"
+"""What the network is called among a model's networks."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.controlnet import ControlNetWeights
 from triton_diffusers.engines.checkpoint import CheckpointEngine
 from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
-from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, UnfitWeights
+from triton_diffusers.engines.compilers import CompiledGraph, UnfitWeights
+from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.graphs import (
-    CONTROLNET,
     UNET_SHALLOW,
     VAE_DECODER,
     VAE_ENCODER,
@@ -160,33 +158,26 @@ def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int
     return [rows for rows in parts if rows]
 
 
-def load_compiled(settings: Settings, compiler: str, precision: str, folders: Mapping[str, Path]) -> CompiledEngine:
-    """The engine of a model directory whose graphs lie in ``folders``, by name, as a compiler has written them.
+def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
+    """The engine of a model directory and of graphs that were made of it.
 
     Any thread may call it: with PyTorch it does no more than to read and convert the embeddings and the safety checker.
-    Raises ``LoadError``, ``ArtifactError`` for a file of the model that cannot be read, ``KeyError`` or ``ImportError``
-    if there is no such compiler, and what the compiler raises about its files.
+    Raises ``LoadError``, ``ArtifactError`` for a file of the model that cannot be read, and what the compiler raises
+    about its files.
     """
-    made: Compiler = COMPILERS[compiler]()
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
     at_first = fingerprint(settings.model_dir)
-    skeleton = load_skeleton(settings, torch.float32 if precision == "float32" else torch.bfloat16)
-    with ThreadPoolExecutor() as pool:  # most of loading a graph occupies one core
-        loading = {
-            name: pool.submit(made.load, folder, precision) for name, folder in folders.items() if name != CONTROLNET
-        }
-    graphs = {name: loaded.result() for name, loaded in loading.items()}
-    place = folders.get(CONTROLNET)
+    skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
-        if place is None:
+        if graphs.controlnet is None:
             return EagerControlNet(weights, *device_and_dtype(settings))
         try:
-            graph = made.bind(place, precision, weights.tensors)
+            graph = graphs.compiler.bind(graphs.controlnet, graphs.precision, weights.tensors)
         except UnfitWeights as error:
             logger.info("a ControlNet is computed by PyTorch: %s", error)
             return EagerControlNet(weights, *device_and_dtype(settings))
-        return CompiledControlNet(weights, graph, precision)
+        return CompiledControlNet(weights, graph, graphs.precision)
 
     def make_eager() -> EagerEngine:
         eager = EagerEngine(load_weights(settings, skeleton))
@@ -194,4 +185,4 @@ def load_compiled(settings: Settings, compiler: str, precision: str, folders: Ma
             raise LoadError(f"the weights in {settings.model_dir} are no longer those that the graphs were made of")
         return eager
 
-    return CompiledEngine(skeleton, graphs, make_eager, make_controlnet)
+    return CompiledEngine(skeleton, graphs.loaded(), make_eager, make_controlnet)

@@ -1,9 +1,13 @@
-"""The engine that a model is served with: the best artifact that fits this model and this machine, or eager PyTorch."""
+"""The engine that a model is served with: the best artifact that fits this model and this machine, or eager PyTorch.
+
+Imports nothing of weight: a server begins with the choice, and has graphs loaded while it imports what runs them.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import chain
 
 from triton_diffusers.artifacts import (
     OPTIMIZED_MODEL,
@@ -17,8 +21,8 @@ from triton_diffusers.artifacts import (
     misfit,
 )
 from triton_diffusers.engines import ENGINES, Engine
-from triton_diffusers.engines.compiled import load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler
+from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.loading import device_and_dtype, load_components
 from triton_diffusers.optimize.named_engine import NamedEngine
 from triton_diffusers.optimize.wishes import AUTO, EAGER, Target, Wishes
@@ -38,7 +42,13 @@ class EngineChoice:
         # Of the model as it was at the start: what is built from another one later must not take over.
         self._fingerprint = ""
         self._spoilt: set[str] = set()  # names of artifacts that seem to fit, and cannot be loaded
+        self._attempts = self._usable()
         self.made = EAGER
+
+    def begin(self) -> None:
+        """Have the graphs of the best artifact loaded meanwhile: ``make`` goes on with them. Raises ``LoadError``."""
+        first = next(self._attempts, None)
+        self._attempts = chain([] if first is None else [first], self._attempts)
 
     def make(self) -> Engine:
         """The best engine that there is; what cannot be used is logged with the reason. Raises ``LoadError``."""
@@ -84,20 +94,31 @@ class EngineChoice:
         if found is None:
             raise ArtifactError(f"{self._store.root} has no artifact {exact}")
         self._check(found)
-        built = self._load(found)
+        built = self._made(found.manifest.name, self._begun(found))
         # Looked at last: the embeddings and the safety checker were read just now, from what is there now.
         if fingerprint(self._settings.model_dir) != self._fingerprint:
             raise ArtifactError(f"the weights in {self._settings.model_dir} have changed since the start")
         return built
 
     def _best(self) -> NamedEngine | None:
+        attempts, self._attempts = self._attempts, self._usable()
+        for name, graphs in attempts:
+            try:
+                return self._made(name, graphs)
+            except Exception as error:  # noqa: BLE001  # the libraries raise what they like about a file
+                self._spoilt.add(name)
+                _refuse(name, error)
+        return None
+
+    def _usable(self) -> Iterator[tuple[str, LoadingGraphs]]:
+        """The artifacts that may serve and are whole, by name, the best first; each is loaded once it is asked for."""
         try:
             found = tuple(self._candidates())
             if found or self._wishes.build is not None:
                 self._fingerprint = fingerprint(self._settings.model_dir)
         except ArtifactError as error:
             logger.warning("no compiled engine is used: %s", error)
-            return None
+            return
         for artifact in found:
             name = artifact.manifest.name
             try:
@@ -106,11 +127,12 @@ class EngineChoice:
                 _refuse(name, error)
                 continue
             try:
-                return self._load(artifact)
-            except Exception as error:  # noqa: BLE001  # the libraries raise what they like about a file
+                graphs = self._begun(artifact)
+            except ArtifactError as error:
                 self._spoilt.add(name)
                 _refuse(name, error)
-        return None
+            else:
+                yield name, graphs
 
     def _candidates(self) -> Iterator[Artifact]:
         """The artifacts that may serve: the one that is asked for by name first, then the fastest."""
@@ -157,13 +179,19 @@ class EngineChoice:
             measured = f"{manifest.figures.speed_up:.2f} times as fast when it was built"
             raise ArtifactError(f"{manifest.name} is slower than the eager engine ({measured}); {if_named}")
 
-    def _load(self, artifact: Artifact) -> NamedEngine:
+    def _begun(self, artifact: Artifact) -> LoadingGraphs:
+        """The graphs of an artifact that is to be used, while they load. Raises ``ArtifactError`` if it is damaged."""
         manifest = artifact.manifest
-        # A second for a gigabyte: weights that have changed on the disk give pictures that nobody would understand.
+        # A second for gigabytes: weights that have changed on the disk give pictures that nobody would understand.
         if fault := damage(artifact.folder, manifest, full=True):
             raise ArtifactError(f"{manifest.name} is damaged: {fault}")
         folders = {graph: artifact.folder / graph for graph in manifest.graphs}
-        return NamedEngine(manifest.name, load_compiled(self._settings, manifest.engine, manifest.precision, folders))
+        return LoadingGraphs(manifest.engine, manifest.precision, folders)
+
+    def _made(self, name: str, graphs: LoadingGraphs) -> NamedEngine:
+        from triton_diffusers.engines.compiled import load_compiled  # seconds, in which the graphs are loaded
+
+        return NamedEngine(name, load_compiled(self._settings, graphs))
 
 
 def _refuse(name: str, error: Exception) -> None:

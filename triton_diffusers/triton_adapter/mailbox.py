@@ -58,12 +58,11 @@ class _Letter:
 class Mailbox:
     """Serves one generating model."""
 
-    def __init__(self, name: str, contract: Contract, settings: Settings) -> None:
-        """Raises ``SettingsError``, and ``LoadError`` if the model cannot be loaded."""
+    def __init__(self, name: str, contract: Contract, settings: Settings, choice: EngineChoice) -> None:
+        """Raises ``LoadError`` if the model cannot be loaded."""
         self._contract = contract
         self._not_ours = {field.name for field in CONTROL_INPUTS} - {field.name for field in contract.inputs}
         self._settings = settings
-        choice = EngineChoice(settings)
         self._letters: dict[_Key, _Letter] = {}
         self._closing = threading.Event()
         with ExitStack() as made:  # what is given back if something fails: metrics that are left crash the process

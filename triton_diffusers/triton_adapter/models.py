@@ -57,9 +57,14 @@ class GeneratingModel(Model):
     contract: ClassVar[Contract]
 
     def make_handler(self, name: str, settings: Settings) -> Handler:
-        from triton_diffusers.triton_adapter.mailbox import Mailbox
+        from triton_diffusers.optimize.choice import EngineChoice
 
-        return Mailbox(name, self.contract, settings)
+        choice = EngineChoice(settings)
+        choice.begin()
+
+        from triton_diffusers.triton_adapter.mailbox import Mailbox  # seconds, in which graphs are loaded
+
+        return Mailbox(name, self.contract, settings, choice)
 
 
 class JobsModel(Model):

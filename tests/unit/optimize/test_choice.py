@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.unit.conftest import ROOT
 from tests.unit.fake_engine import FakeEngine
 from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, fingerprint
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.engines import compiled
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.optimize import choice as choice_module
 from triton_diffusers.optimize.choice import EngineChoice
@@ -49,15 +52,25 @@ class Compilers(dict[str, type[FakeCompiler]]):
         raise ImportError(f"compiled engine {name!r} needs a package")
 
 
+class Loading:
+    """An artifact's graphs; ``begun`` are the names of those that were begun."""
+
+    begun: ClassVar[list[str]] = []
+
+    def __init__(self, engine: str, precision: str, folders: Mapping[str, Path]) -> None:
+        self.name, self.folders = f"{engine}-{precision}", folders
+        self.begun.append(self.name)
+
+
 class Loaded(FakeEngine):
     """What an artifact gives."""
 
     optimized = True
 
-    def __init__(self, name: str, folders: Mapping[str, Path]) -> None:
+    def __init__(self, graphs: Loading) -> None:
         super().__init__()
-        self.name = name
-        self.folders = folders
+        self.name = graphs.name
+        self.folders = graphs.folders
 
 
 class Model:
@@ -93,12 +106,14 @@ def model(tmp_path: Path) -> Model:
 
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(settings: Settings, engine: str, precision: str, folders: Mapping[str, Path]) -> Loaded:
-        if (folders["unet"] / "model.xml").read_bytes() == b"not what it reads":
+    def load(settings: Settings, graphs: Loading) -> Loaded:
+        if (graphs.folders["unet"] / "model.xml").read_bytes() == b"not what it reads":
             raise RuntimeError("Cannot create\nthe network")
-        return Loaded(f"{engine}-{precision}", folders)
+        return Loaded(graphs)
 
-    monkeypatch.setattr(choice_module, "load_compiled", load)
+    monkeypatch.setattr(compiled, "load_compiled", load)
+    monkeypatch.setattr(choice_module, "LoadingGraphs", Loading)
+    monkeypatch.setattr(Loading, "begun", [])
     monkeypatch.setattr(choice_module, "load_components", lambda settings: None)
     monkeypatch.setattr(choice_module, "ENGINES", {"eager": lambda components: FakeEngine()})
     compilers = Compilers(openvino=FakeCompiler, inductor=FakeCompilerOfPrograms)
@@ -131,6 +146,31 @@ def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
     folder = model.store.root / "openvino-bfloat16"
     assert engine.folders == {"unet": folder / "unet", "vae_decoder": folder / "vae_decoder"}
     assert choice.missing is None
+
+
+def test_what_has_begun_to_load_is_what_is_made(model: Model) -> None:
+    model.add(1.5, precision="float32")
+    model.add(2.5, precision="bfloat16")
+    choice = choice_of(model)
+    assert Loading.begun == []
+    choice.begin()
+    assert Loading.begun == ["openvino-bfloat16"]
+    assert choice.make().optimized
+    assert choice.made == "openvino-bfloat16"
+    assert Loading.begun == ["openvino-bfloat16"]
+
+
+def test_nothing_has_begun_where_there_is_nothing(model: Model) -> None:
+    choice = choice_of(model)
+    choice.begin()
+    assert not choice.make().optimized
+
+
+def test_a_choice_does_not_import_what_it_need_not() -> None:
+    """It is made at the very beginning, and has graphs loaded while the rest is imported."""
+    code = "import sys, triton_diffusers.optimize.choice; print({'diffusers', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -312,14 +352,17 @@ def test_an_artifact_that_cannot_be_used_is_named_with_the_reason(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("early", [False, True])
 def test_the_next_best_takes_the_place_of_one_that_cannot_be_loaded(
-    model: Model, caplog: pytest.LogCaptureFixture
+    model: Model, early: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = model.add(9.0, precision="bfloat16")
     folder = made(model.store.root / ".new", {"unet/model.xml": b"not what it reads"})
     model.store.place(folder, manifest_of(folder, fingerprint=artifact.manifest.fingerprint))
     model.add(1.5, precision="float32")
     choice = choice_of(model)
+    if early:
+        choice.begin()
     assert choice.make().optimized
     assert choice.made == "openvino-float32"
     assert warnings(caplog) == ["not used: openvino-bfloat16 cannot be loaded: Cannot create the network"]

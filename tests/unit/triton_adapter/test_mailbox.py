@@ -16,10 +16,11 @@ import pytest
 from tests.unit.conftest import ROOT, request_for, tensors
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.contract import CONTRACTS, PROBE
+from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.optimize.optimizer import Optimizer
 from triton_diffusers.request import GenerationResult
 from triton_diffusers.server.probe import Answer, Health
-from triton_diffusers.settings import Settings, SettingsError
+from triton_diffusers.settings import Settings
 
 
 @pytest.fixture
@@ -30,31 +31,18 @@ def mailbox(adapter: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatc
     return module
 
 
+def box(mailbox: ModuleType, **settings: Any) -> Any:
+    read = Settings(**settings)
+    return mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], read, EngineChoice(read))
+
+
 def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ({"engine": "warp"}, "TRITON_DIFFUSERS_ENGINE: .*warp"),
-        (
-            {"engine": "eager", "optimize": "openvino"},
-            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager",
-        ),
-    ],
-)
-def test_settings_are_read_before_anything_is_made(
-    mailbox: ModuleType, tmp_path: Path, settings: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(SettingsError, match=reason):
-        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path, **settings))
-    mailbox.TritonTelemetry.assert_not_called()
-
-
 def test_a_model_that_cannot_be_loaded_leaves_nothing(mailbox: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(LoadError):
-        mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(model_dir=tmp_path, runtime_dir=tmp_path))
+        box(mailbox, model_dir=tmp_path, runtime_dir=tmp_path)
     mailbox.TritonTelemetry.assert_called_once()
     assert not threads() & {"metrics", "engine", "optimizer"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()
@@ -68,9 +56,7 @@ def test_an_optimizer_that_cannot_begin_leaves_nothing(
 
     monkeypatch.setattr(Optimizer, "start", fail)
     with pytest.raises(RuntimeError, match="no thread"):
-        mailbox.Mailbox(
-            "sd_base", CONTRACTS["sd_base"], Settings(model_dir=ROOT / "models" / "emoji", runtime_dir=tmp_path)
-        )
+        box(mailbox, model_dir=ROOT / "models" / "emoji", runtime_dir=tmp_path)
     assert not threads() & {"metrics", "engine"}
     mailbox.JobBoard.return_value.close.assert_called_once_with()
 
@@ -92,13 +78,13 @@ def asked(**fields: Any) -> MagicMock:
 @pytest.fixture
 def opened(mailbox: ModuleType, backend: MagicMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A mailbox before a loop that is none."""
-    for name in ("EngineLoop", "EngineChoice", "Optimizer"):
+    for name in ("EngineLoop", "Optimizer"):
         monkeypatch.setattr(mailbox, name, MagicMock())
     backend.get_input_tensor_by_name.side_effect = lambda request, name: (
         MagicMock(**{"as_numpy.return_value": np.array([[7]])}) if name == "CORRID" else None
     )
     backend.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
-    made = mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(runtime_dir=tmp_path))
+    made = box(mailbox, runtime_dir=tmp_path)
     made._loop.native_side = 64
     yield made
     made.close()

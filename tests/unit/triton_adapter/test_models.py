@@ -1,4 +1,4 @@
-"""What Triton calls, of the models that load no checkpoint."""
+"""What Triton calls."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from triton_diffusers.model_config import REPOSITORY
+from triton_diffusers.settings import Settings, SettingsError
 
 
 @pytest.fixture
@@ -33,3 +34,23 @@ def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, 
     (answer,) = model.execute([request])
     assert answer is backend.InferenceResponse.return_value
     model.finalize()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"engine": "warp"}, "TRITON_DIFFUSERS_ENGINE: .*warp"),
+        (
+            {"engine": "eager", "optimize": "openvino"},
+            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager",
+        ),
+    ],
+)
+def test_settings_are_read_before_anything_is_made(
+    adapter: Callable[[str], ModuleType], tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    adapter("mailbox").Mailbox = MagicMock()
+    model: Any = runpy.run_path(str(REPOSITORY / "sd_base" / "1" / "model.py"))["TritonPythonModel"]()
+    with pytest.raises(SettingsError, match=reason):
+        model.make_handler("sd_base", Settings(runtime_dir=tmp_path, **settings))
+    adapter("mailbox").Mailbox.assert_not_called()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch_blade
 
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
-from triton_diffusers.engines.graphs import Graph, Inputs
+
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from triton_diffusers.engines.compilers.with_weights import WithWeights, check_shapes, in_order, write_shapes
-from triton_diffusers.engines.graphs import Graph, Inputs
+
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt2"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

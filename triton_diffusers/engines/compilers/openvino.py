@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openvino
 import torch
@@ -25,8 +25,10 @@ from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, 
 from triton_diffusers.engines.compilers.openvino_residuals import residual_extension
 from triton_diffusers.engines.compilers.openvino_weights import put_in
 from triton_diffusers.engines.compilers.resident import few_pages
-from triton_diffusers.engines.graphs import Graph, Inputs
 from triton_diffusers.lora import UNET
+
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Graph, Inputs
 
 logger = logging.getLogger(__name__)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from triton_diffusers.engines.compilers.openvino_lora import LORA_NAMES
 from triton_diffusers.engines.compilers.openvino_residuals import RESIDUAL_NAMES
-from triton_diffusers.engines.graphs import Inputs
 
 os.environ.setdefault("NNCF_CI", "1")  # else it reports to its makers what it does
 
 import nncf
+
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Inputs
 
 
 def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:

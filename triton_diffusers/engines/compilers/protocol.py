@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from triton_diffusers.engines.graphs import Graph, Inputs
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Graph, Inputs
 
 
 class UnfitWeights(ValueError):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from triton_diffusers.engines.compilers.protocol import CompiledGraph, UnfitWeights
-from triton_diffusers.engines.graphs import Graph
+
+if TYPE_CHECKING:
+    from triton_diffusers.engines.graphs import Graph
 
 _FILE = "weights.json"
 

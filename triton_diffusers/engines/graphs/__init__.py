@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from triton_diffusers.engines.graphs.controlnet import CONTROLNET, controlnet_graph
+from triton_diffusers.controlnet import CONTROLNET
+from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
 from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout
 from triton_diffusers.engines.graphs.residuals import no_residuals
@@ -18,7 +19,6 @@ from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 __all__ = [
-    "CONTROLNET",
     "GRAPHS",
     "MOST_RANK",
     "UNET_SHALLOW",
