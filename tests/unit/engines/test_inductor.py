@@ -50,3 +50,12 @@ def test_every_shape_order_in_memory_and_kernel(tmp_path: Path) -> None:
             torch.testing.assert_close(bound(call), expected, rtol=0, atol=1e-5)
     with pytest.raises(UnfitWeights, match=r"layer.weight is \(6, 4, 3, 3\), and was \(5, 4, 3, 3\)"):
         compiler.bind(tmp_path, "float32", {"layer.weight": torch.randn(6, 4, 3, 3)})
+
+
+@pytest.mark.parametrize(("found", "first"), [(False, "float32"), (True, "bfloat16")])
+def test_the_default_is_what_the_processor_computes_in(
+    found: bool, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": found, "avx512_vnni": True})
+    assert COMPILERS["inductor"]().precisions[0] == first
