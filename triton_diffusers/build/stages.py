@@ -94,6 +94,9 @@ class _Recorder:
         outputs = self._graph.module(*inputs)
         return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
 
+    def release(self) -> None:
+        pass
+
 
 def _write(path: Path, calls: Sequence[Inputs]) -> None:
     named = {f"{call}.{index}": tensor for call, inputs in enumerate(calls) for index, tensor in enumerate(inputs)}

@@ -132,20 +132,26 @@ class CompiledEngine(CheckpointEngine):
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-        graph = self._graphs.get(VAE_ENCODER)
-        if graph is None:
+        if VAE_ENCODER not in self._graphs:
             return self._eager.encode(pixels)
-        (moments,) = graph(torch.from_numpy(pixels).unsqueeze(0))
-        return moments
+        return self._alone(VAE_ENCODER, torch.from_numpy(pixels).unsqueeze(0))
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
-        graph = self._graphs.get(VAE_DECODER)
-        if graph is None:
+        if VAE_DECODER not in self._graphs:
             return self._eager.decode(latents)
-        (pixels,) = graph(latents.unsqueeze(0))
-        picture: np.ndarray[Any, Any] = pixels[0].numpy()
+        picture: np.ndarray[Any, Any] = self._alone(VAE_DECODER, latents.unsqueeze(0))[0].numpy()
         return picture
+
+    def _alone(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """Call a network that takes whole pictures, now and then: what it needs is not beside what steps need."""
+        for graph in self._graphs.values():
+            graph.release()
+        try:
+            (output,) = self._graphs[name](whole)
+            return output
+        finally:
+            self._graphs[name].release()
 
 
 def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int]]:

@@ -368,6 +368,35 @@ def test_pictures(compiled: CompiledEngine, eager: EagerEngine, height: int, wid
     np.testing.assert_allclose(compiled.decode(latents), eager.decode(latents), atol=1e-4)
 
 
+class Noted:
+    """A graph that notes what becomes of it."""
+
+    def __init__(self, name: str, notes: list[str], output: torch.Tensor) -> None:
+        self.name, self.notes, self.output = name, notes, output
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.notes.append(f"{self.name} is called")
+        return (self.output,)
+
+    def release(self) -> None:
+        self.notes.append(f"{self.name} is released")
+
+
+def test_whole_pictures_and_steps_do_not_need_memory_at_once(eager: EagerEngine) -> None:
+    notes: list[str] = []
+    graphs = {name: Noted(name, notes, torch.zeros(1, 3, 8, 8)) for name in ("unet", "vae_encoder", "vae_decoder")}
+    engine = CompiledEngine(eager._components, graphs, lambda: eager, lambda weights: None)  # type: ignore[arg-type, return-value]
+    for name, use in (
+        ("vae_decoder", lambda: engine.decode(torch.zeros(4, 1, 1))),
+        ("vae_encoder", lambda: engine.encode(np.zeros((3, 8, 8), np.float32))),
+    ):
+        notes.clear()
+        use()
+        begun = notes.index(f"{name} is called")
+        assert "unet is released" in notes[:begun]
+        assert notes[begun + 1 :] == [f"{name} is released"]
+
+
 def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:
     bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}))
     call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)

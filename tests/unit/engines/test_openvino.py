@@ -19,6 +19,7 @@ from triton_diffusers.engines.graphs.lora import lora_applied
 from triton_diffusers.engines.graphs.ops import add_residual
 from triton_diffusers.engines.graphs.unet import unet_graph
 
+STATUS = Path("/proc/self/status")
 STYLES: dict[str, dict[str, Any]] = {
     "1.5": {"attention_head_dim": 2, "use_linear_projection": False},
     "2.1": {"attention_head_dim": [2, 4], "use_linear_projection": True},
@@ -188,11 +189,10 @@ class Added(nn.Module):
         return output
 
 
-def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
-    """Half of the inputs that ranges are found by have none."""
+def added() -> Graph:
     rows, height, width = ROWS, torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
     free = {axis: torch.export.Dim(f"residual_{axis}", min=1) for axis in range(4)}
-    graph = Graph(
+    return Graph(
         "unet",
         Added(),
         (
@@ -201,6 +201,11 @@ def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
         ),
         ("prediction",),
     )
+
+
+def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
+    """Half of the inputs that ranges are found by have none."""
+    graph = added()
     latents, residual = torch.randn(2, 4, 16, 12), torch.randn(2, 64, 16, 12) * 0.3
     none = torch.zeros(1, 1, 1, 1)
     compiler = COMPILERS["openvino"]()
@@ -211,6 +216,24 @@ def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
             expected = graph.module(*call)
         (computed,) = compiled(*call)
         assert 1e-4 < relative_error(computed, expected) < 0.2
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="there is no Linux /proc")
+def test_what_a_call_needs_can_be_given_back(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(STATUS.read_text().partition("VmRSS:")[2].split()[0]) // 1024
+
+    graph, compiler = added(), COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "float32")
+    compiled = compiler.load(tmp_path, "float32")
+    compiled.release()  # before any call
+    call = torch.randn(1, 4, 1024, 1024), torch.zeros(1, 1, 1, 1)  # 268 MB after the first layer
+    (first,) = compiled(*call)
+    held = resident()
+    compiled.release()
+    assert held - resident() > 200
+    (again,) = compiled(*call)
+    assert torch.equal(first, again)
 
 
 class Bare(nn.Module):

@@ -56,3 +56,6 @@ class BladeGraph:
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs = self._script(*(tensor.cuda() for tensor in inputs))
         return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))
+
+    def release(self) -> None:
+        pass  # PyTorch's allocator has it

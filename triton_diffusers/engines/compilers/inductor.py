@@ -75,3 +75,6 @@ class InductorGraph:
         # The code counts on the order in memory of the examples, and does not look.
         outputs = self._package(*(tensor.to(self._device).contiguous() for tensor in inputs))
         return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))
+
+    def release(self) -> None:
+        pass  # PyTorch's allocator has it

@@ -105,6 +105,7 @@ class OpenVinoGraph:
     """A compiled model and the one request that runs it. Inputs are read where PyTorch has them."""
 
     def __init__(self, compiled: Any, weights: Path) -> None:
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = range(len(compiled.outputs))
         self._weights: Path | None = weights  # until they have been read
@@ -118,6 +119,9 @@ class OpenVinoGraph:
         self._weights = None
         # The next call writes where this one did.
         return tuple(torch.from_numpy(results[index]).clone() for index in self._outputs)
+
+    def release(self) -> None:
+        self._compiled.release_memory()
 
 
 def _converted(program: torch.export.ExportedProgram) -> Any:

@@ -26,6 +26,9 @@ class WithWeights:
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._graph(*inputs, *self._weights)
 
+    def release(self) -> None:
+        self._graph.release()
+
 
 def write_shapes(graph: Graph, folder: Path) -> None:
     """Write beside a graph's files what its weights are called, if it has any, and the examples' shapes."""
