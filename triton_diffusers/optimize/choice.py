@@ -128,7 +128,7 @@ class EngineChoice:
                 continue
             try:
                 graphs = self._begun(artifact)
-            except ArtifactError as error:
+            except Exception as error:  # noqa: BLE001  # no artifact is worth a server that does not start
                 self._spoilt.add(name)
                 _refuse(name, error)
             else:

@@ -163,7 +163,22 @@ def test_what_has_begun_to_load_is_what_is_made(model: Model) -> None:
 def test_nothing_has_begun_where_there_is_nothing(model: Model) -> None:
     choice = choice_of(model)
     choice.begin()
+    assert Loading.begun == []
     assert not choice.make().optimized
+
+
+def test_graphs_that_cannot_even_begin_to_load_leave_eager_serving(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    model.add()
+    monkeypatch.setattr(choice_module, "LoadingGraphs", fail)
+    choice = choice_of(model)
+    choice.begin()
+    assert not choice.make().optimized
+    assert warnings(caplog) == ["not used: openvino-bfloat16 cannot be loaded: can't start new thread"]
 
 
 def test_a_choice_does_not_import_what_it_need_not() -> None:
