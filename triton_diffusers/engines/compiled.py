@@ -33,6 +33,7 @@ from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, LoadError, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
 from triton_diffusers.lru import LruCache
+from triton_diffusers.memory import give_back
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 
@@ -145,13 +146,17 @@ class CompiledEngine(CheckpointEngine):
 
     def _alone(self, name: str, whole: torch.Tensor) -> torch.Tensor:
         """Call a network that takes whole pictures, now and then: what it needs is not beside what steps need."""
-        for graph in self._graphs.values():
-            graph.release()
+        self._release(*self._graphs)
         try:
             (output,) = self._graphs[name](whole)
             return output
         finally:
+            self._release(name)
+
+    def _release(self, *names: str) -> None:
+        for name in names:
             self._graphs[name].release()
+        give_back()  # compilers free more small pieces than large ones
 
 
 def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int]]:
@@ -191,4 +196,6 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
             raise LoadError(f"the weights in {settings.model_dir} are no longer those that the graphs were made of")
         return eager
 
-    return CompiledEngine(skeleton, graphs.loaded(), make_eager, make_controlnet)
+    engine = CompiledEngine(skeleton, graphs.loaded(), make_eager, make_controlnet)
+    give_back()  # what loading has needed
+    return engine

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from triton_diffusers.attached import python
 from triton_diffusers.engines import Engine
-from triton_diffusers.optimize.memory import give_back
+from triton_diffusers.memory import give_back
 from triton_diffusers.optimize.named_engine import NamedEngine
 from triton_diffusers.optimize.process import BackgroundProcess
 from triton_diffusers.optimize.wishes import Target

@@ -382,8 +382,11 @@ class Noted:
         self.notes.append(f"{self.name} is released")
 
 
-def test_whole_pictures_and_steps_do_not_need_memory_at_once(eager: EagerEngine) -> None:
+def test_whole_pictures_and_steps_do_not_need_memory_at_once(
+    eager: EagerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes: list[str] = []
+    monkeypatch.setattr("triton_diffusers.engines.compiled.give_back", lambda: notes.append("given back"))
     graphs = {name: Noted(name, notes, torch.zeros(1, 3, 8, 8)) for name in ("unet", "vae_encoder", "vae_decoder")}
     engine = CompiledEngine(eager._components, graphs, lambda: eager, lambda weights: None)  # type: ignore[arg-type, return-value]
     for name, use in (
@@ -393,8 +396,9 @@ def test_whole_pictures_and_steps_do_not_need_memory_at_once(eager: EagerEngine)
         notes.clear()
         use()
         begun = notes.index(f"{name} is called")
-        assert "unet is released" in notes[:begun]
-        assert notes[begun + 1 :] == [f"{name} is released"]
+        assert "unet is released" in notes[: begun - 1]
+        assert notes[begun - 1] == "given back"
+        assert notes[begun + 1 :] == [f"{name} is released", "given back"]
 
 
 def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:

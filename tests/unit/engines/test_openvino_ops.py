@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
@@ -22,6 +23,9 @@ WORDS: dict[str, Callable[[torch.Tensor], Any]] = {
     "conv2d with all": lambda x: functional.conv2d(x, WEIGHT[:, :1], torch.arange(6.0), 2, (1, 2), 2, 3),
     "group_norm": lambda x: functional.group_norm(x, 3),
     "group_norm with all": lambda x: functional.group_norm(x, 1, torch.arange(3.0), torch.ones(3), 0.5),
+    "group_norm of three dimensions": lambda x: functional.group_norm(
+        x.reshape(x.shape[0], 3, 20), 3, torch.arange(3.0)
+    ),
     "layer_norm": lambda x: functional.layer_norm(x, (4, 5)),
     "layer_norm with all": lambda x: functional.layer_norm(x, (5,), torch.arange(5.0), torch.ones(5), 0.5),
     "chunk": lambda x: torch.cat(x.chunk(2, dim=3)[::-1], dim=3),
@@ -79,3 +83,20 @@ def test_what_has_no_words_is_traced_anew(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(TorchFXPythonDecoder, "from_exported_program", counted)
     assert_computed(OTHERS[name], tmp_path)
     assert len(traced) == 1
+
+
+def test_no_shape_of_group_norm_is_read_off_the_data(tmp_path: Path) -> None:
+    """Where one is, OpenVINO keeps more of what is in memory."""
+    sides = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    module = nn.GroupNorm(2, 6)
+    data = torch.randn(3, 6, 8, 7)
+    COMPILERS["openvino"]().compile(
+        Graph("a graph", module, (Input("data", data, {0: ROWS, **sides}),), ("result",)), tmp_path, "float32"
+    )
+    model = openvino.Core().read_model(tmp_path / "graph.xml")
+    kinds = [op.get_type_name() for op in model.get_ops()]
+    assert "MVN" in kinds
+    assert not {"ShapeOf", "GroupNormalization"} & set(kinds)
+    (computed,) = COMPILERS["openvino"]().load(tmp_path, "float32")(data[:2, :, :5])
+    with torch.inference_mode():
+        torch.testing.assert_close(computed, module(data[:2, :, :5]), rtol=0, atol=1e-4)

@@ -21,11 +21,13 @@ from openvino.frontend import FrontEndManager, OpConversionFailure
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
+from triton_diffusers.engines.compilers.openvino_norm import norm_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
+from triton_diffusers.engines.compilers.openvino_parts import compute_apart
 from triton_diffusers.engines.compilers.openvino_residuals import residual_extension
 from triton_diffusers.engines.compilers.openvino_weights import put_in
 from triton_diffusers.engines.compilers.resident import few_pages
-from triton_diffusers.lora import UNET
+from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 if TYPE_CHECKING:
     from triton_diffusers.engines.graphs import Graph, Inputs
@@ -34,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 _DEVICE = "CPU"
 _FILE = "graph.xml"
-_QUANTIZED = (UNET,)  # the others are a small part of the work, and pictures suffer from what they lose
+# In int8. The others are a small part of the work, and pictures suffer from what they lose.
+_QUANTIZED = (UNET,)
+_WITH_SMALL_WEIGHTS = (TEXT_ENCODER,)  # computed as they are, from weights in a quarter of the memory
 
 
 class OpenVinoCompiler:
@@ -69,6 +73,10 @@ class OpenVinoCompiler:
 
             logger.info("%s: quantizing with %d inputs", graph.name, len(calibration))
             model = quantized(model, calibration)
+        elif precision == "int8" and graph.name in _WITH_SMALL_WEIGHTS:
+            from triton_diffusers.engines.compilers.openvino_int8 import with_small_weights
+
+            model = with_small_weights(model)
         openvino.save_model(model, folder / _FILE, compress_to_fp16=precision != "float32")
 
     def load(self, folder: Path, precision: str) -> OpenVinoGraph:
@@ -129,8 +137,10 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     frontend = FrontEndManager().load_by_framework("pytorch")
     frontend.add_extension(lora_extension())
     frontend.add_extension(residual_extension())
+    frontend.add_extension(norm_extension())
     module = program.module()
     if not changes_its_inputs(module):
+        compute_apart(module)
         reword(module)
         decoder = TorchFXPythonDecoder(module, dynamic_shapes=False)
         try:

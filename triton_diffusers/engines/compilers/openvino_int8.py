@@ -1,4 +1,4 @@
-"""Quantisation to int8 by NNCF, with ranges that calibration inputs show."""
+"""Quantization to int8 by NNCF: of all numbers, with ranges that calibration inputs show, or of weights alone."""
 
 from __future__ import annotations
 
@@ -39,3 +39,8 @@ def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
             validate=False,
         ),
     )
+
+
+def with_small_weights(model: Any) -> Any:
+    """An OpenVINO model that keeps the weights of linear layers in int8, and computes with what they stand for."""
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)

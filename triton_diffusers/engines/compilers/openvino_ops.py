@@ -70,10 +70,13 @@ def _group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Node:
-    # OpenVINO reads the three sizes off the data.
-    sizes = (1, 1, 1)
-    normal = graph.call_function(_ATEN.native_group_norm.default, (data, weight, bias, *sizes, groups, eps))
-    return graph.call_function(operator.getitem, (normal, 0))
+    normal = graph.call_function(_ATEN.group_norm.default, (data, groups, None, None, eps))
+    channels, *sides = data.meta["val"].shape[1:]
+    for operation, factor in ((_ATEN.mul.Tensor, weight), (_ATEN.add.Tensor, bias)):
+        if factor is not None:
+            shaped = graph.call_function(_ATEN.view.default, (factor, [channels, *[1] * len(sides)]))
+            normal = graph.call_function(operation, (normal, shaped))
+    return normal
 
 
 def _layer_norm(

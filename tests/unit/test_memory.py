@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 # Small pieces of memory stay with the C library when they are freed, as long as the last one of them is in use.
 PROGRAM = """
-from triton_diffusers.optimize.memory import give_back
+from triton_diffusers.memory import give_back
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
