@@ -77,3 +77,20 @@ def test_halves_that_are_read_alone_are_computed_alone(module: Gated, apart: boo
         call = torch.randn(rows, 6, IN), torch.randn(1, rank, IN), torch.randn(1, 2 * OUT, rank)
         with torch.inference_mode():
             torch.testing.assert_close(compiled(*call)[0], module(*call), rtol=0, atol=1e-4)
+
+
+class Bare(nn.Module):
+    """The same, with a weight that is an input."""
+
+    def forward(self, data: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        values, gates = nn.functional.linear(data, weight).chunk(2, dim=-1)
+        return values * gates
+
+
+def test_a_layer_without_weights_of_its_own_stays_whole(tmp_path: Path) -> None:
+    data, weight = torch.randn(4, 6, IN), torch.randn(2 * OUT, IN)
+    compiler = COMPILERS["openvino"]()
+    bare = Graph("bare", Bare(), (Input("data", data, {0: ROWS}),), ("result",), (Input("weight", weight, {}),))
+    compiler.compile(bare, tmp_path, "float32")
+    (computed,) = compiler.bind(tmp_path, "float32", {"weight": weight})(data)
+    torch.testing.assert_close(computed, Bare()(data, weight), rtol=0, atol=1e-4)
