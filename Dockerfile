@@ -5,6 +5,7 @@
 #
 # The model directory is /model (it holds base_model/); without a volume there, the emoji model is served.
 # Results are kept in /results, unless TRITON_DIFFUSERS_STORE names another place (`oss://bucket/prefix`).
+# What makes later starts faster is in /root/.cache/triton-diffusers: a volume there keeps it.
 # The image's Python must be one that the package supports (3.11 to 3.13; this tag has 3.12).
 FROM nvcr.io/nvidia/tritonserver:25.06-py3
 

@@ -56,7 +56,8 @@ class Settings(BaseSettings):
 
     cache_dir: Path = Field(
         default_factory=_user_cache,
-        description="Where model directories are fetched to, and converted checkpoints that cannot lie beside theirs.",
+        description="Where model directories are fetched to, converted checkpoints that cannot lie beside theirs,"
+        " and what makes compiled engines start sooner.",
     )
     max_source_gigabytes: float = Field(64.0, gt=0, description="Largest model directory that is fetched (10⁹ bytes).")
     offline: bool = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from triton_diffusers.build.quality import compare
 from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
 from triton_diffusers.build.work import WorkFolder, write_whole
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.engines.compilers import caches_of
 
 _CALIBRATION_STEPS = 16  # of a picture, at most: every step's inputs are kept
 
@@ -93,7 +94,7 @@ class _Build:
         calibration = self._calibrate() if plan.calibrated and len(finished) < len(plan.graphs) else None
         graphs = {graph: finished.get(graph) or self._compile(graph, calibration) for graph in plan.graphs}
         eager = self._draw_eagerly()
-        compiled = self._draw_compiled()
+        compiled = self._draw_compiled(graphs)
         figures = self._judge(eager, compiled)
         with self._stage("place", "checking and placing"):
             self._check_model()
@@ -158,13 +159,16 @@ class _Build:
             write_whole(record, _Reference(**asked, drawn=drawn, files=describe(folder)).model_dump_json())
         return drawn
 
-    def _draw_compiled(self) -> Drawn:
+    def _draw_compiled(self, graphs: Mapping[str, Sequence[ArtifactFile]]) -> Drawn:
+        checksums = {graph: [file.xxh3 for file in files] for graph, files in graphs.items()}
         with self._stage("compiled", f"drawing by {self._plan.name}") as advance:
             task = DrawTask(
                 **self._drawing(self._empty("compiled")),
                 engine=self._plan.engine,
                 precision=self._plan.precision,
-                graphs={graph: self._work.artifact / graph for graph in self._plan.graphs},
+                graphs={graph: self._work.artifact / graph for graph in graphs},
+                # Under the name that the artifact will have: the server that has asked for it loads it next.
+                caches=caches_of(self._plan.cache_dir, self._plan.store.root / self._plan.name, checksums),
             )
             return self._draw(task, "compiled", advance)
 

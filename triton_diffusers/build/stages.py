@@ -61,7 +61,7 @@ def _draw(task: DrawTask, advance: Advance) -> Drawn:
     def make_engine() -> Engine:
         if not task.graphs:
             return EagerEngine(load_components(settings))
-        return load_compiled(settings, LoadingGraphs(task.engine, task.precision, task.graphs))
+        return load_compiled(settings, LoadingGraphs(task.engine, task.precision, task.graphs, task.caches))
 
     return draw(make_engine, lambda side: probes(side, task.steps), task.folder, task.side, advance)
 

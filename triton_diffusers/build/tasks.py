@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from triton_diffusers.engines.compilers import GraphCache
+
 
 class _Task(BaseModel):
     """``model_dir`` is on this machine; ``cache_dir`` is for checkpoints that have to be converted."""
@@ -45,7 +47,8 @@ class CalibrateTask(_Task):
 class DrawTask(_Task):
     """Draw the probes into ``folder`` as PNG.
 
-    By the compiled graphs in ``graphs`` (name → folder), or by the eager engine in float32 if there are none.
+    By the compiled graphs in ``graphs`` (name → folder), or by the eager engine in float32 if there are none. In
+    ``caches`` is kept what makes a server load them sooner.
     """
 
     kind: Literal["draw"] = "draw"
@@ -55,6 +58,7 @@ class DrawTask(_Task):
     engine: str = ""
     precision: str = ""
     graphs: Mapping[str, Path] = Field(default_factory=dict)
+    caches: Mapping[str, GraphCache] = Field(default_factory=dict)
 
 
 Task = Annotated[CompileTask | CalibrateTask | DrawTask, Field(discriminator="kind")]

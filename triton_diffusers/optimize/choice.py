@@ -21,7 +21,7 @@ from triton_diffusers.artifacts import (
     misfit,
 )
 from triton_diffusers.engines import ENGINES, Engine
-from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler
+from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler, caches_of
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.loading import device_and_dtype, load_components
 from triton_diffusers.optimize.named_engine import NamedEngine
@@ -186,7 +186,8 @@ class EngineChoice:
         if fault := damage(artifact.folder, manifest, full=True):
             raise ArtifactError(f"{manifest.name} is damaged: {fault}")
         folders = {graph: artifact.folder / graph for graph in manifest.graphs}
-        return LoadingGraphs(manifest.engine, manifest.precision, folders)
+        caches = caches_of(self._settings.cache_dir, artifact.folder, manifest.checksums)
+        return LoadingGraphs(manifest.engine, manifest.precision, folders, caches)
 
     def _made(self, name: str, graphs: LoadingGraphs) -> NamedEngine:
         from triton_diffusers.engines.compiled import load_compiled  # seconds, in which the graphs are loaded

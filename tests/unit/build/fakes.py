@@ -14,6 +14,7 @@ from triton_diffusers.build.children import Advance
 from triton_diffusers.build.plan import Plan
 from triton_diffusers.build.progress import Lines
 from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
+from triton_diffusers.engines.compilers import GraphCache
 
 GRAPHS = ("text_encoder", "unet")
 HERE = Here(fingerprint="f" * 64, machine="x86-64", versions={"compiler": "1.0"})
@@ -40,11 +41,15 @@ def plan_for(root: Path, **changes: Any) -> Plan:
 
 @dataclass
 class Doer:
-    """Does tasks. ``done`` tells which; ``before`` is called with each and may raise; ``tone`` is the compiled grey."""
+    """Does tasks. ``done`` tells which; ``before`` is called with each and may raise; ``tone`` is the compiled grey.
+
+    ``caches`` are those of what was drawn last.
+    """
 
     tone: int = 101
     before: Callable[[Task], None] = lambda task: None
     done: list[str] = field(default_factory=list)
+    caches: Mapping[str, GraphCache] = field(default_factory=dict)
 
     def __call__(self, task: Task, log: Path, lock: int, advance: Advance) -> Drawn | None:
         assert log.parent.is_dir()
@@ -65,7 +70,7 @@ class Doer:
         return None
 
     def _draw(self, task: DrawTask) -> Drawn:
-        compiled = bool(task.graphs)
+        compiled, self.caches = bool(task.graphs), task.caches
         self.done.append("compiled" if compiled else "eager")
         for folder in task.graphs.values():
             assert (folder / "model.bin").exists()

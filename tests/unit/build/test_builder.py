@@ -21,6 +21,7 @@ from triton_diffusers.build.errors import BuildError, CannotBegin, Refused
 from triton_diffusers.build.options import LEAST_PSNR, BuildOptions
 from triton_diffusers.build.plan import Plan
 from triton_diffusers.build.tasks import CompileTask, DrawTask
+from triton_diffusers.engines.compilers import caches_of
 
 OPTIONS = BuildOptions(model="model", engine="openvino")
 FORCED = BuildOptions(model="model", engine="openvino", force=True)
@@ -54,6 +55,7 @@ def test_a_build(tmp_path: Path) -> None:
     assert figures.lowest_psnr == 48.13
     assert figures.speed_up == 4.0
     assert (figures.peak_bytes, figures.eager_peak_bytes, figures.side) == (500, 1000, 64)
+    assert doer.caches == caches_of(plan.cache_dir, artifact.folder, artifact.manifest.checksums)
     assert not (plan.store.root / ".work" / plan.name).exists()
 
 

@@ -51,7 +51,7 @@ def folders(components: Components, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def compiled(settings: Settings, folders: Mapping[str, Path]) -> CompiledEngine:
-    return load_compiled(settings, LoadingGraphs("openvino", "float32", folders))
+    return load_compiled(settings, LoadingGraphs("openvino", "float32", folders, {}))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_two_controlnets_of_one_graph(compiled: CompiledEngine, eager: EagerEngi
 
 
 def test_without_a_graph_controlnets_are_eager(settings: Settings, eager: EagerEngine) -> None:
-    bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}))
+    bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     weights = controlnet(eager, 3)
     net = bare.make_controlnet(weights)
     assert isinstance(net, EagerControlNet)
@@ -181,7 +181,7 @@ def test_so_are_those_that_a_graph_does_not_take(
     def refuse(*arguments: Any) -> Any:
         raise UnfitWeights("of another shape")
 
-    engine = load_compiled(settings, LoadingGraphs("openvino", "float32", {CONTROLNET: tmp_path}))
+    engine = load_compiled(settings, LoadingGraphs("openvino", "float32", {CONTROLNET: tmp_path}, {}))
     monkeypatch.setattr(COMPILERS["openvino"], "bind", refuse)
     assert isinstance(engine.make_controlnet(controlnet(eager, 3)), EagerControlNet)
 
@@ -315,7 +315,7 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
 
 def test_a_model_that_cannot_be_read_is_told_before_graphs_are_loaded(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not a model directory"):
-        load_compiled(Settings(model_dir=tmp_path), LoadingGraphs("openvino", "float32", {"unet": tmp_path}))
+        load_compiled(Settings(model_dir=tmp_path), LoadingGraphs("openvino", "float32", {"unet": tmp_path}, {}))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -326,7 +326,7 @@ def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision:
     save_file({"x": noise(2, 192)}, tmp_path / "embeddings" / "sunny.safetensors")
     settings = Settings(model_dir=tmp_path, dtype="float32", close_safety=True)
     expected = EagerEngine(load_components(settings))
-    compiled = load_compiled(settings, LoadingGraphs("openvino", precision, {}))
+    compiled = load_compiled(settings, LoadingGraphs("openvino", precision, {}, {}))
     shutil.rmtree(tmp_path / "embeddings")
     word, plain = tokens(expected, "a sunny apple", "a red apple")
     assert tokens(compiled, "a sunny apple") == [word]  # type: ignore[arg-type]
@@ -337,7 +337,8 @@ def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision:
 
 def test_weights_that_are_read_later_must_be_those_of_the_start(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "models" / "emoji" / "base_model", tmp_path / "base_model")
-    compiled = load_compiled(Settings(model_dir=tmp_path, close_safety=True), LoadingGraphs("openvino", "float32", {}))
+    settings = Settings(model_dir=tmp_path, close_safety=True)
+    compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     config = tmp_path / "base_model" / "vae" / "config.json"
     content = config.read_text()
     config.write_text(f"{content}\n")  # another model, to the fingerprint, that can be loaded
@@ -402,7 +403,7 @@ def test_whole_pictures_and_steps_do_not_need_memory_at_once(
 
 
 def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:
-    bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}))
+    bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)
     assert torch.equal(bare.predict(*call)[0], eager.predict(*call)[0])
     latents = noise(4, 16, 16)

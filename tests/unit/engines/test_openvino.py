@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.compilers import COMPILERS, GraphCache
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
@@ -134,6 +135,60 @@ def test_low_precision_is_near_and_its_file_half_as_large(tmp_path: Path) -> Non
     assert 1e-5 < relative_error(computed, expected) < 0.05
     weights = sum(parameter.numel() for parameter in graph.module.parameters())
     assert (tmp_path / "graph.bin").stat().st_size < 2.5 * weights
+
+
+def test_what_is_kept_of_loading_is_what_is_loaded_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, compiler = small(), COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "float32")
+    cache = GraphCache(tmp_path / "kept" / "unet", "checksums")
+    call = small_inputs(2, 1, 4)
+    (expected,) = compiler.load(tmp_path, "float32")(*call)
+    assert torch.equal(compiler.load(tmp_path, "float32", cache)(*call)[0], expected)
+    weights = graph.module.net[2].weight.detach().numpy().tobytes()
+    assert weights in (tmp_path / "graph.bin").read_bytes()
+    assert weights not in cache.file.read_bytes()
+
+    def fail(*arguments: Any) -> None:
+        raise AssertionError("compiled anew")
+
+    monkeypatch.setattr(type(compiler), "_compiled", fail)
+    kept = compiler.load(tmp_path, "float32", cache)
+    assert torch.equal(kept(*call)[0], expected)
+    for rows, groups, rank in ((3, 3, 1), (1, 1, 0)):
+        call = small_inputs(rows, groups, rank)
+        with torch.inference_mode():
+            assert relative_error(kept(*call)[0], graph.module(*call)) < 1e-5
+    with pytest.raises(AssertionError, match="compiled anew"):
+        compiler.load(tmp_path, "float32", replace(cache, content="others"))
+
+
+@pytest.mark.parametrize("kept", [b"", b"nothing that OpenVINO knows"])
+def test_what_cannot_be_loaded_is_compiled_anew_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bytes
+) -> None:
+    graph, compiler = small(), COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "float32")
+    cache = GraphCache(tmp_path / "kept", "checksums")
+    whole = GraphCache.read
+    monkeypatch.setattr(GraphCache, "read", lambda self, made_with: kept)
+    call = small_inputs(1, 1, 2)
+    (expected,) = compiler.load(tmp_path, "float32")(*call)
+    assert torch.equal(compiler.load(tmp_path, "float32", cache)(*call)[0], expected)
+    monkeypatch.setattr(GraphCache, "read", whole)
+    monkeypatch.setattr(type(compiler), "_compiled", None)
+    assert torch.equal(compiler.load(tmp_path, "float32", cache)(*call)[0], expected)
+
+
+def test_what_another_processor_has_kept_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, compiler = small(), COMPILERS["openvino"]()
+    compiler.compile(graph, tmp_path, "float32")
+    cache = GraphCache(tmp_path / "kept", "checksums")
+    compiler.load(tmp_path, "float32", cache)
+    before = cache.file.read_bytes()
+    other = COMPILERS["openvino"]()
+    monkeypatch.setattr(other, "_processor", "another processor")
+    other.load(tmp_path, "float32", cache)
+    assert cache.file.read_bytes() != before
 
 
 def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.unit.fake_engine import FakeEngine
 from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, fingerprint
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engines import compiled
-from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.compilers import COMPILERS, GraphCache, caches_of
 from triton_diffusers.optimize import choice as choice_module
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.optimize.wishes import Target
@@ -57,8 +57,10 @@ class Loading:
 
     begun: ClassVar[list[str]] = []
 
-    def __init__(self, engine: str, precision: str, folders: Mapping[str, Path]) -> None:
-        self.name, self.folders = f"{engine}-{precision}", folders
+    def __init__(
+        self, engine: str, precision: str, folders: Mapping[str, Path], caches: Mapping[str, GraphCache]
+    ) -> None:
+        self.name, self.folders, self.caches = f"{engine}-{precision}", folders, caches
         self.begun.append(self.name)
 
 
@@ -70,7 +72,7 @@ class Loaded(FakeEngine):
     def __init__(self, graphs: Loading) -> None:
         super().__init__()
         self.name = graphs.name
-        self.folders = graphs.folders
+        self.folders, self.caches = graphs.folders, graphs.caches
 
 
 class Model:
@@ -146,6 +148,13 @@ def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
     folder = model.store.root / "openvino-bfloat16"
     assert engine.folders == {"unet": folder / "unet", "vae_decoder": folder / "vae_decoder"}
     assert choice.missing is None
+
+
+def test_what_is_kept_for_a_faster_start_is_that_of_the_artifacts_files(model: Model, tmp_path: Path) -> None:
+    artifact = model.add()
+    caches = choice_of(model, cache_dir=str(tmp_path / "cache")).make().caches
+    assert caches == caches_of(tmp_path / "cache", artifact.folder, artifact.manifest.checksums)
+    assert all(cache.content for cache in caches.values())
 
 
 def test_what_has_begun_to_load_is_what_is_made(model: Model) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from triton_diffusers.engines.compilers.cache import GraphCache, caches_of
 from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, UnfitWeights
 from triton_diffusers.registry import Registry
 
-__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "UnfitWeights"]
+__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "GraphCache", "UnfitWeights", "caches_of"]
 
 COMPILERS = Registry(
     "compiled engine",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch_blade
 
+from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class BladeCompiler:
         torch.jit.save(torch_blade.optimize(module, allow_tracing=True, model_inputs=example), folder / _FILE)
         write_shapes(graph, folder)
 
-    def load(self, folder: Path, precision: str) -> BladeGraph:
+    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> BladeGraph:
         return BladeGraph(torch.jit.load(str(folder / _FILE), "cuda"))  # type: ignore[no-untyped-call]
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.with_weights import WithWeights, check_shapes, in_order, write_shapes
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class InductorCompiler:
         torch._inductor.aoti_compile_and_package(program, package_path=str(folder / _FILE))
         write_shapes(graph, folder)
 
-    def load(self, folder: Path, precision: str) -> InductorGraph:
+    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> InductorGraph:
         return InductorGraph(torch._inductor.aoti_load_package(str(folder / _FILE)), self._device)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:

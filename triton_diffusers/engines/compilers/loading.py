@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from triton_diffusers.controlnet import CONTROLNET
-from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler
+from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache
 
 
 class LoadingGraphs:
@@ -16,8 +16,10 @@ class LoadingGraphs:
     A graph occupies one core for seconds, and neither Python nor PyTorch: other graphs, and imports, go on meanwhile.
     """
 
-    def __init__(self, compiler: str, precision: str, folders: Mapping[str, Path]) -> None:
-        """``folders`` are where the compiler has written the graphs, by name.
+    def __init__(
+        self, compiler: str, precision: str, folders: Mapping[str, Path], caches: Mapping[str, GraphCache]
+    ) -> None:
+        """``folders`` are where the compiler has written the graphs, by name; ``caches`` may be there for some.
 
         Raises ``KeyError`` or ``ImportError`` if there is no such compiler.
         """
@@ -27,7 +29,7 @@ class LoadingGraphs:
         self.controlnet = folders.get(CONTROLNET)
         pool = ThreadPoolExecutor(thread_name_prefix="load-graph")
         self._loading = {
-            name: pool.submit(self.compiler.load, folder, precision)
+            name: pool.submit(self.compiler.load, folder, precision, caches.get(name))
             for name, folder in folders.items()
             if name != CONTROLNET
         }

@@ -11,6 +11,7 @@ import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import torch
 from openvino.frontend import FrontEndManager, OpConversionFailure
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
+from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_norm import norm_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
@@ -79,7 +81,7 @@ class OpenVinoCompiler:
             model = with_small_weights(model)
         openvino.save_model(model, folder / _FILE, compress_to_fp16=precision != "float32")
 
-    def load(self, folder: Path, precision: str) -> OpenVinoGraph:
+    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> OpenVinoGraph:
         file = folder / _FILE
         low = precision != "float32" and self._has_bfloat16
         options = {
@@ -92,7 +94,7 @@ class OpenVinoCompiler:
         }
         weights = file.with_suffix(".bin")
         with few_pages(weights):
-            compiled = self._core.compile_model(self._core.read_model(file), _DEVICE, options)
+            compiled = self._compiled(file, options) if cache is None else self._cached(file, options, cache)
         return OpenVinoGraph(compiled, weights)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
@@ -103,6 +105,32 @@ class OpenVinoCompiler:
             openvino.save_model(model, Path(made) / _FILE, compress_to_fp16=precision != "float32")
             del model
             return self.load(Path(made), precision)
+
+    def _compiled(self, file: Path, options: Mapping[str, Any]) -> Any:
+        return self._core.compile_model(self._core.read_model(file), _DEVICE, options)
+
+    def _cached(self, file: Path, options: Mapping[str, Any], cache: GraphCache) -> Any:
+        """What ``_compiled`` would give. Most of its time goes into rewriting the graph, and the result can be kept."""
+        options = {**options, "CACHE_MODE": "OPTIMIZE_SIZE"}  # without those weights that are in the graph's file
+        made_with = f"{openvino.__version__} {self._processor} {options}"
+        if kept := cache.read(made_with):
+            try:
+                return self._core.import_model(
+                    kept, _DEVICE, {**options, "WEIGHTS_PATH": str(file.with_suffix(".bin"))}
+                )
+            except RuntimeError as error:
+                logger.warning("%s is of no use: %s", cache.file, " ".join(str(error).split()))
+        compiled = self._compiled(file, options)
+        cache.write(made_with, compiled.export_model().getvalue())
+        return compiled
+
+    @cached_property
+    def _processor(self) -> str:
+        """What the rewriting depends on: virtual machines of the same name may have other instructions."""
+        name = self._core.get_property(_DEVICE, "FULL_DEVICE_NAME")
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+        return " ".join([name, *next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])])
 
     @property
     def _has_bfloat16(self) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from triton_diffusers.engines.compilers.cache import GraphCache
+
 if TYPE_CHECKING:
     from triton_diffusers.engines.graphs import Graph, Inputs
 
@@ -60,8 +62,11 @@ class Compiler(Protocol):
         ``calibration`` are inputs as the graph gets them in use, which int8 needs.
         """
 
-    def load(self, folder: Path, precision: str) -> CompiledGraph:
-        """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it."""
+    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> CompiledGraph:
+        """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it.
+
+        ``cache`` is for what makes this faster the next time; a compiler need not use it.
+        """
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
         """A graph that ``compile`` has written without weights, with these, by name: it takes the other inputs.

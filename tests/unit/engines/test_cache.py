@@ -1,0 +1,77 @@
+"""What is kept of loading a graph is used where it fits, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from triton_diffusers.engines.compilers import GraphCache, caches_of
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> GraphCache:
+    cache = GraphCache(tmp_path / "some" / "place" / "unet", "checksums")
+    cache.write("library 1.0", b"kept")
+    return cache
+
+
+def test_what_was_kept_comes_back(cache: GraphCache) -> None:
+    assert cache.read("library 1.0") == b"kept"
+    cache.write("library 1.0", b"")
+    assert cache.read("library 1.0") == b""
+    assert [path.name for path in cache.file.parent.iterdir()] == ["unet"]
+
+
+def test_nothing_comes_where_nothing_was_kept(cache: GraphCache) -> None:
+    assert replace(cache, file=cache.file.with_name("vae_decoder")).read("library 1.0") is None
+
+
+def test_nothing_comes_back_of_other_files_or_another_library(cache: GraphCache) -> None:
+    assert cache.read("library 1.1") is None
+    assert replace(cache, content="other checksums").read("library 1.0") is None
+    assert replace(cache, content="checksums\nlibrary").read("1.0") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
+def test_nothing_comes_back_of_what_is_damaged(cache: GraphCache, damage: str) -> None:
+    whole = cache.file.read_bytes()
+    cache.file.write_bytes({"cut": whole[:-1], "empty": b"", "changed": whole[:-1] + b"?"}[damage])
+    assert cache.read("library 1.0") is None
+
+
+def test_without_a_place_nothing_is_kept_and_nothing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    cache = GraphCache(tmp_path / "file" / "unet", "checksums")
+    with caplog.at_level(logging.INFO):
+        cache.write("library 1.0", b"kept")
+        assert cache.read("library 1.0") is None
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert f"nothing is kept in {cache.file} for a faster start: " in caplog.messages[0]
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(cache: GraphCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    cache.write("library 1.0", b"newer")
+    assert cache.read("library 1.0") == b"kept"
+    assert [path.name for path in cache.file.parent.iterdir()] == ["unet"]
+
+
+def test_every_artifact_has_a_place_of_its_own(tmp_path: Path) -> None:
+    first, other = (
+        caches_of(tmp_path, tmp_path / model / "openvino-int8", {"unet": ["1", "2"], "vae_decoder": ["3"]})
+        for model in ("first", "other")
+    )
+    assert first.keys() == {"unet", "vae_decoder"}
+    assert (first["unet"].content, first["vae_decoder"].content) == ("1 2", "3")
+    files = {cache.file for caches in (first, other) for cache in caches.values()}
+    assert len(files) == 4
+    assert all(file.is_relative_to(tmp_path / "graphs") for file in files)
+    assert first["unet"].file.parent.name.startswith("openvino-int8-")
