@@ -83,7 +83,7 @@ def _open(work: WorkFolder, plan: Plan, options: BuildOptions, progress: Progres
 class _Build:
     def __init__(self, plan: Plan, options: BuildOptions, progress: Progress, run: RunTask, work: WorkFolder) -> None:
         self._plan, self._options, self._progress, self._run_task, self._work = plan, options, progress, run, work
-        self._stages = ["calibration"] * plan.calibrated + [*plan.graphs, "eager", "compiled", "place"]
+        self._stages = ["calibration"] * bool(plan.calibrated) + [*plan.graphs, "eager", "compiled", "place"]
 
     def build(self) -> Artifact:
         plan = self._plan
@@ -91,7 +91,7 @@ class _Build:
         finished = {graph: files for graph in plan.graphs if (files := self._work.graph(graph))}
         if finished:
             self._progress.note(f"going on with an earlier build: {', '.join(finished)} done already")
-        calibration = self._calibrate() if plan.calibrated and len(finished) < len(plan.graphs) else None
+        calibration = self._calibrate() if plan.calibrated and not finished.keys() >= set(plan.calibrated) else None
         graphs = {graph: finished.get(graph) or self._compile(graph, calibration) for graph in plan.graphs}
         eager = self._draw_eagerly()
         compiled = self._draw_compiled(graphs)
@@ -128,8 +128,8 @@ class _Build:
     def _calibrate(self) -> Path:
         folder = self._work.part("calibration")
         with self._stage("calibration", "drawing for calibration") as advance:
-            steps = min(self._options.steps, _CALIBRATION_STEPS)
-            self._run(CalibrateTask(**{**self._drawing(folder), "steps": steps}), "calibration", advance)
+            drawing = {**self._drawing(folder), "steps": min(self._options.steps, _CALIBRATION_STEPS)}
+            self._run(CalibrateTask(**drawing, graphs=self._plan.calibrated), "calibration", advance)
         return folder
 
     def _compile(self, graph: str, calibration: Path | None) -> tuple[ArtifactFile, ...]:
@@ -140,7 +140,7 @@ class _Build:
                 precision=self._plan.precision,
                 graph=graph,
                 folder=self._work.part(graph),
-                calibration=calibration,
+                calibration=calibration if graph in self._plan.calibrated else None,
             )
             self._run(task, graph, advance)
             return self._work.complete(graph)

@@ -83,7 +83,7 @@ def _tell(plan: Plan, upload: Upload | None) -> None:
         return
     if plan.misfit:
         print(f"replaces     {plan.misfit}")
-    steps = ["calibrate"] * plan.calibrated + [f"compile {graph}" for graph in plan.graphs]
+    steps = ["calibrate"] * bool(plan.calibrated) + [f"compile {graph}" for graph in plan.graphs]
     print(f"would        {', '.join([*steps, 'draw eagerly', 'draw compiled', 'place', *['upload'] * bool(upload)])}")
 
 

@@ -48,7 +48,7 @@ class Plan:
     there: Artifact | None
     misfit: str
     min_psnr: float
-    calibrated: bool
+    calibrated: tuple[str, ...]
     graphs: tuple[str, ...]
 
     @property
@@ -84,7 +84,7 @@ def make_plan(options: BuildOptions, settings: Settings) -> Plan:
         there=None if options.force else there,
         misfit=why,
         min_psnr=LEAST_PSNR[precision] if options.min_psnr is None else options.min_psnr,
-        calibrated=precision == "int8",
+        calibrated=compiler.calibrated(precision),
         graphs=tuple(GRAPHS),
     )
 

@@ -72,7 +72,7 @@ def _calibrate(task: CalibrateTask, advance: Advance) -> None:
 
     def make_engine() -> Engine:
         components = load_components(settings)
-        recorders.update({name: _Recorder(make(components)) for name, make in GRAPHS.items()})
+        recorders.update({name: _Recorder(GRAPHS[name](components)) for name in task.graphs})
         eager = EagerEngine(components)
         return CompiledEngine(components, recorders, lambda: eager, eager.make_controlnet)
 

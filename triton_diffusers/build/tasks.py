@@ -36,9 +36,10 @@ class CompileTask(_Task):
 
 
 class CalibrateTask(_Task):
-    """Write what goes into each graph while pictures are drawn: ``<folder>/<graph>.safetensors``."""
+    """Write what goes into each of ``graphs`` while pictures are drawn: ``<folder>/<graph>.safetensors``."""
 
     kind: Literal["calibrate"] = "calibrate"
+    graphs: tuple[str, ...]
     steps: int
     side: int
     folder: Path

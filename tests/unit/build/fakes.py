@@ -33,7 +33,7 @@ def plan_for(root: Path, **changes: Any) -> Plan:
         "there": None,
         "misfit": "",
         "min_psnr": 30.0,
-        "calibrated": False,
+        "calibrated": (),
         "graphs": GRAPHS,
     }
     return Plan(**{**fields, **changes})
@@ -43,12 +43,13 @@ def plan_for(root: Path, **changes: Any) -> Plan:
 class Doer:
     """Does tasks. ``done`` tells which; ``before`` is called with each and may raise; ``tone`` is the compiled grey.
 
-    ``caches`` are those of what was drawn last.
+    ``calibrated`` are graphs that were compiled with calibration inputs, ``caches`` those of what was drawn last.
     """
 
     tone: int = 101
     before: Callable[[Task], None] = lambda task: None
     done: list[str] = field(default_factory=list)
+    calibrated: list[str] = field(default_factory=list)
     caches: Mapping[str, GraphCache] = field(default_factory=dict)
 
     def __call__(self, task: Task, log: Path, lock: int, advance: Advance) -> Drawn | None:
@@ -60,12 +61,14 @@ class Doer:
             return self._draw(task)
         if isinstance(task, CalibrateTask):
             self.done.append("calibrate")
-            (task.folder / "unet.safetensors").write_bytes(b"numbers")
+            for graph in task.graphs:
+                (task.folder / f"{graph}.safetensors").write_bytes(b"numbers")
             return None
         assert list(task.folder.iterdir()) == []
         (task.folder / "model.bin").write_bytes(f"{task.graph} {task.precision}".encode())
         if task.calibration is not None:
-            assert (task.calibration / "unet.safetensors").exists()
+            assert (task.calibration / f"{task.graph}.safetensors").exists()
+            self.calibrated.append(task.graph)
         self.done.append(task.graph)
         return None
 

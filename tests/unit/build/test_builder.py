@@ -61,9 +61,22 @@ def test_a_build(tmp_path: Path) -> None:
 
 def test_calibrated(tmp_path: Path) -> None:
     doer, progress = Doer(), Quiet()
-    build(plan_for(tmp_path, precision="int8", calibrated=True), OPTIONS, progress, doer)
+    build(plan_for(tmp_path, precision="int8", calibrated=("unet",)), OPTIONS, progress, doer)
     assert doer.done == ["calibrate", *GRAPHS, "eager", "compiled"]
+    assert doer.calibrated == ["unet"]
     assert [line.split("]")[0] for line in progress.said if "…" in line] == [f"[{n}/6" for n in range(1, 7)]
+
+
+@pytest.mark.parametrize(("calibrated", "again"), [("unet", ["calibrate"]), ("text_encoder", [])])
+def test_what_is_gone_on_with_is_calibrated_where_it_still_matters(
+    tmp_path: Path, calibrated: str, again: list[str]
+) -> None:
+    """Drawing for it takes minutes."""
+    plan = plan_for(tmp_path, precision="int8", calibrated=(calibrated,))
+    with pytest.raises(KeyboardInterrupt):
+        built(plan, Doer(before=failing_at(CompileTask, KeyboardInterrupt())))
+    built(plan, doer := Doer())
+    assert doer.done == [*again, "unet", "eager", "compiled"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +189,7 @@ def test_one_picture_may_stay_below_the_average(tmp_path: Path) -> None:
 
 def test_of_int8_a_picture_must_not_stay_far_below_the_average(tmp_path: Path) -> None:
     """At 10 dB, pictures have hardly anything in common."""
-    plan = plan_for(tmp_path, precision="int8", calibrated=True, min_psnr=LEAST_PSNR["int8"])
+    plan = plan_for(tmp_path, precision="int8", calibrated=("unet",), min_psnr=LEAST_PSNR["int8"])
     with pytest.raises(Refused, match=r"10\.1 dB at the least \('lora'\), the limits are 15 and 11 dB"):
         built(plan, Doer(tone=180))
     built(plan, Doer(tone=150))

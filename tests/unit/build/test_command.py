@@ -30,6 +30,9 @@ class FakeCompiler:
     def machine(self) -> str:
         return "x86-64 avx512"
 
+    def calibrated(self, precision: str) -> tuple[str, ...]:
+        return ("unet",) if precision == "int8" else ()
+
 
 class FakeCompilers(dict[str, Any]):
     def __missing__(self, name: str) -> Any:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.unit.conftest import ROOT
 from triton_diffusers.build import stages
 from triton_diffusers.build.errors import BuildError
 from triton_diffusers.build.stages import _read, _write, do
-from triton_diffusers.build.tasks import CompileTask
+from triton_diffusers.build.tasks import CalibrateTask, CompileTask
 
 
 def test_recorded_inputs_come_back_in_order(tmp_path: Path) -> None:
@@ -29,6 +30,21 @@ def test_recorded_inputs_come_back_in_order(tmp_path: Path) -> None:
 def test_nothing_recorded(tmp_path: Path) -> None:
     _write(tmp_path / "unet.safetensors", [])
     assert _read(tmp_path / "unet.safetensors") == []
+
+
+def test_calibration_records_the_graphs_that_want_it(tmp_path: Path) -> None:
+    task = CalibrateTask(
+        model_dir=ROOT / "models" / "emoji", cache_dir=tmp_path, graphs=("unet",), steps=1, side=64, folder=tmp_path
+    )
+    do(task, lambda done, total: None)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["unet.safetensors"]
+    calls = _read(tmp_path / "unet.safetensors")
+    assert len(calls) == 4, "one step of each picture"
+    for latents, timesteps, states, *_, last_residual in calls:
+        assert (latents.shape, timesteps.shape, states.shape[:2]) == ((2, 4, 8, 8), (2,), (2, 77))
+        assert latents.std() > 0.5
+        assert last_residual.ndim == 4
+    assert sum(call[-1].numel() > 1 for call in calls) == 2, "half of them have a ControlNet"
 
 
 @pytest.mark.parametrize(

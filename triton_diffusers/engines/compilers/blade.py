@@ -29,6 +29,9 @@ class BladeCompiler:
     def versions(self) -> Mapping[str, str]:
         return {"torch_blade": str(torch_blade.__version__), "torch": torch.__version__}
 
+    def calibrated(self, precision: str) -> tuple[str, ...]:
+        return ()
+
     def machine(self) -> str:
         return "CUDA {}.{}".format(*torch.cuda.get_device_capability())
 

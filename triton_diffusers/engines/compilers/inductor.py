@@ -39,6 +39,9 @@ class InductorCompiler:
     def versions(self) -> Mapping[str, str]:
         return {"torch": torch.__version__}
 
+    def calibrated(self, precision: str) -> tuple[str, ...]:
+        return ()
+
     def machine(self) -> str:
         if self._device.type == "cuda":
             return "CUDA {}.{}".format(*torch.cuda.get_device_capability(self._device))

@@ -60,6 +60,9 @@ class OpenVinoCompiler:
     def versions(self) -> Mapping[str, str]:
         return {"openvino": openvino.__version__.partition("-")[0]}
 
+    def calibrated(self, precision: str) -> tuple[str, ...]:
+        return _QUANTIZED if precision == "int8" else ()
+
     def machine(self) -> str:
         return f"{platform.machine()} CPU"
 
@@ -70,7 +73,7 @@ class OpenVinoCompiler:
         model = _converted(program)
         for port, graph_input in zip(model.inputs, (*graph.inputs, *graph.weights), strict=True):
             port.get_tensor().set_names({graph_input.name})
-        if precision == "int8" and graph.name in _QUANTIZED:
+        if graph.name in self.calibrated(precision):
             from triton_diffusers.engines.compilers.openvino_int8 import quantized
 
             logger.info("%s: quantizing with %d inputs", graph.name, len(calibration))

@@ -56,10 +56,13 @@ class Compiler(Protocol):
     def machine(self) -> str:
         """What files are tied to: an instruction set, a GPU's architecture."""
 
+    def calibrated(self, precision: str) -> tuple[str, ...]:
+        """The graphs that ``compile`` wants calibration inputs for."""
+
     def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
         """Write a graph's files into an empty folder; takes minutes for a large one.
 
-        ``calibration`` are inputs as the graph gets them in use, which int8 needs.
+        ``calibration`` are inputs as the graph gets them in use.
         """
 
     def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> CompiledGraph:
