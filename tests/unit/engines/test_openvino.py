@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import openvino
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache
+from triton_diffusers.engines.compilers.openvino import _core
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
@@ -194,6 +196,27 @@ def test_what_another_processor_has_kept_is_not_used(tmp_path: Path, monkeypatch
     assert cache.file.read_bytes() != before
 
 
+def test_signals_are_heard_when_compilers_have_come_and_gone() -> None:
+    """The processor's plug-in gives its thread a stack for signals, and takes it away when it is unloaded."""
+    code = """
+import os, signal, threading
+from triton_diffusers.engines.compilers import COMPILERS
+
+signal.signal(signal.SIGTERM, lambda number, frame: print("heard"))
+compilers = [COMPILERS["openvino"]() for _ in range(3)]
+for compiler in compilers:
+    assert compiler.precisions
+del compiler
+del compilers[0]
+thread = threading.Thread(target=compilers.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
 def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
     graph, compiler = small(), COMPILERS["openvino"]()
     with pytest.raises(ValueError, match="calibration"):
@@ -215,8 +238,8 @@ def test_int8_keeps_the_text_encoders_weights_small(tmp_path: Path) -> None:
     graph = Graph("text_encoder", module, (Input("data", data, {0: ROWS}),), ("states",))
     COMPILERS["openvino"]().compile(graph, tmp_path, "int8")
     assert (tmp_path / "graph.bin").stat().st_size < 1.1 * (256 * 512 * 2)
-    core = openvino.Core()
-    run = core.compile_model(tmp_path / "graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    run = _core().compile_model(tmp_path / "graph.xml", "CPU", options).get_runtime_model()
     weights = [node.get_input_element_type(1) for node in run.get_ops() if layer(node)["layerType"] == "FullyConnected"]
     assert [str(kind) for kind in weights] == ["<Type: 'uint8_t'>"] * 2, "they stay small in memory"
     with torch.inference_mode():
@@ -250,7 +273,7 @@ def test_int8_leaves_attention_in_one_piece(tmp_path: Path) -> None:
     rows, tokens = ROWS, torch.export.Dim("tokens", min=2)
     graph = Graph("unet", Attending(), (Input("latents", latents, {0: rows, 1: tokens}),), ("prediction",))
     COMPILERS["openvino"]().compile(graph, tmp_path, "int8", [(latents,)])
-    run = openvino.Core().compile_model(tmp_path / "graph.xml", "CPU").get_runtime_model()
+    run = _core().compile_model(tmp_path / "graph.xml", "CPU").get_runtime_model()
     layers = [layer(node) for node in run.get_ops()]
     assert "Softmax" not in {one["layerType"] for one in layers}
     products = {one["runtimePrecision"] for one in layers if one["layerType"] == "FullyConnected"}

@@ -11,7 +11,7 @@ import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class OpenVinoCompiler:
     artifacts_are_code = False
 
     def __init__(self) -> None:
-        self._core = openvino.Core()
+        self._core = _core()
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -161,6 +161,16 @@ class OpenVinoGraph:
 
     def release(self) -> None:
         self._compiled.release_memory()
+
+
+@cache
+def _core() -> openvino.Core:
+    """The one of this process, for good.
+
+    With its first use it gives the thread that uses it a stack of its own for signals, and takes it away with its end,
+    also where another one or another thread comes in between: the next signal would then end the process.
+    """
+    return openvino.Core()
 
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
