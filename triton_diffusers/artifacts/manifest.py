@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -99,11 +99,6 @@ class Manifest(_Record):
     def bytes(self) -> int:
         """Size of all its files."""
         return sum(file.size for files in self.graphs.values() for file in files)
-
-    @property
-    def checksums(self) -> Mapping[str, Sequence[str]]:
-        """Of the files of each graph."""
-        return {graph: [file.xxh3 for file in files] for graph, files in self.graphs.items()}
 
     def paths(self) -> Mapping[str, ArtifactFile]:
         """Every file by its path from the artifact's folder."""

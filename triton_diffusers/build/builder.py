@@ -160,7 +160,6 @@ class _Build:
         return drawn
 
     def _draw_compiled(self, graphs: Mapping[str, Sequence[ArtifactFile]]) -> Drawn:
-        checksums = {graph: [file.xxh3 for file in files] for graph, files in graphs.items()}
         with self._stage("compiled", f"drawing by {self._plan.name}") as advance:
             task = DrawTask(
                 **self._drawing(self._empty("compiled")),
@@ -168,7 +167,7 @@ class _Build:
                 precision=self._plan.precision,
                 graphs={graph: self._work.artifact / graph for graph in graphs},
                 # Under the name that the artifact will have: the server that has asked for it loads it next.
-                caches=caches_of(self._plan.cache_dir, self._plan.store.root / self._plan.name, checksums),
+                caches=caches_of(self._plan.cache_dir, self._plan.store.root / self._plan.name, graphs),
             )
             return self._draw(task, "compiled", advance)
 

@@ -186,7 +186,7 @@ class EngineChoice:
         if fault := damage(artifact.folder, manifest, full=True):
             raise ArtifactError(f"{manifest.name} is damaged: {fault}")
         folders = {graph: artifact.folder / graph for graph in manifest.graphs}
-        caches = caches_of(self._settings.cache_dir, artifact.folder, manifest.checksums)
+        caches = caches_of(self._settings.cache_dir, artifact.folder, manifest.graphs)
         return LoadingGraphs(manifest.engine, manifest.precision, folders, caches)
 
     def _made(self, name: str, graphs: LoadingGraphs) -> NamedEngine:

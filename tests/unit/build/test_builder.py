@@ -55,7 +55,7 @@ def test_a_build(tmp_path: Path) -> None:
     assert figures.lowest_psnr == 48.13
     assert figures.speed_up == 4.0
     assert (figures.peak_bytes, figures.eager_peak_bytes, figures.side) == (500, 1000, 64)
-    assert doer.caches == caches_of(plan.cache_dir, artifact.folder, artifact.manifest.checksums)
+    assert doer.caches == caches_of(plan.cache_dir, artifact.folder, artifact.manifest.graphs)
     assert not (plan.store.root / ".work" / plan.name).exists()
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -182,6 +183,18 @@ def test_what_cannot_be_loaded_is_compiled_anew_and_replaced(
     monkeypatch.setattr(GraphCache, "read", whole)
     monkeypatch.setattr(type(compiler), "_compiled", None)
     assert torch.equal(compiler.load(tmp_path, "float32", cache)(*call)[0], expected)
+
+
+def test_what_cannot_be_kept_is_loaded_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("cannot be exported")
+
+    compiler = COMPILERS["openvino"]()
+    compiler.compile(small(), tmp_path, "float32")
+    monkeypatch.setattr(openvino.CompiledModel, "export_model", fail)
+    cache = GraphCache(tmp_path / "kept", "checksums")
+    assert compiler.load(tmp_path, "float32", cache)(*small_inputs(1, 1, 2))[0].shape == (1, 4, 16, 12)
+    assert not cache.file.exists()
 
 
 def test_what_another_processor_has_kept_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
 def test_what_is_kept_for_a_faster_start_is_that_of_the_artifacts_files(model: Model, tmp_path: Path) -> None:
     artifact = model.add()
     caches = choice_of(model, cache_dir=str(tmp_path / "cache")).make().caches
-    assert caches == caches_of(tmp_path / "cache", artifact.folder, artifact.manifest.checksums)
+    assert caches == caches_of(tmp_path / "cache", artifact.folder, artifact.manifest.graphs)
     assert all(cache.content for cache in caches.values())
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
+
+from triton_diffusers.artifacts import ArtifactFile
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +62,14 @@ class GraphCache:
         return digest.digest()
 
 
-def caches_of(cache_dir: Path, artifact: Path, contents: Mapping[str, Iterable[str]]) -> Mapping[str, GraphCache]:
+def caches_of(
+    cache_dir: Path, artifact: Path, graphs: Mapping[str, Sequence[ArtifactFile]]
+) -> Mapping[str, GraphCache]:
     """Places for the graphs of the artifact that lies, or will lie, in the folder ``artifact``.
 
-    ``contents`` are the checksums of each graph's files, by its name. What is kept of an artifact gives way to what is
-    kept of its successor.
+    ``graphs`` are the files of each, by its name. What is kept of an artifact gives way to what is kept of its
+    successor.
     """
     place = hashlib.sha256(str(artifact.absolute()).encode()).hexdigest()[:16]
     folder = cache_dir.expanduser().absolute() / "graphs" / f"{artifact.name}-{place}"
-    return {graph: GraphCache(folder / graph, " ".join(checksums)) for graph, checksums in contents.items()}
+    return {graph: GraphCache(folder / graph, " ".join(file.xxh3 for file in files)) for graph, files in graphs.items()}

@@ -124,7 +124,10 @@ class OpenVinoCompiler:
             except RuntimeError as error:
                 logger.warning("%s is of no use: %s", cache.file, " ".join(str(error).split()))
         compiled = self._compiled(file, options)
-        cache.write(made_with, compiled.export_model().getvalue())
+        try:
+            cache.write(made_with, compiled.export_model().getvalue())
+        except RuntimeError as error:  # OpenVINO's; the graph is there all the same
+            logger.info("nothing is kept for a faster start: %s", " ".join(str(error).split()))
         return compiled
 
     @cached_property
