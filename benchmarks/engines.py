@@ -9,7 +9,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.contenders.turn import Measured, Turn
 from benchmarks.engines_contenders import CONTENDERS, Setting
-from benchmarks.engines_report import add_ratios, figures_of, note, psnr, step_seconds, table
+from benchmarks.engines_report import Pair, add_ratios, figures_of, note, psnr, step_seconds, table
 from benchmarks.engines_workshop import NotPrepared, Workshop
 from benchmarks.plots import plot_engines
 from benchmarks.random_model import SD15, TINY
@@ -40,7 +40,7 @@ _PAUSE = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for on the command line; ``limit`` is in seconds, for one turn."""
+    """What was asked for on the command line; ``limit`` is in seconds, for one picture."""
 
     shape: str
     side: int
@@ -50,7 +50,7 @@ class Plan:
 
 
 class Bench:
-    """Takes turns, each in a process of its own."""
+    """Has contenders draw, each in a process of its own, and by turns with the one that it is compared with."""
 
     def __init__(self, plan: Plan, workshop: Workshop, folder: Path, say: Progress) -> None:
         self._plan = plan
@@ -63,20 +63,24 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """Measure the contenders that are prepared; returns the figures."""
         settings = self._fastest_settings()
-        rounds: dict[str, list[Measured]] = {name: [] for name in settings}
+        turns: dict[str, list[Measured]] = {name: [] for name in settings}
+        pairs: dict[str, list[Pair]] = {name: [] for name in settings}
         for number in range(self._plan.rounds):
-            order = list(settings) if number % 2 == 0 else list(reversed(settings))
-            for name in order:
-                if name in self._missing:
-                    continue
-                self._say(f"round {number + 1} of {self._plan.rounds}: {CONTENDERS[name].label}")
-                taken = self._turn(name, settings[name], self._plan.steps)
-                if taken is not None:
-                    rounds[name].append(taken)
-                    per_step = median(step_seconds(CONTENDERS[name], taken))
-                    self._say(f"  {per_step:.3f} s per step, {taken.image:.1f} s per image")
+            heats = _heats([name for name in settings if name not in self._missing])
+            for heat in heats if number % 2 == 0 else reversed(heats):
+                asked = [(name, settings[name]) for name in heat if name not in self._missing]
+                self._say(f"round {number + 1} of {self._plan.rounds}: {CONTENDERS[heat[-1]].label}")
+                taken = self._draw(asked, self._plan.steps)
+                for (name, _), measured in zip(asked, taken, strict=True):
+                    if measured is not None:
+                        turns[name].append(measured)
+                        per_step = median(step_seconds(CONTENDERS[name], measured))
+                        self._say(f"  {per_step:.3f} s per step, {measured.image:.1f} s per image: {name}")
+                match taken:
+                    case [Measured() as beside, Measured() as own]:
+                        pairs[heat[-1]].append((beside, own))
         contenders = {}
-        for name, taken_turns in rounds.items():
+        for name, own_turns in turns.items():
             if name in self._missing:
                 continue
             try:
@@ -84,8 +88,8 @@ class Bench:
             except ValueError as error:
                 self._leave_out(name, error)
                 continue
-            contenders[name] = figures_of(CONTENDERS[name], settings[name], taken_turns, alike)
-        add_ratios(contenders)
+            contenders[name] = figures_of(CONTENDERS[name], settings[name], own_turns, alike)
+        add_ratios(contenders, pairs)
         return {"workload": asdict(self._plan), "contenders": contenders, "missing": self._missing}
 
     def prepare(self, names: Sequence[str]) -> None:
@@ -98,32 +102,46 @@ class Bench:
                 self._leave_out(name, error)
 
     def _fastest_settings(self) -> dict[str, Setting]:
-        """Each contender's setting; where there are several, the one that draws a whole image soonest in a trial."""
+        """Each contender's setting; of several the one that draws a whole image soonest, tried two at a time."""
         chosen = {}
         for name, settings in self._ready.items():
-            if len(settings) == 1:
-                chosen[name] = settings[0]
-                continue
-            found: list[tuple[float, int]] = []
-            for place, setting in enumerate(settings):
-                self._say(f"{CONTENDERS[name].label}: trying {_described(setting)}")
-                taken = self._turn(name, setting, _TRIAL_STEPS)
-                if taken is not None:
-                    expected = taken.image + (self._plan.steps - _TRIAL_STEPS) * median(taken.steps)
-                    self._say(f"  {median(taken.steps):.3f} s per step")
-                    found.append((expected, place))
-            if found:
+            best, works = settings[0], len(settings) == 1
+            for other in settings[1:]:
+                self._say(f"{CONTENDERS[name].label}: trying {_described(best)} and {_described(other)}")
+                first, second = self._draw([(name, best), (name, other)], _TRIAL_STEPS)
+                works |= first is not None or second is not None
+                if second is not None and (first is None or self._expected(second) < self._expected(first)):
+                    best = other
+            if works:
                 self._missing.pop(name, None)  # a setting that does not work is no reason
-                chosen[name] = settings[min(found)[1]]
+                chosen[name] = best
         return chosen
 
-    def _turn(self, name: str, setting: Setting, steps: int) -> Measured | None:
-        """One process; None if it failed, which is written down."""
-        plan, contender = self._plan, CONTENDERS[name]
-        asked, answer = self._folder / "turn.json", self._folder / "measured.json"
-        answer.unlink(missing_ok=True)
+    def _expected(self, tried: Measured) -> float:
+        """Seconds for a whole image, from a trial."""
+        return tried.image + (self._plan.steps - _TRIAL_STEPS) * median(tried.steps)
+
+    def _draw(self, asked: Sequence[tuple[str, Setting]], steps: int) -> list[Measured | None]:
+        """A picture by each, by turns; None for who failed, which is written down."""
         time.sleep(_PAUSE)
-        turn = Turn(
+        runs, answers = [], []
+        for place, (name, setting) in enumerate(asked):
+            file, answer = self._folder / f"turn-{place}.json", self._folder / f"measured-{place}.json"
+            file.write_text(json.dumps(asdict(self._turn(name, setting, steps))), encoding="utf-8")
+            runs.append((CONTENDERS[name], [str(file), str(answer)]))
+            answers.append(answer)
+        taken: list[Measured | None] = []
+        failures = self._workshop.run(runs, self._plan.limit)
+        for (name, _), answer, failure in zip(asked, answers, failures, strict=True):
+            if failure is None:
+                taken.append(Measured(**json.loads(answer.read_text(encoding="utf-8"))))
+            else:
+                self._leave_out(name, failure)
+                taken.append(None)
+        return taken
+
+    def _turn(self, name: str, setting: Setting, steps: int) -> Turn:
+        return Turn(
             model=str(self._workshop.model),
             artifact=str(self._workshop.artifact(setting.artifact) or ""),
             noise=str(self._noise()),
@@ -132,19 +150,11 @@ class Bench:
             prompt=_PROMPT,
             guidance=_GUIDANCE,
             seed=_SEED,
-            side=plan.side,
+            side=self._plan.side,
             steps=steps,
             warm_up=True,
-            began=time.monotonic(),
             options=setting.options,
         )
-        asked.write_text(json.dumps(asdict(turn)), encoding="utf-8")
-        try:
-            self._workshop.run(contender, [str(asked), str(answer)], plan.limit)
-        except NotPrepared as error:
-            self._leave_out(name, error)
-            return None
-        return Measured(**json.loads(answer.read_text(encoding="utf-8")))
 
     def _noise(self) -> Path:
         """The first latents, as a generator of the engine loop draws them from the seed."""
@@ -205,6 +215,19 @@ def main() -> None:
     print(table(figures), note(figures), sep="\n\n")
 
 
+def _heats(names: Collection[str]) -> list[tuple[str, ...]]:
+    """Who draws beside whom: everybody beside whom it is compared with, and alone who has nobody."""
+    heats: list[tuple[str, ...]] = []
+    compared = {CONTENDERS[name].beside for name in names if CONTENDERS[name].beside != name}
+    for name in names:
+        beside = CONTENDERS[name].beside
+        if beside != name and beside in names:
+            heats.append((beside, name))
+        elif name not in compared:
+            heats.append((name,))
+    return heats
+
+
 def _described(setting: Setting) -> str:
     named = [f"{name}: {value}" for name, value in setting.options.items()]
     return ", ".join([*filter(None, [setting.artifact]), *named])
@@ -237,13 +260,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     cache = Settings().cache_dir.expanduser() / "engines"
     add("--only", type=_names, metavar="NAMES", help=f"with commas; of {', '.join(CONTENDERS)} (default: all)")
-    add("--rounds", type=int, default=3, help="images of each contender, in turns (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="images of each contender (default: %(default)s)")
     add("--steps", type=_steps, default=20, help="of each image (default: %(default)s)")
     add("--side", type=_side, help="of the image, in pixels (default: the model's, 512)")
     add("--tiny", action="store_true", help="a model that takes no time and gives no figures: to try the benchmark")
     add("--prepare", action="store_true", help="install and convert what is missing, and measure nothing")
     add("--folder", type=Path, default=cache, metavar="DIR", help="for environments and models (default: %(default)s)")
-    add("--limit", type=float, default=1800.0, metavar="SECONDS", help="longest turn (default: %(default)g)")
+    add("--limit", type=float, default=1800.0, metavar="SECONDS", help="for one picture (default: %(default)g)")
     add("--out", type=Path, default=RESULTS, metavar="DIR", help="results folder (default: benchmarks/results)")
     return parser
 

@@ -17,6 +17,8 @@ from benchmarks.figures import spread
 from benchmarks.report import machine_line, markdown_table
 
 _GIB = 2**30
+Pair = tuple[Measured, Measured]
+"""Turns of whom a contender stands beside, and of itself, taken step by step in alternation."""
 BEST_EAGER = "eager"
 
 
@@ -64,16 +66,47 @@ def psnr(picture: Path, reference: Path) -> float:
     return 100.0 if error == 0 else min(100.0, 10 * math.log10(255**2 / error))
 
 
-def add_ratios(contenders: Mapping[str, dict[str, Any]]) -> None:
-    """Beside each contender's figures, how many times as fast it is as two others, and its share of memory."""
-    for contender, figures in contenders.items():
+def add_ratios(contenders: Mapping[str, dict[str, Any]], pairs: Mapping[str, Sequence[Pair]]) -> None:
+    """Beside each contender's figures, how many times as fast it is as others, and its share of memory.
+
+    ``pairs`` are turns that were taken together with whom it stands beside. Its speed beside somebody else is what
+    both have beside a third.
+    """
+    for name, figures in contenders.items():
+        found = [pair_ratios(CONTENDERS[name], pair) for pair in pairs.get(name, ())]
+        figures["faster"] = {
+            "step_seconds": [ratio for steps, _ in found for ratio in steps],
+            "image_seconds": [image for _, image in found],
+        }
+    for name, figures in contenders.items():
         ratios = figures["ratios"] = {}
-        for name in dict.fromkeys((CONTENDERS[contender].beside, DEFAULT, BEST_EAGER)):
-            if other := contenders.get(name):
-                for what in ("step_seconds", "image_seconds"):
-                    ratios[f"{what}_{name}"] = other[what]["median"] / figures[what]["median"]
-                for what in ("peak_bytes", "peak_drawing_bytes"):
-                    ratios[f"{what}_{name}"] = figures[what] / other[what]
+        for other in dict.fromkeys((CONTENDERS[name].beside, DEFAULT, BEST_EAGER)):
+            if other not in contenders:
+                continue
+            for what in ("step_seconds", "image_seconds"):
+                (root, speed), (same, others) = _speed(contenders, name, what), _speed(contenders, other, what)
+                if root == same:
+                    ratios[f"{what}_{other}"] = speed / others
+            for what in ("peak_bytes", "peak_drawing_bytes"):
+                ratios[f"{what}_{other}"] = figures[what] / contenders[other][what]
+
+
+def pair_ratios(contender: Contender, pair: Pair) -> tuple[Sequence[float], float]:
+    """How many times as fast the second was, by steps that were made one after the other, and by the image."""
+    beside, own = pair
+    image = beside.image / own.image
+    if not contender.even:
+        return [median(beside.steps) / step_seconds(contender, own)[0]], image
+    return [theirs / ours for theirs, ours in zip(beside.steps, own.steps, strict=True)], image
+
+
+def _speed(contenders: Mapping[str, Mapping[str, Any]], name: str, what: str) -> tuple[str, float]:
+    """Whom a contender stands beside, directly or by others, and how many times as fast it is."""
+    ratios = contenders[name]["faster"][what]
+    if not ratios:
+        return name, 1.0
+    beside, others = _speed(contenders, CONTENDERS[name].beside, what)
+    return beside, others * median(ratios)
 
 
 def table(figures: Mapping[str, Any]) -> str:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.engines_contenders import ARTIFACTS, Contender, Setting
+from benchmarks.program import Program, ProgramFailed, running
 from benchmarks.random_model import SD15, Shape, make_model
+from benchmarks.relay import relay
 from benchmarks.report import Progress
-from benchmarks.servers import ROOT
 
 _REQUIREMENTS = Path(__file__).parent / "contenders" / "requirements"
 _PREPARE_SECONDS = 3600.0
 # What an environment does better without. optimum-intel asks for torchvision and needs it for other models; a torch for
 # processors alone cannot load the registry's, and transformers fails with one that cannot be loaded.
 _REMOVED = {"optimum": ("torchvision",)}
-_LAST_CHARACTERS = 600
-# A caller's own limit on threads is not to limit what is measured; nothing is to ask a network for anything.
-_NOT_INHERITED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
+# Nothing is to ask a network for anything.
 _QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "0"}
 # A trial on a tiny model gives no figures, and is to be over soon on a busy machine.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -81,10 +78,14 @@ class Workshop:
             raise reason
         return ready
 
-    def run(self, contender: Contender, arguments: Sequence[str], seconds: float) -> None:
-        """Run a contender's module. Raises ``NotPrepared`` with the last of what it said if it fails."""
+    def run(self, turns: Sequence[tuple[Contender, Sequence[str]]], seconds: float) -> list[ProgramFailed | None]:
+        """Run contenders' modules with arguments, by turns; see ``benchmarks.relay``."""
+        return relay([partial(self._start, *turn) for turn in turns], seconds)
+
+    def _start(self, contender: Contender, arguments: Sequence[str], channel: int) -> AbstractContextManager[Program]:
         environment = {name: text.format(cache=self._folder) for name, text in contender.environment.items()}
-        self._run(contender.python, ["-m", contender.module, *arguments], seconds, environment)
+        command = ["-m", contender.module, *arguments, str(channel)]
+        return self._program(contender.python, command, environment, passed=[channel])
 
     def _make(self, name: str) -> None:
         artifact, folder = ARTIFACTS[name], self._folder / name
@@ -101,8 +102,10 @@ class Workshop:
             values = {"model": self.model, "side": self._side, "folder": target}
             values |= {other: self._folder / other for other in ARTIFACTS}
             try:
-                self._run(artifact.python, [part.format(**values) for part in artifact.command], _PREPARE_SECONDS)
-            except NotPrepared as error:
+                command = [part.format(**values) for part in artifact.command]
+                with self._program(artifact.python, command, {}) as program:
+                    program.wait(_PREPARE_SECONDS)
+            except ProgramFailed as error:
                 self._failed[name] = f"{name} could not be made: {error}"
                 raise NotPrepared(self._failed[name]) from error
             if not artifact.kept_by_model:
@@ -122,12 +125,15 @@ class Workshop:
             raise NotPrepared(self._failed[name])
         self._say(f"installing {name}")
         try:
-            self._call([sys.executable, "-m", "venv", str(folder)], _PREPARE_SECONDS, {})
-            pip = [str(self._python(name)), "-m", "pip", "install", "--quiet", "--requirement", str(wanted)]
-            self._call(pip, _PREPARE_SECONDS, {})
-            for package in _REMOVED.get(name, ()):
-                self._call([*pip[:3], "uninstall", "--yes", package], _PREPARE_SECONDS, {})
-        except NotPrepared as error:
+            pip = [str(self._python(name)), "-m", "pip"]
+            for command in (
+                [sys.executable, "-m", "venv", str(folder)],
+                [*pip, "install", "--quiet", "--requirement", str(wanted)],
+                *([*pip, "uninstall", "--yes", package] for package in _REMOVED.get(name, ())),
+            ):
+                with running(command, {}) as program:
+                    program.wait(_PREPARE_SECONDS)
+        except ProgramFailed as error:
             self._failed[name] = f"{name} could not be installed: {error}"
             raise NotPrepared(self._failed[name]) from error
         shutil.copyfile(wanted, mark)
@@ -135,34 +141,8 @@ class Workshop:
     def _python(self, name: str) -> Path:
         return self._environments / name / "bin" / "python" if name else Path(sys.executable)
 
-    def _run(
-        self, python: str, arguments: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def _program(
+        self, python: str, arguments: Sequence[str], environment: Mapping[str, str], passed: Sequence[int] = ()
+    ) -> AbstractContextManager[Program]:
         threads = {} if self._shape is SD15 else _ONE_THREAD
-        self._call([str(self._python(python)), *arguments], seconds, {**_QUIET, **threads, **(environment or {})})
-
-    def _call(self, command: Sequence[str], seconds: float, environment: Mapping[str, str]) -> None:
-        """Run a program in a session of its own, so that all of it can be stopped."""
-        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**inherited, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-            )
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                raise NotPrepared(f"not done after {seconds:.0f} s") from None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            if code:
-                said.seek(0)
-                last = said.read().decode(errors="replace").strip()[-_LAST_CHARACTERS:]
-                raise NotPrepared(f"ended with {code}: {last}")
+        return running([str(self._python(python)), *arguments], {**_QUIET, **threads, **environment}, passed=passed)

@@ -1,18 +1,23 @@
-"""One turn of one contender: load, warm up, draw a picture, say what that took. Needs the standard library alone."""
+"""One turn of one contender: load, warm up, draw a picture, say what that took. Needs the standard library alone.
+
+It works while it has the word: once loaded, and after every step, it hands over to others who are timed beside it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 _CLEAR_PEAK = "5"  # proc(5), clear_refs: the peak becomes what is resident now
+_START_FIELD = 19  # proc(5), stat: starttime, counted from behind the program's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +26,7 @@ class Turn:
 
     ``model`` is a model directory of this project, ``artifact`` what was made of it for the contender (empty: nothing).
     ``noise`` is a NumPy file with the first latents (1, 4, h, w), before the scheduler scales them, and those that
-    ``seed`` gives, ``control`` a picture of the size for a ControlNet. ``began`` is when the process was asked
-    for, on the system's monotonic clock.
+    ``seed`` gives, ``control`` a picture of the size for a ControlNet.
     """
 
     model: str
@@ -36,7 +40,6 @@ class Turn:
     side: int
     steps: int
     warm_up: bool
-    began: float
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,13 +66,13 @@ class Drawer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a turn took. Times are in seconds, memory in bytes.
+    """What a turn took. Times are in seconds, without those in which others had the word, memory in bytes.
 
     ``ready`` is the time from the process' start to the first request that it could take, ``warm_up`` that of a first
     picture of one step. ``steps`` are the times between the ends of two steps (one less than there were steps),
-    ``after`` from the last step's end to the picture. ``peak`` is the most memory that was resident at once in the
-    whole life of the process, ``peak_drawing`` after the warm-up; of what was resident at the end, ``mapped`` is backed
-    by files, so that other processes share it and the system can take it back.
+    ``after`` from the last step's end to the picture, ``image`` all of it. ``peak`` is the most memory that was
+    resident at once in the whole life of the process, ``peak_drawing`` after the warm-up; of what was resident at the
+    end, ``mapped`` is backed by files, so that other processes share it and the system can take it back.
     """
 
     ready: float
@@ -84,41 +87,67 @@ class Measured:
 
 
 def take_turn(make: Callable[[Turn], Drawer]) -> None:
-    """The whole program of a contender's module: two arguments, the turn's JSON file and the one for what it took."""
-    asked, answer = map(Path, sys.argv[1:])
+    """The whole program of a contender's module.
+
+    Its arguments: the turn's JSON file, the one for what it took, and the number of the socket to hand over by.
+    """
+    asked, answer = map(Path, sys.argv[1:3])
     turn = Turn(**json.loads(asked.read_text(encoding="utf-8")))
-    answer.write_text(json.dumps(asdict(measure(turn, make))), encoding="utf-8")
+    with socket.socket(fileno=int(sys.argv[3])) as channel:
+        measured = measure(turn, make, lambda: _hand_over(channel))
+    answer.write_text(json.dumps(asdict(measured)), encoding="utf-8")
 
 
-def measure(turn: Turn, make: Callable[[Turn], Drawer]) -> Measured:
-    """Load, warm up, draw, save the picture."""
+def measure(turn: Turn, make: Callable[[Turn], Drawer], hand_over: Callable[[], None]) -> Measured:
+    """Load, warm up, draw, save the picture; ``hand_over`` returns when it is this contender's turn again."""
     drawer = make(turn)
-    ready = time.monotonic() - turn.began
+    ready = _age()
     began = time.monotonic()
     if turn.warm_up:
         drawer.draw(1, lambda: None)
     warm_up = time.monotonic() - began
     peak_before = _memory("VmHWM")
     Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
-    ends: list[float] = []
+    spans: list[float] = []
+
+    def stepped() -> None:
+        nonlocal began
+        spans.append(time.monotonic() - began)
+        hand_over()
+        began = time.monotonic()
+
+    hand_over()
     began = time.monotonic()
-    picture = drawer.draw(turn.steps, lambda: ends.append(time.monotonic()))
-    image = time.monotonic() - began
-    if len(ends) != turn.steps:
-        raise RuntimeError(f"{turn.steps} steps were asked for, {len(ends)} were made")
+    picture = drawer.draw(turn.steps, stepped)
+    after = time.monotonic() - began
+    if len(spans) != turn.steps:
+        raise RuntimeError(f"{turn.steps} steps were asked for, {len(spans)} were made")
     peak_drawing = _memory("VmHWM")
     picture.save(turn.picture)
     return Measured(
         ready=ready,
         warm_up=warm_up,
-        image=image,
-        steps=[later - earlier for earlier, later in pairwise(ends)],
-        after=began + image - ends[-1],
+        image=sum(spans) + after,
+        steps=spans[1:],
+        after=after,
         peak=max(peak_before, peak_drawing),
         peak_drawing=peak_drawing,
         mapped=_memory("RssFile"),
         packages={name: found for name in drawer.packages if (found := _version(name))},
     )
+
+
+def _hand_over(channel: socket.socket) -> None:
+    """Say that others may work, and wait for the word. Ends the process if nobody is there to give it."""
+    channel.sendall(b".")
+    if not channel.recv(1):
+        raise SystemExit("the benchmark is gone")
+
+
+def _age() -> float:
+    """Seconds since this process was started."""
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[_START_FIELD]
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.engines_contenders import ARTIFACTS, CONTENDERS, Artifact, Conte
 from benchmarks.engines_report import note, psnr, table
 from benchmarks.engines_workshop import NotPrepared, Workshop
 from benchmarks.plots import plot_engines
+from benchmarks.program import ProgramFailed
 from benchmarks.random_model import LORA, TINY, make_model
 from benchmarks.report import Progress
 from benchmarks.tables import fill
@@ -35,7 +37,7 @@ class FakeWorkshop(Workshop):
     def __init__(self, folder: Path, seconds: Callable[[Contender, Mapping[str, Any]], float]) -> None:
         super().__init__(folder, TINY, 64, Progress())
         self._seconds = seconds
-        self.ran: list[str] = []
+        self.ran: list[list[str]] = []
 
     def make_model(self) -> None:
         """Not needed."""
@@ -44,11 +46,17 @@ class FakeWorkshop(Workshop):
         """Everything is there."""
         return list(contender.settings)
 
-    def run(self, contender: Contender, arguments: Sequence[str], seconds: float) -> None:
-        """Answer as the contender's process would."""
-        turn = json.loads(Path(arguments[0]).read_text())
-        step = self._seconds(contender, turn["options"])
-        self.ran.append(contender.label)
+    def run(self, turns: Sequence[tuple[Contender, Sequence[str]]], seconds: float) -> list[ProgramFailed | None]:
+        """Answer as the contenders' processes would."""
+        self.ran.append([contender.label for contender, _ in turns])
+        return [self._drawn(contender, *map(Path, arguments)) for contender, arguments in turns]
+
+    def _drawn(self, contender: Contender, asked: Path, answer: Path) -> ProgramFailed | None:
+        turn = json.loads(asked.read_text())
+        try:
+            step = self._seconds(contender, turn["options"])
+        except ProgramFailed as error:
+            return error
         shade = np.random.default_rng(1).integers(0, 255, (8, 8, 3), np.uint8)
         Image.fromarray(shade).save(turn["picture"])
         measured = {
@@ -62,7 +70,8 @@ class FakeWorkshop(Workshop):
             "mapped": 2**30,
             "packages": {},
         }
-        Path(arguments[1]).write_text(json.dumps(measured))
+        answer.write_text(json.dumps(measured))
+        return None
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +105,7 @@ def test_contenders_take_turns_and_are_compared_with_the_default(tmp_path: Path)
 
     figures, workshop = measured(tmp_path, ["diffusers", "eager"], seconds)
     first, second = CONTENDERS["diffusers"].label, CONTENDERS["eager"].label
-    assert workshop.ran == [first, second, second, first]
+    assert workshop.ran == [[first, second]] * 2
     eager = figures["contenders"]["eager"]
     assert eager["step_seconds"]["median"] == 0.25
     assert eager["image_seconds"]["median"] == 2.25
@@ -108,6 +117,33 @@ def test_contenders_take_turns_and_are_compared_with_the_default(tmp_path: Path)
     assert "a processor" in note(figures)
 
 
+def test_a_machine_that_slows_down_does_so_for_both(tmp_path: Path) -> None:
+    speed = {"now": 1.0}
+
+    def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
+        if contender is CONTENDERS["diffusers"]:
+            speed["now"] *= 2.0  # with each heat
+            return speed["now"]
+        return speed["now"] / (4.0 if contender is CONTENDERS["eager"] else 5.0)
+
+    figures, workshop = measured(tmp_path, ["diffusers", "eager", "ours-openvino", "ours-openvino-lora"], seconds)
+    assert [heat[0] for heat in workshop.ran[:3]] == [CONTENDERS["diffusers"].label] * 2 + [
+        CONTENDERS["ours-openvino"].label
+    ]
+    ours, lora = (figures["contenders"][name] for name in ("ours-openvino", "ours-openvino-lora"))
+    assert ours["ratios"]["step_seconds_diffusers"] == pytest.approx(5.0)
+    assert ours["ratios"]["step_seconds_eager"] == pytest.approx(1.25)
+    assert lora["ratios"]["step_seconds_ours-openvino"] == pytest.approx(1.0)
+    assert lora["ratios"]["step_seconds_diffusers"] == pytest.approx(5.0)
+    assert "5.00×" in table(figures)
+
+
+def test_who_has_nobody_to_be_compared_with_draws_alone(tmp_path: Path) -> None:
+    figures, workshop = measured(tmp_path, ["ours-eager"], lambda contender, options: 0.5)
+    assert [len(heat) for heat in workshop.ran] == [1, 1]
+    assert figures["contenders"]["ours-eager"]["ratios"] == {}
+
+
 def test_uneven_steps_are_averaged_over_the_picture(tmp_path: Path) -> None:
     figures, _ = measured(tmp_path, ["diffusers", "ours-openvino-cached"], lambda contender, options: 0.5)
     cached = figures["contenders"]["ours-openvino-cached"]
@@ -115,6 +151,7 @@ def test_uneven_steps_are_averaged_over_the_picture(tmp_path: Path) -> None:
     assert cached["step_seconds"]["values"] == [pytest.approx(3.0 / 5)] * 2
     assert cached["setting"]["profile"] == "cached"
     assert figures["contenders"]["diffusers"]["step_seconds"]["values"] == [0.5] * 8
+    assert cached["ratios"]["step_seconds_diffusers"] == pytest.approx(0.5 / 0.6)
 
 
 def test_the_fastest_setting_is_found_and_kept(tmp_path: Path) -> None:
@@ -122,7 +159,7 @@ def test_the_fastest_setting_is_found_and_kept(tmp_path: Path) -> None:
         return 0.5 if options["static"] else 0.2
 
     figures, workshop = measured(tmp_path, ["genai"], seconds)
-    assert len(workshop.ran) == 2 + 2
+    assert [len(heat) for heat in workshop.ran] == [2, 1, 1]
     assert figures["contenders"]["genai"]["setting"]["static"] is False
     assert figures["contenders"]["genai"]["step_seconds"]["median"] == 0.2
 
@@ -130,7 +167,7 @@ def test_the_fastest_setting_is_found_and_kept(tmp_path: Path) -> None:
 def test_a_setting_that_fails_is_not_the_end_of_a_contender(tmp_path: Path) -> None:
     def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
         if options["static"]:
-            raise NotPrepared("static shapes are not supported")
+            raise ProgramFailed("static shapes are not supported")
         return 0.2
 
     figures, _ = measured(tmp_path, ["genai"], seconds)
@@ -141,13 +178,13 @@ def test_a_setting_that_fails_is_not_the_end_of_a_contender(tmp_path: Path) -> N
 def test_who_fails_is_left_out_with_the_reason(tmp_path: Path) -> None:
     def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
         if contender is CONTENDERS["eager"]:
-            raise NotPrepared("ended with -9: ")
+            raise ProgramFailed("ended with -9: ")
         return 1.0
 
     figures, workshop = measured(tmp_path, ["diffusers", "eager"], seconds)
     assert list(figures["contenders"]) == ["diffusers"]
     assert figures["missing"] == {"eager": "ended with -9: "}
-    assert len(workshop.ran) == 2
+    assert [len(heat) for heat in workshop.ran] == [2, 1]
     assert f"Not measured: {CONTENDERS['eager'].label}: ended with -9" in note(figures)
 
 
@@ -189,15 +226,11 @@ class TestWorkshop:
     def contender(self, *settings: Setting) -> Contender:
         return Contender(label="", module="json.tool", settings=settings, precision="")
 
-    def test_a_program_that_fails_is_quoted(self, workshop: Workshop, tmp_path: Path) -> None:
+    def test_a_contender_that_fails_is_quoted(self, workshop: Workshop, tmp_path: Path) -> None:
         (tmp_path / "in").write_text("{")
-        with pytest.raises(NotPrepared, match=r"ended with 1: .*Expecting"):
-            workshop.run(self.contender(), [str(tmp_path / "in")], 60.0)
-
-    def test_a_program_that_takes_too_long_is_stopped(self, workshop: Workshop) -> None:
-        endless = Contender(label="", module="http.server", settings=(), precision="")
-        with pytest.raises(NotPrepared, match="not done after"):
-            workshop.run(endless, ["--bind", "127.0.0.1", "0"], 0.3)
+        # It takes the number of the socket for the file to write.
+        (failure,) = workshop.run([(self.contender(), [str(tmp_path / "in")])], 60.0)
+        assert re.match(r"ended with 1: .*Expecting", str(failure), re.DOTALL)
 
     def test_an_artifact_is_made_once_and_whole(
         self, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

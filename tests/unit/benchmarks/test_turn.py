@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +32,6 @@ def turn(folder: Path, steps: int = 3) -> Turn:
         side=8,
         steps=steps,
         warm_up=True,
-        began=time.monotonic(),
     )
 
 
@@ -61,7 +61,7 @@ def test_times_lie_between_the_ends_of_steps(tmp_path: Path) -> None:
         made.append(Sleeper(turn))
         return made[0]
 
-    measured = measure(asked, make)
+    measured = measure(asked, make, lambda: None)
     assert made[0].asked == [1, 3]
     assert measured.ready >= 0.05
     assert measured.warm_up >= 0.08
@@ -81,7 +81,7 @@ def test_memory_of_the_warm_up_counts_in_the_peak_and_not_in_that_of_drawing(tmp
                 np.ones(256 * _MEBIBYTE, np.uint8)
             return super().draw(steps, on_step)
 
-    measured = measure(turn(tmp_path), Greedy)
+    measured = measure(turn(tmp_path), Greedy, lambda: None)
     assert measured.peak - measured.peak_drawing > 200 * _MEBIBYTE
 
 
@@ -91,12 +91,40 @@ def test_a_contender_that_skips_steps_is_not_believed(tmp_path: Path) -> None:
             return super().draw(1, on_step)
 
     with pytest.raises(RuntimeError, match="3 steps were asked for, 1 were made"):
-        measure(turn(tmp_path), Lazy)
+        measure(turn(tmp_path), Lazy, lambda: None)
+
+
+def test_the_time_in_which_others_work_does_not_count(tmp_path: Path) -> None:
+    words: list[float] = []
+
+    def hand_over() -> None:
+        words.append(time.monotonic())
+        time.sleep(0.5)
+
+    measured = measure(turn(tmp_path), Sleeper, hand_over)
+    assert len(words) == 1 + 3  # loaded, and after each step
+    assert measured.image < 0.5
+    assert max(measured.steps) < 0.5
 
 
 def test_a_turn_is_read_from_a_file_and_answered_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
     asked.write_text(json.dumps(vars(replace(turn(tmp_path), steps=2))))
-    monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer)])
-    take_turn(Sleeper)
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b"...")
+        monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer), str(theirs.detach())])
+        take_turn(Sleeper)
+        assert ours.recv(10) == b"..."
     assert len(json.loads(answer.read_text())["steps"]) == 1
+
+
+def test_a_turn_ends_when_nobody_is_there_to_give_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
+    asked.write_text(json.dumps(vars(turn(tmp_path))))
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer), str(theirs.detach())])
+    with ours, pytest.raises(SystemExit, match="the benchmark is gone"):
+        take_turn(Sleeper)
+    assert not answer.exists()
