@@ -110,6 +110,8 @@ class Bench:
                 self._say(f"{CONTENDERS[name].label}: trying {_described(best)} and {_described(other)}")
                 first, second = self._draw([(name, best), (name, other)], _TRIAL_STEPS)
                 works |= first is not None or second is not None
+                found = (f"{median(tried.steps):.3f} s" if tried else "failed" for tried in (first, second))
+                self._say(f"  per step: {', '.join(found)}")
                 if second is not None and (first is None or self._expected(second) < self._expected(first)):
                     best = other
             if works:

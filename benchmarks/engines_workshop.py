@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from benchmarks.engines_contenders import ARTIFACTS, Contender, Setting
@@ -80,12 +79,11 @@ class Workshop:
 
     def run(self, turns: Sequence[tuple[Contender, Sequence[str]]], seconds: float) -> list[ProgramFailed | None]:
         """Run contenders' modules with arguments, by turns; see ``benchmarks.relay``."""
-        return relay([partial(self._start, *turn) for turn in turns], seconds)
+        return relay([self._contender(*turn) for turn in turns], seconds)
 
-    def _start(self, contender: Contender, arguments: Sequence[str], channel: int) -> AbstractContextManager[Program]:
+    def _contender(self, contender: Contender, arguments: Sequence[str]) -> AbstractContextManager[Program]:
         environment = {name: text.format(cache=self._folder) for name, text in contender.environment.items()}
-        command = ["-m", contender.module, *arguments, str(channel)]
-        return self._program(contender.python, command, environment, passed=[channel])
+        return self._program(contender.python, ["-m", contender.module, *arguments], environment)
 
     def _make(self, name: str) -> None:
         artifact, folder = ARTIFACTS[name], self._folder / name
@@ -142,7 +140,7 @@ class Workshop:
         return self._environments / name / "bin" / "python" if name else Path(sys.executable)
 
     def _program(
-        self, python: str, arguments: Sequence[str], environment: Mapping[str, str], passed: Sequence[int] = ()
+        self, python: str, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> AbstractContextManager[Program]:
         threads = {} if self._shape is SD15 else _ONE_THREAD
-        return running([str(self._python(python)), *arguments], {**_QUIET, **threads, **environment}, passed=passed)
+        return running([str(self._python(python)), *arguments], {**_QUIET, **threads, **environment})

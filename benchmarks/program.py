@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from benchmarks.servers import ROOT
 
 _LAST_CHARACTERS = 600
+_LOOK_SECONDS = 0.01
 # A caller's own limit on threads is not to limit what is measured.
 _NOT_INHERITED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
 
@@ -22,16 +24,24 @@ class ProgramFailed(RuntimeError):
 
 
 class Program:
-    """A process that runs; made by ``running``."""
+    """A process that runs, or has stopped itself (``SIGSTOP``) so that others may work; made by ``running``."""
 
     def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self._process = process
         self._said = said
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has, by itself."""
-        return self._process.poll() is not None
+    def hands_over(self, until: float) -> bool:
+        """Wait until it stops itself; false if it has ended, or it is ``until`` on the monotonic clock."""
+        while time.monotonic() < until and self._process.poll() is None:
+            with contextlib.suppress(ChildProcessError):  # it has ended just now
+                if os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG):
+                    return True
+            time.sleep(_LOOK_SECONDS)
+        return False
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, seconds: float) -> None:
         """Wait for its end. Raises ``ProgramFailed`` if it fails or takes longer."""
@@ -61,7 +71,6 @@ def running(command: Sequence[str], environment: Mapping[str, str], *, passed: S
             stdout=said,
             stderr=said,
             start_new_session=True,
-            pass_fds=passed,
         )
         try:
             yield Program(process, said)

@@ -1,13 +1,15 @@
 """One turn of one contender: load, warm up, draw a picture, say what that took. Needs the standard library alone.
 
-It works while it has the word: once loaded, and after every step, it hands over to others who are timed beside it.
+Once it has loaded, and after every step, it hands over to others that are timed beside it: it stops itself, with all
+its threads, until it is told to go on.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import socket
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _CLEAR_PEAK = "5"  # proc(5), clear_refs: the peak becomes what is resident now
+_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 _START_FIELD = 19  # proc(5), stat: starttime, counted from behind the program's name
 
 
@@ -89,13 +92,12 @@ class Measured:
 def take_turn(make: Callable[[Turn], Drawer]) -> None:
     """The whole program of a contender's module.
 
-    Its arguments: the turn's JSON file, the one for what it took, and the number of the socket to hand over by.
+    Its arguments: the turn's JSON file and the one for what it took.
     """
-    asked, answer = map(Path, sys.argv[1:3])
+    asked, answer = map(Path, sys.argv[1:])
     turn = Turn(**json.loads(asked.read_text(encoding="utf-8")))
-    with socket.socket(fileno=int(sys.argv[3])) as channel:
-        measured = measure(turn, make, lambda: _hand_over(channel))
-    answer.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+    _end_with_parent()
+    answer.write_text(json.dumps(asdict(measure(turn, make, _hand_over))), encoding="utf-8")
 
 
 def measure(turn: Turn, make: Callable[[Turn], Drawer], hand_over: Callable[[], None]) -> Measured:
@@ -137,11 +139,13 @@ def measure(turn: Turn, make: Callable[[Turn], Drawer], hand_over: Callable[[], 
     )
 
 
-def _hand_over(channel: socket.socket) -> None:
-    """Say that others may work, and wait for the word. Ends the process if nobody is there to give it."""
-    channel.sendall(b".")
-    if not channel.recv(1):
-        raise SystemExit("the benchmark is gone")
+def _end_with_parent() -> None:
+    """Who is stopped could not end by itself if there were nobody left to let it go on."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _hand_over() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _age() -> float:

@@ -228,7 +228,6 @@ class TestWorkshop:
 
     def test_a_contender_that_fails_is_quoted(self, workshop: Workshop, tmp_path: Path) -> None:
         (tmp_path / "in").write_text("{")
-        # It takes the number of the socket for the file to write.
         (failure,) = workshop.run([(self.contender(), [str(tmp_path / "in")])], 60.0)
         assert re.match(r"ended with 1: .*Expecting", str(failure), re.DOTALL)
 

@@ -9,25 +9,24 @@ from pathlib import Path
 import pytest
 
 from benchmarks.program import Program, running
-from benchmarks.relay import Start, relay
+from benchmarks.relay import relay
 
 _PARTS = """
-import socket, sys, time
-channel = socket.socket(fileno=int(sys.argv[1]))
-log = open(sys.argv[2], "a", buffering=1)
+import os, signal, sys, time
+log = open(sys.argv[1], "a", buffering=1)
+hand_over = lambda: os.kill(os.getpid(), signal.SIGSTOP)
 """
 # Loads, makes steps, and ends; everything it does takes a while, in which nobody else is to be seen.
 _STEPS = (
     _PARTS
     + """
-name, steps = sys.argv[3], int(sys.argv[4])
+name, steps = sys.argv[2], int(sys.argv[3])
 for part in ["loads", *["steps"] * steps, "ends"]:
     print(name, "begins", file=log)
     time.sleep(0.03)
     print(name, part, file=log)
     if part != "ends":
-        channel.sendall(b".")
-        assert channel.recv(1)
+        hand_over()
 """
 )
 
@@ -39,12 +38,8 @@ class TestRelay:
     def log(self, tmp_path: Path) -> Path:
         return tmp_path / "log"
 
-    def program(self, log: Path, text: str, *arguments: str) -> Start:
-        def start(channel: int) -> AbstractContextManager[Program]:
-            command = [sys.executable, "-c", text, str(channel), str(log), *arguments]
-            return running(command, {}, passed=[channel])
-
-        return start
+    def program(self, log: Path, text: str, *arguments: str) -> AbstractContextManager[Program]:
+        return running([sys.executable, "-c", text, str(log), *arguments], {})
 
     def test_one_works_at_a_time_and_hands_over_after_every_step(self, log: Path) -> None:
         assert relay([self.program(log, _STEPS, "a", "3"), self.program(log, _STEPS, "b", "2")], 30.0) == [None, None]
@@ -56,7 +51,7 @@ class TestRelay:
         ]
 
     def test_one_that_fails_leaves_the_other_alone(self, log: Path) -> None:
-        broken = self.program(log, _PARTS + "channel.sendall(b'.'); channel.recv(1); sys.exit('no memory')")
+        broken = self.program(log, _PARTS + "hand_over(); sys.exit('no memory')")
         outcomes = relay([broken, self.program(log, _STEPS, "b", "2")], 30.0)
         assert str(outcomes[0]) == "ended with 1: no memory"
         assert outcomes[1] is None
@@ -70,10 +65,16 @@ class TestRelay:
         outcomes = relay([self.program(log, _PARTS + "time.sleep(600)")], 0.5)
         assert str(outcomes[0]) == "not done in time"
 
-    def test_a_channel_that_its_child_still_holds_is_no_reason_to_wait(self, log: Path) -> None:
-        leaves_one = _PARTS + (
-            "import subprocess\n"
-            "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], pass_fds=[channel.fileno()])\n"
-            "sys.exit('gone')"
+    def test_threads_stop_too(self, log: Path) -> None:
+        busy = _PARTS + (
+            "import threading\n"
+            "def work():\n"
+            "    while True:\n"
+            "        print('a works', file=log); time.sleep(0.002)\n"
+            "threading.Thread(target=work, daemon=True).start()\n"
+            "time.sleep(0.02); hand_over()"
         )
-        assert str(relay([self.program(log, leaves_one)], 30.0)[0]) == "ended with 1: gone"
+        relay([self.program(log, busy), self.program(log, _STEPS, "b", "2")], 30.0)
+        said = log.read_text().splitlines()
+        assert "a works" in said[: said.index("b begins")]
+        assert said[said.index("b begins") :][:2] == ["b begins", "b loads"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.contenders.turn import Turn, measure, take_turn
+from benchmarks.contenders.turn import Turn, measure
+from benchmarks.program import running
+from benchmarks.relay import relay
+from benchmarks.servers import ROOT
 
 _MEBIBYTE = 2**20
 
@@ -50,6 +53,9 @@ class Sleeper:
             on_step()
         time.sleep(0.06)
         return Image.new("RGB", (8, 8), "red")
+
+
+_SLEEPER = f"from {__name__} import Sleeper; from benchmarks.contenders.turn import take_turn; take_turn(Sleeper)"
 
 
 def test_times_lie_between_the_ends_of_steps(tmp_path: Path) -> None:
@@ -107,24 +113,31 @@ def test_the_time_in_which_others_work_does_not_count(tmp_path: Path) -> None:
     assert max(measured.steps) < 0.5
 
 
-def test_a_turn_is_read_from_a_file_and_answered_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_is_read_from_a_file_and_answered_in_another(tmp_path: Path) -> None:
     asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
     asked.write_text(json.dumps(vars(replace(turn(tmp_path), steps=2))))
-    ours, theirs = socket.socketpair()
-    with ours:
-        ours.sendall(b"...")
-        monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer), str(theirs.detach())])
-        take_turn(Sleeper)
-        assert ours.recv(10) == b"..."
+    program = running([sys.executable, "-c", _SLEEPER, str(asked), str(answer)], {})
+    assert relay([program], 60.0) == [None]
     assert len(json.loads(answer.read_text())["steps"]) == 1
 
 
-def test_a_turn_ends_when_nobody_is_there_to_give_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
+def test_a_contender_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    asked = tmp_path / "turn.json"
     asked.write_text(json.dumps(vars(turn(tmp_path))))
-    ours, theirs = socket.socketpair()
-    ours.shutdown(socket.SHUT_WR)
-    monkeypatch.setattr(sys, "argv", ["contender", str(asked), str(answer), str(theirs.detach())])
-    with ours, pytest.raises(SystemExit, match="the benchmark is gone"):
-        take_turn(Sleeper)
-    assert not answer.exists()
+    start = f"""
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {_SLEEPER!r}, {str(asked)!r}, {str(tmp_path / "measured.json")!r}])
+os.waitpid(child.pid, os.WUNTRACED)
+print(child.pid)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    stat = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline:
+        # One that has ended may still be waiting to be asked how.
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX":
+            return
+        time.sleep(0.05)
+    pytest.fail("it waits for a parent that is gone")
