@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -145,7 +146,8 @@ def _end_with_parent() -> None:
 
 
 def _hand_over() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this thread: one for the process may stop another thread first, and this one would look at the clock meanwhile.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _age() -> float:

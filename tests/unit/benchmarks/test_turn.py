@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.contenders.turn import Turn, measure
-from benchmarks.program import running
+from benchmarks.program import Program, running
 from benchmarks.relay import relay
 from benchmarks.servers import ROOT
 
@@ -55,7 +57,23 @@ class Sleeper:
         return Image.new("RGB", (8, 8), "red")
 
 
-_SLEEPER = f"from {__name__} import Sleeper; from benchmarks.contenders.turn import take_turn; take_turn(Sleeper)"
+class Threaded(Sleeper):
+    """Draws in a thread of its own, while the first one is busy."""
+
+    def draw(self, steps: int, on_step: Callable[[], None]) -> Image.Image:
+        with ThreadPoolExecutor(1) as pool:
+            drawn = pool.submit(super().draw, steps, on_step)
+            while not drawn.done():
+                sum(range(1000))
+            return drawn.result()
+
+
+def program(asked: Turn, folder: Path, sleeper: type[Sleeper]) -> tuple[AbstractContextManager[Program], Path]:
+    """A contender's program, and the file with what it takes."""
+    (folder / "turn.json").write_text(json.dumps(vars(asked)))
+    names = f"from {__name__} import {sleeper.__name__}; from benchmarks.contenders.turn import take_turn"
+    command = [sys.executable, "-c", f"{names}; take_turn({sleeper.__name__})"]
+    return running([*command, str(folder / "turn.json"), str(folder / "measured.json")], {}), folder / "measured.json"
 
 
 def test_times_lie_between_the_ends_of_steps(tmp_path: Path) -> None:
@@ -114,25 +132,35 @@ def test_the_time_in_which_others_work_does_not_count(tmp_path: Path) -> None:
 
 
 def test_a_turn_is_read_from_a_file_and_answered_in_another(tmp_path: Path) -> None:
-    asked, answer = tmp_path / "turn.json", tmp_path / "measured.json"
-    asked.write_text(json.dumps(vars(replace(turn(tmp_path), steps=2))))
-    program = running([sys.executable, "-c", _SLEEPER, str(asked), str(answer)], {})
-    assert relay([program], 60.0) == [None]
+    own, answer = program(turn(tmp_path, steps=2), tmp_path, Sleeper)
+    assert relay([own], 60.0) == [None]
     assert len(json.loads(answer.read_text())["steps"]) == 1
 
 
+def test_a_thread_that_hands_over_does_not_see_the_time_pass(tmp_path: Path) -> None:
+    slow = "import os, signal, time\nfor _ in range(6): time.sleep(0.5); os.kill(os.getpid(), signal.SIGSTOP)"
+    own, answer = program(turn(tmp_path, steps=6), tmp_path, Threaded)
+    assert relay([own, running([sys.executable, "-c", slow], {})], 60.0) == [None, None]
+    assert max(json.loads(answer.read_text())["steps"]) < 0.4
+
+
 def test_a_contender_does_not_outlive_its_parent(tmp_path: Path) -> None:
-    asked = tmp_path / "turn.json"
-    asked.write_text(json.dumps(vars(turn(tmp_path))))
+    program(turn(tmp_path), tmp_path, Sleeper)
     start = f"""
 import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", {_SLEEPER!r}, {str(asked)!r}, {str(tmp_path / "measured.json")!r}])
-os.waitpid(child.pid, os.WUNTRACED)
-print(child.pid)
+from benchmarks.contenders.turn import take_turn
+from {__name__} import Sleeper
+if len(sys.argv) == 1:
+    child = subprocess.Popen([sys.executable, __file__, {str(tmp_path / "turn.json")!r}, "answer"])
+    os.waitpid(child.pid, os.WUNTRACED)
+    print(child.pid)
+else:
+    take_turn(Sleeper)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", start], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
+    (tmp_path / "start.py").write_text(start)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "start.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     stat = Path(f"/proc/{int(done.stdout)}/stat")
     deadline = time.monotonic() + 10.0
     while time.monotonic() < deadline:
