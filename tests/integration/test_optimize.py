@@ -135,7 +135,7 @@ class Load:
 @pytest.mark.heavy
 @pytest.mark.timeout(3600)
 def test_built_under_load_swapped_in_and_found_at_the_next_start(
-    started: Callable[..., Calls], model_dir: Path
+    started: Callable[..., Calls], model_dir: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     pytest.importorskip("openvino")
     calls = started(model_dir, optimize="openvino")
@@ -156,6 +156,9 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
     assert all(made_by[-2 * SENDERS :])
     before = max(seconds for came, seconds in load.seconds if came <= building)
     meanwhile = max(seconds for came, seconds in load.seconds if came > building and came - seconds < swapped)
+    record_testsuite_property("requests", len(load.seconds))
+    record_testsuite_property("slowest before the swap, seconds", round(before, 2))
+    record_testsuite_property("slowest during the swap, seconds", round(meanwhile, 2))
     assert meanwhile <= 2 * before, "nobody waits for an engine that is being loaded"
     (name,) = (folder.name for folder in (model_dir / "optimized_model").glob("openvino-*"))
     metrics = calls.metrics()
