@@ -48,9 +48,9 @@ def _part(module: GraphModule, node: Node, part: slice) -> Node:
     """A part, along the last dimension, of what ``node`` computes."""
     call = module.graph.call_function
     if str(node.target) == _ADD_LORA:
-        output, inputs, down, up = _arguments(node)
+        output, inputs, down, up, packed = _arguments(node)
         up = call(_ATEN.slice.Tensor, (up, 1, part.start, part.stop))
-        return call(_operation(node), (_part(module, output, part), inputs, down, up))
+        return call(_operation(node), (_part(module, output, part), inputs, down, up, packed))
     inputs, *weights = _arguments(node)
     return call(_operation(node), (inputs, *(_rows(module, weight, part) for weight in weights)))
 

@@ -72,7 +72,7 @@ def lora_applied(
     precision = next(module.parameters()).dtype
     down, up = down.to(precision), up.to(precision)
     parts = zip(layout.sizes, torch.split(down, layout.ins, 2), torch.split(up, layout.outs, 1), strict=True)
-    handles = [layers[path].register_forward_hook(_adding(*weights)) for path, *weights in parts]
+    handles = [layers[path].register_forward_hook(_adding(own, own_up, down)) for path, own, own_up in parts]
     try:
         yield
     finally:
@@ -80,13 +80,9 @@ def lora_applied(
             handle.remove()
 
 
-def _adding(down: torch.Tensor, up: torch.Tensor) -> _Hook:
+def _adding(down: torch.Tensor, up: torch.Tensor, packed: torch.Tensor) -> _Hook:
     def add(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        if isinstance(layer, nn.Linear):
-            linear: torch.Tensor = add_lora(output, inputs[0], down, up)
-            return linear
-        # Channels last, as compiled convolutions like them.
-        pixels: torch.Tensor = add_lora(output.permute(0, 2, 3, 1), inputs[0].permute(0, 2, 3, 1), down, up)
-        return pixels.permute(0, 3, 1, 2)
+        summed: torch.Tensor = add_lora(output, inputs[0], down, up, packed)
+        return summed
 
     return add

@@ -13,21 +13,35 @@ ADD_RESIDUAL = "triton_diffusers::add_residual"
 
 
 @torch.library.custom_op(ADD_LORA, mutates_args=())
-def add_lora(output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """``output`` (rows, …, out) of a layer that was given ``inputs`` (rows, …, in), plus ``up (down inputs)``.
+def add_lora(
+    output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor, packed: torch.Tensor
+) -> torch.Tensor:
+    """``output`` of a layer that was given ``inputs``, plus ``up (down inputs)``.
 
-    ``down`` is (groups, rank, in), ``up`` (groups, out, rank); rows are a multiple of groups.
+    They are (rows, …, out) and (rows, …, in) or, with four dimensions, pixels: (rows, out, h, w) and (rows, in, h, w).
+    ``down`` is (groups, rank, in), ``up`` (groups, out, rank); rows are a multiple of groups, and with rank 0 there is
+    one group. ``packed`` (groups, rank, any) is what all layers' ``down`` are parts of: what follows from its sizes can
+    be computed once for all of them.
     """
     if down.shape[1] == 0:
         return output.clone()
-    hidden = torch.bmm(inputs.reshape(len(down), -1, down.shape[2]), down.transpose(1, 2))
-    added = torch.bmm(hidden, up.transpose(1, 2))
-    return output + added.view(output.shape)
+    if output.dim() == 4:
+        last = output.permute(0, 2, 3, 1), inputs.permute(0, 2, 3, 1)
+        return _sum(*last, down, up).permute(0, 3, 1, 2).contiguous()
+    return _sum(output, inputs, down, up)
 
 
 @add_lora.register_fake
-def _(output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+def _(
+    output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor, packed: torch.Tensor
+) -> torch.Tensor:
     return torch.empty_like(output)
+
+
+def _sum(output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    hidden = torch.bmm(inputs.reshape(len(down), -1, down.shape[2]), down.transpose(1, 2))
+    added = torch.bmm(hidden, up.transpose(1, 2))
+    return output + added.view(output.shape)
 
 
 @torch.library.custom_op(ADD_RESIDUAL, mutates_args=())
