@@ -86,7 +86,7 @@ def test_lora_on_every_pointwise_layer_counts() -> None:
         plain = graph.module.unet(latents, times, states).sample
         empty, _ = graph.module(latents, times, states, *graph.module.layout.empty(), *call[5:])
         changed, _ = graph.module(*call)
-    assert torch.equal(plain, empty)
+    torch.testing.assert_close(empty, plain, rtol=0, atol=1e-5)  # a projection is another product of the same
     assert (changed - plain).abs().max() > 0.01
     names = graph.module.layout.sizes
     assert {"unet.time_embedding.linear_1", "unet.mid_block.attentions.0.proj_in"} <= set(names)

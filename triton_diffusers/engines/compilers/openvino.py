@@ -20,6 +20,7 @@ import openvino
 import torch
 from openvino.frontend import FrontEndManager, OpConversionFailure
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from openvino.passes import ConstantFolding, Manager
 
 from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
@@ -71,6 +72,7 @@ class OpenVinoCompiler:
         program = graph.export()
         logger.info("%s: converting", graph.name)
         model = _converted(program)
+        _fold(model)
         for port, graph_input in zip(model.inputs, (*graph.inputs, *graph.weights), strict=True):
             port.get_tensor().set_names({graph_input.name})
         if graph.name in self.calibrated(precision):
@@ -194,6 +196,13 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     with _quiet():
         decoder = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=False)
     return frontend.convert(frontend.load(decoder))
+
+
+def _fold(model: Any) -> None:
+    """Compute what depends on weights alone: the quantization of a weight is that of a constant."""
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
 
 
 @contextmanager

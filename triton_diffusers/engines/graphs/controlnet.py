@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from triton_diffusers.controlnet import CONTROLNET, HINT, network_for, usual_channels
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
+from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.unet import unet_inputs
 
 _MOST_CHANNELS = 4096
@@ -38,12 +39,14 @@ class ControlNetModule(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         dtype = weights[0].dtype
         latents, states, pictures = (tensor.to(dtype) for tensor in (latents, states, pictures))
-        skips, middle = functional_call(
-            self._network[0],
-            dict(zip(self.names, weights, strict=True)),
-            (latents, timesteps, states, pictures),
-            {"return_dict": False},
-        )
+        (network,) = self._network
+        with linear_projections(network):
+            skips, middle = functional_call(
+                network,
+                dict(zip(self.names, weights, strict=True)),
+                (latents, timesteps, states, pictures),
+                {"return_dict": False},
+            )
         return tuple(residual.float() for residual in (*skips, middle))
 
 

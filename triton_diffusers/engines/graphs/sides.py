@@ -12,6 +12,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
+from triton_diffusers.engines.graphs.changed import Attribute, changed
+
 # A side that is a multiple of this many halvings cannot come, so diffusers' UNet lets every upsampling follow the size
 # of its skip connection, as it has to where a side cannot be halved without a remainder.
 _HALVINGS = 40
@@ -24,10 +26,10 @@ def all_sides(network: nn.Module) -> Iterator[None]:
     What diffusers' upsampling decides by it (memory formats, how to tell the scale) does not change the result.
     """
     upsamplers = [module for module in network.modules() if isinstance(module, Upsample2D) and _is_plain(module)]
-    attributes: list[tuple[Any, str, Any]] = [(module, "forward", partial(_upsample, module)) for module in upsamplers]
+    attributes: list[Attribute] = [(module, "forward", partial(_upsample, module)) for module in upsamplers]
     if hasattr(network, "num_upsamplers"):
         attributes.append((network, "num_upsamplers", _HALVINGS))
-    with _set(attributes):
+    with changed(attributes):
         yield
 
 
@@ -41,18 +43,3 @@ def _upsample(module: Any, hidden: torch.Tensor, output_size: Any = None, *_: An
     if module.use_conv:
         convolution = module.conv if module.name == "conv" else module.Conv2d_0
     return convolution(larger) if convolution else larger
-
-
-@contextmanager
-def _set(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    before = [(place, name, place.__dict__.get(name)) for place, name, _ in attributes]
-    try:
-        for place, name, value in attributes:
-            setattr(place, name, value)
-        yield
-    finally:
-        for place, name, value in before:
-            if value is None:
-                delattr(place, name)
-            else:
-                setattr(place, name, value)

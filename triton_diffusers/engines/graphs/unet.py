@@ -10,6 +10,7 @@ from torch.export import Dim
 
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals_added
 from triton_diffusers.engines.graphs.sides import all_sides
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
@@ -45,6 +46,7 @@ class UNetModule(nn.Module):
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
         with (
             all_sides(self.unet),
+            linear_projections(self.unet),
             lora_applied(self.layout, UNET, self.unet, lora_down, lora_up),
             residuals_added(self.unet, residuals),
         ):
@@ -71,7 +73,7 @@ class ShallowUNetModule(nn.Module):
     ) -> torch.Tensor:
         dtype = self.unet.conv_in.weight.dtype
         latents, states, deep = (tensor.to(dtype) for tensor in (latents, states, deep))
-        with lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
+        with linear_projections(self.unet), lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
             prediction: torch.Tensor = self.unet(latents, timesteps, states, deep)
         return prediction.float()
 
