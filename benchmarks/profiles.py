@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from benchmarks.engines_contenders import FAST
 from benchmarks.likeness import ssim_of
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR
@@ -252,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=20, help="of each picture (default: %(default)s)")
     add(
         "--artifacts",
-        default="openvino-float32,openvino-int8",
+        default=f"openvino-{FAST},openvino-int8",
         metavar="NAMES",
         help="built and drawn by, too, with commas between them (default: %(default)s)",
     )
