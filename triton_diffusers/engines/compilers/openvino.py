@@ -23,6 +23,7 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from openvino.passes import ConstantFolding, Manager
 
 from triton_diffusers.engines.compilers.cache import GraphCache
+from triton_diffusers.engines.compilers.openvino_doubling import interleave_extension
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_norm import norm_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
@@ -184,6 +185,7 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     frontend.add_extension(lora_extension())
     frontend.add_extension(residual_extension())
     frontend.add_extension(norm_extension())
+    frontend.add_extension(interleave_extension())
     module = program.module()
     if not changes_its_inputs(module):
         compute_apart(module)

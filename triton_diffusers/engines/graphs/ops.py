@@ -1,4 +1,4 @@
-"""What LoRA and ControlNets add, as operations of a graph.
+"""What LoRA and ControlNets add, and how pictures are doubled, as operations of a graph.
 
 A compiler replaces them by what is best there; traced operation by operation, PyTorch would have to prove that rows
 divide into groups, which takes it minutes or fails, and that sizes are equal or 1.
@@ -10,6 +10,7 @@ import torch
 
 ADD_LORA = "triton_diffusers::add_lora"
 ADD_RESIDUAL = "triton_diffusers::add_residual"
+INTERLEAVE = "triton_diffusers::interleave"
 
 
 @torch.library.custom_op(ADD_LORA, mutates_args=())
@@ -53,3 +54,17 @@ def add_residual(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
 @add_residual.register_fake
 def _(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(hidden)
+
+
+@torch.library.custom_op(INTERLEAVE, mutates_args=())
+def interleave(phases: torch.Tensor) -> torch.Tensor:
+    """The quarters of the channels of ``phases`` (n, 4c, h, w) as the pixels of each two by two: (n, c, 2h, 2w)."""
+    rows, channels, height, width = phases.shape
+    apart = phases.reshape(rows, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
+    return apart.clone(memory_format=torch.contiguous_format).view(rows, channels // 4, 2 * height, 2 * width)
+
+
+@interleave.register_fake
+def _(phases: torch.Tensor) -> torch.Tensor:
+    rows, channels, height, width = phases.shape
+    return phases.new_empty(rows, channels // 4, 2 * height, 2 * width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from triton_diffusers.engines.graphs.changed import Attribute, changed
+from triton_diffusers.engines.graphs.doubling import can_double, convolve_double
 
 # A side that is a multiple of this many halvings cannot come, so diffusers' UNet lets every upsampling follow the size
 # of its skip connection, as it has to where a side cannot be halved without a remainder.
@@ -38,8 +39,10 @@ def _is_plain(module: Any) -> bool:
 
 
 def _upsample(module: Any, hidden: torch.Tensor, output_size: Any = None, *_: Any, **__: Any) -> torch.Tensor:
-    larger = functional.interpolate(hidden, size=output_size, scale_factor=None if output_size else 2.0)
-    convolution: Callable[[torch.Tensor], torch.Tensor] | None = None
+    convolution: nn.Conv2d | None = None
     if module.use_conv:
         convolution = module.conv if module.name == "conv" else module.Conv2d_0
-    return convolution(larger) if convolution else larger
+    if output_size is None and can_double(convolution):
+        return convolve_double(convolution, hidden)
+    larger = functional.interpolate(hidden, size=output_size, scale_factor=None if output_size else 2.0)
+    return larger if convolution is None else convolution(larger)
