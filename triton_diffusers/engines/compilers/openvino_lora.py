@@ -15,7 +15,6 @@ LORA_NAMES = "lora_"  # how the names of the operations begin
 # More than any number of places; on the CPU, OpenVINO computes with sizes of 32 bits.
 _ALL = 2**30
 
-
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -26,8 +25,10 @@ def lora_extension() -> ConversionExtension:
 
     def convert(context: Any) -> Any:
         packed = context.get_input(4)
-        found = sizes.setdefault(packed.get_node().get_friendly_name(), _Sizes(packed))
-        return _add_lora(context, found, next(numbers))
+        name = packed.get_node().get_friendly_name()
+        if name not in sizes:
+            sizes[name] = _Sizes(packed)
+        return _add_lora(context, sizes[name], next(numbers))
 
     return ConversionExtension("triton_diffusers.add_lora.default", convert)
 
