@@ -61,6 +61,11 @@ class Turnstile:
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._permits == 0 and self._passing, WITHIN), "no call came"
 
+    def wait_for(self, calls: int) -> bool:
+        """Wait until so many calls have been let through; whether they have, in the end."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.passed >= calls, WITHIN)
+
     def pass_through(self) -> None:
         """The engine's side."""
         with self._changed:
@@ -70,6 +75,7 @@ class Turnstile:
             self._permits = max(0, self._permits - 1)
             self._passing = False
             self.passed += 1
+            self._changed.notify_all()
 
 
 class BytesTokenizer:

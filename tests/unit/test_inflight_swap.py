@@ -9,14 +9,13 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
 from tests.lora_files import kohya, random_weights
 from tests.unit.conftest import NATIVE_SIDE, finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import WITHIN, FakeEngine, Turnstile
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.errors import Busy
 from triton_diffusers.inflight.job import Job, JobState
@@ -93,63 +92,36 @@ def test_an_idle_loop_is_taken_over_at_once(start_loop: StartLoop, engine: FakeE
     assert loop.native_side == FakeEngine.native_side
 
 
-def test_no_step_waits_for_an_engine_that_is_being_loaded(start_loop: StartLoop) -> None:
-    """A step takes 10 ms, loading and dropping an engine seconds; no two steps are nearly so far apart."""
+def test_no_step_waits_for_an_engine_to_go() -> None:
+    """The old engine goes only when the new one has made steps: whoever waited for that would wait in vain."""
+    before, successor = Turnstile(), OptimizedEngine()
+    steps_meanwhile: list[bool] = []
 
-    class Slow(FakeEngine):
-        def predict(self, *arguments: Any) -> Any:
-            time.sleep(0.01)
-            return super().predict(*arguments)
+    class SlowToGo(FakeEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turnstile = before
 
-    class SlowToGo(Slow):
-        def __del__(self) -> None:
-            time.sleep(2.0)  # as to give gigabytes back
+        def __del__(self) -> None:  # as long as giving gigabytes back may take
+            steps_meanwhile.append(successor.turnstile.wait_for(3))
 
-    class Compiled(Slow):
-        optimized = True
-
-    class Gaps:
-        """The longest time between the ends of two calls."""
-
-        longest = 0.0
-        last = 0.0
-
-        def unet_called(self, images: int, seconds: float) -> None:
-            now = time.perf_counter()
-            if self.last:
-                self.longest = max(self.longest, now - self.last)
-            self.last = now
-
-        def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None: ...
-        def images_made(self, count: int) -> None: ...
-        def in_flight(self, images: int, queued: int) -> None: ...
-
-    loop = EngineLoop(SlowToGo, Settings(store=""), name="sd_base", telemetry=(gaps := Gaps()))
+    loop = EngineLoop(SlowToGo, Settings(store=""), name="sd_base")
     loop.start()
-
-    def load_and_swap() -> None:
-        time.sleep(1.5)
-        loop.swap(Compiled())
-
-    jobs: list[Job] = []
     try:
+        before.hold()
+        jobs = [loop.submit(request_for(steps=6, seed=seed)) for seed in range(3)]
+        before.allow(2)
         with ThreadPoolExecutor() as pool:
-            swapping = pool.submit(load_and_swap)
-            following = 0
-            while following < 8:
-                following += swapping.done()
-                jobs.append(loop.submit(request_for(steps=3, seed=len(jobs))))
-                if len(jobs) > 2:
-                    loop.wait([jobs[-3]], WITHIN)  # the two after it are in flight
-            swapping.result()
-        finish(loop, *jobs)
+            swapping = pool.submit(loop.swap, successor)
+            while loop._successor is None:
+                time.sleep(0.001)
+            before.open()
+            finish(loop, *jobs)
+            swapping.result(WITHIN)
     finally:
         loop.stop()
-    made_by = [job.result.optimized for job in jobs if job.result is not None]
-    assert len(made_by) == len(jobs), "none has failed"
-    assert made_by == sorted(made_by), "once the new engine has taken over, it makes all"
-    assert set(made_by) == {False, True}
-    assert gaps.longest < 1.0
+    assert steps_meanwhile == [True]
+    assert all(job.result is not None and job.result.optimized for job in jobs)
 
 
 def test_the_old_engine_is_let_go_of_and_not_by_the_loops_thread() -> None:
