@@ -13,7 +13,7 @@ FAST = COMPILERS["openvino"]().precisions[0]
 OURS = "ours"
 DEFAULT = "diffusers"
 _CONTROLLED = f"{DEFAULT}-controlnet"
-_ADDITIONS = {"controlnet": "with a ControlNet", "lora": "with a LoRA"}
+_ADDITIONS = {"controlnet": "with a ControlNet", "lora": "with a LoRA", "fixed": "size fixed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def _ours(
     addition: str = "",
     beside: str = DEFAULT,
 ) -> Contender:
-    """``addition`` is an option that adds to the work: ``lora`` or ``controlnet``."""
+    """``addition`` is an option: what adds to the work, ``lora`` or ``controlnet``, or ``fixed``."""
     name, exact = f"{engine}-{precision}", profile == "exact"
     details = [
         *(["int8"] if precision == "int8" else []),
@@ -150,6 +150,7 @@ CONTENDERS: Mapping[str, Contender] = {
         precision=FAST,
     ),
     f"{OURS}-openvino": _ours("openvino", FAST),
+    f"{OURS}-openvino-fixed": _ours("openvino", FAST, addition="fixed"),
     f"{OURS}-openvino-cached": _ours("openvino", FAST, "cached"),
     f"{OURS}-openvino-fast": _ours("openvino", FAST, "fast"),
     f"{OURS}-inductor": _ours("inductor", FAST),
@@ -185,6 +186,7 @@ CONTENDERS: Mapping[str, Contender] = {
         tiny=False,
     ),
     f"{OURS}-openvino-int8": _ours("openvino", "int8"),
+    f"{OURS}-openvino-int8-fixed": _ours("openvino", "int8", addition="fixed"),
     "optimum-int8": Contender(
         label="optimum-intel, int8",
         module="benchmarks.contenders.optimum",

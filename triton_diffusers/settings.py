@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from triton_diffusers.profiles import EXACT, PROFILES
@@ -26,8 +26,13 @@ def _split(value: Any) -> Any:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
 
+def _sizes(value: Any) -> Any:
+    return tuple(tuple(size.lower().split("x")) if isinstance(size, str) else size for size in _split(value))
+
+
 # The same text in the environment, where pydantic-settings would want JSON, and in a parameter.
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Sizes = Annotated[tuple[tuple[int, int], ...], NoDecode, BeforeValidator(_sizes)]
 
 
 class SettingsError(ValueError):
@@ -104,6 +109,11 @@ class Settings(BaseSettings):
     max_image_num: int = Field(8, ge=1, description="Upper limit of `image_num`.")
     max_side: int = Field(2048, ge=64, description="Upper limit of `width` and `height`.")
     max_pixels: int = Field(1024 * 1024, ge=64 * 64, description="Upper limit of `width` × `height`.")
+    fixed_sizes: Sizes = Field(
+        (),
+        description="Sizes of pictures, as `512x512` (width, height), with commas, for which an `openvino` engine loads"
+        " its UNet [once more](engines.md#fixed-sizes): faster where just this is asked for, and as large again.",
+    )
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
 
@@ -197,6 +207,15 @@ class Settings(BaseSettings):
             if "/" in host:
                 ip_network(host)
         return hosts
+
+    @field_validator("fixed_sizes")
+    @classmethod
+    def _allowed(cls, sizes: tuple[tuple[int, int], ...], info: ValidationInfo) -> tuple[tuple[int, int], ...]:
+        most_pixels, longest = info.data.get("max_pixels", 0), info.data.get("max_side", 0)
+        for width, height in sizes:
+            if not (0 < width <= longest and 0 < height <= longest and width * height <= most_pixels):
+                raise ValueError(f"{width}x{height} is no size that requests may ask for (max_side, max_pixels)")
+        return tuple(dict.fromkeys(sizes))
 
     @field_validator("profile")
     @classmethod

@@ -1,7 +1,7 @@
 """Triton Diffusers' engine loop, as a server runs it, without Triton.
 
 Options: ``engine`` and ``profile``, as the settings of these names; ``dtype``, of the eager engine; ``controlnet``;
-``lora``.
+``lora``; ``fixed``, whether the picture's size is one of the ``fixed_sizes``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from triton_diffusers.request import ControlChoice, GenerationRequest, LoraChoic
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 3600.0
-# What is a request's, and no setting.
-_ASKED = ("controlnet", "lora")
+# What is no setting of the same name.
+_ASKED = ("controlnet", "lora", "fixed")
 
 
 class _Counted:
@@ -59,6 +59,7 @@ class Ours:
             runtime_dir=Path(self._runtime.name),
             store="",
             close_safety=True,
+            fixed_sizes=((turn.side, turn.side),) if turn.options.get("fixed") else (),
             **{name: value for name, value in turn.options.items() if name not in _ASKED},
         )
         picture = Path(turn.control).read_bytes()

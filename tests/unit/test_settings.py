@@ -84,6 +84,19 @@ def test_a_list_is_written_with_commas_in_the_environment_and_in_a_parameter(mon
     assert Settings.read({"link_allow_hosts": "fd00::/8"}).link_allow_hosts == ("fd00::/8",)
 
 
+def test_sizes_are_width_and_height() -> None:
+    assert Settings.read({"fixed_sizes": "512x512, 768X512,512x512"}).fixed_sizes == ((512, 512), (768, 512))
+    assert Settings.read().fixed_sizes == ()
+
+
+@pytest.mark.parametrize(
+    "sizes", ["512", "512x", "512x512x3", "axb", "512*512", "-8x512", "0x512", "512x2056", "1032x1024"]
+)
+def test_sizes_that_are_none_or_too_large_are_named(sizes: str) -> None:
+    with pytest.raises(SettingsError, match=r"FIXED_SIZES: .* does not fit: "):
+        Settings.read({"fixed_sizes": f"64x64,{sizes}"})
+
+
 def test_a_network_that_is_none_is_named() -> None:
     with pytest.raises(SettingsError, match=r"LINK_ALLOW_HOSTS: .*10\.0\.0\.1/8.* does not fit: .*host bits"):
         Settings.read({"link_allow_hosts": "minio.local,10.0.0.1/8"})

@@ -39,7 +39,10 @@ def do(task: Task, advance: Advance) -> Drawn | None:
 
 def _settings(task: Task) -> Settings:
     # Compiled from full precision, and compared with it; the checker would blacken what it takes for unsafe.
-    return Settings(model_dir=task.model_dir, cache_dir=task.cache_dir, dtype="float32", close_safety=True)
+    # What is free must be right: a server may fix it.
+    return Settings(
+        model_dir=task.model_dir, cache_dir=task.cache_dir, dtype="float32", close_safety=True, fixed_sizes=()
+    )
 
 
 def _compile(task: CompileTask) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ from triton_diffusers.engines.compilers import CompiledGraph, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
+from triton_diffusers.engines.fixed_unet import fixed_name, fixed_shapes, predict_fixed, takes
 from triton_diffusers.engines.graphs import (
     UNET_SHALLOW,
     VAE_DECODER,
@@ -107,6 +109,9 @@ class CompiledEngine(CheckpointEngine):
             inputs = latents, timesteps.float(), states.float().cpu()
             if deep is not None:
                 return graph(*inputs, deep, *packed)[0], deep
+            fixed = self._graphs.get(fixed_name(*latents.shape[2:]))
+            if fixed is not None and residuals is None and packed[0].shape[1] == 0 and takes(latents, states):
+                return predict_fixed(fixed, *inputs)
             prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
             return prediction, features
         wanted = list(loras or ())
@@ -179,6 +184,9 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
     at_first = fingerprint(settings.model_dir)
     skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
+    for size in settings.fixed_sizes:
+        width, height = (math.ceil(side / skeleton.pixels_per_latent) for side in size)
+        graphs.fix(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
         if graphs.controlnet is None:

@@ -24,7 +24,6 @@ from triton_diffusers.engines.compilers import COMPILERS, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, load_components
 from triton_diffusers.lora import Lora, LoraLayer, LoraLoader, LoraSet
@@ -39,14 +38,6 @@ NEAR = {"rtol": 0, "atol": 1e-4}
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     runtime = tmp_path_factory.mktemp("runtime")
     return Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=runtime)
-
-
-@pytest.fixture(scope="module")
-def folders(components: Components, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    made = {name: tmp_path_factory.mktemp(name) for name in GRAPHS}
-    for name, folder in made.items():
-        COMPILERS["openvino"]().compile(GRAPHS[name](components), folder, "float32")
-    return made
 
 
 @pytest.fixture(scope="module")

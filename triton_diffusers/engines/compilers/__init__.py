@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from triton_diffusers.engines.compilers.cache import GraphCache, caches_of
-from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, UnfitWeights
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, Shapes, UnfitWeights
 from triton_diffusers.registry import Registry
 
-__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "GraphCache", "UnfitWeights", "caches_of"]
+__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "GraphCache", "Shapes", "UnfitWeights", "caches_of"]
 
 COMPILERS = Registry(
     "compiled engine",

@@ -13,6 +13,7 @@ from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 
 if TYPE_CHECKING:
+    from triton_diffusers.engines.compilers.protocol import Shapes
     from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt"
@@ -24,6 +25,7 @@ class BladeCompiler:
     name = "blade"
     device = "cuda"
     artifacts_are_code = True
+    fixes_shapes = False
     precisions = ("float32",)
 
     def versions(self) -> Mapping[str, str]:
@@ -42,7 +44,9 @@ class BladeCompiler:
         torch.jit.save(torch_blade.optimize(module, allow_tracing=True, model_inputs=example), folder / _FILE)
         write_shapes(graph, folder)
 
-    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> BladeGraph:
+    def load(
+        self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
+    ) -> BladeGraph:
         return BladeGraph(torch.jit.load(str(folder / _FILE), "cuda"))  # type: ignore[no-untyped-call]
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:

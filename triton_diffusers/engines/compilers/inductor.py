@@ -13,6 +13,7 @@ from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.with_weights import WithWeights, check_shapes, in_order, write_shapes
 
 if TYPE_CHECKING:
+    from triton_diffusers.engines.compilers.protocol import Shapes
     from triton_diffusers.engines.graphs import Graph, Inputs
 
 _FILE = "graph.pt2"
@@ -24,6 +25,7 @@ class InductorCompiler:
 
     name = "inductor"
     artifacts_are_code = True
+    fixes_shapes = False
 
     def __init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +54,9 @@ class InductorCompiler:
         torch._inductor.aoti_compile_and_package(program, package_path=str(folder / _FILE))
         write_shapes(graph, folder)
 
-    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> InductorGraph:
+    def load(
+        self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
+    ) -> InductorGraph:
         return InductorGraph(torch._inductor.aoti_load_package(str(folder / _FILE)), self._device)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:

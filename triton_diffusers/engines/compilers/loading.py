@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from triton_diffusers.controlnet import CONTROLNET
-from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache
+from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache, Shapes
+
+logger = logging.getLogger(__name__)
 
 
 class LoadingGraphs:
@@ -27,14 +31,25 @@ class LoadingGraphs:
         self.precision = precision
         # The one graph that is loaded later, with the weights of each ControlNet.
         self.controlnet = folders.get(CONTROLNET)
-        pool = ThreadPoolExecutor(thread_name_prefix="load-graph")
+        self._folders, self._caches = folders, caches
+        self._pool = ThreadPoolExecutor(thread_name_prefix="load-graph")
         self._loading = {
-            name: pool.submit(self.compiler.load, folder, precision, caches.get(name))
+            name: self._pool.submit(self.compiler.load, folder, precision, caches.get(name))
             for name, folder in folders.items()
             if name != CONTROLNET
         }
-        pool.shutdown(wait=False)
+
+    def fix(self, name: str, fixed: str, shapes: Shapes) -> None:
+        """Load the graph ``name`` once more, as ``fixed``, for inputs of these shapes alone; if the compiler can."""
+        if not self.compiler.fixes_shapes or name not in self._folders:
+            logger.info("%s: sizes cannot be fixed, its %s computes all", self.compiler.name, name)
+            return
+        cache = self._caches.get(name)
+        if cache is not None:
+            cache = replace(cache, file=cache.file.with_name(fixed))
+        self._loading[fixed] = self._pool.submit(self.compiler.load, self._folders[name], self.precision, cache, shapes)
 
     def loaded(self) -> Mapping[str, CompiledGraph]:
         """All of them; waits until they are, and raises what the compiler raised about a file."""
+        self._pool.shutdown()
         return {name: graph.result() for name, graph in self._loading.items()}

@@ -24,6 +24,7 @@ from openvino.passes import ConstantFolding, Manager
 
 from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.openvino_doubling import interleave_extension
+from triton_diffusers.engines.compilers.openvino_fixed import fix
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_norm import norm_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
@@ -34,6 +35,7 @@ from triton_diffusers.engines.compilers.resident import few_pages
 from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 if TYPE_CHECKING:
+    from triton_diffusers.engines.compilers.protocol import Shapes
     from triton_diffusers.engines.graphs import Graph, Inputs
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class OpenVinoCompiler:
     name = "openvino"
     device = "cpu"
     artifacts_are_code = False
+    fixes_shapes = True
 
     def __init__(self) -> None:
         self._core = _core()
@@ -87,7 +90,9 @@ class OpenVinoCompiler:
             model = with_small_weights(model)
         openvino.save_model(model, folder / _FILE, compress_to_fp16=precision != "float32")
 
-    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> OpenVinoGraph:
+    def load(
+        self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
+    ) -> OpenVinoGraph:
         file = folder / _FILE
         low = precision != "float32" and self._has_bfloat16
         options = {
@@ -100,7 +105,10 @@ class OpenVinoCompiler:
         }
         weights = file.with_suffix(".bin")
         with few_pages(weights):
-            compiled = self._compiled(file, options) if cache is None else self._cached(file, options, cache)
+            if cache is None:
+                compiled = self._compiled(file, options, shapes)
+            else:
+                compiled = self._cached(file, options, shapes, cache)
         return OpenVinoGraph(compiled, weights)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
@@ -112,13 +120,16 @@ class OpenVinoCompiler:
             del model
             return self.load(Path(made), precision)
 
-    def _compiled(self, file: Path, options: Mapping[str, Any]) -> Any:
-        return self._core.compile_model(self._core.read_model(file), _DEVICE, options)
+    def _compiled(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None) -> Any:
+        model = self._core.read_model(file)
+        if shapes is not None:
+            fix(model, shapes)
+        return self._core.compile_model(model, _DEVICE, options)
 
-    def _cached(self, file: Path, options: Mapping[str, Any], cache: GraphCache) -> Any:
+    def _cached(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None, cache: GraphCache) -> Any:
         """What ``_compiled`` would give. Most of its time goes into rewriting the graph, and the result can be kept."""
         options = {**options, "CACHE_MODE": "OPTIMIZE_SIZE"}  # without those weights that are in the graph's file
-        made_with = f"{openvino.__version__} {self._processor} {options}"
+        made_with = f"{openvino.__version__} {self._processor} {options} {shapes}"
         if kept := cache.read(made_with):
             try:
                 return self._core.import_model(
@@ -126,7 +137,7 @@ class OpenVinoCompiler:
                 )
             except RuntimeError as error:
                 logger.warning("%s is of no use: %s", cache.file, " ".join(str(error).split()))
-        compiled = self._compiled(file, options)
+        compiled = self._compiled(file, options, shapes)
         try:
             cache.write(made_with, compiled.export_model().getvalue())
         except RuntimeError as error:  # OpenVINO's; the graph is there all the same

@@ -10,7 +10,9 @@ import numpy as np
 from openvino import opset13 as ops
 from openvino.frontend.pytorch import ConversionExtension
 
-LORA_NAMES = "lora_"  # how the names of the operations begin
+# How the names of the operations begin: of all, and of those that add to what a layer has computed.
+LORA_NAMES = "lora_"
+LORA_SUMS = f"{LORA_NAMES}sum_"
 
 # More than any number of places; on the CPU, OpenVINO computes with sizes of 32 bits.
 _ALL = 2**30
@@ -69,7 +71,7 @@ def _add_lora(context: Any, sizes: _Sizes, number: int) -> Any:
     summed = ops.add(output, placed)
     hidden.set_friendly_name(f"{LORA_NAMES}down_{number}")
     added.set_friendly_name(f"{LORA_NAMES}up_{number}")
-    summed.set_friendly_name(f"{LORA_NAMES}sum_{number}")
+    summed.set_friendly_name(f"{LORA_SUMS}{number}")
     return [summed.output(0)]
 
 

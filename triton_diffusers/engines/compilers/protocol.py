@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from triton_diffusers.engines.graphs import Graph, Inputs
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a graph's inputs, by name."""
+
+
 class UnfitWeights(ValueError):
     """Weights of shapes that a compiled graph does not take, though its network could have them."""
 
@@ -50,6 +54,10 @@ class Compiler(Protocol):
     def precisions(self) -> tuple[str, ...]:
         """``float32``, ``bfloat16``, ``int8``: those that this hardware is good at, the best default first."""
 
+    @property
+    def fixes_shapes(self) -> bool:
+        """Whether ``load`` knows what to do with ``shapes``."""
+
     def versions(self) -> Mapping[str, str]:
         """Versions of the libraries that files depend on, by name."""
 
@@ -65,10 +73,13 @@ class Compiler(Protocol):
         ``calibration`` are inputs as the graph gets them in use.
         """
 
-    def load(self, folder: Path, precision: str, cache: GraphCache | None = None) -> CompiledGraph:
+    def load(
+        self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
+    ) -> CompiledGraph:
         """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it.
 
-        ``cache`` is for what makes this faster the next time; a compiler need not use it.
+        ``cache`` is for what makes this faster the next time; a compiler need not use it. With ``shapes`` the graph
+        takes these inputs alone, of just these shapes, and is the faster for it: no LoRA, no residuals.
         """
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
