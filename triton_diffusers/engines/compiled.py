@@ -20,10 +20,8 @@ from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.fixed_unet import fixed_name, fixed_shapes, predict_fixed, takes
+from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs import (
-    UNET_SHALLOW,
-    VAE_DECODER,
-    VAE_ENCODER,
     LoraLayout,
     no_residuals,
     uses_mask,

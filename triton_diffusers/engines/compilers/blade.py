@@ -49,6 +49,9 @@ class BladeCompiler:
     ) -> BladeGraph:
         return BladeGraph(torch.jit.load(str(folder / _FILE), "cuda"))  # type: ignore[no-untyped-call]
 
+    def load_fitted(self, folder: Path, precision: str) -> BladeGraph:
+        return self.load(folder, precision)
+
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:
         given = tuple(weight.to("cuda", torch.float32) for weight in in_order(weights, folder))
         return WithWeights(self.load(folder, precision), given)

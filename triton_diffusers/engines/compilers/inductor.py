@@ -59,6 +59,9 @@ class InductorCompiler:
     ) -> InductorGraph:
         return InductorGraph(torch._inductor.aoti_load_package(str(folder / _FILE)), self._device)
 
+    def load_fitted(self, folder: Path, precision: str) -> InductorGraph:
+        return self.load(folder, precision)
+
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:
         check_shapes(weights, folder)  # the code has some of the examples' in it, though it was told that they are free
         given = tuple(weight.to(self._device, _DTYPES[precision]) for weight in in_order(weights, folder))

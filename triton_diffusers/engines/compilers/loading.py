@@ -10,6 +10,10 @@ from pathlib import Path
 
 from triton_diffusers.controlnet import CONTROLNET
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache, Shapes
+from triton_diffusers.engines.graph_names import VAE_DECODER, VAE_ENCODER
+
+# Their calls take seconds, and more memory than any others.
+_FITTED = (VAE_ENCODER, VAE_DECODER)
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ class LoadingGraphs:
         self._pool = ThreadPoolExecutor(thread_name_prefix="load-graph")
         self._loading = {
             name: self._pool.submit(self.compiler.load, folder, precision, caches.get(name))
+            if name not in _FITTED
+            else self._pool.submit(self.compiler.load_fitted, folder, precision)
             for name, folder in folders.items()
             if name != CONTROLNET
         }

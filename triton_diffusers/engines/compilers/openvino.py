@@ -24,6 +24,7 @@ from openvino.passes import ConstantFolding, Manager
 
 from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.openvino_doubling import interleave_extension
+from triton_diffusers.engines.compilers.openvino_fitted import FittedGraph
 from triton_diffusers.engines.compilers.openvino_fixed import fix
 from triton_diffusers.engines.compilers.openvino_lora import lora_extension
 from triton_diffusers.engines.compilers.openvino_norm import norm_extension
@@ -93,16 +94,7 @@ class OpenVinoCompiler:
     def load(
         self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
     ) -> OpenVinoGraph:
-        file = folder / _FILE
-        low = precision != "float32" and self._has_bfloat16
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Pinned threads would share their cores with PyTorch's, whatever else is free.
-            "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
-        }
+        file, options = folder / _FILE, self._options(precision)
         weights = file.with_suffix(".bin")
         with few_pages(weights):
             if cache is None:
@@ -110,6 +102,18 @@ class OpenVinoCompiler:
             else:
                 compiled = self._cached(file, options, shapes, cache)
         return OpenVinoGraph(compiled, weights)
+
+    def load_fitted(self, folder: Path, precision: str) -> FittedGraph:
+        file, options = folder / _FILE, self._options(precision)
+        weights, model = file.with_suffix(".bin"), self._core.read_model(file)
+
+        def compiled(shapes: Shapes) -> OpenVinoGraph:
+            fixed = model.clone()
+            fix(fixed, shapes)
+            with few_pages(weights):
+                return OpenVinoGraph(self._core.compile_model(fixed, _DEVICE, options), weights)
+
+        return FittedGraph([port.get_any_name() for port in model.inputs], compiled)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
         # By way of a file: it is mapped, and given back once it is compiled, while constants in memory would stay.
@@ -119,6 +123,17 @@ class OpenVinoCompiler:
             openvino.save_model(model, Path(made) / _FILE, compress_to_fp16=precision != "float32")
             del model
             return self.load(Path(made), precision)
+
+    def _options(self, precision: str) -> Mapping[str, Any]:
+        low = precision != "float32" and self._has_bfloat16
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Pinned threads would share their cores with PyTorch's, whatever else is free.
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
+        }
 
     def _compiled(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None) -> Any:
         model = self._core.read_model(file)

@@ -56,7 +56,7 @@ class Compiler(Protocol):
 
     @property
     def fixes_shapes(self) -> bool:
-        """Whether ``load`` knows what to do with ``shapes``."""
+        """Whether ``load`` knows what to do with ``shapes``, and ``load_fitted`` does more than ``load``."""
 
     def versions(self) -> Mapping[str, str]:
         """Versions of the libraries that files depend on, by name."""
@@ -81,6 +81,9 @@ class Compiler(Protocol):
         ``cache`` is for what makes this faster the next time; a compiler need not use it. With ``shapes`` the graph
         takes these inputs alone, of just these shapes, and is the faster for it: no LoRA, no residuals.
         """
+
+    def load_fitted(self, folder: Path, precision: str) -> CompiledGraph:
+        """As ``load``: a graph that takes a second for shapes that the call before did not have, and less memory."""
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
         """A graph that ``compile`` has written without weights, with these, by name: it takes the other inputs.

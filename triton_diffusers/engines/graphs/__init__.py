@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from triton_diffusers.controlnet import CONTROLNET
+from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
 from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout
 from triton_diffusers.engines.graphs.residuals import no_residuals
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph, uses_mask
-from triton_diffusers.engines.graphs.unet import UNET_SHALLOW, shallow_unet_graph, unet_graph
-from triton_diffusers.engines.graphs.vae import VAE_DECODER, VAE_ENCODER, vae_decoder_graph, vae_encoder_graph
+from triton_diffusers.engines.graphs.unet import shallow_unet_graph, unet_graph
+from triton_diffusers.engines.graphs.vae import vae_decoder_graph, vae_encoder_graph
 from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 __all__ = [
     "GRAPHS",
     "MOST_RANK",
-    "UNET_SHALLOW",
-    "VAE_DECODER",
-    "VAE_ENCODER",
     "Graph",
     "Input",
     "Inputs",

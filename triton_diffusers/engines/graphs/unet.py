@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from triton_diffusers.engines.graph_names import UNET_SHALLOW
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
 from triton_diffusers.engines.graphs.projections import linear_projections
@@ -15,8 +16,6 @@ from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals
 from triton_diffusers.engines.graphs.sides import all_sides
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 from triton_diffusers.lora import UNET
-
-UNET_SHALLOW = "unet_shallow"
 
 _LARGEST_SIDE = 1024  # latents
 _MOST_TOKENS = 77 * 64

@@ -8,11 +8,9 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from triton_diffusers.engines.graph_names import VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.graph import Graph, Input
 from triton_diffusers.engines.graphs.sides import all_sides
-
-VAE_ENCODER = "vae_encoder"
-VAE_DECODER = "vae_decoder"
 
 _LEAST_LATENTS, _MOST_LATENTS = 2, 1024
 
