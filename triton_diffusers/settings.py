@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     fixed_sizes: Sizes = Field(
         (),
         description="Sizes of pictures, as `512x512` (width, height), with commas, for which an `openvino` engine loads"
-        " its UNet [once more](engines.md#fixed-sizes): faster where just this is asked for, and as large again.",
+        " its UNet [once more](engines.md#fixed-sizes): faster where just this is asked for, for memory.",
     )
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")

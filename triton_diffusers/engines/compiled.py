@@ -19,7 +19,7 @@ from triton_diffusers.engines.compilers import CompiledGraph, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.fixed_unet import fixed_name, fixed_shapes, predict_fixed, takes
+from triton_diffusers.engines.fixed_unet import fixed_name, fixed_shapes, fixed_takes, predict_fixed
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs import (
     LoraLayout,
@@ -108,7 +108,7 @@ class CompiledEngine(CheckpointEngine):
             if deep is not None:
                 return graph(*inputs, deep, *packed)[0], deep
             fixed = self._graphs.get(fixed_name(*latents.shape[2:]))
-            if fixed is not None and residuals is None and packed[0].shape[1] == 0 and takes(latents, states):
+            if fixed is not None and residuals is None and packed[0].shape[1] == 0 and fixed_takes(latents, states):
                 return predict_fixed(fixed, *inputs)
             prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
             return prediction, features

@@ -27,7 +27,7 @@ def fixed_shapes(config: Any, height: int, width: int) -> Shapes:
     }
 
 
-def takes(latents: torch.Tensor, states: torch.Tensor) -> bool:
+def fixed_takes(latents: torch.Tensor, states: torch.Tensor) -> bool:
     """Whether rows are pairs, and prompts as long as such a graph wants them."""
     return len(latents) % _ROWS == 0 and states.shape[1] == _TOKENS
 
