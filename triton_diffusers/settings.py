@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_network
@@ -21,13 +22,21 @@ _OF_THE_CLIENT = "url"  # where its command line finds the server
 # Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
 MOST_PIXELS = 89_478_485
 
+_SIZE = re.compile(r"(\d{1,6})\s*x\s*(\d{1,6})", re.ASCII | re.IGNORECASE)
+
 
 def _split(value: Any) -> Any:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
 
 def _sizes(value: Any) -> Any:
-    return tuple(tuple(size.lower().split("x")) if isinstance(size, str) else size for size in _split(value))
+    return tuple(_size(item) for item in _split(value)) if isinstance(value, str) else value
+
+
+def _size(text: str) -> tuple[str, ...]:
+    if (found := _SIZE.fullmatch(text)) is None:
+        raise ValueError(f"{text[:40]!r} is no size such as 512x512")
+    return found.groups()
 
 
 # The same text in the environment, where pydantic-settings would want JSON, and in a parameter.
