@@ -280,17 +280,49 @@ class Attending(nn.Module):
         return output
 
 
-def test_int8_leaves_attention_in_one_piece(tmp_path: Path) -> None:
+INT8 = ({"u8"}, {"i8"}, {"u8", "i8"})
+
+
+@pytest.mark.parametrize("has_int8_products", [None, False])
+def test_int8_leaves_attention_in_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_int8_products: bool | None
+) -> None:
     """Else the products of all queries and keys are in memory at once: gigabytes for large pictures."""
+    if has_int8_products is not None:  # as on processors without
+        monkeypatch.setattr(COMPILERS["openvino"], "_has_int8_products", has_int8_products)
     latents = torch.randn(4, 20, 16)
     rows, tokens = ROWS, torch.export.Dim("tokens", min=2)
-    graph = Graph("unet", Attending(), (Input("latents", latents, {0: rows, 1: tokens}),), ("prediction",))
-    COMPILERS["openvino"]().compile(graph, tmp_path, "int8", [(latents,)])
-    run = _core().compile_model(tmp_path / "graph.xml", "CPU").get_runtime_model()
-    layers = [layer(node) for node in run.get_ops()]
+    graph, compiler = (
+        Graph("unet", Attending(), (Input("latents", latents, {0: rows, 1: tokens}),), ("out",)),
+        COMPILERS["openvino"](),
+    )
+    compiler.compile(graph, tmp_path, "int8", [(latents,)])
+    compiled = compiler.load(tmp_path, "int8")
+    layers = [layer(node) for node in compiled._compiled.get_runtime_model().get_ops()]
     assert "Softmax" not in {one["layerType"] for one in layers}
     products = {one["runtimePrecision"] for one in layers if one["layerType"] == "FullyConnected"}
-    assert products in ({"u8"}, {"i8"}, {"u8", "i8"}), "it is quantized"
+    assert products in INT8, "it is quantized"
+    attention = {one["runtimePrecision"] for one in layers if one["layerType"] == "Subgraph"}
+    assert (attention & {"u8", "i8"} != set()) == compiler._has_int8_products
+    with torch.inference_mode():
+        assert 0 < relative_error(compiled(latents)[0], graph.module(latents)) < 0.05
+
+
+def test_int8_of_one_size_is_that_of_all(tmp_path: Path) -> None:
+    """What quantizes the sum of a layer and a LoRA stays where there is no LoRA to add."""
+    graph, compiler = tiny("1.5"), COMPILERS["openvino"]()
+    data = inputs(graph, 2, 1, (16, 16), 0)
+    compiler.compile(graph, tmp_path, "int8", [data])
+    shapes = {given.name: tuple(tensor.shape) for given, tensor in zip(graph.inputs[:3], data, strict=False)}
+    fixed = compiler.load(tmp_path, "int8", shapes=shapes)
+    with torch.inference_mode():
+        exact = graph.module(*data)[0]
+    of_all, of_one = (
+        relative_error(computed[0], exact) for computed in (compiler.load(tmp_path, "int8")(*data), fixed(*data[:3]))
+    )
+    assert 0 < of_one < 1.2 * of_all < 0.2
+    layers = [layer(node) for node in fixed._compiled.get_runtime_model().get_ops()]
+    assert "FullyConnected" in {one["layerType"] for one in layers if one["runtimePrecision"] in ("u8", "i8")}
 
 
 class Added(nn.Module):

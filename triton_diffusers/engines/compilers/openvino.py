@@ -23,6 +23,7 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from openvino.passes import ConstantFolding, Manager
 
 from triton_diffusers.engines.compilers.cache import GraphCache
+from triton_diffusers.engines.compilers.openvino_attention import keep_attention_precise
 from triton_diffusers.engines.compilers.openvino_doubling import interleave_extension
 from triton_diffusers.engines.compilers.openvino_fitted import FittedGraph
 from triton_diffusers.engines.compilers.openvino_fixed import fix
@@ -139,6 +140,10 @@ class OpenVinoCompiler:
         model = self._core.read_model(file)
         if shapes is not None:
             fix(model, shapes)
+        if not self._has_int8_products:
+            # It would take attention apart, and write the products of all queries and keys to memory: 1 GB for each of
+            # the outermost layers of Stable Diffusion 1.5 at 512×512.
+            keep_attention_precise(model)
         return self._core.compile_model(model, _DEVICE, options)
 
     def _cached(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None, cache: GraphCache) -> Any:
@@ -162,10 +167,18 @@ class OpenVinoCompiler:
     @cached_property
     def _processor(self) -> str:
         """What the rewriting depends on: virtual machines of the same name may have other instructions."""
-        name = self._core.get_property(_DEVICE, "FULL_DEVICE_NAME")
+        return " ".join([self._core.get_property(_DEVICE, "FULL_DEVICE_NAME"), *self._flags])
+
+    @cached_property
+    def _flags(self) -> Sequence[str]:
+        """The processor's instructions, as Linux has it."""
         info = Path("/proc/cpuinfo")
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-        return " ".join([name, *next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])])
+        return next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+
+    @property
+    def _has_int8_products(self) -> bool:
+        return any("vnni" in flag or flag == "amx_int8" for flag in self._flags)
 
     @property
     def _has_bfloat16(self) -> bool:

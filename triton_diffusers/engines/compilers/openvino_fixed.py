@@ -22,7 +22,8 @@ def fix(model: Any, shapes: Shapes) -> None:
     Those are LoRA's and ControlNets'; raises ``RuntimeError`` if ``model`` reads another one.
     """
     for operation in model.get_ops():
-        if operation.get_friendly_name().startswith((LORA_SUMS, RESIDUAL_SUMS)):
+        # What quantizes a sum has its name, and a suffix.
+        if operation.get_type_name() == "Add" and operation.get_friendly_name().startswith((LORA_SUMS, RESIDUAL_SUMS)):
             operation.output(0).replace(operation.input_value(0))
     for parameter in model.get_parameters():
         if not parameter.output(0).get_names() & shapes.keys():
