@@ -33,7 +33,7 @@ from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, LoadError, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
 from triton_diffusers.lru import LruCache
-from triton_diffusers.memory import give_back
+from triton_diffusers.memory import give_back, on_disk
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 
@@ -182,6 +182,8 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
     at_first = fingerprint(settings.model_dir)
     skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
+    words = skeleton.text_encoder.get_input_embeddings()
+    words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))  # a prompt reads a row for each token
     for size in settings.fixed_sizes:
         width, height = (math.ceil(side / skeleton.pixels_per_latent) for side in size)
         graphs.fix(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from triton_diffusers.prompts import PromptReader, Tokens
 from triton_diffusers.request import LoraChoice
 from triton_diffusers.settings import Settings
 
+MAPS = Path("/proc/self/maps")
 NEAR = {"rtol": 0, "atol": 1e-4}
 
 
@@ -307,6 +309,16 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
 def test_a_model_that_cannot_be_read_is_told_before_graphs_are_loaded(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not a model directory"):
         load_compiled(Settings(model_dir=tmp_path), LoadingGraphs("openvino", "float32", {"unet": tmp_path}, {}))
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="/proc is Linux's")
+def test_the_table_of_words_is_on_disk(tmp_path: Path) -> None:
+    settings = Settings(model_dir=ROOT / "models" / "emoji", close_safety=True, cache_dir=tmp_path)
+    compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
+    assert f" {tmp_path}/" in MAPS.read_text()
+    del compiled
+    gc.collect()
+    assert f" {tmp_path}/" not in MAPS.read_text()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
