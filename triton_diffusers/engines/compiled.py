@@ -184,8 +184,8 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
     skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
     words = skeleton.text_encoder.get_input_embeddings()
     words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))  # a prompt reads a row for each token
-    for size in settings.fixed_sizes:
-        width, height = (math.ceil(side / skeleton.pixels_per_latent) for side in size)
+    sides = [[math.ceil(side / skeleton.pixels_per_latent) for side in size] for size in settings.fixed_sizes]
+    for width, height in dict.fromkeys(map(tuple, sides)):  # some sizes have the same latents
         graphs.fix(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:

@@ -136,6 +136,14 @@ def test_it_is_kept_for_the_next_start_beside_the_free_one(
     assert all(torch.equal(*pair) for pair in zip(again.predict(*call(2)), expected, strict=True))
 
 
+def test_sizes_of_the_same_latents_are_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed: list[str] = []
+    monkeypatch.setattr(LoadingGraphs, "fix", lambda graphs, name, fixed_name, shapes: fixed.append(fixed_name))
+    several = settings.model_copy(update={"fixed_sizes": ((104, 144), (100, 137), (144, 104))})
+    load_compiled(several, LoadingGraphs("openvino", "float32", {}, {}))
+    assert fixed == ["unet-13x18", "unet-18x13"]
+
+
 def test_a_compiler_that_cannot_fix_sizes_computes_all(
     settings: Settings,
     folders: Mapping[str, Path],
