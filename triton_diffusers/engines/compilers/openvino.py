@@ -47,6 +47,8 @@ _FILE = "graph.xml"
 # In int8. The others are a small part of the work, and pictures suffer from what they lose.
 _QUANTIZED = (UNET,)
 _WITH_SMALL_WEIGHTS = (TEXT_ENCODER,)  # computed as they are, from weights in a quarter of the memory
+# Instructions by which attention of quantized queries and keys is known to be computed in one piece.
+_INT8_PRODUCTS = {"avx512_vnni", "amx_int8"}
 
 
 class OpenVinoCompiler:
@@ -178,7 +180,7 @@ class OpenVinoCompiler:
 
     @property
     def _has_int8_products(self) -> bool:
-        return any("vnni" in flag or flag == "amx_int8" for flag in self._flags)
+        return not _INT8_PRODUCTS.isdisjoint(self._flags)
 
     @property
     def _has_bfloat16(self) -> bool:
