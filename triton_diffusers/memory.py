@@ -31,7 +31,7 @@ def on_disk(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
             file.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
             file.flush()
             flat = torch.from_file(file.name, shared=False, size=tensor.numel(), dtype=tensor.dtype)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # PyTorch's, where a file cannot be mapped
         logger.warning("a table of %d MB stays in memory: %s", tensor.nbytes >> 20, error)
         return tensor
     return flat.view(tensor.shape)
