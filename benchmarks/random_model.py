@@ -121,6 +121,7 @@ def _write(base: Path, shape: Shape) -> None:
     _save(base / "vae", lambda: AutoencoderKL(latent_channels=4, scaling_factor=0.18215, **blocks, **shape.vae))
     text = CLIPTextConfig(vocab_size=49408, max_position_embeddings=_TOKENS, **shape.text_encoder)
     _save(base / "text_encoder", lambda: CLIPTextModel(text))
+    _name_as_published(base / "text_encoder" / "model.safetensors")
     # Euler calls the UNet once a step, and every contender has it.
     EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
@@ -139,6 +140,18 @@ def _write(base: Path, shape: Shape) -> None:
         "requires_safety_checker": False,
     }
     (base / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def _name_as_published(file: Path) -> None:
+    """Give a text encoder's tensors the names that they have in published checkpoints.
+
+    transformers 5 reads both and writes shorter ones, which stable-diffusion.cpp does not know, and of which
+    transformers 4, in peers' environments, takes none: its text encoder would have other weights than everybody's.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": values for name, values in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
 
 
 def _save(folder: Path, make: Callable[[], Any]) -> None:
