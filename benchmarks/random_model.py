@@ -145,8 +145,8 @@ def _write(base: Path, shape: Shape) -> None:
 def _name_as_published(file: Path) -> None:
     """Give a text encoder's tensors the names that they have in published checkpoints.
 
-    transformers 5 reads both and writes shorter ones, which stable-diffusion.cpp does not know, and of which
-    transformers 4, in peers' environments, takes none: its text encoder would have other weights than everybody's.
+    transformers of the project's version reads both and writes shorter ones. stable-diffusion.cpp does not know those,
+    and of the version in optimum-intel's environment the class has the longer ones.
     """
     from safetensors.torch import load_file, save_file
 
