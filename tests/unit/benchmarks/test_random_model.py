@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
 from transformers import CLIPTextModel
 
@@ -30,6 +29,3 @@ def test_and_by_those_it_is_read(text_encoder: Path) -> None:
     _, info = CLIPTextModel.from_pretrained(text_encoder, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    tokens = torch.arange(10)[None]
-    first, again = (CLIPTextModel.from_pretrained(text_encoder)(tokens)[0] for _ in range(2))
-    torch.testing.assert_close(first, again)
