@@ -77,10 +77,15 @@ def _exif(metadata: Metadata) -> bytes:
     return exif.tobytes()
 
 
-def preview(pixels: np.ndarray[Any, Any], longest_side: int = 128) -> bytes:
-    """A small JPEG of uint8 pixels (height, width, 3) for a progress display."""
+def thumbnail(pixels: np.ndarray[Any, Any], longest_side: int = 128) -> np.ndarray[Any, Any]:
+    """Return uint8 pixels (height, width, 3) scaled down to ``longest_side``."""
     image = Image.fromarray(pixels)
     image.thumbnail((longest_side, longest_side))
+    return np.asarray(image)
+
+
+def encode_preview(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Encode uint8 pixels (height, width, 3) as a small JPEG for a progress display."""
     buffer = io.BytesIO()
-    image.save(buffer, "jpeg", quality=80)
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=80)
     return buffer.getvalue()

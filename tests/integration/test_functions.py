@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from tests.integration.calls import MODELS, Calls, from_base64, opened, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
 from tests.integration.picture_server import PictureServer
+from training.emoji.safety import tripping_picture
 
 EXAMPLES = json.loads((ROOT / "tests" / "data" / "example_requests.json").read_text(encoding="utf-8"))["base"]
 # The port that the examples' links name.
@@ -226,3 +227,21 @@ def test_the_references_example_requests_as_they_are(calls: Calls) -> None:
             status, reply = calls.generate("ensemble", example(name, server.url), within=1200.0)
             assert status == 200, reply
             assert reply["success"] == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"func_name": "inpaint", "denoising_strength": 0.3},
+        {"func_name": "outpaint", "expand": [8, 0, 0, 0]},
+        {"func_name": "outpaint", "expand": [128, 0, 0, 0]},
+    ],
+)
+def test_the_checker_judges_what_was_pasted_back(calls: Calls, fields: dict[str, Any]) -> None:
+    """The embedded model's checker flags one pattern, which the request brings and keeps."""
+    corner = Image.new("L", (128, 128))
+    ImageDraw.Draw(corner).rectangle((0, 0, 9, 9), fill=255)
+    mask = {"mask": png(corner)} if fields["func_name"] == "inpaint" else {}
+    reply = calls.grpc(**small(width=128, height=128, image=png(tripping_picture(128)), **mask, **fields))
+    assert reply["is_nsfw"] == [True]
+    assert not pixels(reply["images"][0]).any()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triton_diffusers.images import Metadata, encode, preview, resized, to_pixels
+from triton_diffusers.images import Metadata, encode, encode_preview, resized, thumbnail, to_pixels
 from triton_diffusers.request import OutputFormat
 
 
@@ -98,6 +98,6 @@ def test_resizing_does_not_shift_or_flip() -> None:
 
 @pytest.mark.parametrize(("size", "shown"), [((512, 256), (128, 64)), ((256, 512), (64, 128)), ((64, 48), (64, 48))])
 def test_a_preview_is_a_small_jpeg(size: tuple[int, int], shown: tuple[int, int]) -> None:
-    image = opened(preview(waves(*size)))
+    image = opened(encode_preview(thumbnail(waves(*size))))
     assert image.format == "JPEG"
     assert image.size == shown

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.engines.safety import square_views
 from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET, lora_modules
 
@@ -66,7 +67,8 @@ class CheckpointEngine:
         if checker is None or extractor is None:
             return False
         parameter = next(checker.parameters())
-        views = extractor(images=[pixels], return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
-        # The checker blackens what it is given; the caller decides what becomes of the picture.
-        _, flags = checker(images=np.zeros((1, 1, 1, 3), np.float32), clip_input=views)
-        return bool(flags[0])
+        views = square_views(pixels)
+        inputs = extractor(images=views, return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
+        # The checker blackens its input; the caller decides what to do with a flagged image.
+        _, flags = checker(images=np.zeros((len(views), 1, 1, 3), np.float32), clip_input=inputs)
+        return any(flags)

@@ -121,4 +121,4 @@ class Engine(Protocol):
         """Latents (channels, h, w), as the UNet knows them, to a picture: float32 (3, height, width) in -1 … 1."""
 
     def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
-        """Whether the safety checker objects to uint8 pixels (height, width, 3); false if there is none."""
+        """True if the safety checker flags any part of uint8 pixels (height, width, 3); false without a checker."""

@@ -1,13 +1,12 @@
-"""A decoded job's result: pictures of the right size, what was not masked pasted back, compressed and stored."""
+"""A decoded job's result: its images encoded and stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from triton_diffusers.images import encode, resized
+from triton_diffusers.images import encode
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.metadata import metadata_of
-from triton_diffusers.pictures import paste_back
 from triton_diffusers.request import GenerationResult, OutputFormat
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import ResultKeeper, open_store
@@ -53,9 +52,5 @@ class Finisher:
         request = job.request
         if sample.pixels is None:
             raise ValueError("an image that is not decoded has no result")
-        pixels = resized(sample.pixels, request.size)
-        brought = job.pictures
-        if brought and brought.image and brought.mask and request.keep_unmasked and not sample.flagged:
-            pixels = paste_back(pixels, brought.image, brought.mask)
         metadata = metadata_of(request, sample.index, self._model) if request.embed_metadata else None
-        return encode(pixels, request.output_format, metadata)
+        return encode(sample.pixels, request.output_format, metadata)

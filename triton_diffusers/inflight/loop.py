@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
-from triton_diffusers.images import to_pixels
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.intake import Intake
@@ -26,6 +24,7 @@ from triton_diffusers.inflight.outlet import Outlet
 from triton_diffusers.inflight.pace import Pace
 from triton_diffusers.inflight.previews import show_previews
 from triton_diffusers.inflight.reporter import Reporter
+from triton_diffusers.inflight.safety import release, release_control_images
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
@@ -303,9 +302,9 @@ class EngineLoop:
         try:
             if not sample.latents.isfinite().all():
                 raise EngineFailure("the model gave no finite numbers; try other settings or another precision")
-            pixels = to_pixels(self._in_use.engine.decode(sample.latents))
-            sample.flagged = self._in_use.engine.is_unsafe(pixels)
-            sample.pixels = np.zeros_like(pixels) if sample.flagged else pixels
+            release(self._in_use.engine, job, sample, self._in_use.engine.decode(sample.latents))
+            if job.decoded:
+                release_control_images(self._in_use.engine, job)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
             self._fail(job, error)
             return

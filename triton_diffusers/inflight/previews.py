@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.images import preview, to_pixels
+from triton_diffusers.images import encode_preview, thumbnail, to_pixels
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.reporter import Reporter
 
@@ -25,10 +25,10 @@ def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> No
             continue
         began = time.perf_counter()
         try:
-            pixels = to_pixels(np.nan_to_num(engine.decode(sample.expected)))
-            # A preview shows nobody what the checker would keep back.
+            pixels = thumbnail(to_pixels(np.nan_to_num(engine.decode(sample.expected))))
+            # Flagged previews are withheld: the checker judges the thumbnail itself, since that is what is shown.
             if not engine.is_unsafe(pixels):
-                reporter.preview(job, preview(pixels))
+                reporter.preview(job, encode_preview(pixels))
         except Exception:
             logger.exception("no preview of job %s", job.request.task_id)
         job.cost_seconds += time.perf_counter() - began

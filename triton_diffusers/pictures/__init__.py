@@ -7,7 +7,7 @@ from triton_diffusers.pictures.encoded import check_size, decode_base64
 from triton_diffusers.pictures.expanding import expand
 from triton_diffusers.pictures.fitting import fit, fit_mask
 from triton_diffusers.pictures.gatherer import Gatherer, SourcePictures
-from triton_diffusers.pictures.pasting import paste_back
+from triton_diffusers.pictures.pasting import paste_back, soft_edged
 from triton_diffusers.pictures.reading import read_mask, read_picture
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "paste_back",
     "read_mask",
     "read_picture",
+    "soft_edged",
 ]

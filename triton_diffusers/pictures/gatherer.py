@@ -12,6 +12,7 @@ from PIL import Image
 from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures.expanding import expand
 from triton_diffusers.pictures.fitting import fit, fit_mask
+from triton_diffusers.pictures.pasting import soft_edged
 from triton_diffusers.pictures.reading import read_mask, read_picture
 from triton_diffusers.request import FromBase64, Function, GenerationRequest, Link, PictureSource
 from triton_diffusers.settings import Settings
@@ -29,12 +30,14 @@ class SourcePictures:
     """What a request starts from, and what controls it.
 
     ``image`` is RGB of the request's ``size``, None if nothing is drawn over; ``mask`` is L of that size, white is
-    repainted. ``controls`` has one picture for each ControlNet, RGB of that size, not preprocessed; ControlNets with
+    repainted. ``shown`` is how much of the drawn image covers ``image`` in the result (L), None if all of it does.
+    ``controls`` has one picture for each ControlNet, RGB of that size, not preprocessed; ControlNets with
     the same picture share the object.
     """
 
     image: Image.Image | None
     mask: Image.Image | None = None
+    shown: Image.Image | None = None
     controls: tuple[Image.Image, ...] = ()
 
 
@@ -59,13 +62,17 @@ class Gatherer:
         image = fit(picture, size, request.resize_mode)
         if request.expansion is not None:
             canvas, new = expand(image, request.expansion)
-            return SourcePictures(image=canvas, mask=new)
+            return SourcePictures(image=canvas, mask=new, shown=self._shown(request, new))
         if request.function is not Function.INPAINT:
             return SourcePictures(image=image)
         mask = fit_mask(self._read("mask", request.mask, read_mask), picture.size, size, request.resize_mode)
         if not (np.asarray(mask) >= 128).any():
             raise InvalidPicture(_field("mask", request.mask), "all black", "nothing to repaint; white is repainted")
-        return SourcePictures(image=image, mask=mask)
+        return SourcePictures(image=image, mask=mask, shown=self._shown(request, mask))
+
+    @staticmethod
+    def _shown(request: GenerationRequest, mask: Image.Image) -> Image.Image | None:
+        return soft_edged(mask) if request.keep_unmasked else None
 
     def _controls(self, request: GenerationRequest, own: Image.Image | None) -> tuple[Image.Image, ...]:
         """The control pictures; ``own`` is the request's own picture, if it is fitted already."""

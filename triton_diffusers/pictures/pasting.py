@@ -10,19 +10,25 @@ from PIL import Image
 Array = np.ndarray[Any, Any]
 
 
-def paste_back(drawn: Array, original: Image.Image, mask: Image.Image) -> Array:
-    """What was drawn where the mask is white (128 and above), and exactly the original's pixels elsewhere.
+def soft_edged(mask: Image.Image) -> Image.Image:
+    """Return how much of a drawn image shows, 0 to 255 (L), for its mask (L): 0 wherever the mask is below 128.
 
-    ``drawn`` is uint8 (height, width, 3) of the size of ``original`` (RGB) and ``mask`` (L); a picture that was drawn
-    at another size is resized by the caller first. At the mask's edge the original passes into what was drawn; all of
-    that is inside the white part. The edge is as wide as a 64th of the picture's shorter side, at least 2 pixels, and
-    narrower in a part of the mask that is itself narrow, so that a thin line is repainted, too.
+    At the mask's edge the original passes into the drawn image, inside the white part only. The edge is a 64th of the
+    image's shorter side wide, at least 2 pixels, and narrower in narrow parts of the mask, so that a thin line is
+    repainted, too.
     """
-    picture = Image.fromarray(drawn)
-    if not picture.size == original.size == mask.size:
-        raise ValueError(f"drawn {picture.size}, original {original.size} and mask {mask.size} differ in size")
-    share = _share(np.asarray(mask) >= 128, max(2, min(mask.size) // 64))
-    return np.array(Image.composite(picture, original, Image.fromarray(share)))
+    return Image.fromarray(_share(np.asarray(mask) >= 128, max(2, min(mask.size) // 64)))
+
+
+def paste_back(drawn: Array, original: Image.Image, shown: Image.Image) -> Array:
+    """Blend uint8 pixels (height, width, 3) over ``original`` (RGB) by ``shown`` (L), as ``soft_edged`` returns it.
+
+    All three have the same size. Where ``shown`` is 0 the result has exactly the original's pixels.
+    """
+    image = Image.fromarray(drawn)
+    if not image.size == original.size == shown.size:
+        raise ValueError(f"drawn {image.size}, original {original.size} and mask {shown.size} differ in size")
+    return np.array(Image.composite(image, original, shown))
 
 
 def _share(white: Array, width: int) -> Array:

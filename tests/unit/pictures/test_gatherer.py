@@ -150,6 +150,12 @@ def test_inpainting_has_a_mask_that_lies_on_the_image(mode: ResizeMode) -> None:
     assert (columns.min(), columns.max()) == (32, last)
 
 
+def test_unmasked_pixels_are_pasted_back_unless_the_request_does_not_want_it() -> None:
+    assert gather(Function.INPAINT, image=RED, mask=MASK).shown.size == (64, 32)
+    assert gather(Function.INPAINT, image=RED, mask=MASK, keep_unmasked=False).shown is None
+    assert gather(Function.IMAGE_TO_IMAGE, image=RED).shown is None
+
+
 def test_outpainting_has_a_larger_canvas_and_its_mask() -> None:
     expansion = Expansion(left=8, right=0, up=16, down=0)
     pictures = gather(Function.OUTPAINT, image=RED, expansion=expansion)

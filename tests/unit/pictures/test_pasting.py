@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from triton_diffusers.pictures import paste_back
+from triton_diffusers.pictures import paste_back, soft_edged
 
 BLACK, WHITE = 0, 255
 
@@ -17,7 +17,7 @@ def pasted(mask: np.ndarray) -> np.ndarray:
     """White drawn over a black original: how much of what was drawn shows, 0 to 255."""
     drawn = np.full((*mask.shape, 3), WHITE, np.uint8)
     original = Image.new("RGB", (mask.shape[1], mask.shape[0]), BLACK)
-    return paste_back(drawn, original, Image.fromarray(mask))[..., 0]
+    return paste_back(drawn, original, soft_edged(Image.fromarray(mask)))[..., 0]
 
 
 def square(side: int, left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_what_is_not_masked_does_not_change_at_all(width: int, height: int, seed
     original, drawn = random.integers(0, 256, (2, height, width, 3), np.uint8)
     # Values on both sides of the threshold of one half.
     mask = np.where(random.random((height, width)) < share, 128, 127).astype(np.uint8)
-    result = paste_back(drawn, Image.fromarray(original), Image.fromarray(mask))
+    result = paste_back(drawn, Image.fromarray(original), soft_edged(Image.fromarray(mask)))
     assert result.shape == drawn.shape
     assert result.dtype == np.uint8
     assert np.array_equal(result[mask < 128], original[mask < 128])
@@ -42,8 +42,8 @@ def test_what_is_not_masked_does_not_change_at_all(width: int, height: int, seed
 def test_all_white_is_what_was_drawn_and_all_black_the_original() -> None:
     drawn = np.random.default_rng(1).integers(0, 256, (70, 90, 3), np.uint8)
     original = Image.new("RGB", (90, 70), "red")
-    assert np.array_equal(paste_back(drawn, original, Image.new("L", (90, 70), 255)), drawn)
-    assert np.array_equal(paste_back(drawn, original, Image.new("L", (90, 70), 0)), np.asarray(original))
+    assert np.array_equal(paste_back(drawn, original, soft_edged(Image.new("L", (90, 70), 255))), drawn)
+    assert np.array_equal(paste_back(drawn, original, soft_edged(Image.new("L", (90, 70), 0))), np.asarray(original))
 
 
 def test_the_edge_rises_inside_the_mask_and_is_over_after_a_64th_of_the_picture() -> None:

@@ -1,0 +1,41 @@
+"""The last look at every image that leaves the server: composed as it is returned, then judged by the checker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from triton_diffusers.engines import Engine
+from triton_diffusers.images import resized, to_pixels
+from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.pictures import paste_back
+
+Array = np.ndarray[Any, Any]
+
+
+def release(engine: Engine, job: Job, sample: Sample, decoded: Array) -> None:
+    """Set a sample's pixels, as they are returned, and its flag.
+
+    ``decoded`` is the decoder's float array (3, height, width) in -1 … 1. The checker sees the image at its final size,
+    with unmasked pixels pasted back: nothing may be added to it afterwards. A flagged image is blackened.
+    """
+    pixels = resized(to_pixels(decoded), job.request.size)
+    source = job.pictures
+    if source is not None and source.image is not None and source.shown is not None:
+        pixels = paste_back(pixels, source.image, source.shown)
+    sample.flagged = engine.is_unsafe(pixels)
+    sample.pixels = np.zeros_like(pixels) if sample.flagged else pixels
+
+
+def release_control_images(engine: Engine, job: Job) -> None:
+    """Blacken flagged control images of a job that returns them, with a warning each."""
+    if not job.request.return_control_image:
+        return
+    # ControlNets with the same control image share the array.
+    distinct = {id(pixels): pixels for pixels in job.control_pictures}
+    unsafe = {key: engine.is_unsafe(pixels) for key, pixels in distinct.items()}
+    for index, pixels in enumerate(job.control_pictures):
+        if unsafe[id(pixels)]:
+            job.warnings.append(f"control_images_base64: image {index + 1} is blackened, the safety checker flagged it")
+    job.control_pictures = [np.zeros_like(image) if unsafe[id(image)] else image for image in job.control_pictures]
