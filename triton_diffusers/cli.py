@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from triton_diffusers import fetch_preprocessors
 from triton_diffusers.build import arguments as build_arguments
 from triton_diffusers.server.errors import LaunchError
-from triton_diffusers.server.options import LEFT_OUT, LOG_LEVELS, ServeOptions
+from triton_diffusers.server.logs import LOG_LEVELS, default_log_file, logging_to
+from triton_diffusers.server.options import LEFT_OUT, ServeOptions
 
 _DISTRIBUTION = "triton-diffusers"
 _SERVE = """\
@@ -46,32 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
-    level = "verbose" if chosen.verbose else chosen.log_level
-    logging.basicConfig(
-        level=logging.DEBUG if level == "verbose" else level.upper(),
-        format=f"{_DISTRIBUTION}: %(asctime)s %(levelname)s %(message)s",
-    )
     from triton_diffusers.server.launcher import serve
 
-    return serve(
-        ServeOptions(
-            model_repository=chosen.model_repository,
-            model_dir=chosen.model_dir,
-            func_name=chosen.func_name,
-            store=chosen.store,
-            translator_dir=_checkout() / "models" / "translator",
-            host=chosen.host,
-            http_port=chosen.http_port,
-            grpc_port=chosen.grpc_port,
-            metrics_port=chosen.metrics_port,
-            tritonserver=chosen.tritonserver,
-            watch=not chosen.no_watch,
-            hang_timeout=chosen.hang_timeout,
-            exit_timeout=chosen.exit_timeout,
-            log_level=level,
-            extra_arguments=passed_on,
+    level = "verbose" if chosen.verbose else chosen.log_level
+    file = default_log_file(chosen.http_port) if chosen.log_file is None else chosen.log_file
+    with logging_to(Path(file) if file else None, level) as log_file:
+        return serve(
+            ServeOptions(
+                model_repository=chosen.model_repository,
+                model_dir=chosen.model_dir,
+                func_name=chosen.func_name,
+                store=chosen.store,
+                translator_dir=_checkout() / "models" / "translator",
+                host=chosen.host,
+                http_port=chosen.http_port,
+                grpc_port=chosen.grpc_port,
+                metrics_port=chosen.metrics_port,
+                tritonserver=chosen.tritonserver,
+                watch=not chosen.no_watch,
+                hang_timeout=chosen.hang_timeout,
+                exit_timeout=chosen.exit_timeout,
+                log_file=log_file,
+                extra_arguments=passed_on,
+            )
         )
-    )
 
 
 def _build(chosen: argparse.Namespace) -> int:
@@ -193,9 +191,18 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how long requests in flight may go on after a stop (default: %(default)s); a second Ctrl-C stops at once",
     )
     how.add_argument(
-        "--log-level", choices=LOG_LEVELS, default="info", help="of this command and of Triton (default: %(default)s)"
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="what is shown here (default: %(default)s); verbose shows all that Triton and the models write, too",
     )
     how.add_argument("--verbose", action="store_true", help="the same as --log-level verbose")
+    how.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="where the full log goes, whatever is shown here; '' for nowhere (default: serve.log in "
+        "$TRITON_DIFFUSERS_RUNTIME_DIR, else serve-PORT.log in ~/.local/state/triton-diffusers)",
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

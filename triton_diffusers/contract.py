@@ -167,6 +167,8 @@ INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
 
 # The parameter of a ``config.pbtxt`` that holds a model's probe, a request as JSON.
 PROBE_PARAMETER = "probe"
+# The parameter that holds a request to try, as JSON; the launcher offers it.
+EXAMPLE_PARAMETER = "example"
 # A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
 PROBE = "probe"
 # What a model process answers it that lives, but makes no pictures any more: the launcher starts the model anew.

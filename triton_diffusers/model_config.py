@@ -11,6 +11,7 @@ from pathlib import Path
 
 from triton_diffusers.contract import (
     CONTRACTS,
+    EXAMPLE_PARAMETER,
     PROBE,
     PROBE_PARAMETER,
     TRANSLATED,
@@ -39,6 +40,13 @@ _SEQUENCES = f"""sequence_batching {{
   oldest {{ max_candidate_sequences: {_MOST_SEQUENCES} }}
 }}
 """
+# Requests for people to try. The image is a small white PNG: an empty drawing for the model's own ControlNet.
+_EXAMPLE = {"task_id": "example", "prompt": "a red apple"}
+_CONTROL_EXAMPLE = {
+    **_EXAMPLE,
+    "controlnet_path": ["controlnet"],
+    "image_base64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==",
+}
 _ONE_PROCESS = "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
 
 
@@ -59,8 +67,8 @@ def configs() -> Mapping[str, str]:
         + _tensors(CONTRACTS["jobs"])
         + _ONE_PROCESS
         + _parameter(PROBE_PARAMETER, json.dumps({"action": "list"})),
-        "ensemble": _ensemble("ensemble", "sd_base"),
-        "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet"),
+        "ensemble": _ensemble("ensemble", "sd_base", _EXAMPLE),
+        "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet", _CONTROL_EXAMPLE),
     }
 
 
@@ -82,13 +90,14 @@ def _generating(model: str) -> str:
     )
 
 
-def _ensemble(name: str, model: str) -> str:
+def _ensemble(name: str, model: str, example: Mapping[str, object]) -> str:
     return (
         _HEADER
         + 'platform: "ensemble"\n'
         + f"max_batch_size: {_MOST_REQUESTS}\n"
         + _tensors(CONTRACTS[name])
         + _translated(model, CONTRACTS[model], CONTRACTS[name])
+        + _parameter(EXAMPLE_PARAMETER, json.dumps(example))
     )
 
 

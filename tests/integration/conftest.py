@@ -102,6 +102,7 @@ class TritonStarter:
             sys.executable, "-m", "triton_diffusers", "serve", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
             f"--model-dir={model_dir or ROOT / 'models' / 'emoji'}",
             f"--model-repository={model_repository or ROOT / 'model_repository'}",
+            "--log-level=verbose", "--log-file=",
             "--func-name=base",  # what most tests need; who needs more says so in `args`
             *args,
         ]  # fmt: skip

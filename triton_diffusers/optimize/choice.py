@@ -24,6 +24,7 @@ from triton_diffusers.engines import ENGINES, Engine
 from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler, caches_of
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.loading import device_and_dtype, load_components
+from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize.named_engine import NamedEngine
 from triton_diffusers.optimize.wishes import AUTO, EAGER, Target, Wishes
 from triton_diffusers.settings import PREFIX, Settings
@@ -60,7 +61,7 @@ class EngineChoice:
         if wished is not None and self._wishes.build is None and not wished.covers(*_parts(self.made)):
             logger.warning("%s is asked for, but there is no artifact to use; %s serves", wished, self.made)
         else:
-            logger.info("%s serves", self.made)
+            logger.log(NOTICE, "%s serves on %s", self.made, device_and_dtype(self._settings)[0])
         return engine
 
     @property

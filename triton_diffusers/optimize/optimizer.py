@@ -13,6 +13,7 @@ from typing import Protocol
 from triton_diffusers.attached import python
 from triton_diffusers.engines import Engine
 from triton_diffusers.memory import give_back
+from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize.named_engine import NamedEngine
 from triton_diffusers.optimize.process import BackgroundProcess
 from triton_diffusers.optimize.wishes import Target
@@ -117,7 +118,7 @@ class Optimizer:
         give_back()  # the weights of the engine before
         self._serve(built.name)
         self._enter(OptimizerState.SWAPPED)
-        logger.info("%s serves from now on", built.name)
+        logger.log(NOTICE, "%s serves from now on", built.name)
         return None
 
     def _serve(self, name: str) -> None:

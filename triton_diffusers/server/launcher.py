@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shlex
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, TracebackType
@@ -16,8 +18,9 @@ from typing import Any
 from triton_diffusers.checkpoints.layout import has_base_model
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
+from triton_diffusers.server.logs import ServerOutput
 from triton_diffusers.server.options import LEFT_OUT, ServeOptions
-from triton_diffusers.server.ports import Ports, choose_ports, reachable_host, url_host
+from triton_diffusers.server.ports import Ports, choose_ports, is_loopback, reachable_host, url_host
 from triton_diffusers.server.probe import Health, Probe
 from triton_diffusers.server.repository import Repository
 from triton_diffusers.server.runtime import TritonRuntime, find_runtime
@@ -35,12 +38,6 @@ _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first pr
 _MOST_DEATHS = 5  # of tritonserver itself, each without a calm time before it; then whoever started us should know
 _TRANSLATOR_DIR = "TRITON_DIFFUSERS_TRANSLATOR_DIR"
 _CONTROL = "model-repository,shared-memory,trace,logging"
-_TRITON_LOG = {
-    "error": ("--log-warning=false", "--log-info=false"),
-    "warning": ("--log-info=false",),
-    "info": (),
-    "verbose": ("--log-verbose=1",),
-}
 
 
 class StopRequest:
@@ -91,6 +88,12 @@ def serve(options: ServeOptions) -> int:
     """
     for line in Settings.unknown(os.environ):
         log.warning("%s", line)
+    if not is_loopback(options.host):
+        log.warning(
+            "--host %s opens Triton's ports to other machines: whoever reaches them can end the server and see and"
+            " cancel everybody's jobs; let only a trusted proxy reach them",
+            options.host,
+        )
     repository = Repository.read(options.model_repository.absolute()).without(LEFT_OUT[options.func_name])
     if is_remote(options.model_dir):
         _check_host(options)
@@ -112,10 +115,11 @@ def serve(options: ServeOptions) -> int:
                     environment,
                     region_prefix=workspace.region_prefix,
                     inherited=workspace.lock,
-                    log_to=sys.stderr,
+                    on_line=ServerOutput(),
                 )
 
             times = WatchTimes(hang=options.hang_timeout)
+            options = replace(options, model_dir=str(model_dir))
             return _keep_running(start, options, ports, repository, workspace, stop, times)
 
 
@@ -142,6 +146,8 @@ def _keep_running(
             failure = server.failure()
         except StartFailed as error:
             if deaths == 0:
+                if options.log_file is not None:
+                    log.info("the full log is in %s", options.log_file)
                 raise
             served, failure = 0.0, str(error)
         finally:
@@ -253,7 +259,6 @@ def server_command(
         # Who may draw may not unload models, map the server's memory or read its traces.
         f"--http-restricted-api={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
         f"--grpc-restricted-protocol={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
-        *_TRITON_LOG[options.log_level],
         *options.extra_arguments,
     ]
 
@@ -307,6 +312,16 @@ def _wait_until_ready(
     return not stop.is_made
 
 
+def _calls(http: str, repository: Repository, model_dir: Path) -> Iterator[str]:
+    """Yield commands for people to try. A call that names a ControlNet needs it in the model directory."""
+    for model in repository.entrances:
+        if model.example is None or not all(
+            (model_dir / path).exists() for path in model.example.get("controlnet_path", ())
+        ):
+            continue
+        yield f"curl {http}/v2/models/{model.name}/generate -d {shlex.quote(json.dumps(model.example))}"
+
+
 def _announce(
     options: ServeOptions, ports: Ports, repository: Repository, workspace: Workspace, seconds: float
 ) -> None:
@@ -318,9 +333,8 @@ def _announce(
     workspace.publish(
         {"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics, CONTROL_HEADER: workspace.control_key}
     )
-    lines = [f"Triton Diffusers is ready after {seconds:.1f} s: {', '.join(repository.models)}"]
-    for model in repository.entrances:
-        lines.append(f"  POST     {http}/v2/models/{model.name}/generate  {{{', '.join(model.required)}}}")
-    lines += [f"  HTTP     {http}", f"  gRPC     {grpc}", f"  metrics  {metrics}"]
-    lines += [f"  results  {_store(options) or 'are not stored'}", "Ctrl-C stops it."]
+    lines = [f"Triton Diffusers is ready after {seconds:.1f} s (Ctrl-C stops it): {', '.join(repository.models)}"]
+    lines += [f"  {call}" for call in _calls(http, repository, Path(options.model_dir))]
+    lines.append(f"  HTTP {http}, gRPC {grpc}, metrics {metrics}")
+    lines.append(f"  results: {_store(options) or 'not stored'}, log: {options.log_file or 'not kept'}")
     print("\n".join(lines), flush=True)

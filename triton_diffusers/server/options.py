@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-LOG_LEVELS = ("error", "warning", "info", "verbose")
-
 # The models that each choice of ``func_name`` leaves out; each generating model is a process with its own checkpoint.
 LEFT_OUT: Mapping[str, frozenset[str]] = {
     "base": frozenset({"sd_controlnet"}),
@@ -22,7 +20,7 @@ class ServeOptions:
 
     ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``func_name`` is one of ``LEFT_OUT``.
     ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the setting of that
-    name, unless the environment has one.
+    name, unless the environment has one. ``log_file`` has the full log.
     """
 
     model_repository: Path
@@ -38,5 +36,5 @@ class ServeOptions:
     watch: bool = True
     hang_timeout: float = 60.0
     exit_timeout: int = 15
-    log_level: str = "info"
+    log_file: Path | None = None
     extra_arguments: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from triton_diffusers.server.errors import BadOption, PortUnavailable
 
@@ -67,6 +68,15 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
             f"port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); choose another with {option}"
         ) from error
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server that listens on ``host``; False if it cannot be resolved."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def reachable_host(host: str) -> str:

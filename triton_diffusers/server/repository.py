@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triton_diffusers.contract import PROBE_PARAMETER
+from triton_diffusers.contract import EXAMPLE_PARAMETER, PROBE_PARAMETER
 from triton_diffusers.server.errors import BadRepository
 
 CONFIG = "config.pbtxt"
@@ -22,13 +22,14 @@ class Model:
     """One folder of the repository.
 
     ``steps`` are the models that an ensemble calls (empty for others); ``probe`` is the body of the tiny inference
-    that shows the model to be alive, or None if the model is not watched; ``required`` are the inputs that a request
-    must carry.
+    that shows the model to be alive, or None if the model is not watched; ``example`` is the body of a request for
+    people to try, if there is one; ``required`` are the inputs that a request must carry.
     """
 
     name: str
     steps: frozenset[str] = frozenset()
     probe: Mapping[str, Any] | None = None
+    example: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()
 
 
@@ -101,20 +102,24 @@ def _read_model(folder: Path) -> Model:
         raise BadRepository(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if config.name not in ("", folder.name):
         raise BadRepository(f"{path} names its model {config.name}; it must be the folder's name, {folder.name}")
-    probe = config.parameters[PROBE_PARAMETER].string_value if PROBE_PARAMETER in config.parameters else None
     return Model(
         name=folder.name,
         steps=frozenset(step.model_name for step in config.ensemble_scheduling.step),
-        probe=None if probe is None else _read_probe(path, probe),
+        probe=_read_request(path, config, PROBE_PARAMETER),
+        example=_read_request(path, config, EXAMPLE_PARAMETER),
         required=tuple(tensor.name for tensor in config.input if not tensor.optional),
     )
 
 
-def _read_probe(path: Path, text: str) -> Mapping[str, Any]:
+def _read_request(path: Path, config: Any, parameter: str) -> Mapping[str, Any] | None:
+    """Return the request that a parameter of a model's configuration holds, or None if there is no such parameter."""
+    if parameter not in config.parameters:
+        return None
+    text = config.parameters[parameter].string_value
     try:
-        probe = json.loads(text)
+        request = json.loads(text)
     except ValueError as error:
-        raise BadRepository(f"{path}: the parameter {PROBE_PARAMETER!r} is not JSON: {error}") from error
-    if not isinstance(probe, dict):
-        raise BadRepository(f"{path}: the parameter {PROBE_PARAMETER!r} must be a JSON object of inputs, not {text}")
-    return probe
+        raise BadRepository(f"{path}: the parameter {parameter!r} is not JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise BadRepository(f"{path}: the parameter {parameter!r} must be a JSON object of inputs, not {text}")
+    return request

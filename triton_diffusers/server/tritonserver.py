@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TextIO, cast
+from typing import IO, cast
 
 from triton_diffusers.attached import attached
 from triton_diffusers.server.processes import model_processes
@@ -35,14 +35,15 @@ class TritonServer:
         *,
         region_prefix: str,
         inherited: int,
-        log_to: TextIO,
+        on_line: Callable[[str], None],
     ) -> None:
         """Start it. Call from the main thread: the kernel ends the server with the *thread* that started it.
 
         ``inherited`` is a file descriptor that the server and its model processes keep open while they live.
+        ``on_line`` gets each line that they write, in a thread of its own.
         """
         self._region_prefix = region_prefix
-        self._log_to = log_to
+        self._on_line = on_line
         self._tail: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._process = subprocess.Popen(  # noqa: S603 - the command is the launcher's own
             attached(command, death_signal=signal.SIGTERM),
@@ -106,25 +107,25 @@ class TritonServer:
         self._reader.join(timeout=2.0)  # the log may lag behind the end
         for line in self._tail:
             if found := _CRASH.search(line):
-                return f"it crashed ({found['exception']}), see its log above"
+                return f"it crashed ({found['exception']}), see its log"
         if self.exit_code is not None and self.exit_code < 0:
-            return f"{signal.Signals(-self.exit_code).name}, see its log above"
+            return f"{signal.Signals(-self.exit_code).name}, see its log"
         errors: list[str] = []
         for line in self._tail:
             if found := _REASON.search(line):
                 return f"model {found['model']} failed to load: {_first_line(found['reason'])}"
             if found := _ERROR.search(line):
                 errors.append(_first_line(found["reason"] or found["error"]))
-        return errors[-1] if errors else f"exit code {self.exit_code}, see its log above"
+        return errors[-1] if errors else f"exit code {self.exit_code}, see its log"
 
     def _pass_on(self, stream: IO[str]) -> None:
         with stream:
             for line in stream:
-                self._tail.append(line.rstrip("\n"))
+                text = line.rstrip("\n")
+                self._tail.append(text)
                 # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
                 with contextlib.suppress(OSError, ValueError):
-                    self._log_to.write(line)
-                    self._log_to.flush()
+                    self._on_line(text)
 
 
 def _first_line(message: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.notice import NOTICE
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines import ENGINES, TranslationEngine
 from triton_diffusers.translate.folder import FolderKind, find_folder, kind_of
@@ -54,6 +55,6 @@ def load_engine(settings: Settings) -> TranslationEngine:
             log.warning("%s; trying %s", error, names[-1])
             continue
         engine: TranslationEngine = engine_class.load(folder, settings)
-        log.info("translating with %s (%s), by %s", folder, kind, name)
+        log.log(NOTICE, "translating with %s (%s), by %s", folder, kind, name)
         return engine
     raise AssertionError("unreachable: the last engine is returned or raises")

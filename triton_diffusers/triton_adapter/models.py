@@ -39,7 +39,7 @@ class Model(ABC):
         from triton_diffusers.triton_adapter.logs import log_to_server
         from triton_diffusers.triton_adapter.parameters import settings_of
 
-        log_to_server()
+        log_to_server(args["model_name"])
         self._handler = self.make_handler(args["model_name"], Settings.read(settings_of(args["model_config"])))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

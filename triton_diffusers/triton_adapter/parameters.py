@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from triton_diffusers.contract import PROBE_PARAMETER
+from triton_diffusers.contract import EXAMPLE_PARAMETER, PROBE_PARAMETER
 
 
 def settings_of(model_config: str) -> Mapping[str, str]:
@@ -14,5 +14,6 @@ def settings_of(model_config: str) -> Mapping[str, str]:
     return {
         name: parameter.get("string_value", "")
         for name, parameter in parameters.items()
-        if name.islower() and name != PROBE_PARAMETER  # upper-case ones are the Python backend's own
+        # Upper-case ones are the Python backend's own.
+        if name.islower() and name not in (PROBE_PARAMETER, EXAMPLE_PARAMETER)
     }

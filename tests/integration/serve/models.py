@@ -56,6 +56,7 @@ ensemble_scheduling { step [ {
   input_map { key: "seconds" value: "seconds" }
   output_map { key: "pid" value: "pid" }
 } ] }
+parameters { key: "example" value { string_value: "{\\"seconds\\": 0}" } }
 """
 # Answers with what it sees of its surroundings; "sleep" hangs it; cannot be loaded while a file called "broken" is
 # beside its version folder.

@@ -24,7 +24,7 @@ def test_tritonserver_that_dies_is_started_again(
     waiting += [crowd.submit(infer_over_grpc, server, "chain", 20) for _ in range(4)]
     time.sleep(1)
     os.kill(tritonserver, signal.SIGKILL)
-    until_logged(server, "tritonserver ended by itself: SIGKILL, see its log above; it is started again now", 10)
+    until_logged(server, "tritonserver ended by itself: SIGKILL, see its log; it is started again now", 10)
     until(lambda: server.log_text().count("is ready after") == 2, BACK_WITHIN, "tritonserver is back")
     assert all(map(was_lost, waiting)), [future.result() for future in waiting if not was_lost(future)]
     assert all(map(is_gone, (tritonserver, *models)))

@@ -19,6 +19,7 @@ from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, f
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engines import compiled
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache, caches_of
+from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize import choice as choice_module
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.optimize.wishes import Target
@@ -270,9 +271,9 @@ def test_which_engine_serves_is_said(model: Model, caplog: pytest.LogCaptureFixt
     model.add(precision="float32")
     caplog.set_level(logging.INFO, logger="triton_diffusers.optimize")
     for settings, level, text in [
-        ({}, logging.INFO, "openvino-float32 serves"),
-        ({"engine": "eager"}, logging.INFO, "eager serves"),
-        ({"engine": "openvino-int8", "optimize": "openvino"}, logging.INFO, "eager serves"),
+        ({}, NOTICE, "openvino-float32 serves on cpu"),
+        ({"engine": "eager"}, NOTICE, "eager serves on cpu"),
+        ({"engine": "openvino-int8", "optimize": "openvino"}, NOTICE, "eager serves on cpu"),
         ({"engine": "openvino-int8"}, logging.WARNING, "openvino-int8 is asked for, but there is no artifact to use; "),
         (
             {"engine": "inductor"},

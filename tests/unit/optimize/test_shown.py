@@ -52,8 +52,8 @@ def test_a_failed_build_has_its_reason(board: JobBoard) -> None:
 
 def test_the_library_writes_to_standard_error_whatever_the_locale() -> None:
     program = (
-        "import logging; from triton_diffusers.triton_adapter.logs import log_to_server; log_to_server();"
-        "log_to_server(); logging.getLogger('triton_diffusers.optimize').info('compiling \\u2026');"
+        "import logging; from triton_diffusers.triton_adapter.logs import log_to_server; log_to_server('sd_base');"
+        "log_to_server('sd_base'); logging.getLogger('triton_diffusers.optimize').info('compiling \\u2026');"
         "logging.getLogger('other').info('chatter')"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -62,4 +62,4 @@ def test_the_library_writes_to_standard_error_whatever_the_locale() -> None:
     ).stderr.decode("utf-8")
     (line,) = written.splitlines()
     assert line.startswith("triton-diffusers: ")
-    assert line.endswith(" INFO compiling …")
+    assert line.endswith(" INFO sd_base: compiling …")

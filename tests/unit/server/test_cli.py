@@ -14,7 +14,7 @@ from triton_diffusers import cli
 ROOT = Path(__file__).parents[3]
 OPTIONS = [
     "--model-dir", "--model-repository", "--func-name", "--host", "--http-port", "--grpc-port", "--metrics-port",
-    "--tritonserver", "--no-watch", "--hang-timeout", "--exit-timeout", "--log-level", "--verbose",
+    "--tritonserver", "--no-watch", "--hang-timeout", "--exit-timeout", "--log-level", "--verbose", "--log-file",
 ]  # fmt: skip
 
 

@@ -31,7 +31,11 @@ def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
     def start(command: str, *, program: str = "/bin/sh") -> tuple[TritonServer, io.StringIO]:
         log = io.StringIO()
         server = TritonServer(
-            [program, "-c", command], os.environ, region_prefix="none-has-it", inherited=reading, log_to=log
+            [program, "-c", command],
+            os.environ,
+            region_prefix="none-has-it",
+            inherited=reading,
+            on_line=lambda line: log.write(f"{line}\n"),  # type: ignore[arg-type,return-value]
         )
         return server, log
 
@@ -46,8 +50,8 @@ def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
         (LOAD_FAILURE, "model painter failed to load: Internal: ImportError: x"),
         (PORT_TAKEN, "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use"),
         ("error: creating server: Internal - bad\n", "creating server: Internal - bad"),
-        ("nothing of interest\n", "exit code 3, see its log above"),
-        (LOAD_FAILURE + CRASH, "it crashed (boost::interprocess::lock_exception), see its log above"),
+        ("nothing of interest\n", "exit code 3, see its log"),
+        (LOAD_FAILURE + CRASH, "it crashed (boost::interprocess::lock_exception), see its log"),
     ],
 )
 def test_reason_of_its_end(run: Callable[..., tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
@@ -61,7 +65,7 @@ def test_reason_of_its_end(run: Callable[..., tuple[TritonServer, io.StringIO]],
 def test_signal_is_the_reason_of_an_end_by_signal(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, _ = run(f"cat <<'END'\n{LOAD_FAILURE}END\nkill -9 $$")
     assert server.wait(30)
-    assert server.failure() == "SIGKILL, see its log above"
+    assert server.failure() == "SIGKILL, see its log"
 
 
 def test_program_that_cannot_be_started_is_the_reason(

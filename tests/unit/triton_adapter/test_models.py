@@ -28,7 +28,7 @@ def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, 
     parameters = {key: {"string_value": str(tmp_path)} for key in ("runtime_dir", "model_dir")}
     model: Any = runpy.run_path(str(REPOSITORY / name / "1" / "model.py"))["TritonPythonModel"]()
     model.initialize({"model_name": name, "model_config": json.dumps({"parameters": parameters})})
-    log_to_server.assert_called_once_with()
+    log_to_server.assert_called_once_with(name)
     assert model.execute([]) == []
     request = MagicMock(**{"inputs.return_value": []})
     (answer,) = model.execute([request])
