@@ -19,17 +19,25 @@ import torch
 
 from triton_diffusers.checkpoints import prediction, shapes
 from triton_diffusers.checkpoints.errors import LoadError, one_line
-from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, checked, uses_open_clip
+from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, UNET, VAE, checked, uses_open_clip
 from triton_diffusers.checkpoints.layout import INDEX
+from triton_diffusers.checkpoints.open_clip import used_layers
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.checkpoints.vocabulary import write_tokenizer
 from triton_diffusers.checkpoints.weights import Weights, read_weights
+from triton_diffusers.controlnet.config import agree
+from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
 
 _KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _CLIP_WORDS = 49_408
 _INPAINTING_CHANNELS = 9
+_OPEN_CLIP_WIDTH = 1024  # of the text encoder of Stable Diffusion 2.x, whatever its tensors are called
+_BLOCKS = (  # beginnings of names of tensors that are part of a network; others are left by trainings
+    "input_blocks.", "middle_block.", "output_blocks.", "time_embed", "out.", "encoder.", "decoder.", "quant_conv.",
+    "post_quant_conv.",
+)  # fmt: skip
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -41,27 +49,35 @@ def convert(source: Path, folder: Path) -> None:
         _Conversion(source, folder, sidecar, Weights(tensors, weights.global_step)).run()
     except KeyError as error:
         raise LoadError(f"{source} is incomplete: it has no tensor {error.args[0]}") from error
+    except shapes.ShapeError as error:
+        raise LoadError(f"{source}: {error}") from error
 
 
 class _Conversion:
     def __init__(self, source: Path, folder: Path, sidecar: Sidecar, weights: Weights) -> None:
         self._source, self._folder, self._sidecar = source, folder, sidecar
         self._tensors, self._global_step = weights.tensors, weights.global_step
-        self._is_2 = uses_open_clip(self._tensors)
 
     def run(self) -> None:
         """Write every component, the index last."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
-        shape = {**shapes.unet_config(self._tensors), **self._sidecar.config("unet")}
-        unet_tensors = convert_ldm_unet_checkpoint(dict(self._tensors), config=shape)
-        family = self._family(UNet2DConditionModel, shape, unet_tensors)
-        unet = self._build(UNet2DConditionModel, shapes.unet_config(self._tensors), family, "unet")
+        shape = shapes.unet_config(self._tensors)
+        unet_config = self._config("unet", shape, {})
+        unet_tensors = convert_ldm_unet_checkpoint(dict(self._tensors), config=unet_config)
+        if (guidance := self._tensors.get(f"{UNET}{shapes.GUIDANCE}")) is not None:
+            unet_tensors[shapes.GUIDANCE] = guidance
+        self._is_2 = uses_open_clip(self._tensors) or unet_config["cross_attention_dim"] == _OPEN_CLIP_WIDTH
+        family = self._family(UNet2DConditionModel, unet_config, unet_tensors)
+        unet = self._build(UNet2DConditionModel, shape, family, "unet")
         self._write(unet, unet_tensors, "unet")
+        self._check_leftovers("unet", UNET, unet, unet_tensors)
         vae = self._build(AutoencoderKL, shapes.vae_config(self._tensors), family, "vae")
-        self._write(vae, convert_ldm_vae_checkpoint(dict(self._tensors), config=vae.config), "vae")
-        self._write_text_encoder(family)
+        vae_tensors = convert_ldm_vae_checkpoint(dict(self._tensors), config=vae.config)
+        self._write(vae, vae_tensors, "vae")
+        self._check_leftovers("vae", VAE, vae, vae_tensors)
+        self._write_text_encoder(family, unet.config.cross_attention_dim)
         scheduler = {**family["scheduler"], **self._sidecar.config("scheduler")}
         scheduler["prediction_type"] = self._sidecar.prediction_type or scheduler["prediction_type"]
         _write_json(self._folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -83,40 +99,100 @@ class _Conversion:
             log.info("%s: neither the file nor a sidecar says what it predicts; a trial says %s", self._source, kind)
         return _read_family("sd2-v" if kind == "v_prediction" else "sd2-base")
 
+    def _config(self, component: str, shape: Mapping[str, Any], family: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the component's config: the sidecar may say what tensors cannot tell, and must not deny the rest."""
+        given = self._sidecar.config(component)
+        for key in sorted((shape.keys() & given.keys()) - shapes.GUESSED):
+            if not agree(given[key], shape[key]):
+                raise LoadError(
+                    f"{self._sidecar.config_file(component)}: {key} {given[key]!r} is invalid: "
+                    f"{self._source} has {shape[key]!r}"
+                )
+        return {**shape, **family, **given}
+
     def _build(self, model_class: Any, shape: dict[str, Any], family: Mapping[str, Any], component: str) -> Any:
         """The model without memory for its parameters."""
         from accelerate import init_empty_weights
 
-        config = {**shape, **family[component], **self._sidecar.config(component)}
+        config = self._config(component, shape, family[component])
         try:
             with init_empty_weights():
                 return model_class.from_config(config)
         except Exception as error:  # a sidecar may say anything
             raise LoadError(f"{self._source}: its {component} cannot be made: {one_line(error)}") from error
 
-    def _write_text_encoder(self, family: Mapping[str, Any]) -> None:
+    def _write_text_encoder(self, family: Mapping[str, Any], unet_width: int) -> None:
         from accelerate import init_empty_weights
-        from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        shape = shapes.open_clip_config(self._tensors) if self._is_2 else shapes.clip_config(self._tensors)
-        config = CLIPTextConfig(**{**shape, **family["text_encoder"], **self._sidecar.config("text_encoder")})
+        is_open = uses_open_clip(self._tensors)
+        shape = shapes.open_clip_config(self._tensors) if is_open else shapes.clip_config(self._tensors)
+        if shape["hidden_size"] != unet_width:
+            raise LoadError(
+                f"{self._source}: its unet takes text states of width {unet_width}, "
+                f"and its text encoder has width {shape['hidden_size']}: they are of two models"
+            )
+        if is_open or shape["hidden_size"] == _OPEN_CLIP_WIDTH:
+            shape["num_hidden_layers"] = self._text_layers(shape)
+        config = CLIPTextConfig(**self._config("text_encoder", shape, family["text_encoder"]))
         with init_empty_weights():
             model = CLIPTextModel(config)
-        if self._is_2:
-            last = f"{OPEN_CLIP}transformer.resblocks.{shapes.open_clip_layers(self._tensors) - 1}."
-            used = {
-                name: value
-                for name, value in self._tensors.items()
-                if not name.startswith(last) and name != f"{OPEN_CLIP}text_projection"
-            }
-            tensors = convert_open_clip_checkpoint(SimpleNamespace(config=config), used)
-        else:
-            tensors = convert_ldm_clip_checkpoint({k: v for k, v in self._tensors.items() if k.startswith(CLIP)})
+        tensors = self._open_clip_tensors(config) if is_open else self._clip_tensors()
         # transformers has taken this prefix away from the names, and put it back, more than once.
         if not any(name.startswith("text_model.") for name in model.state_dict()):
             tensors = {name.removeprefix("text_model."): value for name, value in tensors.items()}
         self._write(model, tensors, "text_encoder")
+
+    def _text_layers(self, shape: Mapping[str, Any]) -> int:
+        """Return how many layers of the text encoder are used; the file may have one more."""
+        layers = shape["num_hidden_layers"]
+        given = self._sidecar.config("text_encoder").get("num_hidden_layers")
+        if given is not None:
+            if given not in (layers, layers - 1):
+                raise LoadError(
+                    f"{self._sidecar.config_file('text_encoder')}: num_hidden_layers {given!r} is invalid: "
+                    f"{self._source} has {layers} layers, the last of them used or not"
+                )
+            return int(given)
+        tensors = {name: value for name, value in self._tensors.items() if name.startswith("cond_stage_model.")}
+        used, reason = used_layers(tensors, layers, shape["hidden_size"], layer=self._sidecar.text_layer)
+        log.info("%s: %d of the text encoder's %d layers are used: %s", self._source, used, layers, reason)
+        return used
+
+    def _clip_tensors(self) -> dict[str, torch.Tensor]:
+        from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint
+
+        own = {name: value for name, value in self._tensors.items() if name.startswith(CLIP)}
+        tensors: dict[str, torch.Tensor] = convert_ldm_clip_checkpoint(own)
+        return tensors
+
+    def _open_clip_tensors(self, config: Any) -> dict[str, torch.Tensor]:
+        from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+
+        # Under another prefix than the original one: of that, diffusers drops layer 23 whether it is used or not.
+        own = {
+            f"text.{name.removeprefix(OPEN_CLIP)}": value
+            for name, value in self._tensors.items()
+            if name.startswith(OPEN_CLIP) and name != f"{OPEN_CLIP}text_projection"
+        }
+        tensors: dict[str, torch.Tensor] = convert_open_clip_checkpoint(
+            SimpleNamespace(config=config), own, prefix="text."
+        )
+        return tensors
+
+    def _check_leftovers(self, component: str, prefix: str, model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Raise ``LoadError`` for a block of the file that ``model`` does not have; ``tensors`` are by its names."""
+        # Conversion may have made a view of a tensor, which begins where the tensor does.
+        used = {tensors[name].data_ptr() for name in model.state_dict()}
+        left = [
+            name
+            for name, tensor in self._tensors.items()
+            if name.startswith(prefix) and tensor.numel() > 0 and tensor.data_ptr() not in used
+        ]
+        if blocks := [name for name in left if name.removeprefix(prefix).startswith(_BLOCKS)]:
+            raise LoadError(f"{self._source}: its {component} has tensors that fit no such network: {named(blocks)}")
+        if left:
+            log.warning("%s: these tensors are not used: %s", self._source, named(left))
 
     def _write(self, model: Any, tensors: Mapping[str, torch.Tensor], component: str) -> None:
         """Write config and weights; every parameter must be there and fit."""

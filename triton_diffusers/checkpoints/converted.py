@@ -24,7 +24,7 @@ from triton_diffusers.checkpoints.sidecar import Sidecar
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the conversion: raise it when what it writes changes
+_VERSION = 2  # of the conversion: raise it when what it writes changes
 _MANIFEST = "source.json"
 
 

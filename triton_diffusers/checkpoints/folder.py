@@ -21,10 +21,13 @@ from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX
 from triton_diffusers.checkpoints.variants import WeightFiles, choose
+from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
 
 _UNSUPPORTED = {"StableDiffusionXL": "SDXL", "StableDiffusion3": "SD3", "Flux": "Flux"}
+# Tensors of a network's layers; files may have buffers and projections that nobody uses.
+_IS_LAYER = re.compile(r"(?!vision_model\.).*(?:blocks?\.|layers\.\d|_embedding\.)")
 _OLD_UNET_SIDE = 64  # in latents; configs from before diffusers 0.9 say 32 and mean this
 
 
@@ -184,6 +187,9 @@ def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: 
         raise LoadError(f"{place} is incomplete: it has no tensor {missing[0]} ({len(missing)} missing)")
     if mismatched := list(report["mismatched_keys"]):
         raise LoadError(f"{place} does not fit its config.json: {mismatched[0]}")
+    if surplus := sorted(filter(_IS_LAYER.match, map(str, report["unexpected_keys"]))):
+        # The libraries drop them: a text encoder would lose layers, a UNet its guidance embedding.
+        raise LoadError(f"{place}: config.json is invalid: its network has no {named(surplus)}, and its weights have")
     return module
 
 

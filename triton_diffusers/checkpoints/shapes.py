@@ -11,14 +11,25 @@ import torch
 from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, UNET, VAE
 
 Tensors = Mapping[str, torch.Tensor]
+
+
+class ShapeError(ValueError):
+    """Tensors of a file fit no network of the kind; the message says why."""
+
+
+GUESSED = frozenset({"attention_head_dim", "num_attention_heads", "projection_dim", "bos_token_id", "eos_token_id"})
+"""Keys of the configs that tensors do not tell."""
+GUIDANCE = "time_embedding.cond_proj.weight"  # diffusers' name: the original layout has no guidance embedding
 _HEAD_WIDTH = 64  # of CLIP's and OpenCLIP's text encoders, and of the UNet of Stable Diffusion 2.x
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:
-    """Of ``UNet2DConditionModel``; raises ``KeyError`` with the name of a tensor that is missing.
+    """Return the config of ``UNet2DConditionModel``.
 
     ``attention_head_dim`` (which diffusers means as the *number* of heads) cannot be seen: it is given as heads of 64
     channels, as in Stable Diffusion 2.x.
+
+    Raises: KeyError: with the name of a tensor that is missing. ShapeError: the blocks fit no such UNet.
     """
     levels: list[list[tuple[int, int]]] = [[]]  # level by level, block by block: channels, transformer layers
     for number in range(1, _count(tensors, rf"{UNET}input_blocks\.(\d+)\.")):
@@ -28,11 +39,20 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
         else:
             depth = _count(tensors, rf"{block}1\.transformer_blocks\.(\d+)\.")
             levels[-1].append((_out(tensors, f"{block}0.out_layers.3.weight"), depth))
-    channels = [blocks[0][0] if blocks else 0 for blocks in levels]
-    attends = [bool(blocks and blocks[0][1]) for blocks in levels]
+    for number, blocks in enumerate(levels):
+        if len(set(blocks)) != 1 or len(blocks) != len(levels[0]):
+            raise ShapeError(
+                f"level {number} of the unet has {len(blocks)} blocks of (channels, transformer layers) {blocks}: "
+                f"expected {len(levels[0]) or 'some'} that are alike"
+            )
+    channels, depths = (list(sizes) for sizes in zip(*(blocks[0] for blocks in levels), strict=True))
     middle = f"{UNET}middle_block.1."
-    depths = [blocks[0][1] if blocks and blocks[0][1] else 1 for blocks in levels]
-    return {
+    depth = _count(tensors, rf"{middle}transformer_blocks\.(\d+)\.")
+    attends = [found > 0 for found in depths]
+    depths = [found or 1 for found in depths[:-1]] + [depths[-1] or depth]
+    if depths[-1] != depth:
+        raise ShapeError(f"the middle of the unet has {depth} transformer layers, and its last level {depths[-1]}")
+    config = {
         "in_channels": tensors[f"{UNET}input_blocks.0.0.weight"].shape[1],
         "out_channels": _out(tensors, f"{UNET}out.2.weight"),
         "block_out_channels": channels,
@@ -44,6 +64,9 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
         "use_linear_projection": tensors[f"{middle}proj_in.weight"].ndim == 2,
         "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in channels],
     }
+    if (guidance := tensors.get(f"{UNET}{GUIDANCE}")) is not None:
+        config["time_cond_proj_dim"] = guidance.shape[1]
+    return config
 
 
 def vae_config(tensors: Tensors) -> dict[str, Any]:
@@ -72,21 +95,16 @@ def clip_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def open_clip_config(tensors: Tensors) -> dict[str, Any]:
-    """Of ``CLIPTextModel``, from OpenCLIP; raises ``KeyError`` with the name of a tensor that is missing.
+    """Return the config of ``CLIPTextModel``, from OpenCLIP, with all layers that the file has.
 
-    Stable Diffusion 2.x conditions on the states before the last layer, so the last layer is not part of the model.
+    Raises: KeyError: with the name of a tensor that is missing.
     """
     return _text_config(
         tokens=tensors[f"{OPEN_CLIP}token_embedding.weight"],
         positions=tensors[f"{OPEN_CLIP}positional_embedding"],
         inner=tensors[f"{OPEN_CLIP}transformer.resblocks.0.mlp.c_fc.weight"],
-        layers=open_clip_layers(tensors) - 1,
+        layers=_count(tensors, rf"{OPEN_CLIP}transformer\.resblocks\.(\d+)\."),
     )
-
-
-def open_clip_layers(tensors: Tensors) -> int:
-    """How many layers the file has, the unused last one among them."""
-    return _count(tensors, rf"{OPEN_CLIP}transformer\.resblocks\.(\d+)\.")
 
 
 def _text_config(*, tokens: torch.Tensor, positions: torch.Tensor, inner: torch.Tensor, layers: int) -> dict[str, Any]:
@@ -105,9 +123,14 @@ def _text_config(*, tokens: torch.Tensor, positions: torch.Tensor, inner: torch.
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    """How many there are of what is numbered, from 0, by the pattern's group."""
+    """Return how many layers there are by the number in the pattern's group, from 0 and without a gap."""
     compiled = re.compile(pattern)
-    return 1 + max((int(found[1]) for name in tensors if (found := compiled.match(name))), default=-1)
+    numbers = {int(found[1]) for name in tensors if (found := compiled.match(name))}
+    for number in range(len(numbers)):
+        if number not in numbers:
+            layer = pattern.replace(r"(\d+)", str(number)).replace("\\", "")
+            raise ShapeError(f"it has {max(numbers)} as a number of {layer.rstrip('.')} and lacks {number}")
+    return len(numbers)
 
 
 def _out(tensors: Tensors, name: str) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.training_config import TrainingConfig
 
 _WHOLE_FOLDERS = ("tokenizer", "safety_checker", "feature_extractor")
 
@@ -44,12 +46,16 @@ class Sidecar:
         """Folders that become part of the model as they are."""
         return tuple(path for name in _WHOLE_FOLDERS if (path := self.folder / name).is_dir())
 
-    def config(self, component: str) -> dict[str, Any]:
-        """What the folder says of ``unet``, ``vae``, ``text_encoder`` or ``scheduler``; empty if nothing.
+    def config_file(self, component: str) -> Path:
+        """Return the folder's config of ``unet``, ``vae``, ``text_encoder`` or ``scheduler``."""
+        return self.folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
 
-        Raises ``LoadError`` if the file is not a JSON object.
+    def config(self, component: str) -> dict[str, Any]:
+        """Return what the folder says of a component; empty if nothing.
+
+        Raises: LoadError: the file is not a JSON object.
         """
-        path = self.folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+        path = self.config_file(component)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -60,6 +66,16 @@ class Sidecar:
             raise LoadError(f"{path} is not a JSON object")
         return content
 
+    @cached_property
+    def training(self) -> TrainingConfig | None:
+        """The training config beside the checkpoint, if there is one. Raises ``LoadError``."""
+        return TrainingConfig.read(self.yaml) if self.yaml.is_file() else None
+
+    @property
+    def text_layer(self) -> str | None:
+        """The layer of an OpenCLIP text encoder that the training config names."""
+        return self.training.text_layer if self.training is not None else None
+
     @property
     def prediction_type(self) -> str | None:
         """``epsilon`` or ``v_prediction`` if either file says it, the folder before the YAML.
@@ -69,15 +85,6 @@ class Sidecar:
         """
         if (given := self.config("scheduler").get("prediction_type")) is not None:
             return str(given)
-        if not self.yaml.is_file():
+        if self.training is None:
             return None
-        import yaml
-
-        try:
-            content = yaml.safe_load(self.yaml.read_text(encoding="utf-8"))
-            kind = content["model"]["params"].get("parameterization", "eps")
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise LoadError(f"{self.yaml} has no model.params: it is not a Stable Diffusion config") from error
-        if kind not in ("eps", "v"):
-            raise LoadError(f"{self.yaml}: parameterization is {kind!r}; known: eps, v")
-        return "v_prediction" if kind == "v" else "epsilon"
+        return self.training.prediction_type or "epsilon"

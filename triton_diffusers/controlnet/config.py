@@ -73,15 +73,15 @@ def network_for(unet: Mapping[str, Any], config: Mapping[str, Any], channels: tu
         )
     for key, wanted in network.config.items():
         said = config.get(key, wanted)
-        if not key.startswith("_") and key not in _OWN and not _agree(said, wanted):
+        if not key.startswith("_") and key not in _OWN and not agree(said, wanted):
             raise WeightError(f"its {FILE}: {key} is {str(said)[:80]}; it is {wanted} for this model")
-    if not _agree(config.get(_CHANNELS, channels), channels):
+    if not agree(config.get(_CHANNELS, channels), channels):
         raise WeightError(f"its {FILE}: {_CHANNELS} is {str(config[_CHANNELS])[:80]}; the weights have {channels}")
     return network
 
 
-def _agree(one: Any, other: Any) -> bool:
-    """Whether two values mean the same: a single one stands for one at each level."""
+def agree(one: Any, other: Any) -> bool:
+    """Return True if two values of a config mean the same: a single one stands for one at each level."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return list(one) == list(other)
     if isinstance(one, list | tuple):

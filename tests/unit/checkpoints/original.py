@@ -14,8 +14,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 Tensors = dict[str, torch.Tensor]
 
 
-def unet(*, in_channels: int = 4, cross: int = 64, second: bool = False) -> Any:
-    """A random UNet of two levels, shaped like 1.5's or (``second``) 2.1's."""
+def unet(*, in_channels: int = 4, cross: int = 64, second: bool = False, guidance: int | None = None) -> Any:
+    """Return a random UNet of two levels, shaped like 1.5's or (``second``) 2.1's.
+
+    With ``guidance``, it takes an embedding of the guidance scale, of that size.
+    """
     torch.manual_seed(1)
     return UNet2DConditionModel(
         sample_size=64,
@@ -28,6 +31,7 @@ def unet(*, in_channels: int = 4, cross: int = 64, second: bool = False) -> Any:
         cross_attention_dim=cross,
         attention_head_dim=(1, 1) if second else 8,
         use_linear_projection=second,
+        time_cond_proj_dim=guidance,
     ).eval()
 
 
@@ -43,8 +47,8 @@ def vae() -> Any:
     ).eval()
 
 
-def text_encoder(*, width: int = 64, words: int = 49_408, act: str = "quick_gelu") -> Any:
-    """A random text encoder of two layers."""
+def text_encoder(*, width: int = 64, words: int = 49_408, act: str = "quick_gelu", layers: int = 2) -> Any:
+    """Return a random text encoder."""
     torch.manual_seed(3)
     return CLIPTextModel(
         CLIPTextConfig(
@@ -52,16 +56,19 @@ def text_encoder(*, width: int = 64, words: int = 49_408, act: str = "quick_gelu
             hidden_size=width,
             projection_dim=width,
             intermediate_size=64,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=width // 64,
             hidden_act=act,
         )
     ).eval()
 
 
-def original(unet: Any, vae: Any, encoder: Any, *, open_clip: bool = False) -> Tensors:
-    """The three models' tensors under the original names."""
-    text = _open_clip(encoder) if open_clip else _clip(encoder)
+def original(unet: Any, vae: Any, encoder: Any, *, open_clip: bool = False, copied: bool = True) -> Tensors:
+    """Return the three models' tensors under the original names.
+
+    With OpenCLIP, the last layer is unused: it is a copy of the one before it if ``copied``, else random.
+    """
+    text = _open_clip(encoder, copied) if open_clip else _clip(encoder)
     return {**_unet(unet), **_vae(vae), **text}
 
 
@@ -150,7 +157,7 @@ def _clip(encoder: Any) -> Tensors:
     return {**tensors, f"{prefix}embeddings.position_ids": torch.arange(77)[None]}
 
 
-def _open_clip(encoder: Any) -> Tensors:
+def _open_clip(encoder: Any, copied: bool) -> Tensors:
     prefix = "cond_stage_model.model."
     tensors = {name.removeprefix("text_model."): value for name, value in encoder.state_dict().items()}
     width = encoder.config.hidden_size
@@ -173,4 +180,7 @@ def _open_clip(encoder: Any) -> Tensors:
                 result[f"{target}{theirs}.{kind}"] = tensors[f"{source}{ours}.{kind}"]
             parts = [tensors[f"{source}self_attn.{part}_proj.{kind}"] for part in "qkv"]
             result[f"{target}attn.in_proj_{kind}"] = torch.cat(parts)
+    if not copied:
+        last = f"transformer.resblocks.{layers}."
+        result |= {name: torch.randn_like(value) for name, value in result.items() if name.startswith(last)}
     return {prefix + name: value for name, value in result.items()}

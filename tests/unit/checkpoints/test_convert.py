@@ -184,7 +184,7 @@ def test_a_trial_tells_what_is_predicted(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('model: {params: {parameterization: "x0"}}', "parameterization is 'x0'; known: eps, v"),
+        ('model: {params: {parameterization: "x0"}}', "parameterization 'x0' is invalid: known: eps, v"),
         ("just text", "two.yaml has no model.params"),
         ("{", "two.yaml has no model.params"),
     ],
@@ -284,9 +284,76 @@ def test_a_sidecar_that_makes_no_model(tmp_path: Path, first: dict[str, torch.Te
     source = write(tmp_path / "one.safetensors", first)
     (tmp_path / "one.config" / "unet").mkdir(parents=True)
     config = tmp_path / "one.config" / "unet" / "config.json"
-    config.write_text(json.dumps({"down_block_types": ["NoSuchBlock", "DownBlock2D"]}))
+    config.write_text(json.dumps({"mid_block_type": "NoSuchBlock"}))
     with pytest.raises(LoadError, match=r"its unet cannot be made: .*NoSuchBlock"):
         converted(source, tmp_path / "made")
     config.write_text("[")
     with pytest.raises(LoadError, match=r"unet/config.json is not JSON"):
         converted(source, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "value", "has"),
+    [
+        ("text_encoder", "num_hidden_layers", 1, "2"),
+        ("text_encoder", "max_position_embeddings", 64, "77"),
+        ("text_encoder", "vocab_size", 1000, "49408"),
+        ("text_encoder", "hidden_size", 32, "64"),
+        ("unet", "layers_per_block", 2, "1"),
+        ("unet", "cross_attention_dim", 768, "64"),
+        ("unet", "block_out_channels", [32, 32], r"\[32, 64\]"),
+        ("unet", "transformer_layers_per_block", 2, "1"),
+        ("unet", "use_linear_projection", True, "False"),
+        ("unet", "in_channels", 9, "4"),
+        ("vae", "layers_per_block", 2, "1"),
+        ("vae", "latent_channels", 16, "4"),
+    ],
+)
+def test_a_sidecar_that_denies_the_tensors_is_refused(
+    tmp_path: Path, first: dict[str, torch.Tensor], component: str, key: str, value: Any, has: str
+) -> None:
+    source = write(tmp_path / "one.safetensors", first)
+    (tmp_path / "one.config" / component).mkdir(parents=True)
+    (tmp_path / "one.config" / component / "config.json").write_text(json.dumps({key: value}))
+    said = rf"{component}/config.json: {key} .* is invalid: .*one.safetensors has {has}"
+    with pytest.raises(LoadError, match=said):
+        converted(source, tmp_path / "made")
+
+
+def test_parts_of_two_models_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "one.safetensors", original(unet(cross=128), vae(), text_encoder()))
+    with pytest.raises(LoadError, match="takes text states of width 128, and its text encoder has width 64"):
+        converted(source, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.diffusion_model.output_blocks.4.0.in_layers.2.weight", "its unet has tensors that fit no such"),
+        ("model.diffusion_model.input_blocks.9.0.out_layers.3.weight", "it has 9 as a number of .* and lacks 4"),
+        ("first_stage_model.decoder.up.3.block.0.conv1.weight", "its vae has tensors that fit no such"),
+        ("cond_stage_model.transformer.text_model.encoder.layers.999999999.mlp.fc1.bias", "999999999 .* lacks 2"),
+    ],
+)
+def test_a_surplus_block_is_named(tmp_path: Path, first: dict[str, torch.Tensor], name: str, said: str) -> None:
+    source = write(tmp_path / "one.safetensors", {**first, name: torch.zeros(32, 32, 3, 3)})
+    with pytest.raises(LoadError, match=said):
+        converted(source, tmp_path / "made")
+
+
+def test_tensors_that_a_training_left_are_named_and_ignored(
+    tmp_path: Path, first: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    left = "first_stage_model.loss.logvar"
+    made = converted(write(tmp_path / "one.safetensors", {**first, left: torch.zeros(1)}), tmp_path / "made")
+    same(vae(), made.vae)
+    assert f"these tensors are not used: {left}" in caplog.text
+
+
+def test_a_second_generation_text_encoder_under_the_names_of_the_first(tmp_path: Path) -> None:
+    encoder = text_encoder(width=1024, words=49_408, act="gelu", layers=1)
+    network = unet(cross=1024, second=True)
+    made = converted(write(tmp_path / "two.safetensors", original(network, vae(), encoder)), tmp_path / "made")
+    same(encoder, made.text_encoder)
+    assert made.text_encoder.config.hidden_act == "gelu"
+    assert made.unet.config.attention_head_dim == [1, 1]

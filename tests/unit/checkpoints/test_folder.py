@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.original import text_encoder, unet, vae
 from triton_diffusers.checkpoints.components import Components
@@ -213,3 +214,29 @@ def test_the_size_in_early_configs(make: Callable[..., Path], version: str, side
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "_diffusers_version": version, "sample_size": 32}))
     assert load(folder).unet.config.sample_size == side
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "value", "named"),
+    [
+        ("text_encoder", "num_hidden_layers", 1, r"encoder.layers.1.layer_norm1.bias"),
+        ("unet", "time_cond_proj_dim", None, "time_embedding.cond_proj.weight"),
+        ("vae", "layers_per_block", 0, "decoder.up_blocks.0.resnets.1"),
+    ],
+)
+def test_a_config_of_fewer_layers_is_refused(
+    make: Callable[..., Path], component: str, key: str, value: Any, named: str
+) -> None:
+    folder = make(unet(guidance=32))
+    path = folder / component / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(LoadError, match=rf"{component}: config.json is invalid: its network has no .*{named}"):
+        load(folder)
+
+
+def test_buffers_and_other_towers_in_a_text_encoder_do_no_harm(make: Callable[..., Path]) -> None:
+    folder = make()
+    file = folder / "text_encoder" / "model.safetensors"
+    more = ("text_model.embeddings.position_ids", "text_projection.weight", "vision_model.encoder.layers.0.x.weight")
+    save_file({**load_file(file), **{name: torch.zeros(1) for name in more}}, file, {"format": "pt"})
+    same(load(folder).text_encoder, text_encoder())
