@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ Settings of the models are environment variables: TRITON_DIFFUSERS_*."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 2 if the command could not begin, else the command's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a program has put in its place
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
     ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     chosen = make_parser().parse_args(ours)
     if chosen.command == "build":

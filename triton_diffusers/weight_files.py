@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,7 +46,7 @@ class WeightFinder:
             raise InvalidRequest(self.field, path, f"a path has 1 to {_LONGEST_PATH} characters")
         if path.startswith("/") or ".." in parts:
             raise InvalidRequest(self.field, path, "it must be relative to the model directory, without `..`")
-        found = self._inside(path, self.root / path)
+        found = self._inside(path, self._place(path))
         if stat.S_ISDIR(found.stat().st_mode):
             weights = [found / name for name in self.in_folder if (found / name).exists()]
             if not weights:
@@ -56,9 +58,16 @@ class WeightFinder:
 
     def beside(self, path: str, name: str) -> Path | None:
         """The real file ``name`` in the folder, or beside the file, that ``find`` has found; None if there is none."""
-        place = self.root / path
+        place = self._place(path)
         found = self._resolved((place if place.is_dir() else place.parent) / name)
         return found if found is not None and found.is_file() else None
+
+    def _place(self, path: str) -> Path:
+        """Return where ``path`` leads; letters may be composed or decomposed (NFC or NFD), there as here."""
+        place = self.root
+        for part in PurePosixPath(path).parts:
+            place /= part if part.isascii() else _name_in(place, part)
+        return place
 
     def _inside(self, path: str, place: Path) -> Path:
         real = self._resolved(place)
@@ -75,6 +84,18 @@ class WeightFinder:
         except (OSError, RuntimeError, ValueError):  # too long a name, links in a circle, characters that no file has
             pass
         return None
+
+
+def _name_in(folder: Path, name: str) -> str:
+    """Return the entry of ``folder`` that is canonically equal to ``name``, else ``name``."""
+    if os.path.lexists(folder / name):
+        return name
+    composed = unicodedata.normalize("NFC", name)
+    try:
+        entries = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return name
+    return next((entry for entry in entries if unicodedata.normalize("NFC", entry) == composed), name)
 
 
 class _Weights(Mapping[str, torch.Tensor]):

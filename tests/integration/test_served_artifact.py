@@ -49,7 +49,7 @@ ADDS = ("lora", "two loras", CONTROLLED)
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
     """The emoji model with a ControlNet, and an artifact of its own."""
-    copy = tmp_path / "emoji"
+    copy = tmp_path / "模型 é🎈"  # which compilers and their files have to take, too
     shutil.copytree(ROOT / "models" / "emoji", copy, ignore=shutil.ignore_patterns("optimized_model"))
     config = UNet2DConditionModel.load_config(copy / "base_model" / "unet")
     save_folder(random_controlnet(config, 1), copy / "controlnet")

@@ -241,7 +241,7 @@ def server_command(
     http_address = f"ipv6:{options.host}" if ":" in options.host else options.host  # libevhtp's way to say so
     return [
         str(runtime.binary),
-        f"--model-repository={repository.root}",
+        f"--model-repository={workspace.plain(repository.root)}",
         f"--backend-directory={runtime.backends}",
         # Explicit control is what makes it possible to bring a dead model back.
         "--model-control-mode=explicit",

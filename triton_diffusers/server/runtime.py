@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triton_diffusers.server.errors import LaunchError, PythonUnsupported, TritonNotFound
+from triton_diffusers.server.workspace import is_plain
 
 log = logging.getLogger(__name__)
 
 STUB = "triton_python_backend_stub"
+_PACKAGE = Path(__file__).parents[1]  # this library
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 _SYSTEM_HOME = Path("/opt/tritonserver")
 _OLDEST_PYTHON = (3, 11)  # of this library
@@ -123,6 +125,9 @@ def _wheel_runtime(home: Path, workdir: Path, python: str) -> TritonRuntime:
     backend.mkdir(parents=True)
     for source in (*(home / "backends" / "python" / name for name in _BACKEND_FILES), stub):
         (backend / source.name).symlink_to(source)
+    if not (_is_installed() and is_plain(_PACKAGE)):
+        # The stub reads no PYTHONPATH, but imports from here. Nor can it import from a path that is not ASCII.
+        (backend / _PACKAGE.name).symlink_to(_PACKAGE)
     environment = _environment(workdir)
     _check_stub(backend / STUB, environment, python)
     return TritonRuntime(
@@ -153,8 +158,6 @@ def _environment(workdir: Path) -> dict[str, str]:
         directory.mkdir(exist_ok=True)
         (directory / library.name).symlink_to(library)
         _prepend(environment, "LD_LIBRARY_PATH", directory)
-    if not _is_installed():
-        _prepend(environment, "PYTHONPATH", Path(__file__).parents[2])
     return environment
 
 

@@ -4,6 +4,9 @@
 by the processes that it starts, which inherit it: a lock that can be taken means that all of them are gone, even if
 they were killed. Then the next launcher removes what they left, shared memory included (its names start with the
 folder's name).
+
+Triton names the folder in a shell's command, and its stub imports from there before file names are UTF-8 (see
+``utf8``). So its path is plain: another directory stands in for a ``TMPDIR`` that is not.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -19,10 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from triton_diffusers.server.errors import BadOption
+
 _PREFIX = "triton-diffusers-"
 _LOCK = "lock"
 _ENDPOINTS = "endpoints.json"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel has it
+_STAND_INS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a folder of our own is made there
+_PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,11 @@ class Workspace:
 
     @classmethod
     def create(cls, runtime_dir: Path | None = None) -> Workspace:
-        """Make and lock a new workspace; ``runtime_dir`` is made if it is given and missing."""
-        root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        """Make and lock a new workspace; ``runtime_dir`` is made if it is given and missing.
+
+        Raises: BadOption: there is no place for it.
+        """
+        root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         # The lock gets its name when it is already held: a sweep never sees it free while this server starts.
         nascent = root / f"{_LOCK}.new"
         lock = os.open(nascent, os.O_RDWR | os.O_CREAT, 0o600)
@@ -55,6 +66,15 @@ class Workspace:
     def region_prefix(self) -> str:
         """What the names of this server's shared memory regions begin with."""
         return f"{self.root.name}-"
+
+    def plain(self, path: Path) -> Path:
+        """Return ``path``, or a link to it in this workspace if its name has characters that Triton cannot take."""
+        if is_plain(path):
+            return path
+        link = self.root / "links" / secrets.token_hex(4)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(path.absolute())
+        return link
 
     def publish(self, endpoints: dict[str, str | int]) -> None:
         """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
@@ -81,7 +101,7 @@ class Workspace:
 def sweep() -> int:
     """Remove what servers left that were killed; return how many there were. Running ones keep theirs."""
     removed = 0
-    for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for root in Path(_place()).glob(f"{_PREFIX}*"):
         # Missing: swept by somebody else just now. Not permitted: another user's.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             lock = os.open(root / _LOCK, os.O_RDWR)
@@ -95,6 +115,20 @@ def sweep() -> int:
             finally:
                 os.close(lock)
     return removed
+
+
+def is_plain(path: Path) -> bool:
+    """True if a path has only characters that neither a shell nor a Python in the C locale takes for something else."""
+    return _PLAIN.fullmatch(str(path)) is not None
+
+
+def _place() -> str:
+    """Return the directory of workspaces. Raises ``BadOption``."""
+    usual = tempfile.gettempdir()
+    for place in (usual, *_STAND_INS):
+        if is_plain(Path(place)) and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise BadOption(f"TMPDIR: {usual!r} is invalid: expected a path of letters A-Z, digits and ._/+- that is writable")
 
 
 def _remove(root: Path) -> None:

@@ -12,8 +12,9 @@ def log_to_server(model: str) -> None:
     """
     logger = logging.getLogger("triton_diffusers")
     if not logger.handlers:
-        # A model process has no locale of its own, and would write what is not ASCII as escapes.
-        handler = logging.StreamHandler(open(2, "w", encoding="utf-8", buffering=1, closefd=False))  # noqa: SIM115
+        # Names of files may hold surrogates (bytes that are not UTF-8), which must not cost a line.
+        stream = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter(f"triton-diffusers: %(asctime)s %(levelname)s {model}: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

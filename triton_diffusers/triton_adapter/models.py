@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from triton_diffusers.contract import Contract
+from triton_diffusers.utf8 import use_utf8
 
 if TYPE_CHECKING:
     from triton_diffusers.settings import Settings
@@ -35,6 +36,7 @@ class Model(ABC):
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """``args`` are Triton's."""
+        use_utf8()  # before any name is read
         from triton_diffusers.settings import Settings
         from triton_diffusers.triton_adapter.logs import log_to_server
         from triton_diffusers.triton_adapter.parameters import settings_of

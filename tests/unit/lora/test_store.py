@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import unicodedata
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_files_in_folders_and_in_either_format(store: LoraStore, root: Path, ten
         for path, layer in lora.layers.items():
             assert torch.equal(layer.down, loras[0].layers[path].down)
             assert torch.equal(layer.up, loras[0].layers[path].up)
+
+
+@pytest.mark.parametrize("name", ["caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"])
+def test_path_matches_files_in_the_other_unicode_form(
+    store: LoraStore, root: Path, tensors: lora_files.Tensors, name: str
+) -> None:
+    lora_files.save(root / name / f"{name}.safetensors", tensors)
+    for form in ("NFC", "NFD"):
+        assert store.get(unicodedata.normalize(form, f"{name}/{name}.safetensors")).layers
+    with pytest.raises(NotFound):
+        store.get("caff\N{LATIN SMALL LETTER E WITH ACUTE}.safetensors")
 
 
 @pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"])

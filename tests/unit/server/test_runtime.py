@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.server import runtime as runtime_module
 from triton_diffusers.server.errors import PythonUnsupported, TritonNotFound
 from triton_diffusers.server.runtime import STUB, find_runtime, running_python
 
@@ -40,6 +41,18 @@ def test_wheel_is_assembled_when_there_is_no_other(tmp_path: Path, nowhere: Path
     first = runtime.environment["PATH"].split(os.pathsep)[0]
     found = subprocess.run([f"{first}/python3", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
     assert found.stdout.strip() == sys.prefix
+
+
+@pytest.mark.parametrize(("installed", "name"), [(True, "项目"), (False, "project")])
+def test_package_that_the_stub_cannot_import_is_linked(
+    tmp_path: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch, installed: bool, name: str
+) -> None:
+    package = tmp_path / name / "triton_diffusers"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(runtime_module, "_PACKAGE", package)
+    monkeypatch.setattr(runtime_module, "_is_installed", lambda: installed)
+    runtime = find_runtime(tmp_path, path="", system_home=nowhere)
+    assert (runtime.backends / "python" / "triton_diffusers").samefile(package)
 
 
 def test_system_comes_first(tmp_path: Path, nowhere: Path) -> None:

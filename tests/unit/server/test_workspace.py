@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.server import workspace as workspace_module
+from triton_diffusers.server.errors import BadOption
 from triton_diffusers.server.workspace import Workspace, sweep
 
 
@@ -92,3 +94,28 @@ def test_sweep_leaves_what_is_not_ours_alone(temporary: Path) -> None:
     (temporary / "triton-diffusers-a-file").touch()
     assert sweep() == 0
     assert len(list(temporary.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["临时", "été", "a b", "a'b"])
+def test_another_place_stands_in_for_a_tmpdir_that_is_not_plain(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (temporary / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / name))
+    monkeypatch.setattr(workspace_module, "_STAND_INS", ("/nowhere", str(temporary)))
+    with Workspace.create() as workspace:
+        assert workspace.root.parent == temporary
+        assert sweep() == 0
+    monkeypatch.setattr(workspace_module, "_STAND_INS", ())
+    with pytest.raises(BadOption, match=r"TMPDIR: .* is invalid: expected a path of letters A-Z"):
+        Workspace.create()
+
+
+def test_plain_path_is_itself_and_any_other_a_link(tmp_path: Path) -> None:
+    other = tmp_path / "模型 库"
+    other.mkdir()
+    with Workspace.create() as workspace:
+        assert workspace.plain(tmp_path) == tmp_path
+        link = workspace.plain(other)
+        assert str(link).isascii()
+        assert link.samefile(other)

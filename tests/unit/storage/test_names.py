@@ -19,7 +19,10 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, 891011, UTC)
 
 @pytest.mark.parametrize(
     "value",
-    ["result", "a/b/c", "2026-01", "user_1/run.2", "with space", "结果/图片", "été", "-", "a..b", "x" * 200],
+    [
+        *("result", "a/b/c", "2026-01", "user_1/run.2", "with space", "-", "a..b", "x" * 200),
+        *("结果/图片", "été", "हिन्दी", "ภาษาไทย", "עברית", "한국어", "🎈", "a🎈b", "👩\u200d🎨", "👍🏽", "❤\ufe0f"),
+    ],
 )
 def test_a_plain_folder_is_taken_as_it_is(value: str) -> None:
     assert check_save_dir(value) == value
@@ -71,7 +74,10 @@ def test_a_plain_folder_is_taken_as_it_is(value: str) -> None:
         "a\u29f8b",  # big solidus
         "a\uff3cb",  # full-width backslash
         "\uff21",  # full-width letter
-        "e\u0301",  # decomposed
+        "\u0301a",  # a mark without its letter
+        "a\u200db",  # a joiner between letters
+        "\u200d🎈",
+        "^",
         "a\u200bb",  # zero-width space
         "a\u202eb",  # right-to-left override
         "a\u00a0b",  # no-break space
@@ -95,7 +101,7 @@ def test_any_other_folder_is_refused(value: str) -> None:
 @given(st.text(alphabet=st.sampled_from("ab./\\ ~:\0\u2024\uff0e\uff0f。图-_"), max_size=12) | st.text(max_size=12))
 def test_what_is_taken_stays_below_the_root(value: str) -> None:
     try:
-        check_save_dir(value)
+        value = check_save_dir(value)
     except InvalidRequest:
         return
     for path in (PurePosixPath(value), PureWindowsPath(value)):
@@ -103,7 +109,11 @@ def test_what_is_taken_stays_below_the_root(value: str) -> None:
         assert not path.drive
         assert not any(part.startswith(".") for part in path.parts)
     assert PurePosixPath(value).as_posix() == value
-    assert value.isprintable()
+    assert value.replace("\u200d", "").isprintable()
+
+
+def test_save_dir_in_decomposed_letters_is_composed() -> None:
+    assert check_save_dir("cafe\u0301") == "café"
 
 
 def test_names_say_task_time_and_image() -> None:
