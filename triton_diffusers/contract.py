@@ -84,7 +84,7 @@ INPUTS: tuple[Input, ...] = (
     Input("image_num", "INT64", 1, "Images to make, 1 to `max_image_num` (8)."),
     Input("scheduler", "STRING", "DPM++ 2M", "Sampler, by its common or its diffusers name; see the list of schedulers."),
     Input("output_format", "STRING", "png", "`png`, `jpeg` or `webp`."),
-    Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Not for JSON, which cannot carry bytes."),
+    Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Refused in plain JSON, which cannot carry bytes: use `use_base64`."),
     Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),
     Input("clip_skip", "INT64", 1, "Which of the text encoder's layers counts, from the end: 1 is the last one, 2 the one before."),
     Input("image", "BYTES", b"", "Input picture of `i2i`, `inpaint` and `outpaint`, and control picture of `sd_controlnet`, as an encoded file (PNG, JPEG, …). Not for JSON, which cannot carry bytes."),
@@ -104,6 +104,7 @@ INPUTS: tuple[Input, ...] = (
     Input("profile", "STRING", "", "[Sampling profile](profiles.md): `exact`, `cached`, `guidance-interval` or `fast`; empty: the server's setting."),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
+    Input("timeout_seconds", "FP32", 0.0, "Cancel the job this long after its arrival, whoever still waits; 0: never. `infer` callers can send Triton's own `timeout` (microseconds) instead; the shorter one counts."),
 )  # fmt: skip
 
 OUTPUTS: tuple[Output, ...] = (
@@ -164,6 +165,10 @@ TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
 
 # Of the models that make pictures.
 INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
+
+# Headers that `serve` has Triton pass on as request parameters. Every HTTP caller sends the first and every gRPC caller
+# the second, but Triton passes on none of a `generate` request: one without them is plain JSON.
+FORWARDED_HEADERS = ("host", "user-agent")
 
 # The parameter of a ``config.pbtxt`` that holds a model's probe, a request as JSON.
 PROBE_PARAMETER = "probe"

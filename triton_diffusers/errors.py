@@ -6,6 +6,7 @@
      ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
      ├── Cancelled               somebody cancelled the job
+     │    └── TimedOut           the request's own timeout ended it
      └── EngineFailure           the server's fault
           ├── NotTranslated      Chinese text, and no translator that works
           └── StorageFailure     a result cannot be stored
@@ -73,6 +74,13 @@ class Busy(TritonDiffusersError):
 
 class Cancelled(TritonDiffusersError):
     """The job was cancelled before it was finished."""
+
+
+class TimedOut(Cancelled):
+    """The job was not finished within the time that its request allows."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the job was cancelled: its timeout of {seconds:g} s is over (timeout_seconds)")
 
 
 class EngineFailure(TritonDiffusersError):

@@ -44,24 +44,59 @@ English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` ar
 - Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
   to the model together; the SDK does.
 - In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
-  Numbers must be numbers and `seed` must be a string: Triton refuses other types before the model sees them (status 500).
-- In JSON, a single value under a name that is no field of the model is ignored, and `warnings` says so.
-- Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two.
+  Types are Triton's to check, and it is strict: see [plain JSON](#plain-json-what-triton-refuses).
+- In JSON, a single value under a name that is not a field of the model is ignored, and `warnings` says so, with the name
+  of the field that other APIs call so.
+- Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two. `serve` lets the models tell
+  plain JSON from the others, and `return_images` is refused there. (A JSON request to HTTP's `infer` cannot be told from
+  one that wants binary outputs: ask for `images` as binary data there.)
+
+## Timeouts
+
+A job ends `timeout_seconds` after its arrival, whoever still waits for it: running or queued, of a model or of an
+ensemble. Send it if you may give up. Triton does not notice that an HTTP caller has hung up, and a gRPC call's cancellation
+or deadline never reaches the models of an ensemble, so without a timeout the job runs to its end, and others wait for it.
+`infer` callers can send Triton's own request timeout instead (`timeout` of `tritonclient`'s `infer`, in microseconds).
+Any job can also be ended by `jobs`, with `cancel`.
 
 ## Errors
 
 A request that fails is answered with a Triton error whose message names the field, the value and the limit.
 
-| what | gRPC | HTTP |
-|---|---|---|
-| a field's value is not accepted | `INVALID_ARGUMENT` | 400 |
-| a file of the model directory, a preprocessor's weights or, of `jobs`, the task is not there | `NOT_FOUND` | 404 or, of `generate`, 400, by Triton's version |
-| the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 |
-| the job was cancelled | `CANCELLED` | 400 or 499, by Triton's version |
-| the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 400 or 500, by Triton's version |
-| the engine loop has failed, and the model is started anew: try again in some seconds | `UNAVAILABLE` | 503 |
-| the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 |
-| anything else is the server's fault | `INTERNAL` | 500 |
+| what | gRPC | HTTP, `infer` | HTTP, `generate` |
+|---|---|---|---|
+| a field's value is invalid | `INVALID_ARGUMENT` | 400 | 400 |
+| a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist | `NOT_FOUND` | 404 | 400, `… [NOT_FOUND]` |
+| the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 | 400, `… [UNAVAILABLE]` |
+| the job was cancelled, or its timeout is over | `CANCELLED` | 400 (newer Tritons: 499) | 400, `… [CANCELLED]` |
+| the engine loop has failed, and the model is started again: try again in some seconds | `UNAVAILABLE` | 503 | 400, `… [UNAVAILABLE]` |
+| anything else is the server's fault | `INTERNAL` | 500 | 400, `… [INTERNAL]` |
+| Triton: the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 | 400 |
+| Triton: the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 | 404 |
+| Triton: there is no such model (`… is not found`) | `NOT_FOUND` | 404 | 404 |
+| Triton: a required input is missing, an input has another type or shape, or is unknown | `INVALID_ARGUMENT` | 400 | see below |
+| Triton: the body is not JSON, or holds values of other types | | 500 | 500 |
+
+Triton (2.51) answers every error of a model with 400 in `generate`, whatever the model says; so in plain JSON the status
+that it should be stands at the end of the message. Under an ensemble all statuses are the same, and messages begin with
+`in ensemble '…', `.
+
+### Plain JSON: what Triton refuses
+
+Triton makes tensors of a `generate` request before a model sees it, by the types in the tables below, and converts nothing.
+Its messages do not name the field:
+
+| sent | answer |
+|---|---|
+| a number, `null` or `true` for a STRING, such as `"seed": 42`: write `"seed": "42"` | 500 `Unable to parse JSON bytes array: attempt to access JSON non-string as string` |
+| text, `null`, `true`, or a number with a point (also `20.0`) for an INT64 | 500 `Unable to parse 'data': attempt to access JSON non-signed-integer as signed-integer` |
+| text, `null` or `true` for an FP32 (`7` is fine) | 500 `Unable to parse 'data': attempt to access JSON non-number as double` |
+| text, `null` or a number for a BOOL | 500 `Unable to parse 'data': attempt to access JSON non-boolean as boolean` |
+| a list, an object or `null` under a name that is not a field | 400 `parameter '…' has invalid type. It should be either 'int', 'bool', or 'string'.` |
+| a body that is not a JSON object | 500 `failed to parse the request JSON buffer: …` or `attempt to get members for non-object` |
+| a body with `Content-Encoding` | 400 `Unsupported content-encoding, only 'identity' is supported.` |
+
+Leave a field out rather than sending `null`.
 """
 
 # Defaults that depend on the machine.

@@ -103,7 +103,8 @@ class GenerationRequest:
 
     ``width`` and ``height`` are those of the input picture once it is fitted; outpainting adds ``expansion`` to them.
     The ``image`` of text to image is not drawn over: it is there for ``controls`` that have none of their own.
-    ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one.
+    ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one. The job is cancelled
+    ``timeout_seconds`` after its arrival; 0: never.
     """
 
     task_id: str
@@ -131,6 +132,7 @@ class GenerationRequest:
     profile: Profile = EXACT
     save_dir: str = "result"
     embed_metadata: bool = True
+    timeout_seconds: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     orphan_seconds: float = Field(
         60.0, gt=0, description="A job that Triton has not asked about for so long is cancelled: its client is gone."
     )
+    headers_forwarded: bool = Field(
+        False,
+        description="Set by `serve`: Triton passes the headers `host` (HTTP) and `user-agent` (gRPC) on to the models,"
+        " which tells plain JSON from `infer`.",
+    )
     job_history_seconds: float = Field(600.0, ge=0, description="How long `jobs` remembers a finished job.")
 
     max_steps: int = Field(150, ge=1, description="Upper limit of `steps`.")

@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     profile: Literal["", "exact", "cached", "guidance-interval", "fast"]
     save_dir: str
     embed_metadata: bool
+    timeout_seconds: float
     controlnet_path: str | Sequence[str]
     process_func: str | Sequence[str]
     control_scale: float | Sequence[float]

@@ -58,6 +58,7 @@ _MESSAGES: _Patterns = (
         ),
         ServerRestartingError,
     ),
+    (re.compile(r"^[^:]*\bcancelled: its timeout of [^:]* is over \(timeout_seconds\)"), RequestTimeoutError),
     # Before the first colon: after it could be a value that the caller sent.
     (re.compile(r"^[^:]*\bcancelled\b", re.IGNORECASE), CancelledError),
 )

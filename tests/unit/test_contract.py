@@ -61,6 +61,7 @@ OTHER: dict[str, Any] = {
     "use_translate": [True],
     "profile": "cached",
     "save_dir": "elsewhere",
+    "timeout_seconds": 30.0,
     "controlnet_path": ["controlnet/depth"],
     "process_func": ["canny"],
     "control_scale": [0.5],

@@ -17,7 +17,7 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from tests.unit.loops import Counts, StartLoop, made_alone, pictures, stand_before_the_next_step
 from triton_diffusers.board import JobBoard
-from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, TimedOut
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.loading import LoadError
@@ -147,6 +147,26 @@ def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     engine.turnstile.open()
     finish(loop, running)
     assert pictures(running)
+
+
+@pytest.mark.parametrize("arrived_seconds_ago", [0.0, 1000.0])
+def test_a_request_ends_when_its_timeout_is_over(
+    start_loop: StartLoop, engine: FakeEngine, arrived_seconds_ago: float
+) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    running, queued = (loop.submit(request_for(timeout_seconds=900.0)) for _ in range(2))
+    stand_before_the_next_step(engine)
+    for job in (running, queued):
+        job.arrived -= arrived_seconds_ago
+    engine.turnstile.open()
+    finish(loop, running, queued)
+    if not arrived_seconds_ago:
+        assert pictures(running) == pictures(queued)
+        return
+    for job in (running, queued):
+        assert (job.state, type(job.error)) == (JobState.CANCELLED, TimedOut)
+        assert str(job.error) == "the job was cancelled: its timeout of 900 s is over (timeout_seconds)"
 
 
 def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(

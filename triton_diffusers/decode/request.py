@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, native_side: i
         profile=_profile(values["profile"] or settings.profile),
         save_dir=check_save_dir(values["save_dir"]),
         embed_metadata=values["embed_metadata"],
+        timeout_seconds=between("timeout_seconds", values["timeout_seconds"], 0.0, math.inf),
     )
     _check_size(request, settings)
     return request

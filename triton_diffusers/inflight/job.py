@@ -158,6 +158,11 @@ class Job:
         return self._cancel.is_set()
 
     @property
+    def timed_out(self) -> bool:
+        """True if the time that the request allows is over."""
+        return 0 < self.request.timeout_seconds < time.time() - self.arrived
+
+    @property
     def controlnet_paths(self) -> list[str]:
         """The ControlNets that the request names."""
         return [choice.path for choice in self.request.controls]

@@ -15,7 +15,7 @@ import torch
 
 from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
-from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TritonDiffusersError
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.intake import Intake
@@ -199,7 +199,7 @@ class EngineLoop:
         """Sleep until there may be something to do; False if the loop is to stop."""
         with self._changed:
             if not (self._stopping or self._has_work()):
-                # A cancellation on the board wakes nobody.
+                # Neither a cancellation on the board nor a timeout wakes anybody.
                 self._changed.wait(self._settings.poll_seconds if self._jobs() else None)
             return not self._stopping
 
@@ -232,6 +232,8 @@ class EngineLoop:
         for job in self._jobs():
             if job.cancel_requested or job.number in on_board:
                 self._end(job, JobState.CANCELLED, Cancelled("the job was cancelled"))
+            elif job.timed_out:
+                self._end(job, JobState.CANCELLED, TimedOut(job.request.timeout_seconds))
 
     def _admit(self) -> None:
         """Make jobs ready, in the order of their arrival, while the bound on images in flight and the pace allow."""

@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from triton_diffusers.checkpoints.layout import has_base_model
+from triton_diffusers.contract import FORWARDED_HEADERS
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
 from triton_diffusers.server.logs import ServerOutput
@@ -38,6 +39,10 @@ _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first pr
 _MOST_DEATHS = 5  # of tritonserver itself, each without a calm time before it; then whoever started us should know
 _TRANSLATOR_DIR = "TRITON_DIFFUSERS_TRANSLATOR_DIR"
 _CONTROL = "model-repository,shared-memory,trace,logging"
+_FORWARDING = tuple(
+    f"--{protocol}-header-forward-pattern=(?i)^{header}$"
+    for protocol, header in zip(("http", "grpc"), FORWARDED_HEADERS, strict=True)
+)
 
 
 class StopRequest:
@@ -259,6 +264,7 @@ def server_command(
         # Who may draw may not unload models, map the server's memory or read its traces.
         f"--http-restricted-api={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
         f"--grpc-restricted-protocol={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
+        *(_FORWARDING if _forwards_headers(options) else ()),
         *options.extra_arguments,
     ]
 
@@ -273,7 +279,14 @@ def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace)
         settings[_TRANSLATOR_DIR] = str(options.translator_dir)
     if options.store is not None:
         settings["TRITON_DIFFUSERS_STORE"] = options.store
+    if _forwards_headers(options):
+        settings["TRITON_DIFFUSERS_HEADERS_FORWARDED"] = "true"
     return settings
+
+
+def _forwards_headers(options: ServeOptions) -> bool:
+    """Return True unless the operator has said which headers Triton passes on to the models."""
+    return not any("header-forward-pattern" in argument for argument in options.extra_arguments)
 
 
 def _store(options: ServeOptions) -> str:

@@ -14,6 +14,7 @@ from triton_diffusers.errors import InvalidRequest, NotFound
 from triton_diffusers.settings import Settings
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
+from triton_diffusers.triton_adapter.transports import is_plain_json, parameters_of
 
 _ACTIONS = ("list", "progress", "cancel")
 
@@ -22,6 +23,7 @@ class JobsHandler:
     """Answers questions about the jobs of all models of the server."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
 
     def close(self) -> None:
@@ -33,11 +35,13 @@ class JobsHandler:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        plain_json = False
         try:
+            plain_json = is_plain_json(parameters_of(request), self._settings)
             values = read_values(input_arrays(request), JOBS_INPUTS)
             entries = self._act(values["action"], values["task_id"], preview=values["preview"])
         except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
-            return error_response(error)
+            return error_response(error, plain_json=plain_json)
         columns = {output.name: [_column(entry, output.name) for entry in entries] for output in JOBS_OUTPUTS}
         return pb_utils.InferenceResponse(
             output_tensors(columns, JOBS_OUTPUTS, request.requested_output_names(), batched=False)

@@ -6,10 +6,9 @@ has not seen, waits a moment for any job to end, answers the requests whose jobs
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +30,7 @@ from triton_diffusers.triton_adapter.optimizing import OptimizerOnBoard
 from triton_diffusers.triton_adapter.replies import reply_values
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
+from triton_diffusers.triton_adapter.transports import is_forwarded, is_plain_json, parameters_of
 
 # Triton hands in a rescheduled request again at once, or when requests with other inputs have had their call: seconds.
 _COMES_BACK_WITHIN = 1.0
@@ -51,6 +51,7 @@ class _Letter:
     job: Job
     return_images: bool
     use_base64: bool
+    plain_json: bool
     warnings: tuple[str, ...]
     seen: float = field(default_factory=time.monotonic)
 
@@ -119,26 +120,38 @@ class Mailbox:
             if request.is_cancelled():
                 self._loop.cancel(letter.job)
             return None
+        plain_json = False
         try:
-            return self._submit(request, key)
+            parameters = parameters_of(request)
+            plain_json = is_plain_json(parameters, self._settings)
+            return self._submit(request, key, parameters, plain_json)
         except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
             self._telemetry.request_ended("refused", 0.0, 0.0)
-            return error_response(error)
+            return error_response(error, plain_json=plain_json)
 
-    def _submit(self, request: pb_utils.InferenceRequest, key: _Key) -> pb_utils.InferenceResponse | None:
+    def _submit(
+        self, request: pb_utils.InferenceRequest, key: _Key, parameters: Mapping[str, Any], plain_json: bool
+    ) -> pb_utils.InferenceResponse | None:
         if request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END:
             # Triton would not take it back, and it would never be answered.
             raise InvalidRequest("sequence_end", True, "a request is a sequence of its own: set no sequence flags")
         # Plain JSON that is no input of the model comes as a parameter, if it is no list, and does nothing.
-        parameters = json.loads(request.parameters() or "{}")
         if strays := sorted(parameters.keys() & self._not_ours):
             raise InvalidRequest(strays[0], parameters[strays[0]], "this model has no ControlNets; sd_controlnet has")
         values = read_values(input_arrays(request), self._contract.inputs)
         if values["func_name"] == PROBE:
             return self._probe(request)
+        if values["return_images"] and plain_json:
+            raise InvalidRequest("return_images", True, "JSON cannot carry bytes; ask for use_base64 instead")
+        values["timeout_seconds"] = _shorter(values["timeout_seconds"], request.timeout() / 1e6)
         job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
+        unknown = [name for name in parameters if not is_forwarded(name)]
         self._letters[key] = _Letter(
-            job, values["return_images"], values["use_base64"], unknown_fields(parameters, self._contract.inputs)
+            job,
+            values["return_images"],
+            values["use_base64"],
+            plain_json,
+            unknown_fields(unknown, self._contract.inputs),
         )
         return None
 
@@ -156,13 +169,15 @@ class Mailbox:
             # Looked at here as well, since Triton drops a request that is cancelled while it is rescheduled.
             self._loop.cancel(job)
             del self._letters[key]
-            return error_response(Cancelled("the client has cancelled the request"))
+            return error_response(Cancelled("the client has cancelled the request"), plain_json=letter.plain_json)
         if not job.state.ended:
             request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
             return None
         del self._letters[key]
         if job.result is None:
-            return error_response(job.error or EngineFailure("the job ended without a result"))
+            return error_response(
+                job.error or EngineFailure("the job ended without a result"), plain_json=letter.plain_json
+            )
         result = replace(job.result, warnings=(*letter.warnings, *job.result.warnings))
         values = reply_values(result, return_images=letter.return_images, use_base64=letter.use_base64)
         return pb_utils.InferenceResponse(
@@ -179,6 +194,11 @@ class Mailbox:
             for letter in list(self._letters.values()):
                 if self._is_orphan(letter):
                     self._loop.cancel(letter.job)
+
+
+def _shorter(one: float, other: float) -> float:
+    """Return the shorter one of two timeouts, where 0 is none."""
+    return min(one or other, other or one)
 
 
 def _key(request: pb_utils.InferenceRequest) -> _Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import triton_python_backend_utils as pb_utils
@@ -15,6 +16,7 @@ from triton_diffusers.translate.loading import load_translator
 from triton_diffusers.translate.translator import Field, Outcome
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
+from triton_diffusers.triton_adapter.transports import is_plain_json, parameters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class TranslatorHandler:
 
     def __init__(self, settings: Settings) -> None:
         self._translator = load_translator(settings)
-        self._use_translate = settings.use_translate
+        self._settings = settings
 
     def close(self) -> None:
         """Nothing is to be given back."""
@@ -40,7 +42,7 @@ class TranslatorHandler:
         asked = [self._read(request) for request in requests]
         fields = [field for each in asked if isinstance(each, _Asked) and each.translate for field in each.fields]
         outcomes = iter(self._translator.translate(fields))
-        return [_answer(request, each, outcomes) for request, each in zip(requests, asked, strict=True)]
+        return [self._answer(request, each, outcomes) for request, each in zip(requests, asked, strict=True)]
 
     def _read(self, request: pb_utils.InferenceRequest) -> _Asked | Exception:
         try:
@@ -51,19 +53,24 @@ class TranslatorHandler:
         except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
             return error
         fields = tuple(Field(name, values[name]) for name in TRANSLATED)
-        return _Asked(fields, translate=chosen[0] if chosen else self._use_translate)
+        return _Asked(fields, translate=chosen[0] if chosen else self._settings.use_translate)
 
+    def _answer(
+        self, request: pb_utils.InferenceRequest, asked: _Asked | Exception, outcomes: Iterator[Outcome]
+    ) -> pb_utils.InferenceResponse:
+        """Answer a request, and take from ``outcomes`` those of its fields, if they were to be translated."""
+        if isinstance(asked, Exception):
+            return self._refuse(request, asked)
+        found = {field.name: next(outcomes) if asked.translate else field.text for field in asked.fields}
+        for outcome in found.values():
+            if isinstance(outcome, Exception):
+                return self._refuse(request, outcome)
+        return pb_utils.InferenceResponse(
+            output_tensors(found, TRANSLATOR_OUTPUTS, request.requested_output_names(), batched=True)
+        )
 
-def _answer(
-    request: pb_utils.InferenceRequest, asked: _Asked | Exception, outcomes: Iterator[Outcome]
-) -> pb_utils.InferenceResponse:
-    """Takes from ``outcomes`` those of the request's fields, if they were to be translated."""
-    if isinstance(asked, Exception):
-        return error_response(asked)
-    found = {field.name: next(outcomes) if asked.translate else field.text for field in asked.fields}
-    for outcome in found.values():
-        if isinstance(outcome, Exception):
-            return error_response(outcome)
-    return pb_utils.InferenceResponse(
-        output_tensors(found, TRANSLATOR_OUTPUTS, request.requested_output_names(), batched=True)
-    )
+    def _refuse(self, request: pb_utils.InferenceRequest, error: Exception) -> pb_utils.InferenceResponse:
+        plain_json = False
+        with suppress(ValueError):  # parameters that are not valid text must not fail the neighbours
+            plain_json = is_plain_json(parameters_of(request), self._settings)
+        return error_response(error, plain_json=plain_json)

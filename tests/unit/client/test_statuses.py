@@ -30,6 +30,12 @@ BOTH = [
     (503, "UNAVAILABLE", "the queue is full", BusyError),
     (400, "CANCELLED", "the job was cancelled", CancelledError),
     (400, "CANCELLED", "in ensemble 'ensemble', the job was cancelled", CancelledError),
+    (
+        400,
+        "CANCELLED",
+        "in ensemble 'ensemble', the job was cancelled: its timeout of 0.5 s is over (timeout_seconds)",
+        RequestTimeoutError,
+    ),
     (400, "CANCELLED", "the server is stopping; send the request again", ServerRestartingError),
     (500, "INTERNAL", "Stub process 'sd_base_0_0' is not healthy.", ServerRestartingError),
     (404, "NOT_FOUND", "Request for unknown model: 'sd_base' has no available versions", ServerRestartingError),

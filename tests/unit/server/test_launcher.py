@@ -17,6 +17,7 @@ from triton_diffusers.server.launcher import StopRequest
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports
 from triton_diffusers.server.repository import Repository
+from triton_diffusers.server.runtime import TritonRuntime
 from triton_diffusers.server.watchdog import WatchTimes
 from triton_diffusers.server.workspace import Workspace
 
@@ -133,3 +134,24 @@ def test_the_default_translator_is_found_from_any_directory(tmp_path: Path, monk
         assert found["TRITON_DIFFUSERS_TRANSLATOR_DIR"] == "/checkout/models/translator"
         monkeypatch.setenv("TRITON_DIFFUSERS_TRANSLATOR_DIR", "/own")
         assert "TRITON_DIFFUSERS_TRANSLATOR_DIR" not in launcher.model_settings(options, tmp_path, workspace)
+
+
+@pytest.mark.parametrize(("extra", "ours"), [((), True), (("--http-header-forward-pattern=x-.*",), False)])
+def test_triton_passes_headers_on_unless_the_operator_says_which(
+    tmp_path: Path, extra: tuple[str, ...], ours: bool
+) -> None:
+    """The models go by the absence of these headers, so they must know that Triton passes them on."""
+    options = ServeOptions(model_repository=tmp_path, model_dir="", extra_arguments=extra)
+    with Workspace.create(None) as workspace:
+        settings = launcher.model_settings(options, tmp_path, workspace)
+        runtime = TritonRuntime(tmp_path, tmp_path, "here", {})
+        command = launcher.server_command(options, Repository(tmp_path, {}), runtime, Ports(1, 2, 3), workspace)
+    assert ("TRITON_DIFFUSERS_HEADERS_FORWARDED" in settings) == ours
+    assert [argument for argument in command if "header-forward-pattern" in argument] == [
+        *(
+            ["--http-header-forward-pattern=(?i)^host$", "--grpc-header-forward-pattern=(?i)^user-agent$"]
+            if ours
+            else []
+        ),
+        *extra,
+    ]

@@ -16,6 +16,7 @@ import pytest
 from tests.unit.conftest import ROOT, request_for, tensors
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.contract import CONTRACTS, PROBE
+from triton_diffusers.errors import Busy
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.optimize.optimizer import Optimizer
 from triton_diffusers.request import GenerationResult
@@ -64,6 +65,7 @@ def test_an_optimizer_that_cannot_begin_leaves_nothing(
 def asked(**fields: Any) -> MagicMock:
     """One of Triton's requests, not cancelled and without flags, with the parameters that are no inputs."""
     parameters = fields.pop("parameters", {})
+    timeout_microseconds = fields.pop("timeout_microseconds", 0)
     made = MagicMock()
     made.inputs.return_value = [
         MagicMock(**{"name.return_value": name, "as_numpy.return_value": array})
@@ -72,6 +74,7 @@ def asked(**fields: Any) -> MagicMock:
     made.parameters.return_value = json.dumps(parameters)
     made.flags.return_value = 0
     made.is_cancelled.return_value = False
+    made.timeout.return_value = timeout_microseconds
     return made
 
 
@@ -125,3 +128,60 @@ def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMoc
         "warnings",
         [[b"'stesp' is no field of this model and was ignored; did you mean steps?", b"prompt: cut"]],
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "microseconds", "seconds"),
+    [(0.0, 0, 0.0), (5.0, 0, 5.0), (0.0, 2_500_000, 2.5), (5.0, 2_500_000, 2.5), (1.5, 2_500_000, 1.5)],
+)
+def test_timeout_is_the_shorter_one_of_the_field_and_tritons_own(
+    opened: Any, field: float, microseconds: int, seconds: float
+) -> None:
+    opened._loop.submit.return_value.result = result()
+    opened.execute([asked(timeout_seconds=field, timeout_microseconds=microseconds)])
+    (request,) = opened._loop.submit.call_args.args
+    assert request.timeout_seconds == seconds
+
+
+@pytest.fixture
+def told_of_headers(opened: Any) -> Any:
+    """A mailbox on a Triton that passes headers on."""
+    opened._settings = opened._settings.model_copy(update={"headers_forwarded": True})
+    opened._loop.submit.return_value.result = result()
+    return opened
+
+
+def test_bytes_are_refused_in_plain_json(told_of_headers: Any, backend: MagicMock) -> None:
+    told_of_headers.execute([asked(return_images=True)])
+    (message, status) = backend.TritonError.call_args.args
+    assert message.startswith("return_images: True ")
+    assert message.endswith("use_base64 instead")
+    assert status is backend.TritonError.INVALID_ARG
+    told_of_headers._loop.submit.assert_not_called()
+
+
+@pytest.mark.parametrize("header", ["Host", "host", "user-agent"])
+def test_bytes_are_returned_to_callers_whose_headers_are_known(
+    told_of_headers: Any, backend: MagicMock, header: str
+) -> None:
+    request = asked(return_images=True, parameters={header: "a"})
+    request.requested_output_names.return_value = ["warnings"]
+    told_of_headers.execute([request])
+    backend.TritonError.assert_not_called()
+    (name, array) = backend.Tensor.call_args.args
+    assert (name, array.tolist()) == ("warnings", [[]]), "a header is not a misspelt field"
+
+
+def test_bytes_are_returned_where_triton_does_not_pass_headers_on(opened: Any, backend: MagicMock) -> None:
+    opened._loop.submit.return_value.result = result()
+    opened.execute([asked(return_images=True)])
+    backend.TritonError.assert_not_called()
+
+
+@pytest.mark.parametrize(("parameters", "mark"), [({}, " [UNAVAILABLE]"), ({"Host": "a"}, "")])
+def test_an_error_names_its_status_in_plain_json_alone(
+    told_of_headers: Any, backend: MagicMock, parameters: dict[str, str], mark: str
+) -> None:
+    told_of_headers._loop.submit.side_effect = Busy("the queue is full")
+    told_of_headers.execute([asked(parameters=parameters)])
+    backend.TritonError.assert_called_once_with(f"the queue is full{mark}", backend.TritonError.UNAVAILABLE)

@@ -30,7 +30,7 @@ def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, 
     model.initialize({"model_name": name, "model_config": json.dumps({"parameters": parameters})})
     log_to_server.assert_called_once_with(name)
     assert model.execute([]) == []
-    request = MagicMock(**{"inputs.return_value": []})
+    request = MagicMock(**{"inputs.return_value": [], "parameters.return_value": ""})
     (answer,) = model.execute([request])
     assert answer is backend.InferenceResponse.return_value
     model.finalize()
