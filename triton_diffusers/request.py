@@ -150,6 +150,13 @@ class GenerationRequest:
         return self.image is not None or any(control.image is not None for control in self.controls)
 
     @property
+    def links(self) -> dict[str, str]:
+        """URLs to fetch, each with the field that it came in."""
+        named = [("image", self.image), ("mask", self.mask)]
+        named += [("control_image", control.image) for control in self.controls]
+        return {source.url: f"{name}_link" for name, source in reversed(named) if isinstance(source, Link)}
+
+    @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on (a scale of 1 is no guidance)."""
         return self.guidance_scale > 1.0

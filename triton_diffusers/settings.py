@@ -192,6 +192,18 @@ class Settings(BaseSettings):
         description="Hosts, addresses and networks (`10.0.0.0/8`) that links may name though not public, with commas.",
     )
     link_seconds: float = Field(15.0, gt=0, le=600, description="Time to fetch a linked picture, redirects included.")
+    link_wait_seconds: float = Field(
+        60.0, gt=0, allow_inf_nan=False, description="How long a link may wait for its turn; then its request is busy."
+    )
+    max_link_fetches: int = Field(
+        16, ge=1, le=256, description="Most links that are fetched at once; half of them from one host."
+    )
+    max_link_queue: int = Field(
+        128,
+        ge=1,
+        description="Most links that wait or are fetched, half of them to one host; a request with one more is refused"
+        " as busy. Requests that wait for links do not count in `max_queue`.",
+    )
     link_redirects: int = Field(5, ge=0, le=20, description="Most redirects of a link.")
 
     store: str = Field(

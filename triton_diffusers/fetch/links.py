@@ -49,6 +49,13 @@ class LinkFetcher:
         self._backend = backend or httpcore2.SyncBackend()
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
+    def host_of(self, field: str, url: str) -> str:
+        """Return the host that a link names. Raises ``InvalidPicture`` for a link that is not followed anyway."""
+        try:
+            return self._parsed(url).host_name
+        except LinkRefused as error:
+            raise InvalidPicture(field, _shortened(url), error.limit) from error
+
     def fetch(self, field: str, url: str) -> bytes:
         """The body that the link leads to. Raises ``InvalidPicture`` naming ``field``, the link and the reason."""
         try:
@@ -62,15 +69,18 @@ class LinkFetcher:
             raise InvalidPicture(field, _shortened(url), _FAILED) from error
 
     def _follow(self, url: str, deadline: Deadline) -> bytes:
-        if not self._schemes:
-            raise LinkRefused("this server takes no links; send the picture itself")
         for _ in range(self._redirects + 1):
-            target = parse(url, self._schemes)
+            target = self._parsed(url)
             answer = self._ask(target, self._checked(target, deadline), deadline)
             if isinstance(answer, bytes):
                 return answer
             url = _next(url, answer)
         raise LinkRefused(f"at most {self._redirects} redirects")
+
+    def _parsed(self, url: str) -> Target:
+        if not self._schemes:
+            raise LinkRefused("this server takes no links; send the image itself")
+        return parse(url, self._schemes)
 
     def _checked(self, target: Target, deadline: Deadline) -> list[IPAddress]:
         host = target.host

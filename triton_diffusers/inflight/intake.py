@@ -1,38 +1,26 @@
-"""What a job waits for before it can begin: its pictures, and its ControlNets."""
+"""What a job waits for before it can begin: its images, and its ControlNets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from triton_diffusers.errors import Cancelled
-from triton_diffusers.fetch import LinkFetcher
+from triton_diffusers.fetch import LinkFetcher, LinkQueue
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.pictures import Gatherer
 from triton_diffusers.settings import Settings
 
-# Jobs whose pictures are fetched and read at once.
+# Jobs whose images are read at once.
 _THREADS = 4
-
-
-class _FetcherOf:
-    """Fetches for a job until that has ended, or its other links would keep a thread from those that wait."""
-
-    def __init__(self, job: Job, fetcher: LinkFetcher) -> None:
-        self._job, self._fetcher = job, fetcher
-
-    def fetch(self, field: str, url: str) -> bytes:
-        if self._job.state.ended:
-            raise Cancelled("the job has ended")
-        return self._fetcher.fetch(field, url)
 
 
 class Intake:
     """Fetches, reads and loads for jobs, in threads of its own, so that no step waits for a network or a file.
 
-    ``controlnets`` gives those of the engine in use. ``gathered`` is called with a job whose pictures are there and the
-    ControlNets that it has taken, ``failed`` with one whose cannot be had, and why.
+    Links are fetched in other threads than images are read in: whoever sends an image itself never waits for somebody's
+    silent host. ``controlnets`` gives the ControlNets of the engine in use. ``gathered`` is called with a job that has
+    its images and the ControlNets that it has taken, ``failed`` with a job that cannot have them, and why.
     """
 
     def __init__(
@@ -42,29 +30,55 @@ class Intake:
         gathered: Callable[[Job, Held], None],
         failed: Callable[[Job, Exception], None],
     ) -> None:
-        self._settings, self._fetcher = settings, LinkFetcher(settings)
+        self._settings = settings
+        self._links = LinkQueue(
+            LinkFetcher(settings),
+            threads=settings.max_link_fetches,
+            places=settings.max_link_queue,
+            patience=settings.link_wait_seconds,
+        )
         self._controlnets, self._gathered, self._failed = controlnets, gathered, failed
-        self._gathering = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
+        self._reading = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         # One: ControlNets are loaded one after the other, and wait for memory.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="controlnets")
 
     def begin(self, job: Job) -> None:
-        """Get a job what it waits for."""
-        self._gathering.submit(self._gather, job)
+        """Get a job its images and ControlNets.
+
+        Raises:
+            Busy: too many links wait already.
+            InvalidPicture: a link is malformed.
+        """
+        links = job.request.links
+        if not links:
+            self._reading.submit(self._read, job, {})
+            return
+        job.fetching = True
+        self._links.fetch(links, lambda: job.state.ended).add_done_callback(lambda done: self._fetched(job, done))
 
     def stop(self) -> None:
-        """Returns when nothing is under way any more; all jobs have ended by then."""
-        self._gathering.shutdown(cancel_futures=True)
+        """Return once nothing is under way any longer; all jobs have ended by then."""
+        self._links.stop()
+        self._reading.shutdown(cancel_futures=True)
         self._controlnets().wake()
         self._loading.shutdown(cancel_futures=True)
 
-    def _gather(self, job: Job) -> None:
+    def _fetched(self, job: Job, bodies: Future[dict[str, bytes]]) -> None:
+        job.fetching = False
+        if job.state.ended:
+            return
+        if (error := bodies.exception()) is None:
+            self._reading.submit(self._read, job, bodies.result())
+        elif isinstance(error, Exception):
+            self._failed(job, error)
+
+    def _read(self, job: Job, bodies: dict[str, bytes]) -> None:
         if job.state.ended:
             return
         try:
-            job.pictures = Gatherer(self._settings, _FetcherOf(job, self._fetcher)).gather(job.request)
+            job.pictures = Gatherer(self._settings, bodies).gather(job.request)
             held = self._controlnets().take_loaded(job.controlnet_paths)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+        except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             self._failed(job, error)
             return
         if held is None:
@@ -78,7 +92,7 @@ class Intake:
             return
         try:
             held = self._controlnets().take(job.controlnet_paths, lambda: job.state.ended)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+        except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             self._failed(job, error)
             return
         self._gathered(job, held)

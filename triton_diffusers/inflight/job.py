@@ -126,10 +126,11 @@ class Job:
     model: str
     request: GenerationRequest
     # The request's pictures, once they are fetched and fitted, and its ControlNets, once they are loaded; `gathered`
-    # says that there is nothing to wait for.
+    # says that there is nothing to wait for; ``fetching`` that links are not fetched yet.
     pictures: SourcePictures | None = None
     controlnets: Held | None = None
     gathered: bool = False
+    fetching: bool = False
     state: JobState = JobState.QUEUED
     samples: list[Sample] = field(default_factory=list)
     # What the ControlNets look at, uint8 (height, width, 3), one for each.

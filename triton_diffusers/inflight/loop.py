@@ -132,18 +132,24 @@ class EngineLoop:
         return self._thread.is_alive() and not self._stopping
 
     def submit(self, request: GenerationRequest) -> Job:
-        """Queue a request. Raises ``Busy`` if too many wait, or if the loop has stopped."""
+        """Queue a request.
+
+        Raises:
+            Busy: too many requests or links wait, or the loop has stopped.
+            InvalidPicture: a link is malformed.
+        """
         job = Job(number=next(self._numbers), model=self._name, request=request, gathered=not request.has_pictures)
         with self._changed:
             if not self.alive:
                 raise Busy(self._refusal)
-            if len(self._waiting) >= self._settings.max_queue:
+            # Links have a bound of their own: silent hosts must not have requests without links refused.
+            if sum(not waiting.fetching for waiting in self._waiting) >= self._settings.max_queue:
                 raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
+            if not job.gathered:
+                self._intake.begin(job)  # under the lock, which it needs to hand anything over
             # Reported before the loop can see it, or its first report could come after its last.
             self._reporter.changed(job)
             self._waiting.append(job)
-            if not job.gathered:
-                self._intake.begin(job)
             self._changed.notify_all()
         return job
 

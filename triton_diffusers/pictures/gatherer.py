@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -16,13 +15,6 @@ from triton_diffusers.pictures.pasting import soft_edged
 from triton_diffusers.pictures.reading import read_mask, read_picture
 from triton_diffusers.request import FromBase64, Function, GenerationRequest, Link, PictureSource
 from triton_diffusers.settings import Settings
-
-
-class Fetcher(Protocol):
-    """Fetches what a link leads to, as ``fetch.LinkFetcher`` does."""
-
-    def fetch(self, field: str, url: str) -> bytes:
-        """The bytes; raises ``InvalidPicture``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +34,14 @@ class SourcePictures:
 
 
 class Gatherer:
-    """Makes source pictures of requests; called from any thread."""
+    """Makes the source pictures of a request. ``bodies`` are what its links lead to, by URL."""
 
-    def __init__(self, settings: Settings, fetcher: Fetcher) -> None:
+    def __init__(self, settings: Settings, bodies: Mapping[str, bytes]) -> None:
         self._settings = settings
-        self._fetcher = fetcher
+        self._bodies = bodies
 
     def gather(self, request: GenerationRequest) -> SourcePictures | None:
-        """Fetch, read, fit and expand; None for a request that takes no picture. Raises ``InvalidPicture``."""
+        """Read, fit and expand; None for a request that takes no image. Raises ``InvalidPicture``."""
         if request.function is not Function.TEXT_TO_IMAGE:
             drawn_over = self._drawn_over(request)
             return replace(drawn_over, controls=self._controls(request, drawn_over.image))
@@ -91,7 +83,7 @@ class Gatherer:
             raise InvalidPicture(name, None, "the request needs one")
         field = _field(name, source)
         if isinstance(source, Link):
-            return read(field, self._fetcher.fetch(field, source.url), self._settings)
+            return read(field, self._bodies[source.url], self._settings)
         return read(field, source.data if isinstance(source, FromBase64) else source, self._settings)
 
 

@@ -100,5 +100,5 @@ def test_a_closed_port_and_a_broken_answer_look_the_same(serve: Serve) -> None:
 
 
 def test_links_can_be_turned_off() -> None:
-    assert refusal(f"http://{HOST}/", link_schemes="none") == "this server takes no links; send the picture itself"
+    assert refusal(f"http://{HOST}/", link_schemes="none") == "this server takes no links; send the image itself"
     assert refusal(f"http://{HOST}/", link_schemes="https") == "must begin with https://"

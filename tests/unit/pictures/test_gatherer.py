@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,28 +41,15 @@ RED = png(Image.new("RGB", (40, 20), "red"))
 MASK = png(half_white(80, 40))
 
 
-class FakeFetcher:
-    """Knows two links, and which fields they were fetched for."""
-
-    def __init__(self) -> None:
-        self.fields: list[str] = []
-
-    def fetch(self, field: str, url: str) -> bytes:
-        self.fields.append(field)
-        return {"https://example.com/red.png": RED, "https://example.com/mask.png": MASK}[url]
-
-
-class NoFetcher:
-    def fetch(self, field: str, url: str) -> bytes:
-        raise AssertionError("nothing is to be fetched")
+BODIES = {"https://example.com/red.png": RED, "https://example.com/mask.png": MASK}
 
 
 def request_for(function: Function, **fields: Any) -> GenerationRequest:
     return GenerationRequest(task_id="a-task", prompt="", function=function, width=64, height=32, **fields)
 
 
-def gather(function: Function, *, fetcher: Any = None, **fields: Any) -> Any:
-    return Gatherer(Settings(), fetcher or NoFetcher()).gather(request_for(function, **fields))
+def gather(function: Function, bodies: Mapping[str, bytes] = BODIES, **fields: Any) -> Any:
+    return Gatherer(Settings(), bodies).gather(request_for(function, **fields))
 
 
 def controls(*images: PictureSource | None) -> tuple[ControlChoice, ...]:
@@ -97,10 +85,9 @@ def test_the_larger_canvas_controls_outpainting_unless_another_picture_does() ->
 
 def test_each_control_picture_is_fetched_once() -> None:
     red, mask = Link("https://example.com/red.png"), Link("https://example.com/mask.png")
-    pictures = gather(
-        Function.TEXT_TO_IMAGE, fetcher=(fetcher := FakeFetcher()), controls=controls(red, mask, red, red)
-    )
-    assert fetcher.fields == ["control_image_link"] * 2
+    chosen = controls(red, mask, red, red)
+    assert request_for(Function.TEXT_TO_IMAGE, controls=chosen).links == dict.fromkeys(BODIES, "control_image_link")
+    pictures = gather(Function.TEXT_TO_IMAGE, controls=chosen)
     assert pictures.controls[0] is pictures.controls[2] is pictures.controls[3]
     assert pictures.controls[1].getpixel((0, 0)) == (0, 0, 0)
 
@@ -165,14 +152,11 @@ def test_outpainting_has_a_larger_canvas_and_its_mask() -> None:
 
 
 def test_links_are_fetched_by_their_fields() -> None:
-    fetcher = FakeFetcher()
-    pictures = gather(
-        Function.INPAINT,
-        fetcher=fetcher,
-        image=Link("https://example.com/red.png"),
-        mask=Link("https://example.com/mask.png"),
-    )
-    assert fetcher.fields == ["image_link", "mask_link"]
+    red, mask = map(Link, BODIES)
+    fields: dict[str, Any] = {"image": red, "mask": mask, "controls": controls(red, None, RED)}
+    links = request_for(Function.INPAINT, **fields).links
+    assert links == {red.url: "image_link", mask.url: "mask_link"}
+    pictures = gather(Function.INPAINT, **fields)
     assert pictures.image.getpixel((5, 5)) == (255, 0, 0)
 
 
@@ -193,9 +177,6 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], message: str) -> None:
 
 
 def test_a_linked_picture_that_is_none_names_the_link() -> None:
-    class Html:
-        def fetch(self, field: str, url: str) -> bytes:
-            return b"<html>"
-
+    url = "https://example.com/"
     with pytest.raises(InvalidPicture, match=r"^image_link: "):
-        gather(Function.IMAGE_TO_IMAGE, fetcher=Html(), image=Link("https://example.com/"))
+        gather(Function.IMAGE_TO_IMAGE, {url: b"<html>"}, image=Link(url))

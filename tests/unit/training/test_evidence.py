@@ -43,7 +43,7 @@ class Echo:
             if request.function is Function.TEXT_TO_IMAGE:
                 pictures.append(torch.ones(3, PICTURE_SIZE, PICTURE_SIZE))
                 continue
-            source = Gatherer(Settings(), None).gather(request)  # type: ignore[arg-type]
+            source = Gatherer(Settings(), {}).gather(request)
             assert source is not None
             pictures.append(from_image(source.image))
         return torch.stack(pictures)
