@@ -73,7 +73,7 @@ class Contract:
 
 INPUTS: tuple[Input, ...] = (
     Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
-    Input("prompt", "STRING", "", "What to draw.", required=True),
+    Input("prompt", "STRING", "", "What to draw, in the [syntax](prompts.md) of AUTOMATIC1111's web UI.", required=True),
     Input("negative_prompt", "STRING", "", "What to avoid."),
     Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`."),
     Input("steps", "INT64", 50, "Sampling steps, 1 to `max_steps` (150)."),

@@ -74,10 +74,14 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True)
 class LoraChoice:
-    """A LoRA file, by its path relative to the model directory, and the weight that it gets."""
+    """A LoRA file, by its path relative to the model directory, and the weight that it gets.
+
+    ``only`` names the network that it changes (``unet`` or ``text_encoder``); empty: both.
+    """
 
     path: str
     weight: float
+    only: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

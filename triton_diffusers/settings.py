@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     )
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
+    max_prompt_texts: int = Field(
+        32, ge=2, description="Most different texts that prompt editing, alternation and `AND` may make of a request."
+    )
+    max_prompt_parts: int = Field(8, ge=1, description="Most prompts that `AND` joins; each is a row of UNet calls.")
 
     use_translate: bool = Field(
         True, description="Whether prompts are translated where a request's `use_translate` does not say it."

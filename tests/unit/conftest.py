@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.board import JobBoard
 from triton_diffusers.contract import INPUT_BY_NAME, Input
+from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.loading import Components, load_components
@@ -51,6 +53,12 @@ def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationReques
     fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
     fields["embed_metadata"] = False  # so that equal pictures are equal files
     return GenerationRequest(**{**fields, "prompt": prompt, **changes})
+
+
+def conditioning(rows: int = 2, chunks: int = 1, steps: int = 4) -> Conditioning:
+    """The same empty texts in every step."""
+    text = EncodedText((torch.zeros(1, 77, 8),) * chunks)
+    return Conditioning(((text,) * rows,) * steps, weights=(1.0,) * max(1, rows - 1))
 
 
 def finish(loop: EngineLoop, *jobs: Job) -> None:

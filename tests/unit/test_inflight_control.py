@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.unit.conftest import conditioning
 from triton_diffusers.engines import Residuals
 from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import Sample
@@ -75,7 +76,7 @@ def test_a_controlnet_counts_as_half_a_unet() -> None:
         scheduler=SimpleNamespace(timesteps=torch.arange(4)),
         step_options={},
         latents=torch.zeros(4, 8, 8),
-        states=torch.zeros(2, 77, 8),
+        conditioning=conditioning(),
         guidance_scale=7.0,
         position=0,
         controls=(Control(FakeNet(), torch.zeros(3, 64, 64), 1.0, end=0.5),),

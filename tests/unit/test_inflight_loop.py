@@ -367,7 +367,7 @@ def test_without_guidance_a_negative_prompt_and_half_the_rows_are_saved(
     ]
     finish(loop, *jobs)
     assert {pictures(job) for job in jobs} == {pictures(jobs[0])}
-    assert {len(job.samples[0].states) for job in jobs} == {1}
+    assert {job.samples[0].conditioning.rows for job in jobs} == {1}
 
 
 def test_guidance_moves_away_from_the_negative_prompt(start_loop: StartLoop, engine: FakeEngine) -> None:

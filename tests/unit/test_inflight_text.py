@@ -14,6 +14,7 @@ from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.loading import Components
 from triton_diffusers.prompts import Tokens
+from triton_diffusers.settings import Settings
 
 LAYERS = 4
 
@@ -35,7 +36,7 @@ def engine(components: Components) -> CountingEngine:
 
 @pytest.fixture
 def encoder(engine: CountingEngine) -> PromptEncoder:
-    return PromptEncoder(engine, 3)
+    return PromptEncoder(engine, Settings(max_prompt_chunks=3))
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,9 @@ def pipeline(components: Components) -> Any:
 
 def states(encoder: PromptEncoder, prompt: str, **changes: Any) -> torch.Tensor:
     warnings: list[str] = []
-    found = encoder.states(request_for(prompt, **{"guidance_scale": 1.0, **changes}), None, warnings)
+    found = encoder.encode(request_for(prompt, **{"guidance_scale": 1.0, **changes}), None, warnings)
     assert warnings == []
-    return found
+    return found.at(0, found.rows)
 
 
 def plain(components: Components, *words: str) -> torch.Tensor:
@@ -159,7 +160,7 @@ def test_without_guidance_a_negative_prompt_does_not_lengthen(encoder: PromptEnc
 def test_what_is_cut_is_told(encoder: PromptEncoder) -> None:
     warnings: list[str] = []
     request = request_for("apple BREAK " * 3 + "pear", negative_prompt="apple BREAK " * 4 + "(blue:2) BREAK red")
-    assert encoder.states(request, None, warnings).shape[1] == 3 * 77
+    assert encoder.encode(request, None, warnings).chunks(0) == 3
     assert warnings == [
         "negative_prompt: too long, only 3 chunks were used, cut: 'apple blue red'",
         "prompt: too long, only 3 chunks were used, cut: 'pear'",
@@ -189,7 +190,7 @@ def test_a_mask_is_part_of_what_is_remembered(encoder: PromptEncoder, engine: Co
 
 def test_the_oldest_chunks_are_forgotten(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PromptEncoder, "_MOST_CACHED_CHUNKS", 2)
-    encoder = PromptEncoder(engine, 1)
+    encoder = PromptEncoder(engine, Settings(max_prompt_chunks=1))
     for prompt in ("one", "two", "one", "three", "one", "two"):
         states(encoder, prompt)
     assert engine.chunks == 4  # "two" was the oldest when "three" came
@@ -204,4 +205,6 @@ def test_the_engine_gets_one_chunk_at_a_time(components: Components) -> None:
             assert isinstance(chunks[0], Tokens)
             return super().encode_prompts(chunks, clip_skip, loras)
 
-    states(PromptEncoder(Engine(components), 3), "apple BREAK pear", negative_prompt="blue", guidance_scale=3.0)
+    states(
+        PromptEncoder(Engine(components), Settings()), "apple BREAK pear", negative_prompt="blue", guidance_scale=3.0
+    )

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.conftest import request_for
+from tests.unit.conftest import conditioning, request_for
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
 
@@ -23,7 +23,7 @@ def job_of(images: int, *, number: int = 1, side: int = 8, steps: int = 4, cost:
             scheduler=SimpleNamespace(timesteps=torch.arange(steps)),
             step_options={},
             latents=torch.zeros(4, side, side),
-            states=torch.zeros(2, 77, 8),
+            conditioning=conditioning(),
             guidance_scale=7.0,
             position=0,
         )
@@ -106,13 +106,13 @@ def test_jobs_of_different_shapes_take_turns_by_cost() -> None:
 
 def test_samples_of_different_text_lengths_do_not_share_a_call() -> None:
     job, other = job_of(1), job_of(1, number=2)
-    other.samples[0].states = torch.zeros(2, 154, 8)
+    other.samples[0].conditioning = conditioning(chunks=2)
     assert images_of(next_turn([job, other], 4)) == {1: 1}
 
 
 def test_guided_and_unguided_images_share_a_call() -> None:
     job, other = job_of(1), job_of(1, number=2)
-    other.samples[0].states = torch.zeros(1, 77, 8)
+    other.samples[0].conditioning = conditioning(rows=1)
     assert images_of(next_turn([job, other], 4)) == {1: 1, 2: 1}
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.canvas import Canvas, sampled_size
+from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controls import ControlMaker
 from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.inflight.lora_tags import LoraTags
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.lora import LoraLoader, LoraSet
+from triton_diffusers.profiles import Profile
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.schedulers import SchedulerFactory, takes_generator
 from triton_diffusers.settings import Settings
@@ -25,38 +29,48 @@ class Admission:
         self._engine = engine
         self._settings = settings
         self._schedulers = SchedulerFactory(engine.scheduler_config)
+        self._tags = LoraTags(settings)
         self._loras = LoraLoader(settings, engine.lora_targets)
-        self._text = PromptEncoder(engine, settings.max_prompt_chunks)
+        self._text = PromptEncoder(engine, settings)
         self._controls = ControlMaker(settings)
 
     def on(self, engine: Engine) -> Admission:
         """The same for another engine of the same checkpoint: LoRAs that were read stay, text states do not."""
         other = copy.copy(self)
         other._engine = engine
-        other._text = PromptEncoder(engine, self._settings.max_prompt_chunks)
+        other._text = PromptEncoder(engine, self._settings)
         return other
 
     def prepare(self, job: Job) -> None:
         """Give the job its samples. Raises ``InvalidRequest`` or ``NotFound`` for what only now is found wrong."""
         request = job.request
-        loras = self._loras.load(request)
-        states = self._text.states(request, loras, job.warnings)
+        loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)))
+        conditioning = self._text.encode(request, loras, job.warnings)
         canvas = Canvas(self._engine, request, job.pictures)
         controls = self._controls.make(job, sampled_size(self._engine, request))
         if controls and request.profile.period > 1:
             job.warnings.append(f"profile {request.profile.name}: with a ControlNet every step runs the whole UNet")
+        profile = request.profile
+        if conditioning.composed and profile.guided < 1:
+            job.warnings.append(f"profile {profile.name}: with AND every step has guidance")
+            profile = replace(profile, guided=1.0)
         job.samples = [
-            self._sample(request, index, canvas, states, loras, controls) for index in range(request.image_num)
+            self._sample(request, index, canvas, conditioning, loras, controls, profile)
+            for index in range(request.image_num)
         ]
+        made, steps = request.steps - job.samples[0].first // job.samples[0].scheduler.order, request.steps
+        if not conditioning.covers(made):
+            job.warnings.append(f"prompt: only {made} of {steps} steps are made, too few for some of its edits")
 
     def _sample(
         self,
         request: GenerationRequest,
         index: int,
         canvas: Canvas,
-        states: torch.Tensor,
+        conditioning: Conditioning,
         loras: LoraSet | None,
         controls: tuple[Control, ...],
+        profile: Profile,
     ) -> Sample:
         scheduler = self._schedulers.make(request.scheduler, request.steps)
         generator = torch.Generator().manual_seed(request.seed_of(index))
@@ -66,7 +80,7 @@ class Admission:
             scheduler=scheduler,
             step_options={"generator": generator} if takes_generator(scheduler) else {},
             latents=beginning.latents,
-            states=states,
+            conditioning=conditioning,
             guidance_scale=request.guidance_scale,
             first=beginning.position,
             position=beginning.position,
@@ -74,5 +88,5 @@ class Admission:
             condition=beginning.condition,
             loras=loras,
             controls=controls,
-            profile=request.profile,
+            profile=profile,
         )

@@ -13,6 +13,7 @@ import torch
 
 from triton_diffusers.board import BoardEntry
 from triton_diffusers.inflight.canvas import Known
+from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controlnets import Held
 from triton_diffusers.lora import LoraSet
@@ -42,17 +43,17 @@ class JobState(StrEnum):
 class Sample:
     """One image of a job: everything that its next step needs, shared with no other image.
 
-    ``latents`` is float32 of shape (channels, h, w); ``states`` is (1, tokens, width), or (2, tokens, width) with
-    guidance: negative first. ``position`` is the next step's place in the scheduler's timesteps, ``first`` that of the
-    first step. ``expected`` is what the scheduler takes the final latents to be, once it has stepped. ``deep`` are the
-    features (1 or 2, d, h, w) that the next step takes over from an earlier one; none if it runs the whole UNet.
+    ``latents`` is float32 of shape (channels, h, w). ``position`` is the next step's place in the scheduler's
+    timesteps, ``first`` that of the first step. ``expected`` is what the scheduler takes the final latents to be, once
+    it has stepped. ``deep`` are the features (rows, d, h, w) that the next step takes over from an earlier one; none if
+    it runs the whole UNet.
     """
 
     index: int
     scheduler: Any
     step_options: dict[str, Any]
     latents: torch.Tensor
-    states: torch.Tensor
+    conditioning: Conditioning
     guidance_scale: float
     first: int = 0
     position: int
@@ -84,8 +85,24 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """Rows of the next step's UNet call: 2 with guidance, else 1, the prompt's."""
-        return len(self.states) if self.profile.is_guided(self.steps_done, self.steps) else 1
+        """Rows of the next step's UNet call: with guidance all of the conditioning's, else 1, the prompt's."""
+        return self.conditioning.rows if self.profile.is_guided(self.steps_done, self.steps) else 1
+
+    @property
+    def states(self) -> torch.Tensor:
+        """Text states (rows, tokens, width) of the next step's UNet call."""
+        return self.conditioning.at(self._sampling_step, self.rows)
+
+    @property
+    def _sampling_step(self) -> int:
+        """The next of the request's steps, from 0: a scheduler may want more than one UNet call for each."""
+        return self.steps_done * len(self.conditioning.steps) // len(self.scheduler.timesteps)
+
+    @property
+    def _text_changes(self) -> bool:
+        """True if the next call has other texts than the one before."""
+        before = (self.steps_done - 1) * len(self.conditioning.steps) // len(self.scheduler.timesteps)
+        return before < self._sampling_step and self.conditioning.changes(self._sampling_step)
 
     @property
     def active_controls(self) -> tuple[Control, ...]:
@@ -99,8 +116,8 @@ class Sample:
 
     @property
     def next_is_whole(self) -> bool:
-        """Whether the next step runs the whole UNet: others know nothing of ControlNets."""
-        return bool(self.controls) or self.profile.is_whole(self.steps_done, self.steps)
+        """True if the next step runs the whole UNet: deep features know nothing of ControlNets and other texts."""
+        return bool(self.controls) or self.profile.is_whole(self.steps_done, self.steps) or self._text_changes
 
     @property
     def denoised(self) -> bool:
@@ -113,9 +130,9 @@ class Sample:
         return self.pixels is not None
 
     @property
-    def batch_key(self) -> tuple[torch.Size, torch.Size, bool]:
+    def batch_key(self) -> tuple[torch.Size, int, bool]:
         """Samples of one key can share a UNet call."""
-        return self.latents.shape, self.states.shape[1:], self.deep is not None
+        return self.latents.shape, self.conditioning.chunks(self._sampling_step), self.deep is not None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

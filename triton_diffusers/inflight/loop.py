@@ -27,7 +27,7 @@ from triton_diffusers.inflight.reporter import Reporter
 from triton_diffusers.inflight.safety import release, release_control_images
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.succession import check_successor
-from triton_diffusers.inflight.turn import Decode, Step, next_turn
+from triton_diffusers.inflight.turn import Decode, Step, max_rows, next_turn
 from triton_diffusers.request import GenerationRequest, GenerationResult
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import Telemetry
@@ -279,7 +279,8 @@ class EngineLoop:
         began = time.perf_counter()
         work = [sample.work for _, sample in turn.samples]
         try:
-            predictions = predict(self._in_use.engine, [sample for _, sample in turn.samples])
+            samples = [sample for _, sample in turn.samples]
+            predictions = predict(self._in_use.engine, samples, max_rows(self._settings.max_batch))
         except Exception as error:  # noqa: BLE001  # find out whose fault it is
             self._step_each(turn, error)
             return

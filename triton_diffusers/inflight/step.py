@@ -21,8 +21,11 @@ class Prediction:
     deep: torch.Tensor
 
 
-def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[Prediction]:
-    """The UNet's predictions for samples of one batch key. Changes nothing, so it can be tried again."""
+def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequence[Prediction]:
+    """Return the UNet's predictions for samples of one batch key, by calls of at most ``max_rows`` rows.
+
+    Changes nothing, so it can be tried again.
+    """
     latents, conditions, timesteps, states, deep = [], [], [], [], []
     loras: list[LoraSet | None] = []
     controls: list[tuple[Control, ...]] = []
@@ -33,26 +36,31 @@ def predict(engine: Engine, samples: Sequence[Sample]) -> Sequence[Prediction]:
         if sample.condition is not None:
             conditions.append(sample.condition.expand(rows, -1, -1, -1))
         timesteps.append(timestep.float().expand(rows))
-        states.append(sample.states[-rows:])
+        states.append(sample.states)
         loras.extend([sample.loras] * rows)
         controls.extend([sample.active_controls] * rows)
         if sample.deep is not None:
             deep.append(sample.deep[-rows:])
     noisy, times, texts = torch.cat(latents), torch.cat(timesteps), torch.cat(states)
-    residuals = residuals_of(controls, noisy, times, texts)
-    if conditions:
-        noisy = torch.cat([noisy, torch.cat(conditions)], dim=1)
-    values, features = engine.predict(noisy, times, texts, loras, torch.cat(deep) if deep else None, residuals)
+    beside = torch.cat(conditions) if conditions else None
+    taken_over = torch.cat(deep) if deep else None
+
+    def call(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        residuals = residuals_of(controls[rows], noisy[rows], times[rows], texts[rows])
+        inputs = noisy[rows] if beside is None else torch.cat([noisy[rows], beside[rows]], dim=1)
+        features = None if taken_over is None else taken_over[rows]
+        return engine.predict(inputs, times[rows], texts[rows], loras[rows], features, residuals)
+
+    # One call, but for an image of more prompts than the bound on a call's memory allows.
+    made = [call(slice(first, first + max_rows)) for first in range(0, len(noisy), max_rows)]
+    values, features = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
     sizes = [len(rows) for rows in states]
     return [Prediction(*parts) for parts in zip(torch.split(values, sizes), torch.split(features, sizes), strict=True)]
 
 
 def advance(sample: Sample, prediction: Prediction) -> None:
     """Take a sample's prediction through guidance and its scheduler to the next step."""
-    values = prediction.values
-    if len(values) == 2:
-        unconditional, conditional = torch.split(values, 1)
-        values = unconditional + sample.guidance_scale * (conditional - unconditional)
+    values = sample.conditioning.guide(torch.split(prediction.values, 1), sample.guidance_scale)
     output = sample.scheduler.step(values, sample.timestep, sample.latents[None], **sample.step_options)
     sample.latents = output.prev_sample[0]
     sample.expected = _expected(sample, output)

@@ -1,17 +1,32 @@
-"""The prompts of a request as text states."""
+"""The prompts of a request as text states, step by step."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.errors import InvalidRequest, shown
+from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.lora.set import LoraKey
-from triton_diffusers.prompts import Chunk, PromptReader, Tokens, apply_weights
+from triton_diffusers.prompts import (
+    Chunk,
+    Prompt,
+    PromptReader,
+    Tokens,
+    apply_weights,
+    has_and,
+    split_and,
+    split_tags,
+    texts_by_step,
+)
 from triton_diffusers.request import GenerationRequest
+from triton_diffusers.settings import Settings
 
 
 class PromptEncoder:
@@ -19,33 +34,90 @@ class PromptEncoder:
 
     _MOST_CACHED_CHUNKS = 256
 
-    def __init__(self, engine: Engine, most_chunks: int) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
-        self._reader = PromptReader(engine.tokenizer, most_chunks)
+        self._settings = settings
+        self._reader = PromptReader(engine.tokenizer, settings.max_prompt_chunks)
         # By everything that a chunk's states depend on, but for its weights, which are cheap to apply.
         self._cache: OrderedDict[tuple[Tokens, int, LoraKey], torch.Tensor] = OrderedDict()
 
-    def states(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> torch.Tensor:
-        """Text states (1, tokens, width), or (2, tokens, width) with guidance: negative first.
+    def encode(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> Conditioning:
+        """Return the text states of a request's images.
 
-        A prompt of more chunks is that many times as many tokens; the shorter of the two prompts gets empty chunks.
-        What had to be cut is added to ``warnings``. Raises ``InvalidRequest`` for a ``clip_skip`` that the text encoder
-        does not have the layers for.
+        A prompt of more chunks is that many times as many tokens; the shorter texts of a step get empty chunks. What
+        had to be cut, and tags that do nothing, are added to ``warnings``. Tags of LoRAs are not looked at.
+
+        Raises: InvalidRequest: the text encoder does not have the layers for ``clip_skip``, or the prompts stand for
+            too many texts.
         """
         if not 1 <= request.clip_skip <= self._engine.text_layers:
             limit = f"must be between 1 and {self._engine.text_layers}, the layers of this model's text encoder"
             raise InvalidRequest("clip_skip", request.clip_skip, limit)
-        texts = {"prompt": request.prompt}
-        if request.guided:
-            texts = {"negative_prompt": request.negative_prompt, **texts}
-        prompts = {field: self._reader.read(text) for field, text in texts.items()}
-        warnings.extend(warning for field, prompt in prompts.items() if (warning := prompt.warning(field)))
-        length = max(len(prompt.chunks) for prompt in prompts.values())
-        rows = []
-        for prompt in prompts.values():
-            chunks = [*prompt.chunks, *[self._reader.empty] * (length - len(prompt.chunks))]
-            rows.append(torch.cat([self._encode(chunk, request.clip_skip, loras) for chunk in chunks], dim=1))
-        return torch.cat(rows)
+        rows, weights = self._rows(request, warnings)
+        schedules = self._schedules(rows, request.steps)
+        prompts = {text: self._reader.read(text) for schedule in schedules for text in dict.fromkeys(schedule)}
+        self._check_chunks(prompts.values())
+        warnings.extend(_cuts(rows, schedules, prompts))
+
+        def states(chunk: Chunk) -> torch.Tensor:
+            return self._encode(chunk, request.clip_skip, loras)
+
+        encoded = {text: EncodedText(tuple(map(states, prompt.chunks))) for text, prompt in prompts.items()}
+        uneven = len({len(prompt.chunks) for prompt in prompts.values()}) > 1
+        return Conditioning(
+            steps=tuple(zip(*([encoded[text] for text in schedule] for schedule in schedules), strict=True)),
+            empty=states(self._reader.empty) if uneven else None,
+            weights=weights,
+        )
+
+    def _rows(self, request: GenerationRequest, warnings: list[str]) -> tuple[list[_Row], tuple[float, ...]]:
+        """Return the prompts of a UNet call's rows, negative first, and the weights of those that are not."""
+        prompt, _ = split_tags(request.prompt)
+        parts = split_and(prompt)
+        most = self._settings.max_prompt_parts
+        if len(parts) > most:
+            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", f"at most {most}")
+        rows = [_Row("prompt", part.text) for part in parts]
+        if request.guided or len(parts) > 1:
+            negative, tags = split_tags(request.negative_prompt)
+            warnings.extend(
+                f"negative_prompt: {shown(tag.text)} does nothing here; write it in prompt" for tag in tags[:1]
+            )
+            if has_and(negative):
+                warnings.append("negative_prompt: AND is an ordinary word here; only prompt can join prompts")
+            rows.insert(0, _Row("negative_prompt", negative))
+        return rows, tuple(part.weight for part in parts)
+
+    def _schedules(self, rows: Sequence[_Row], steps: int) -> list[list[str]]:
+        """Return the texts of each row, one for each step."""
+        most = self._settings.max_prompt_texts
+        schedules: list[list[str]] = []
+        seen: set[str] = set()
+        for row in rows:
+            schedule = []
+            for text in texts_by_step(row.text, steps):
+                seen.add(text)
+                if len(seen) > most:
+                    raise InvalidRequest(
+                        row.field,
+                        f"more than {most} different texts",
+                        f"[from:to:when], [a|b] and AND may make at most {most} of a request (max_prompt_texts)",
+                    )
+                schedule.append(text)
+            schedules.append(schedule)
+        return schedules
+
+    def _check_chunks(self, prompts: Iterable[Prompt]) -> None:
+        """Bound the work of the text encoder by that of two prompts of full length."""
+        most = 2 * self._settings.max_prompt_chunks
+        number = len({chunk for prompt in prompts for chunk in prompt.chunks})
+        if number > most:
+            raise InvalidRequest(
+                "prompt",
+                f"{number} different chunks of {self._reader.capacity} tokens",
+                f"the texts that [from:to:when], [a|b] and AND make of a request may have at most {most}"
+                " (twice max_prompt_chunks)",
+            )
 
     def _encode(self, chunk: Chunk, clip_skip: int, loras: LoraSet | None) -> torch.Tensor:
         """A chunk's states (1, tokens, width). Chunks come again (empty and negative ones above all), so they are kept.
@@ -60,3 +132,18 @@ class PromptEncoder:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
         return apply_weights(states, chunk.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The prompt of a row of UNet calls, and the request's field that it came in."""
+
+    field: str
+    text: str
+
+
+def _cuts(rows: Sequence[_Row], schedules: Sequence[Sequence[str]], prompts: Mapping[str, Prompt]) -> Iterable[str]:
+    """Return a warning for each row of which a text was cut."""
+    for row, schedule in zip(rows, schedules, strict=True):
+        cut = (warning for text in dict.fromkeys(schedule) if (warning := prompts[text].warning(row.field)))
+        yield from islice(cut, 1)

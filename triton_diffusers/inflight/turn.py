@@ -44,7 +44,8 @@ Turn = Decode | Step
 def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
     """The next turn for the jobs that run; None if there is nothing to compute.
 
-    ``max_batch`` bounds the images of a UNet call.
+    ``max_batch`` bounds the images of a UNet call, and its rows: an image whose prompts are joined by ``AND`` has more
+    than two.
     """
     waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: (not job.has_deep, job.cost_seconds))
     if not waiting:
@@ -58,8 +59,24 @@ def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
     share = max_batch // len(candidates)
     equal = [(job, sample) for job, fitting in candidates for sample in fitting[:share]]
     further = [(job, sample) for job, fitting in candidates for sample in fitting[share:]]
+    chosen = _within([*equal, *further][:max_batch], max_rows(max_batch))
     # A job's images stand together: the rows of one LoRA are one group of the call then.
-    return Step(tuple(sorted([*equal, *further][:max_batch], key=lambda chosen: chosen[0].number)))
+    return Step(tuple(sorted(chosen, key=lambda chosen: chosen[0].number)))
+
+
+def max_rows(max_batch: int) -> int:
+    """Return the most rows of a UNet call: two for each image, as guidance takes them."""
+    return 2 * max_batch
+
+
+def _within(samples: Sequence[tuple[Job, Sample]], most: int) -> list[tuple[Job, Sample]]:
+    """Return the first sample, whatever its rows, and the others for which the call has room."""
+    chosen, room = list(samples[:1]), most - samples[0][1].rows
+    for job, sample in samples[1:]:
+        if sample.rows <= room:
+            chosen.append((job, sample))
+            room -= sample.rows
+    return chosen
 
 
 def _goes_first(sample: Sample) -> bool:

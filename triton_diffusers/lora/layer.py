@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,3 +50,9 @@ class Lora:
     def nbytes(self) -> int:
         """Memory of all layers."""
         return sum(layer.nbytes for layer in self.layers.values())
+
+    def only(self, model: str) -> Lora:
+        """Return what the file changes of one model (``unet`` or ``text_encoder``), as a LoRA of its own."""
+        name, size, modified = self.identity
+        layers = {path: layer for path, layer in self.layers.items() if path.startswith(f"{model}.")}
+        return replace(self, identity=(f"{name}#{model}", size, modified), layers=layers)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from triton_diffusers.lora.layer import Lora
 from triton_diffusers.lora.set import LoraSet
 from triton_diffusers.lora.store import LoraStore
 from triton_diffusers.lru import LruCache
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.request import GenerationRequest, LoraChoice
 from triton_diffusers.settings import Settings
 
 _MEGABYTE = 2**20
@@ -27,7 +28,7 @@ class LoraLoader:
 
     def load(self, request: GenerationRequest) -> LoraSet | None:
         """The request's LoRAs; none if it has none that count. Raises ``InvalidRequest`` and ``NotFound``."""
-        loras = [(self._store.get(choice.path), choice.weight) for choice in request.loras]
+        loras = [(self._get(choice), choice.weight) for choice in request.loras]
         weighted = [(lora, weight) for lora, weight in loras if weight != 0.0]
         if not weighted:
             return None
@@ -37,3 +38,7 @@ class LoraLoader:
             kept = LoraSet.of(weighted)
             self._cache.put(key, kept)
         return kept
+
+    def _get(self, choice: LoraChoice) -> Lora:
+        lora = self._store.get(choice.path)
+        return lora.only(choice.only) if choice.only else lora

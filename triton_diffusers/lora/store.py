@@ -12,8 +12,8 @@ from triton_diffusers.lru import LruCache
 from triton_diffusers.weight_files import WeightError, WeightFinder, opened
 
 _FIELD = "lora_path"
-_SUFFIXES = (".safetensors", ".bin", ".pt")
-_IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+SUFFIXES = (".safetensors", ".bin", ".pt")
+IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 
 class LoraStore:
@@ -22,7 +22,7 @@ class LoraStore:
     def __init__(
         self, model_dir: Path, targets: Mapping[str, tuple[int, ...]], *, cache: LruCache, largest_file_bytes: int
     ) -> None:
-        self._finder = WeightFinder(model_dir.resolve(), _FIELD, _SUFFIXES, _IN_FOLDER)
+        self._finder = WeightFinder(model_dir.resolve(), _FIELD, SUFFIXES, IN_FOLDER)
         self._reader = LoraReader(targets)
         self._cache = cache
         self._largest_file_bytes = largest_file_bytes

@@ -1,12 +1,28 @@
-"""Prompts: the syntax of attention weights, chunks of tokens, and what the weights do to text states.
+"""Prompts: AUTOMATIC1111's syntax, chunks of tokens, and what weights do to text states.
 
-``syntax`` parts a prompt's text into weighted spans; ``chunks`` makes of them token ids, as many chunks as it takes;
-``weighting`` applies the weights to a chunk's text states.
+In the order in which a prompt is read: ``tags`` takes ``<lora:…>`` out, ``composition`` splits it at ``AND``,
+``schedule`` gives the text of each step, ``syntax`` splits that into weighted spans, ``chunks`` makes token ids of
+them, and ``weighting`` applies the weights to a chunk's text states.
 """
 
 from __future__ import annotations
 
 from triton_diffusers.prompts.chunks import Chunk, Prompt, PromptReader, Tokens
+from triton_diffusers.prompts.composition import Part, has_and, split_and
+from triton_diffusers.prompts.schedule import texts_by_step
+from triton_diffusers.prompts.tags import Tag, split_tags
 from triton_diffusers.prompts.weighting import apply_weights
 
-__all__ = ["Chunk", "Prompt", "PromptReader", "Tokens", "apply_weights"]
+__all__ = [
+    "Chunk",
+    "Part",
+    "Prompt",
+    "PromptReader",
+    "Tag",
+    "Tokens",
+    "apply_weights",
+    "has_and",
+    "split_and",
+    "split_tags",
+    "texts_by_step",
+]

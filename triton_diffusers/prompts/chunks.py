@@ -51,7 +51,7 @@ class PromptReader:
     def __init__(self, tokenizer: Any, most_chunks: int) -> None:
         self._tokenizer = tokenizer
         self._most_chunks = most_chunks
-        self._capacity = tokenizer.model_max_length - 2  # 75; a beginning and an end go with every chunk
+        self.capacity = tokenizer.model_max_length - 2  # 75; a beginning and an end go with every chunk
         self._embeddings = _multi_vector_embeddings(tokenizer.get_added_vocab())
         self.empty = self._chunk([])
 
@@ -81,11 +81,11 @@ class PromptReader:
     def _fill(self, units: Iterable[_Unit]) -> Iterator[list[_Unit]]:
         """The units in runs that fit into a chunk, none of them empty."""
         chunk: list[_Unit] = []
-        room = self._capacity
+        room = self.capacity
         for unit in units:
             if len(unit.ids) > room:
                 yield chunk
-                chunk, room = [], self._capacity
+                chunk, room = [], self.capacity
             chunk.append(unit)
             room -= len(unit.ids)
         if chunk:
@@ -94,7 +94,7 @@ class PromptReader:
     def _chunk(self, units: Sequence[_Unit]) -> Chunk:
         ids = [number for unit in units for number in unit.ids]
         weights = [unit.weight for unit in units for _ in unit.ids]
-        padding = self._capacity - len(ids)
+        padding = self.capacity - len(ids)
         tokenizer = self._tokenizer
         return Chunk(
             Tokens(

@@ -1,7 +1,7 @@
 """The syntax of prompts: attention weights and ``BREAK``, as AUTOMATIC1111's web UI documents them.
 
-    (a)      a counts 1.1 times              \\( \\) \\[ \\] \\\\   the character itself
-    (a:1.3)  a counts 1.3 times              BREAK            what follows begins a new chunk
+    (a)      a counts 1.1 times     \\( \\) \\[ \\] \\< \\> \\| \\: \\\\   the character itself
+    (a:1.3)  a counts 1.3 times     BREAK                          what follows begins a new chunk
     [a]      a counts 1 / 1.1 times
 
 Brackets nest, and their weights multiply; round and square ones are paired independently of one another. One that is
@@ -25,7 +25,7 @@ _OPENS = {")": "(", "]": "["}
 # Possessive quantifiers: what was read once is not read again, whatever follows.
 _MARKS = re.compile(
     r"""
-      \\(?P<escaped>[()\[\]\\])
+      \\(?P<escaped>[()\[\]<>|:\\])
     | (?P<open>[(\[])
     | :\s*+(?P<weight>[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++))\s*+\)
     | (?P<close>[)\]])

@@ -44,6 +44,7 @@ def spans(prompt: str) -> Weighted:
         ("((a) b", [("a", 1.21), (" b", 1.1)]),
         ("a) b] c:1.3)", [("a) b] c:1.3)", 1)]),
         (r"\(a\) \[b\] \\ (c\))", [(r"(a) [b] \ ", 1), ("c)", 1.1)]),
+        (r"\<lora:x:1\> 16\:9 a\|b", [("<lora:x:1> 16:9 a|b", 1)]),
         (r"C:\dir \n", [(r"C:\dir \n", 1)]),
         ("(a\\", [("a\\", 1.1)]),
         # What is not a weight is text.
@@ -103,7 +104,7 @@ def brute_force(prompt: str) -> list[Weighted]:
         following = prompt[position + 1 : position + 2]
         close = prompt.find(")", position)
         number = prompt[position + 1 : close].strip() if character == ":" and close > 0 else ""
-        if character == "\\" and following and following in "()[]\\":
+        if character == "\\" and following and following in "()[]<>|:\\":
             text[position + 1] = following
             position += 1
         elif character in opened:
@@ -165,6 +166,7 @@ PIECES = [
     "]",
     ":",
     "\\",
+    "<",
     " ",
     "a",
     "1",
@@ -204,7 +206,7 @@ def test_text_without_syntax_is_itself(text: str) -> None:
 
 @given(texts)
 def test_escaped_text_is_itself(text: str) -> None:
-    escaped = "".join(f"\\{character}" if character in "()[]\\" else character for character in text)
+    escaped = "".join(f"\\{character}" if character in "()[]<>|:\\" else character for character in text)
     assert "BREAK".join("".join(span.text for span in section) for section in parse(escaped)) == text
 
 

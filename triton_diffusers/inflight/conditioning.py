@@ -1,0 +1,70 @@
+"""The text states of a request's images, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedText:
+    """The states of one text, as chunks of (1, tokens, width). Two are equal if they are the same object."""
+
+    chunks: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """Text states for each sampling step, and the guidance that they take part in.
+
+    ``steps`` has one entry for each step: the texts of the UNet call's rows, negative first if there is guidance.
+    ``weights`` are those of the prompts that ``AND`` joins. ``empty`` is the chunk of an empty prompt, which fills up
+    the shorter texts of a step; None if all are equally long.
+    """
+
+    steps: tuple[tuple[EncodedText, ...], ...]
+    empty: torch.Tensor | None = None
+    weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def rows(self) -> int:
+        """Rows of an image in a UNet call with guidance, or 1 without."""
+        return len(self.steps[0])
+
+    @property
+    def composed(self) -> bool:
+        """True if guidance is more than one prompt against the negative one, so that no step can do without it."""
+        return self.weights != (1.0,)
+
+    def chunks(self, step: int) -> int:
+        """Return the chunks of each row at a step, counted from 0."""
+        return max(len(text.chunks) for text in self.steps[step])
+
+    def at(self, step: int, rows: int) -> torch.Tensor:
+        """Return the states (rows, tokens, width) of the last ``rows`` rows at a step, counted from 0."""
+        length = self.chunks(step)
+        return torch.cat([self._padded(text, length) for text in self.steps[step][-rows:]])
+
+    def _padded(self, text: EncodedText, length: int) -> torch.Tensor:
+        padding = [self.empty] * (length - len(text.chunks)) if self.empty is not None else []
+        return torch.cat([*text.chunks, *padding], dim=1)
+
+    def changes(self, step: int) -> bool:
+        """Return True if a step has another text than the step before."""
+        return step > 0 and self.steps[step] != self.steps[step - 1]
+
+    def covers(self, steps: int) -> bool:
+        """Return True if the first ``steps`` steps have every text of the request."""
+        return set(self.steps[:steps]) == set(self.steps)
+
+    def guide(self, predictions: Sequence[torch.Tensor], scale: float) -> torch.Tensor:
+        """Return the guided prediction (1, channels, h, w) of a step's rows, which are (1, channels, h, w) each."""
+        if len(predictions) == 1:
+            return predictions[0]
+        unconditional, *conditional = predictions
+        guided = unconditional
+        for weight, prediction in zip(self.weights, conditional, strict=True):
+            guided = guided + weight * scale * (prediction - unconditional)
+        return guided
