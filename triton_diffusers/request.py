@@ -155,10 +155,14 @@ class GenerationRequest:
 
     @property
     def links(self) -> dict[str, str]:
-        """URLs to fetch, each with the field that it came in."""
+        """URLs to fetch, each with the first field that it came in."""
         named = [("image", self.image), ("mask", self.mask)]
         named += [("control_image", control.image) for control in self.controls]
-        return {source.url: f"{name}_link" for name, source in reversed(named) if isinstance(source, Link)}
+        found: dict[str, str] = {}
+        for name, source in named:
+            if isinstance(source, Link):
+                found.setdefault(source.url, f"{name}_link")
+        return found
 
     @property
     def guided(self) -> bool:

@@ -48,7 +48,7 @@ def test_cancel_over_the_board_while_pictures_are_fetched(
         return white.getvalue()
 
     monkeypatch.setattr(LinkFetcher, "fetch", fetch)
-    loop = start_loop(engine, board=board)
+    loop = start_loop(engine, board=board, max_link_fetches=1)
     image, mask = Link("https://example.com/image"), Link("https://example.com/mask")
     job = loop.submit(request_for(function=Function.INPAINT, image=image, mask=mask))
     assert fetching.wait(WITHIN)
