@@ -23,7 +23,7 @@ from triton_diffusers.server.logs import ServerOutput
 from triton_diffusers.server.options import LEFT_OUT, ServeOptions
 from triton_diffusers.server.ports import Ports, choose_ports, is_loopback, reachable_host, url_host
 from triton_diffusers.server.probe import Health, Probe
-from triton_diffusers.server.repository import Repository
+from triton_diffusers.server.repository import Model, Repository
 from triton_diffusers.server.runtime import TritonRuntime, find_runtime
 from triton_diffusers.server.tritonserver import TritonServer
 from triton_diffusers.server.watchdog import Watchdog, WatchTimes, when
@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 
 _TICK = 0.2  # seconds between looks at the server while it starts
 _STILL_LOADING = 30.0  # seconds between lines that say so
+_LAST_WORDS = 5.0  # seconds that a server which has closed a connection has to end
 _FIRST_ANSWER = 60.0  # seconds that a freshly loaded model has for its first probe
-_MOST_DEATHS = 5  # of tritonserver itself, each without a calm time before it; then whoever started us should know
+_MAX_DELAY_AFTER_SERVING = 2.0  # seconds until a server that died while it served is started again
 _TRANSLATOR_DIR = "TRITON_DIFFUSERS_TRANSLATOR_DIR"
 _CONTROL = "model-repository,shared-memory,trace,logging"
 _FORWARDING = tuple(
@@ -139,9 +140,12 @@ def _keep_running(
 ) -> int:
     """Start tritonserver, and start it again when it dies; see ``serve``.
 
-    It does die: a model process that is killed while it holds a lock in the shared memory takes Triton with it.
+    It does die: some malformed requests crash it, and a model process that is killed while it holds a lock in the
+    shared memory takes Triton with it. Once a server has served, another one is started however often it dies:
+    whoever sends such requests must not be able to end the service for good.
     """
-    deaths = 0
+    troubles = 0  # since the last calm time
+    has_served = False
     while True:
         server = start()
         try:
@@ -150,18 +154,21 @@ def _keep_running(
                 return 128 + stop.signals[-1] if stop.is_urgent else 0
             failure = server.failure()
         except StartFailed as error:
-            if deaths == 0:
+            if not has_served:
                 if options.log_file is not None:
                     log.info("the full log is in %s", options.log_file)
                 raise
             served, failure = 0.0, str(error)
         finally:
             server.kill()
-        deaths = 1 if served > times.calm else deaths + 1
-        if not options.watch or deaths > _MOST_DEATHS:
+        has_served = True
+        if not options.watch:
             log.error("tritonserver ended by itself: %s", failure)
             return 1
-        delay = times.delay(deaths - 1)
+        if served > times.calm:
+            troubles = 0
+        delay = min(times.delay(troubles), _MAX_DELAY_AFTER_SERVING) if served else times.delay(troubles)
+        troubles += 1
         log.error("tritonserver ended by itself: %s; it is started again %s", failure, when(delay))
         workspace.remove_shared_memory()
         stop.wait(delay)
@@ -313,16 +320,29 @@ def _wait_until_ready(
             said = time.monotonic()
             log.info("still loading models after %.0f s", said - begun)
     for model in repository.watched:
-        probe = Probe(endpoint, model.name, model.probe or {})
-        answer = None
+        try:
+            _probe_once(endpoint, model, stop)
+        except OSError as error:  # a request that crashes the server can come as soon as it listens
+            if not server.wait(_LAST_WORDS):
+                log.warning("model %s could not be probed: %s", model.name, error)
+        if server.exit_code is not None:
+            raise StartFailed(f"tritonserver did not start: {server.failure()}")
+    return not stop.is_made
+
+
+def _probe_once(endpoint: TritonEndpoint, model: Model, stop: StopRequest) -> None:
+    """Wait for the answer to a model's first probe, and log what is wrong with it. Raises OSError without a server."""
+    probe = Probe(endpoint, model.name, model.probe or {})
+    answer = None
+    try:
         while answer is None and probe.age < _FIRST_ANSWER and not stop.is_made:
             answer = probe.wait(_TICK)
+    finally:
         probe.close()
-        if answer is None and not stop.is_made:
-            log.warning("model %s has not answered its first probe in %.0f s", model.name, _FIRST_ANSWER)
-        elif answer is not None and answer.health is not Health.WELL:
-            log.warning("model %s answers its first probe with: %s", model.name, answer.text)
-    return not stop.is_made
+    if answer is None and not stop.is_made:
+        log.warning("model %s has not answered its first probe in %.0f s", model.name, _FIRST_ANSWER)
+    elif answer is not None and answer.health is not Health.WELL:
+        log.warning("model %s answers its first probe with: %s", model.name, answer.text)
 
 
 def _calls(http: str, repository: Repository, model_dir: Path) -> Iterator[str]:

@@ -59,12 +59,18 @@ ensemble_scheduling { step [ {
 parameters { key: "example" value { string_value: "{\\"seconds\\": 0}" } }
 """
 # Answers with what it sees of its surroundings; "sleep" hangs it; cannot be loaded while a file called "broken" is
-# beside its version folder.
+# beside its version folder. "list" and "nothing" have any length, as lists of the real models do.
 MIRROR_CONFIG = """
 backend: "python"
 max_batch_size: 0
-input [ { name: "sleep" data_type: TYPE_FP32 dims: [1] } ]
-output [ { name: "seen" data_type: TYPE_STRING dims: [1] } ]
+input [
+  { name: "sleep" data_type: TYPE_FP32 dims: [1] },
+  { name: "list" data_type: TYPE_FP32 dims: [-1] optional: true }
+]
+output [
+  { name: "seen" data_type: TYPE_STRING dims: [1] },
+  { name: "nothing" data_type: TYPE_FP32 dims: [-1] }
+]
 instance_group [ { count: 1 kind: KIND_CPU } ]
 parameters { key: "probe" value { string_value: "{\\"sleep\\": 0}" } }
 """
@@ -90,7 +96,8 @@ class TritonPythonModel:
             "package": triton_diffusers.cli.__file__,
             "variables": {key: value for key, value in os.environ.items() if key.startswith("TRITON_DIFFUSERS_")},
         })
-        return pb_utils.InferenceResponse([pb_utils.Tensor("seen", np.array([seen], object))])
+        nothing = pb_utils.Tensor("nothing", np.zeros(0, np.float32))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("seen", np.array([seen], object)), nothing])
 """
 
 

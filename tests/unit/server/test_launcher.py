@@ -1,4 +1,4 @@
-"""How often a tritonserver that keeps dying is started again. The clock is the test's: loading takes no real time."""
+"""A tritonserver that dies is started again, soon and however often. The clock is the test's own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from triton_diffusers.server import launcher
-from triton_diffusers.server.errors import BadRepository
+from triton_diffusers.server.errors import BadRepository, StartFailed
 from triton_diffusers.server.launcher import StopRequest
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports
-from triton_diffusers.server.repository import Repository
+from triton_diffusers.server.repository import Model, Repository
 from triton_diffusers.server.runtime import TritonRuntime
 from triton_diffusers.server.watchdog import WatchTimes
 from triton_diffusers.server.workspace import Workspace
@@ -54,6 +55,10 @@ class FakeServer:
         self._clock.sleep(seconds)
         return self._clock.now >= self._end
 
+    @property
+    def exit_code(self) -> int | None:
+        return 1 if self._clock.now >= self._end else None
+
     def failure(self) -> str:
         return "it died"
 
@@ -65,10 +70,11 @@ class FakeServer:
 
 
 @pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[float, float], tuple[int, int]]]:
-    """Keeps a server running that loads and serves for so many seconds; the exit code, and how often it was started.
+def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., tuple[int, int]]]:
+    """Keep servers running that serve for these seconds each, the last figure again and again.
 
-    The 20th start is followed by a request to stop.
+    Return the exit code and the number of starts. A server that serves for 0 s dies while it loads. The 20th start is
+    followed by a request to stop.
     """
     clock = Clock()
     monkeypatch.setattr(launcher, "time", clock)
@@ -82,11 +88,11 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         def log_message(self, *words: object) -> None:
             """Say nothing."""
 
-    def keep(loads: float, serves: float) -> tuple[int, int]:
+    def keep(*serves: float) -> tuple[int, int]:
         stop = StopRequest()
 
         def start() -> FakeServer:
-            servers.append(FakeServer(clock, loads=loads, serves=serves))
+            servers.append(FakeServer(clock, loads=1.0, serves=serves[min(len(servers), len(serves) - 1)]))
             if len(servers) == 20:
                 stop.signals.append(signal.SIGTERM)
             return servers[-1]
@@ -105,15 +111,47 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         thread.join()
 
 
-@pytest.mark.parametrize("loads", [1.0, LONG])
-def test_one_that_never_has_a_calm_time_is_given_up(
-    starts: Callable[[float, float], tuple[int, int]], loads: float
+@pytest.mark.parametrize("serves", [1.0, LONG])
+def test_a_server_that_dies_while_it_serves_is_always_started_again_soon(
+    starts: Callable[..., tuple[int, int]], serves: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert starts(loads, 1.0) == (1, 6)
+    assert starts(serves) == (0, 20)
+    assert "it is started again now" in caplog.messages[0]
+    assert {message.rpartition("again ")[2] for message in caplog.messages} <= {"now", "in 1 s", "in 2 s"}
 
 
-def test_one_that_dies_now_and_then_is_always_started_again(starts: Callable[[float, float], tuple[int, int]]) -> None:
-    assert starts(1.0, LONG) == (0, 20)
+def test_a_server_that_no_longer_starts_is_tried_with_growing_delays(
+    starts: Callable[..., tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert starts(1.0, *[0.0] * 18) == (0, 20)
+    assert [message.rpartition("again ")[2] for message in caplog.messages][:8] == [
+        "now", "in 1 s", "in 2 s", "in 4 s", "in 8 s", "in 16 s", "in 32 s", "in 60 s",
+    ]  # fmt: skip
+
+
+def test_a_server_that_never_started_is_an_error(starts: Callable[..., tuple[int, int]]) -> None:
+    with pytest.raises(StartFailed, match="it died"):
+        starts(0.0)
+
+
+def test_a_crash_while_the_first_probe_waits_is_a_failed_start(tmp_path: Path) -> None:
+    """A request that crashes the server can come as soon as it listens."""
+    endpoint = MagicMock(**{"is_ready.return_value": True, "connect.side_effect": ConnectionRefusedError})
+    server = MagicMock(**{"wait.return_value": True, "failure.return_value": "SIGSEGV"}, exit_code=-signal.SIGSEGV)
+    repository = Repository(tmp_path, {"painter": Model("painter", probe={})})
+    with pytest.raises(StartFailed, match="SIGSEGV"):
+        launcher._wait_until_ready(server, endpoint, repository, StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("::", True)]
+)
+def test_ports_open_to_others_are_a_warning(
+    host: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BadRepository):
+        launcher.serve(ServeOptions(model_repository=tmp_path / "missing", model_dir="", host=host))
+    assert (f"--host {host} opens Triton's ports to other machines" in caplog.text) is warned
 
 
 def test_a_misspelt_setting_is_told(

@@ -1,0 +1,88 @@
+"""Requests that crash this Triton, or a model process under it: the service is back within seconds, every time."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.integration.conftest import RunningTriton
+from tests.integration.serve.processes import family, is_gone
+from tests.integration.serve.request import LOST, generate, was_lost
+from tests.integration.serve.waiting import BACK_WITHIN, until
+
+SLEEP = {"name": "sleep", "datatype": "FP32", "shape": [1], "data": [0]}
+
+
+def post(server: RunningTriton, path: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+    """Send a request, whatever becomes of it."""
+    connection = http.client.HTTPConnection(urlsplit(server.http_url).netloc, timeout=30)
+    with contextlib.closing(connection), contextlib.suppress(*LOST):
+        connection.request("POST", path, body, headers or {})
+        connection.getresponse().read()
+
+
+def infer(server: RunningTriton, **body: Any) -> None:
+    post(server, "/v2/models/mirror/infer", json.dumps(body).encode())
+
+
+def nest_deeply(server: RunningTriton) -> None:
+    """RapidJSON recurses once for each bracket."""
+    post(server, "/v2/models/mirror/generate", b"[" * 200_000)
+
+
+def overflow_length(server: RunningTriton) -> None:
+    """The product of the shape is more than a vector can hold."""
+    infer(server, inputs=[SLEEP, {"name": "list", "datatype": "FP32", "shape": [2**63 - 1, 2], "data": [1]}])
+
+
+def classify_nothing(server: RunningTriton) -> None:
+    """Triton divides by the number of elements."""
+    infer(server, inputs=[SLEEP], outputs=[{"name": "nothing", "parameters": {"classification": 3}}])
+
+
+def overflow_size(server: RunningTriton) -> None:
+    """The size in bytes wraps to 0, which is what is sent; the model process dies of it."""
+    request = service_pb2.ModelInferRequest(model_name="mirror")
+    for name, shape, content in (("sleep", [1], struct.pack("<f", 0)), ("list", [2**62], b"")):
+        request.inputs.add(name=name, datatype="FP32", shape=shape)
+        request.raw_input_contents.append(content)
+    with grpc.insecure_channel(server.grpc_url) as channel, contextlib.suppress(grpc.RpcError):
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+
+
+ATTACKS: list[Callable[[RunningTriton], None]] = [nest_deeply, overflow_length, classify_nothing, overflow_size]
+
+
+def answers(server: RunningTriton) -> bool:
+    with contextlib.suppress(*LOST, OSError):
+        return generate(server, "mirror", sleep=0)[0] == 200
+    return False
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_service_is_back_within_seconds(
+    attack: Callable[[RunningTriton], None], start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor
+) -> None:
+    server = start()
+    waiting = crowd.submit(generate, server, "steps", seconds=3)
+    for _ in range(2):
+        before = family(server)
+        attack(server)
+        until(lambda before=before: any(map(is_gone, before)), 20, "something has died")
+        until(lambda: answers(server), BACK_WITHIN, "the service is back")
+    # The neighbour's request was answered, or lost at once.
+    begun = time.monotonic()
+    assert was_lost(waiting) or waiting.result()[0] == 200
+    assert time.monotonic() - begun < 20
+    assert server.process.poll() is None
