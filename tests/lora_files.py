@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from triton_diffusers.lora.ldm import ldm_names
 
@@ -34,7 +36,7 @@ def random_weights(
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for path, (out, *inner) in targets.items():
-        if chosen(path):
+        if inner and chosen(path):
             fan_in = torch.Size(inner).numel()
             down = torch.randn(rank, *inner, generator=generator) / fan_in**0.5
             weights[path] = (down, torch.randn(out, rank, generator=generator) * 0.3 / rank**0.5)
@@ -87,6 +89,92 @@ def older_diffusers(weights: Weights) -> Tensors:
             stem = f"text_encoder.{_with_text_model(layer)}.{renamed[name]}_lora"
         tensors |= {f"{stem}.down.weight": down.clone(), f"{stem}.up.weight": up.clone()}
     return tensors
+
+
+def lycoris(models: Mapping[str, nn.Module], seed: int) -> tuple[Tensors, Tensors]:
+    """What LyCORIS writes for every linear and convolution layer and every normalization, each by the next kind.
+
+    With it come the weights that the layers have then, by module path.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors: Tensors = {}
+    merged: Tensors = {}
+    kinds = itertools.cycle((_loha, _lokr, _dora_of_inputs, _dora_of_outputs, _full))
+    for model, module in models.items():
+        for inner, layer in module.named_modules():
+            weight = getattr(layer, "weight", None)
+            if isinstance(layer, nn.Embedding) or weight is None:
+                continue
+            name = f"lora_te_{_with_text_model(inner)}" if model == "text_encoder" else f"lora_unet_{inner}"
+            if weight.dim() == 1:
+                change = torch.randn(weight.shape, generator=generator) * 0.05
+                parts, new = {"w_norm": change, "b_norm": torch.zeros_like(change)}, weight.detach() + change
+            else:
+                parts, new = next(kinds)(weight.detach(), generator)
+            tensors |= {f"{name.replace('.', '_')}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+            merged[f"{model}.{inner}"] = new
+    return tensors, merged
+
+
+_Change = tuple[Tensors, torch.Tensor]
+_SIZE = 0.15  # of a change, beside a weight
+
+
+def _random(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator)
+
+
+def _sized(change: torch.Tensor, weight: torch.Tensor) -> float:
+    return float(_SIZE * weight.norm() / change.norm())
+
+
+def _loha(weight: torch.Tensor, generator: torch.Generator) -> _Change:
+    flat = weight.flatten(1)
+    a, b, c, d = (_random(generator, *shape) for shape in ((len(flat), 3), (3, flat.shape[1])) * 2)
+    product = (a @ b) * (c @ d)
+    size = _sized(product, weight)
+    parts = {"hada_w1_a": a * size, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d, "alpha": torch.tensor(6.0)}
+    return parts, weight + (2 * size * product).reshape(weight.shape)
+
+
+def _lokr(weight: torch.Tensor, generator: torch.Generator) -> _Change:
+    out, width, *kernel = weight.shape
+    blocks, block = _random(generator, 2, 2), _random(generator, out // 2, width // 2, *kernel)
+    product = torch.kron(blocks.reshape(2, 2, *[1] * len(kernel)), block)
+    size = _sized(product, weight)
+    return {"lokr_w1": blocks * size, "lokr_w2": block, "alpha": torch.tensor(7.0)}, weight + size * product
+
+
+def _dora(weight: torch.Tensor, generator: torch.Generator, kept: int) -> _Change:
+    out, width, *kernel = weight.shape
+    down, up = _random(generator, 4, width, *kernel), _random(generator, out, 4)
+    product = torch.tensordot(up, down, 1)
+    size = _sized(product, weight)
+    changed = weight + size * product
+    others = [axis for axis in range(weight.dim()) if axis != kept]
+    magnitude = changed.pow(2).sum(others, keepdim=True).sqrt()
+    magnitude = magnitude * (0.9 + 0.2 * torch.rand(magnitude.shape, generator=generator))
+    parts = {
+        "lora_down.weight": down,
+        "lora_up.weight": (up * size).reshape(out, 4, *[1] * len(kernel)),
+        "alpha": torch.tensor(4.0),
+        "dora_scale": magnitude,
+    }
+    return parts, changed / changed.pow(2).sum(others, keepdim=True).sqrt() * magnitude
+
+
+def _dora_of_inputs(weight: torch.Tensor, generator: torch.Generator) -> _Change:
+    return _dora(weight, generator, 1)
+
+
+def _dora_of_outputs(weight: torch.Tensor, generator: torch.Generator) -> _Change:
+    return _dora(weight, generator, 0)
+
+
+def _full(weight: torch.Tensor, generator: torch.Generator) -> _Change:
+    difference = _random(generator, *weight.shape)
+    difference *= _sized(difference, weight)
+    return {"diff": difference, "diff_b": torch.zeros(len(weight))}, weight + difference
 
 
 def save(file: Path, tensors: Tensors, metadata: Mapping[str, object] | None = None) -> Path:

@@ -5,6 +5,7 @@ A picture of ours is made by the engine's own calls and diffusers' scheduler, so
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,21 +135,25 @@ def oracle(pipeline: Any, folder: Path) -> Iterator[Callable[[Sequence[tuple[str
             pipeline.load_lora_weights(file, adapter_name=name, unet_config=pipeline.unet.config)
         if chosen:
             pipeline.set_adapters([name for name, _ in chosen], [weight for _, weight in chosen])
-        made = pipeline(
-            PROMPT,
-            negative_prompt=NEGATIVE,
-            width=SIDE,
-            height=SIDE,
-            num_inference_steps=STEPS,
-            guidance_scale=SCALE,
-            latents=_noise(),
-            output_type="np",
-        )
-        pixels: np.ndarray[Any, Any] = made.images[0]
-        return pixels
+        return drawn(pipeline)
 
     yield picture
     pipeline.unload_lora_weights()
+
+
+def drawn(pipeline: Any) -> np.ndarray[Any, Any]:
+    made = pipeline(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        width=SIDE,
+        height=SIDE,
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+        latents=_noise(),
+        output_type="np",
+    )
+    pixels: np.ndarray[Any, Any] = made.images[0]
+    return pixels
 
 
 def _noise() -> torch.Tensor:
@@ -187,6 +192,30 @@ def test_a_picture_is_diffusers_own(
     plain, changed = ours(engine, [None, load(loader, chosen)])
     assert difference(plain, changed) < DIFFERENT
     assert difference(changed, oracle(chosen)) > SAME
+
+
+def test_pictures_of_lycoris_files_are_those_of_merged_weights(
+    engine: EagerEngine, loader: LoraLoader, folder: Path, pipeline: Any
+) -> None:
+    """One file that changes every layer, by a different kind each."""
+    models = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    before = {name: copy.deepcopy(model.state_dict()) for name, model in models.items()}
+    tensors, merged = lora_files.lycoris(models, seed=1)
+    lora_files.save(folder / "lora" / "lycoris.safetensors", tensors)
+    chosen = load(loader, [("lycoris", 1.0)])
+    plain, changed, other = ours(engine, [None, chosen, load(loader, [("kohya", 0.75)])])
+    try:
+        for path, weight in merged.items():
+            model, _, inner = path.partition(".")
+            models[model].get_submodule(inner).weight.data.copy_(weight)
+        expected = drawn(pipeline)
+    finally:
+        for name, model in models.items():
+            model.load_state_dict(before[name])
+    assert difference(plain, changed) < DIFFERENT
+    assert difference(changed, expected) > SAME
+    assert difference(plain, drawn(pipeline)) > SAME
+    assert difference(other, ours(engine, [load(loader, [("kohya", 0.75)])])[0]) > SAME
 
 
 def test_a_weight_of_zero_is_no_lora(engine: EagerEngine, loader: LoraLoader, oracle: Any) -> None:

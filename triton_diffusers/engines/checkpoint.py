@@ -10,7 +10,7 @@ import torch
 
 from triton_diffusers.engines.safety import square_views
 from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET, lora_modules
+from triton_diffusers.lora import TEXT_ENCODER, UNET, target_modules
 
 
 class CheckpointEngine:
@@ -58,7 +58,7 @@ class CheckpointEngine:
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
         models = ((UNET, self._components.unet), (TEXT_ENCODER, self._components.text_encoder))
         return {
-            path: tuple(layer.weight.shape) for name, module in models for path, layer in lora_modules(name, module)
+            path: tuple(layer.weight.shape) for name, module in models for path, layer in target_modules(name, module)
         }
 
     @torch.inference_mode()

@@ -31,7 +31,7 @@ from triton_diffusers.engines.protocol import ControlNet, Residuals
 from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components, LoadError, device_and_dtype, load_skeleton, load_weights
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, lora_modules
+from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, target_modules
 from triton_diffusers.lru import LruCache
 from triton_diffusers.memory import give_back, on_disk
 from triton_diffusers.prompts import Tokens
@@ -62,7 +62,7 @@ class CompiledEngine(CheckpointEngine):
         packed = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
-        part = {path for path, _ in lora_modules(UNET, shallow)}
+        part = {path for path, _ in target_modules(UNET, shallow)}
         self._shallow_loras = LoraPacker(UNET, LoraLayout.of(UNET, shallow), packed, part)
         self._text_loras = LoraPacker(TEXT_ENCODER, LoraLayout.of(TEXT_ENCODER, components.text_encoder), packed)
 

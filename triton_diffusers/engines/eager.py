@@ -48,10 +48,10 @@ class EagerEngine(CheckpointEngine):
             mask = torch.tensor([chunk.attention_mask for chunk in chunks], device=self._device)
         with self._text_loras.applied([loras] * len(ids)):
             encoded = encoder(ids, attention_mask=mask, output_hidden_states=clip_skip > 1)
-        states: torch.Tensor = encoded.last_hidden_state
-        if clip_skip > 1:
-            # Some versions of transformers have the normalisation one module further in.
-            states = getattr(encoder, "text_model", encoder).final_layer_norm(encoded.hidden_states[-clip_skip])
+            states: torch.Tensor = encoded.last_hidden_state
+            if clip_skip > 1:
+                # Some versions of transformers have the normalisation one module further in.
+                states = getattr(encoder, "text_model", encoder).final_layer_norm(encoded.hidden_states[-clip_skip])
         return states
 
     @torch.inference_mode()

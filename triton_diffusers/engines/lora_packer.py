@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 
 from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
-from triton_diffusers.lora import LoraLayer, LoraSet
+from triton_diffusers.lora import LoraLayer, LoraSet, grouped
 from triton_diffusers.lru import LruCache
 
 # Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
@@ -46,13 +45,12 @@ class LoraPacker:
         """The inputs for a call's rows; none if the graph does not take some row's LoRAs, or not all at once."""
         if rows is None or not any(rows):
             return self._none.tensors
-        lengths = [len(list(run)) for _, run in groupby(rows)]
-        sets = rows[:: math.gcd(*lengths)]  # one for each group
+        sets = grouped(rows)
         key = (self._layout, tuple(None if loras is None else loras.key for loras in sets))
         kept: PackedLora | None = self._cache.get(key)
         if kept is None:
             groups = [self._layers(loras) for loras in sets]
-            if not self._fits(groups):
+            if any(self._is_changed_otherwise(loras) for loras in sets) or not self._fits(groups):
                 return None
             kept = self._packed(groups)
             self._cache.put(key, kept)
@@ -61,9 +59,14 @@ class LoraPacker:
     def takes(self, loras: LoraSet | None) -> bool:
         """Whether the graph can compute rows that all have these LoRAs.
 
-        It cannot if they change a layer that it has no LoRA for, or if the inputs would be too large.
+        It cannot if they change more than by low rank, or if the inputs would be too large.
         """
-        return self._fits([self._layers(loras)])
+        return not self._is_changed_otherwise(loras) and self._fits([self._layers(loras)])
+
+    def _is_changed_otherwise(self, loras: LoraSet | None) -> bool:
+        """True if a layer of the graph is changed by something that is not of low rank."""
+        changes = loras.changes_of(self._model) if loras is not None else {}
+        return any(self._part is None or path in self._part for path in changes)
 
     def _layers(self, loras: LoraSet | None) -> Mapping[str, LoraLayer]:
         layers = loras.of_model(self._model) if loras is not None else {}

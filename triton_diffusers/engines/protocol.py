@@ -77,7 +77,7 @@ class Engine(Protocol):
 
     @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes of the weights that a LoRA can change, by module path: ``unet.conv_in``."""
+        """Shapes of the weights that a LoRA file can change, by module path: ``unet.conv_in``."""
 
     def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
         """Text states (chunks, tokens, width), without attention weights.

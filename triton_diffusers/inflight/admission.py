@@ -44,7 +44,7 @@ class Admission:
     def prepare(self, job: Job) -> None:
         """Give the job its samples. Raises ``InvalidRequest`` or ``NotFound`` for what only now is found wrong."""
         request = job.request
-        loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)))
+        loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
         conditioning = self._text.encode(request, loras, job.warnings)
         canvas = Canvas(self._engine, request, job.pictures)
         controls = self._controls.make(job, sampled_size(self._engine, request))

@@ -27,9 +27,6 @@ class AdapterConfig:
         for key, value in config.items():
             model, _, name = key.partition(".")
             self._models.setdefault(model, {})[name] = value
-        for model, names in self._models.items():
-            if names.get("use_dora"):
-                raise LoraError(f"its {model} part is DoRA, which is not served")
 
     def scale(self, path: str, rank: int) -> float | None:
         """The factor of a layer's weights; none if the metadata says nothing about its model."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from triton_diffusers.lora.groups import grouped
 from triton_diffusers.lora.layer import LoraLayer
 from triton_diffusers.lora.set import LoraSet
 from triton_diffusers.lru import LruCache
@@ -31,6 +30,13 @@ class LoraBatch:
     def nbytes(self) -> int:
         """Memory of both weights."""
         return self.down.nbytes + self.up.nbytes
+
+    def add(self, layer: nn.Linear | nn.Conv2d, inputs: torch.Tensor, output: torch.Tensor) -> None:
+        """Add to the ``output`` of a layer that was given ``inputs``; both begin with the rows."""
+        if isinstance(layer, nn.Conv2d):
+            self.add_convolution(layer, inputs, output)
+        else:
+            self.add_linear(inputs, output)
 
     def add_linear(self, inputs: torch.Tensor, output: torch.Tensor) -> None:
         """Add to the ``output`` (rows, …, out) of a linear layer that was given ``inputs`` (rows, …, in)."""
@@ -84,8 +90,7 @@ class LoraStacker:
 
     def stack(self, rows: Sequence[LoraSet | None]) -> Mapping[str, LoraBatch]:
         """The batches for a call's rows, by module path; empty if no row changes this model."""
-        lengths = [len(list(run)) for _, run in groupby(rows)]
-        sets = rows[:: math.gcd(*lengths)]  # one for each group
+        sets = grouped(rows)
         key = (self._model, tuple(None if loras is None else loras.key for loras in sets))
         kept: LoraBatches | None = self._cache.get(key)
         if kept is None:

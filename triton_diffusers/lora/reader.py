@@ -1,6 +1,6 @@
 """From a file's tensors to a LoRA's layers, for the model at hand.
 
-Read are kohya's sd-scripts and LoCon (``lora_unet_….lora_down.weight``), diffusers' older layouts
+Read are kohya's sd-scripts and LyCORIS (``lora_unet_….lora_down.weight``), diffusers' older layouts
 (``unet.….processor.to_q_lora.down.weight``, ``….lora_linear_layer.down.weight``) and PEFT's
 (``unet.….lora_A.weight``). Whatever does not fit the model is an error: a LoRA that is applied in part makes a picture
 that nobody asked for.
@@ -8,34 +8,39 @@ that nobody asked for.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 
 from triton_diffusers.lora.adapter_config import AdapterConfig
-from triton_diffusers.lora.layer import LoraError, LoraLayer
+from triton_diffusers.lora.kinds import PARTS, read_layer
+from triton_diffusers.lora.layer import LayerChange, LoraError, LoraLayer
 from triton_diffusers.lora.names import LayerNames
-from triton_diffusers.weight_files import is_plain, named
+from triton_diffusers.lora.parts import LayerParts
+from triton_diffusers.weight_files import named
 
-LARGEST_RANK = 1024
-
-_KEY = re.compile(
-    r"(?P<layer>.+?)(?:[._]lora|\.lora_linear_layer)?\."
-    r"(?:(?P<down>lora_down\.weight|lora_A(?:\.default)?\.weight|down\.weight)"
-    r"|(?P<up>lora_up\.weight|lora_B(?:\.default)?\.weight|up\.weight)"
-    r"|(?P<mid>lora_mid\.weight)|(?P<alpha>alpha))"
-)
+_KEY = re.compile(r"(?P<layer>.+?)(?:[._]lora|\.lora_linear_layer)?\.(?P<part>" + "|".join(map(re.escape, PARTS)) + ")")
+# Names of adapters, which PEFT leaves in some keys.
+_ADAPTER = re.compile(r"\.default(?=\.weight$|\.bias$|$)")
+_BUNDLED = re.compile(r"bundle_emb\.(?P<name>[^.]+)\..+")
 _OTHER_KINDS = {
-    ".hada_": "LoHa",
-    ".lokr_": "LoKr",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    ".on_input": "IA3",
+    "oft_": "OFT",
+    "boft_": "BOFT",
+    "vera_lambda_": "VeRA",
+    ".ia3_l": "IA3 of PEFT",
     "lora_te2_": "a LoRA for SDXL",
     "text_encoder_2.": "a LoRA for SDXL",
 }
+
+
+class LoraContents(NamedTuple):
+    """What a file has: ``layers`` of low rank and other ``changes``, by module path, and names of embeddings."""
+
+    layers: Mapping[str, LoraLayer]
+    changes: Mapping[str, LayerChange]
+    embeddings: tuple[str, ...]
 
 
 class LoraReader:
@@ -45,78 +50,38 @@ class LoraReader:
         self._targets = targets
         self._names = LayerNames(targets)
 
-    def read(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Mapping[str, LoraLayer]:
-        """The layers, in float32 and in memory of their own. Raises ``LoraError``."""
+    def read(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraContents:
+        """Return the contents, in memory of their own, all that is multiplied in float32. Raises ``LoraError``."""
         config = AdapterConfig(metadata)
+        embeddings = {match["name"] for key in tensors if (match := _BUNDLED.fullmatch(key))}
+        layers, changes = {}, {}
+        for path, keys in self._parts(tensors).items():
+            layer, change = read_layer(LayerParts(path, self._targets[path], keys, tensors), config)
+            if layer is not None:
+                layers[path] = layer
+            if change is not None:
+                changes[path] = change
+        if not layers and not changes:
+            raise LoraError("it has no LoRA weights")
+        return LoraContents(layers, changes, tuple(sorted(embeddings)))
+
+    def _parts(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, Mapping[str, str]]:
+        """Return the keys of each layer's parts, by module path. Raises ``LoraError`` for a key that fits no layer."""
         parts: dict[str, dict[str, str]] = {}
         unknown = []
         for key in tensors:
-            match = _KEY.fullmatch(key)
+            if _BUNDLED.fullmatch(key):
+                continue
+            match = _KEY.fullmatch(_ADAPTER.sub("", key))
             path = self._names.find(match["layer"]) if match else None
-            if match is None or path is None or match.lastgroup is None:
+            # A checkpoint has such keys too, for the weights themselves.
+            is_whole = match is not None and match["part"] == "weight" and f"{match['layer']}.on_input" not in tensors
+            if match is None or path is None or is_whole:
                 unknown.append(key)
-            elif (earlier := parts.setdefault(path, {}).setdefault(match.lastgroup, key)) != key:
+            elif (earlier := parts.setdefault(path, {}).setdefault(PARTS[match["part"]], key)) != key:
                 raise LoraError(f"two of its keys mean the same: {named([earlier, key])}")
         if unknown:
             kinds = {kind for key in unknown for mark, kind in _OTHER_KINDS.items() if mark in key}
             hint = f" (it is {' and '.join(sorted(kinds))}, which is not served)" if kinds else ""
             raise LoraError(f"it has keys that fit no layer of this model: {named(unknown)}{hint}")
-        if not parts:
-            raise LoraError("it has no LoRA weights")
-        return {path: self._layer(path, keys, tensors, config) for path, keys in parts.items()}
-
-    def _layer(
-        self, path: str, keys: Mapping[str, str], tensors: Mapping[str, torch.Tensor], config: AdapterConfig
-    ) -> LoraLayer:
-        """One layer; ``keys`` are the names of its parts."""
-        if missing := {"down", "up"} - keys.keys():
-            raise LoraError(f"it has no {missing.pop()} weight beside {named(list(keys.values()))}")
-        weights = {part: tensors[key] for part, key in keys.items()}
-        for part, weight in weights.items():
-            _check(keys[part], weight)
-        # Shapes are looked at before any weight is: a crafted file may claim far more elements than it brings.
-        rank, (out, width, *kernel) = weights["down"].shape[:1], self._targets[path]
-        shapes = {part: _without_ones(weight.shape) for part, weight in weights.items()}
-        wanted = {"up": (out, *rank), "down": (*rank, width, *kernel)}
-        if "mid" in weights:
-            wanted = {"up": (out, *rank), "down": (*rank, width), "mid": (*rank, *rank, *kernel)}
-        misfits = [keys[part] for part, shape in wanted.items() if shapes[part] != _without_ones(shape)]
-        if misfits:
-            has = ", ".join(str(tuple(tensors[key].shape)) for key in misfits)
-            raise LoraError(f"{named(misfits)}: {has} does not fit this model's layer of {self._targets[path]}")
-        if not 1 <= rank[0] <= LARGEST_RANK:
-            raise LoraError(f"{named([keys['down']])}: its rank is {rank[0]}; 1 to {LARGEST_RANK} are served")
-
-        down = weights["down"].to(torch.float32, copy=True)
-        up = weights["up"].float().reshape(out, *rank)
-        if "mid" in weights:  # a 1×1 convolution before the kernel's own, nothing between them: one convolution
-            mid = weights["mid"].float().reshape(*rank, *rank, *kernel)
-            down = torch.einsum("or...,ri->oi...", mid, down.reshape(*rank, width))
-        layer = LoraLayer(
-            down.reshape(*rank, width, *kernel).contiguous(), (up * _scale(path, keys, weights, config)).contiguous()
-        )
-        for part, weight in (("down", layer.down), ("up", layer.up)):
-            if not weight.isfinite().all():
-                raise LoraError(f"{named([keys[part]])}: it has values that are no finite numbers")
-        return layer
-
-
-def _scale(path: str, keys: Mapping[str, str], weights: Mapping[str, torch.Tensor], config: AdapterConfig) -> float:
-    """alpha / rank, or 1 where the file names no alpha."""
-    rank = len(weights["down"])
-    if "alpha" not in weights:
-        said = config.scale(path, rank)
-        return 1.0 if said is None else said
-    if weights["alpha"].numel() != 1 or not math.isfinite(alpha := float(weights["alpha"].item())):
-        raise LoraError(f"{named([keys['alpha']])}: it is not a finite number")
-    return alpha / rank
-
-
-def _check(key: str, weight: torch.Tensor) -> None:
-    if not is_plain(weight) or weight.is_complex() or not (weight.is_floating_point() or weight.numel() == 1):
-        raise LoraError(f"{named([key])}: {weight.dtype} weights are not served")
-
-
-def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape without the kernel of a 1×1 convolution, which is a linear layer of the channels."""
-    return tuple(shape[:2]) if all(side == 1 for side in shape[2:]) else tuple(shape)
+        return parts

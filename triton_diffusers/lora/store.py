@@ -37,7 +37,7 @@ class LoraStore:
             return kept
         try:
             with opened(file, self._largest_file_bytes) as (tensors, metadata):
-                lora = Lora(identity, self._reader.read(tensors, metadata))
+                lora = Lora(identity, *self._reader.read(tensors, metadata))
         except WeightError as error:
             raise InvalidRequest(_FIELD, path, str(error)) from error
         self._cache.put(file, lora)

@@ -79,6 +79,20 @@ def test_a_set_that_leaves_the_text_encoder_alone_does_not_part_prompts(loader: 
     assert unet.text_key == ()
 
 
+def test_changes_that_are_not_of_low_rank_are_weighed_and_counted(loader: LoraLoader, tmp_path: Path) -> None:
+    fc1, conv = "lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_conv_in"
+    tensors = {f"{fc1}.diff": torch.ones(12, 6), f"{conv}.diff_b": torch.ones(8)}
+    lora_files.save(tmp_path / "c.safetensors", tensors)
+    loras = load(loader, ("c", 0.5), ("c", 2.0))
+    assert loras is not None
+    assert loras.text_key == loras.key
+    assert {path: [weight for _, weight in changes] for path, changes in loras.changes.items()} == {
+        "text_encoder.encoder.layers.0.mlp.fc1": [0.5, 2.0],
+        "unet.conv_in": [0.5, 2.0],
+    }
+    assert loras.nbytes == 2 * 4 * (12 * 6 + 8)
+
+
 def test_a_weight_does_not_change_the_file_that_is_kept(
     loader: LoraLoader, weights: dict[str, lora_files.Weights]
 ) -> None:
@@ -86,6 +100,22 @@ def test_a_weight_does_not_change_the_file_that_is_kept(
         loras = load(loader, ("b", weight))
         assert loras is not None
         torch.testing.assert_close(loras.layers[CONV].up, weights["b"][CONV][1] * weight)
+
+
+def test_bundled_embeddings_are_told(
+    loader: LoraLoader, tmp_path: Path, weights: dict[str, lora_files.Weights]
+) -> None:
+    bundled = {f"bundle_emb.{name}.string_to_param.*": torch.zeros(2, 6) for name in ("x", "y", "z", "更多")}
+    lora_files.save(tmp_path / "c.safetensors", {**lora_files.kohya(weights["b"]), **bundled})
+    warnings: list[str] = []
+    choices = tuple(LoraChoice(f"{name}.safetensors", 1.0) for name in "ac")
+    loras = loader.load(request_for(loras=choices), warnings)
+    assert loras is not None
+    assert loras.layers[CONV].rank == 5
+    assert warnings == [
+        "lora_path: 'c.safetensors' bundles embeddings ('x', 'y', 'z' and 1 more), which are not used;"
+        " place them in the model's embeddings folder to use them"
+    ]
 
 
 def test_the_settings_bound_the_file(tmp_path: Path, targets: Targets) -> None:

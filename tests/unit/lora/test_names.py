@@ -11,7 +11,7 @@ from torch import nn
 
 from triton_diffusers.lora.ldm import ldm_names
 from triton_diffusers.lora.names import LayerNames
-from triton_diffusers.lora.targets import lora_modules
+from triton_diffusers.lora.targets import lora_modules, target_modules
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def sd15() -> list[str]:
     """Paths of the layers of Stable Diffusion 1.5's UNet, whose weights take no memory."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    return [path for path, _ in lora_modules("unet", unet)]
+    return [path for path, _ in target_modules("unet", unet)]
 
 
 # As the checkpoint of Stable Diffusion 1.5 has them.
@@ -28,6 +28,10 @@ ORIGINAL = {
     "time_embed_0": "time_embedding.linear_1",
     "time_embed_2": "time_embedding.linear_2",
     "input_blocks_1_0_in_layers_2": "down_blocks.0.resnets.0.conv1",
+    "input_blocks_1_0_in_layers_0": "down_blocks.0.resnets.0.norm1",
+    "input_blocks_1_0_out_layers_0": "down_blocks.0.resnets.0.norm2",
+    "input_blocks_1_1_norm": "down_blocks.0.attentions.0.norm",
+    "input_blocks_1_1_transformer_blocks_0_norm1": "down_blocks.0.attentions.0.transformer_blocks.0.norm1",
     "input_blocks_1_1_proj_in": "down_blocks.0.attentions.0.proj_in",
     "input_blocks_2_0_emb_layers_1": "down_blocks.0.resnets.1.time_emb_proj",
     "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
@@ -43,6 +47,7 @@ ORIGINAL = {
     "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv",
     "output_blocks_8_2_conv": "up_blocks.2.upsamplers.0.conv",
     "output_blocks_11_1_proj_out": "up_blocks.3.attentions.2.proj_out",
+    "out_0": "conv_norm_out",
     "out_2": "conv_out",
 }
 
