@@ -72,6 +72,7 @@ class Fault:
     method: str | None = None
     status: int = 0
     code: str = "InternalError"
+    endpoint: str = ""
     delay_seconds: float = 0.0
     hang_up_after: int | None = None  # bytes of the body, sent or received
     hang_up_stored: bool = False  # hang up in place of the answer, after the request was carried out
@@ -157,10 +158,16 @@ class OssServer:
             return sum(seen.method == method for seen in self.seen)
 
     def fail(
-        self, status: int = 500, *, times: int = 1, code: str = "InternalError", method: str | None = None
+        self,
+        status: int = 500,
+        *,
+        times: int = 1,
+        code: str = "InternalError",
+        method: str | None = None,
+        endpoint: str = "",
     ) -> None:
-        """Answer the next requests with an error."""
-        self._plan(Fault(method, status=status, code=code), times)
+        """Answer the next requests with an error; ``endpoint`` is the one that OSS says to use instead."""
+        self._plan(Fault(method, status=status, code=code, endpoint=endpoint), times)
 
     def hang_up(self, *, after_bytes: int = 0, stored: bool = False, times: int = 1, method: str | None = None) -> None:
         """Cut the next connections in the middle of the body; ``stored``: after the work, before the answer."""
@@ -226,6 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             # OSS, too, tells what it would have had signed, and with which key.
             text = (
                 f"<Error><Code>{error.code}</Code><Message>planned or real: {error.code}</Message>"
+                f"<Endpoint>{self.fault.endpoint}</Endpoint>"
                 f"<OSSAccessKeyId>{self.oss.key_id}</OSSAccessKeyId><StringToSign>{self.command}</StringToSign></Error>"
             )
             status, answer_headers, data = error.status, {"Content-Type": "application/xml"}, text.encode()

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -220,9 +221,12 @@ class Settings(BaseSettings):
     )
     oss_region: str = Field(
         "",
-        description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`); OSS needs it to sign requests.",
+        description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`, `oss-cn-hangzhou`); requests are"
+        " signed for it. Empty: that of `oss_endpoint`.",
     )
-    oss_endpoint: str = Field("", description="OSS endpoint; empty: `https://oss-<region>.aliyuncs.com`.")
+    oss_endpoint: str = Field(
+        "", description="OSS endpoint, with or without the bucket; empty: `https://oss-<region>.aliyuncs.com`."
+    )
     oss_attempts: int = Field(
         4, ge=1, le=20, description="How often one request to the store on OSS is tried before it has failed."
     )
@@ -237,6 +241,19 @@ class Settings(BaseSettings):
             if "/" in host:
                 ip_network(host)
         return hosts
+
+    @field_validator("model_dir", "runtime_dir", "cache_dir", "translator_dir")
+    @classmethod
+    def _home(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    @field_validator("store_url")
+    @classmethod
+    def _web_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("expected https://host/path")
+        return url
 
     @field_validator("fixed_sizes")
     @classmethod

@@ -120,3 +120,21 @@ def test_a_models_parameters_are_its_settings_but_for_the_probe_and_the_backends
     }
     assert settings_of(json.dumps(config)) == {"max_steps": "30"}
     assert settings_of("{}") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("store_url", "images.example.com/p", "expected https://host/path"),
+        ("store_url", "https:///p", "expected https://host/path"),
+        ("store_url", "https://example.com/?a=", "expected https://host/path"),
+    ],
+)
+def test_setting_that_would_fail_later_is_refused(name: str, value: str, rule: str) -> None:
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: .*{rule}"):
+        Settings.read({name: value})
+
+
+def test_home_directory_may_be_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings.read({"cache_dir": "~/cache"}).cache_dir == tmp_path / "cache"

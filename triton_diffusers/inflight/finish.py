@@ -17,7 +17,10 @@ class Finisher:
 
     def __init__(self, settings: Settings) -> None:
         self._model = settings.model_dir.name
-        self._keeper = ResultKeeper(open_store(settings))
+        store = open_store(settings)
+        if store is not None:
+            store.try_out()  # now, rather than with the first image
+        self._keeper = ResultKeeper(store)
 
     def finish(self, job: Job, accept: Callable[[GenerationResult], bool]) -> None:
         """Make the result of a job whose images are all decoded, store it and hand it over.

@@ -299,7 +299,7 @@ def _forwards_headers(options: ServeOptions) -> bool:
 def _store(options: ServeOptions) -> str:
     """Where results go: a URL, or a directory's absolute path; empty for nowhere."""
     store = Settings.read().store if options.store is None else options.store
-    return store if not store or "://" in store else str(Path(store).absolute())
+    return store if not store or "://" in store else str(Path(store).expanduser().absolute())
 
 
 def _wait_until_ready(

@@ -26,32 +26,42 @@ from triton_diffusers.storage.protocol import NameTaken, StoredResult
 logger = logging.getLogger(__name__)
 
 _INCOMING = ".incoming"
+_TRIAL_BYTES = 64 * 1024  # enough to notice a full disk
 # What file systems say that have no hard links, such as a bucket that is mounted.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def open_local(settings: Settings) -> LocalStore:
-    """The directory of the setting ``store``, made if it is not there. Raises ``SettingsError``."""
+    """Return the directory of the setting ``store``, made if it does not exist. Raises ``SettingsError``."""
     try:
-        return LocalStore(Path(settings.store), settings.store_url)
-    except OSError as error:
-        raise SettingsError(
-            f"{PREFIX}STORE: {settings.store!r} does not fit: no results can be written there ({error.strerror})"
-        ) from error
+        return LocalStore(Path(settings.store).expanduser(), settings.store_url)
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
+        raise _unusable(settings.store, error) from error
+
+
+def _unusable(store: str, error: Exception) -> SettingsError:
+    why = getattr(error, "strerror", None) or error
+    return SettingsError(f"{PREFIX}STORE: {store!r} is invalid: no results can be written there ({why})")
 
 
 class LocalStore:
     """Pictures below ``root``. With ``public_url``, that is where a web server shows ``root``."""
 
     def __init__(self, root: Path, public_url: str = "") -> None:
-        """Make the directory, remove what dead processes left, and try to write; raises ``OSError``."""
+        """Make the directory, and remove what dead processes left. Raises ``OSError``."""
         (root / _INCOMING).mkdir(parents=True, exist_ok=True)
         self._root = root.resolve()
         self._public_url = public_url.rstrip("/")
         self._renaming = threading.Lock()
         self._sweep()
-        with self._temporary(b""):
-            pass
+
+    def try_out(self) -> None:
+        """See ``ResultStore``."""
+        try:
+            with self._temporary(b"\0" * _TRIAL_BYTES):
+                pass
+        except OSError as error:
+            raise _unusable(str(self._root), error) from error
 
     def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
         """See ``ResultStore``."""

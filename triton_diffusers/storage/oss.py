@@ -21,7 +21,7 @@ import oss2
 import requests
 
 from triton_diffusers.errors import StorageFailure
-from triton_diffusers.oss import open_bucket, region_of
+from triton_diffusers.oss import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.protocol import NameTaken, StoredResult
 
@@ -35,25 +35,30 @@ _TAKEN = 409
 _TOO_MANY = 429
 # Answered with status 400, though sending the same again may succeed.
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "InvalidDigest"})
-_FAULTS = (oss2.exceptions.OssError, requests.RequestException)
+# An object that is written and removed at each start, always the same one.
+_TRIAL = ".triton-diffusers"
+# Of a key's 1023 bytes; the rest is for the longest name of a result.
+_MAX_PREFIX_BYTES = 500
 
 
 def open_oss(settings: Settings) -> OssStore:
-    """The bucket and prefix of the setting ``store``. Raises ``SettingsError``.
-
-    Nothing is sent: whether the bucket is there and may be written to shows with the first result.
-    """
+    """Return the bucket and prefix of the setting ``store``; nothing is sent yet. Raises ``SettingsError``."""
     bucket_name, _, prefix = settings.store.removeprefix("oss://").partition("/")
     prefix = prefix.strip("/")
     if not oss2.is_valid_bucket_name(bucket_name) or (prefix and not _is_plain(prefix)):
-        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} does not fit: oss://bucket/prefix is expected")
+        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} is invalid: oss://bucket/prefix is expected")
     bucket = open_bucket(bucket_name, settings)
-    host = f"{bucket_name}.oss-{region_of(settings)}.aliyuncs.com"
+    host = f"{bucket_name}.oss-{OssAddress.of(bucket_name, settings).region}.aliyuncs.com"
     return OssStore(bucket, prefix, settings.store_url or f"https://{host}/{quote(prefix)}", settings.oss_attempts)
 
 
 def _is_plain(prefix: str) -> bool:
-    return prefix.isprintable() and "\\" not in prefix and not {"", ".", ".."} & set(prefix.split("/"))
+    return (
+        prefix.isprintable()
+        and len(prefix.encode()) <= _MAX_PREFIX_BYTES
+        and "\\" not in prefix
+        and not {"", ".", ".."} & set(prefix.split("/"))
+    )
 
 
 class OssStore:
@@ -64,6 +69,21 @@ class OssStore:
         self._prefix = f"{prefix}/" if prefix else ""
         self._public_url = public_url.rstrip("/")
         self._attempts = attempts
+
+    def try_out(self) -> None:
+        """See ``ResultStore``. Each right that is needed is used; an OSS that is out of order only gets a warning."""
+        key = self._prefix + _TRIAL
+        try:
+            self._bucket.put_object(key, b"")
+            self._bucket.head_object(key)
+            self._bucket.delete_object(key)
+        except FAULTS as error:
+            if isinstance(error, oss2.exceptions.ServerError) and _is_transient(error):
+                logger.warning("%s cannot be tried out: %s", self._where(key), fault_text(error))
+                return
+            hint = hint_of(error, self._bucket.endpoint)
+            why = fault_text(error) + (f"; {hint}" if hint else "")
+            raise SettingsError(f"{PREFIX}STORE: {self._where(self._prefix)!r} is invalid: {why}") from None
 
     def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
         """See ``ResultStore``."""
@@ -82,7 +102,7 @@ class OssStore:
             except oss2.exceptions.InconsistentError:
                 self._bucket.delete_object(key)  # ours, since no other was there, and damaged
                 raise
-            except _FAULTS as error:
+            except FAULTS as error:
                 if getattr(error, "status", None) != _TAKEN:
                     unsure = unsure or _is_transient(error)
                     raise
@@ -93,7 +113,7 @@ class OssStore:
             self._retrying(put, f"{self._where(key)} cannot be uploaded")
         except StorageFailure:
             if unsure:
-                with contextlib.suppress(*_FAULTS):
+                with contextlib.suppress(*FAULTS):
                     if self._holds(key, data):
                         self._bucket.delete_object(key)
             raise
@@ -122,11 +142,13 @@ class OssStore:
         for attempt in range(1, self._attempts + 1):
             try:
                 return action()
-            except _FAULTS as error:
+            except FAULTS as error:
                 if attempt == self._attempts or not _is_transient(error):
-                    raise StorageFailure(f"{failure}: {_told(error)}, attempt {attempt} of {self._attempts}") from None
+                    raise StorageFailure(
+                        f"{failure}: {fault_text(error)}, attempt {attempt} of {self._attempts}"
+                    ) from None
                 longest = min(_SHORTEST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
-                logger.warning("%s: %s; trying again", failure, _told(error))
+                logger.warning("%s: %s; trying again", failure, fault_text(error))
             # A random part of the pause, so that workers that failed together do not come back together.
             time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  # nothing secret
         raise AssertionError("there is at least one attempt")
@@ -137,14 +159,3 @@ def _is_transient(error: Exception) -> bool:
         return True
     status, code = getattr(error, "status", 0), getattr(error, "code", "")
     return status >= 500 or status == _TOO_MANY or code in _TRANSIENT_CODES
-
-
-def _told(error: Exception) -> str:
-    """A fault in words that hold no secret."""
-    if isinstance(error, oss2.exceptions.RequestError):
-        return f"no answer ({type(error.exception).__name__})"
-    if isinstance(error, oss2.exceptions.InconsistentError):
-        return "it was damaged on the way (CRC64)"
-    if isinstance(error, oss2.exceptions.OssError):
-        return f"OSS answered {error.status} {error.code} (request {error.request_id or 'unknown'})"
-    return f"no answer ({type(error).__name__})"

@@ -24,6 +24,9 @@ class StoredResult:
 class ResultStore(Protocol):
     """Keeps pictures by name. Every method may be called from several threads at once."""
 
+    def try_out(self) -> None:
+        """Raise ``SettingsError`` unless results can be stored; the message says what to change."""
+
     def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
         """Store ``data`` under ``name``, a relative path with ``/``, wholly or not at all.
 

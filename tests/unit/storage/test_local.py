@@ -65,7 +65,9 @@ def test_another_scheme_is_no_directory(value: str) -> None:
 
 def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SettingsError, match=r"TRITON_DIFFUSERS_STORE: .*/file/results' does not fit"):
+    with pytest.raises(
+        SettingsError, match=r"TRITON_DIFFUSERS_STORE: .*/file/results' is invalid: no results can be written"
+    ):
         open_store(Settings(store=str(tmp_path / "file" / "results")))
 
 
@@ -270,3 +272,23 @@ def test_starting_stores_do_not_disturb_one_that_writes(root: Path, store: Local
             count += 1
         restarting.result()
     assert set(files(root)) == {f"result/{number}.png" for number in range(count)}
+
+
+def test_trial_leaves_nothing_and_tells_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    store.try_out()
+    assert [path.name for path in tmp_path.rglob("*")] == [".incoming"]
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(SettingsError, match=r"STORE: .* is invalid: .* \(No space left on device\)"):
+        store.try_out()
+
+
+def test_store_may_be_below_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = open_store(Settings(store="~/results"))
+    assert store is not None
+    assert store.save("a/b.png", b"data", "image/png").oss_url == (tmp_path / "results/a/b.png").as_uri()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,10 +18,12 @@ import pytest
 from tests.oss_server import OssServer
 from tests.unit.conftest import request_for
 from triton_diffusers.errors import StorageFailure
+from triton_diffusers.oss import OssAddress
 from triton_diffusers.settings import Settings, SettingsError
 from triton_diffusers.storage import NameTaken, ResultKeeper, ResultStore, StoredResult, open_store
 
 BUCKET = "a-bucket"
+CHAIN = "alibabacloud_credentials.utils.auth_util"
 KEY = "pictures/v1/result/a_0.png"
 
 
@@ -53,6 +60,28 @@ def opened(server: OssServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return store
 
     return opened
+
+
+@contextmanager
+def credentials_of(server: OssServer) -> Iterator[str]:
+    """The URI of a service that hands out what ``server`` takes now, for a minute."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            soon = datetime.now(UTC) + timedelta(minutes=1)
+            found = {"AccessKeyId": server.key_id, "AccessKeySecret": server.key_secret, "Code": "Success"}
+            found |= {"SecurityToken": server.security_token, "Expiration": f"{soon:%Y-%m-%dT%H:%M:%SZ}"}
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{service.server_address[1]}/credentials"
+        service.shutdown()
 
 
 def save(store: ResultStore, name: str = "result/a_0.png", data: bytes = b"data" * 1000) -> StoredResult:
@@ -112,7 +141,17 @@ def test_another_region(server: OssServer, opened: Callable[..., ResultStore]) -
         ({"store": "oss://No_Bucket!/a"}, "TRITON_DIFFUSERS_STORE"),
         ({"store": f"oss://{BUCKET}/a/../b"}, "TRITON_DIFFUSERS_STORE"),
         ({"store": f"oss://{BUCKET}/a//b"}, "TRITON_DIFFUSERS_STORE"),
-        ({"oss_region": ""}, "TRITON_DIFFUSERS_OSS_REGION: '' does not fit"),
+        ({"oss_region": ""}, "TRITON_DIFFUSERS_OSS_REGION: '' is invalid"),
+        ({"oss_endpoint": "https://other.oss-cn-hangzhou.aliyuncs.com"}, "OSS_ENDPOINT: .* it is of the bucket other"),
+        (
+            {"oss_endpoint": "oss-cn-beijing.aliyuncs.com"},
+            "OSS_ENDPOINT: .* not in TRITON_DIFFUSERS_OSS_REGION=hangzhou",
+        ),
+        ({"oss_endpoint": "https://oss-cn-hangzhou.aliyuncs.com/prefix"}, "OSS_ENDPOINT: .* expected https://host"),
+        ({"oss_endpoint": "ftp://oss-cn-hangzhou.aliyuncs.com"}, "OSS_ENDPOINT: .* expected https://host"),
+        ({"oss_endpoint": "https://host:port"}, "OSS_ENDPOINT: .* expected https://host"),
+        ({"oss_region": "", "oss_endpoint": "oss-accelerate.aliyuncs.com"}, "OSS_REGION: '' is invalid"),
+        ({"store": f"oss://{BUCKET}/" + "图" * 167}, "TRITON_DIFFUSERS_STORE"),
         ({"oss_region": "x.example.com/"}, "TRITON_DIFFUSERS_OSS_REGION"),
         ({"oss_endpoint": "http://a b"}, "TRITON_DIFFUSERS_OSS_ENDPOINT"),
     ],
@@ -131,6 +170,99 @@ def test_a_missing_credential_is_told_at_the_start(
     monkeypatch.delenv(name)
     with pytest.raises(SettingsError, match=f"{name} is not set in the environment; oss://{BUCKET} needs it"):
         opened()
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint", "used"),
+    [
+        ("hangzhou", "", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("oss-cn-hangzhou", "", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("oss-cn-hangzhou.aliyuncs.com", "", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("https://oss-cn-hangzhou-internal.aliyuncs.com/", "", "https://oss-cn-hangzhou.aliyuncs.com"),
+        (" CN-Hangzhou ", "", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("", "oss-cn-hangzhou", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("", "cn-hangzhou", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("", "oss-cn-hangzhou-internal", "https://oss-cn-hangzhou-internal.aliyuncs.com"),
+        ("", "https://oss-cn-hangzhou.aliyuncs.com/", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("", f"{BUCKET}.oss-cn-hangzhou.aliyuncs.com", "https://oss-cn-hangzhou.aliyuncs.com"),
+        ("", f"https://{BUCKET}.oss-cn-hangzhou-internal.aliyuncs.com", "https://oss-cn-hangzhou-internal.aliyuncs.com"),
+        ("cn-hangzhou", "http://OSS-cn-hangzhou.aliyuncs.com", "http://oss-cn-hangzhou.aliyuncs.com"),
+        ("cn-hangzhou", "https://oss-accelerate.aliyuncs.com", "https://oss-accelerate.aliyuncs.com"),
+        ("cn-hangzhou", "http://127.0.0.1:99/", "http://127.0.0.1:99"),
+        ("cn-hangzhou", "http://[::1]:99", "http://[::1]:99"),
+    ],
+)  # fmt: skip
+def test_address_is_understood_as_people_write_it(region: str, endpoint: str, used: str) -> None:
+    address = OssAddress.of(BUCKET, Settings(oss_region=region, oss_endpoint=endpoint))
+    assert address == OssAddress("cn-hangzhou", used)
+
+
+def test_unencrypted_endpoint_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    OssAddress.of(BUCKET, Settings(oss_endpoint="http://oss-cn-hangzhou.aliyuncs.com"))
+    assert "http://oss-cn-hangzhou.aliyuncs.com is not encrypted" in caplog.text
+
+
+def test_trial_uses_every_right_and_leaves_nothing(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    opened().try_out()
+    assert [seen.method for seen in server.seen] == ["PUT", "HEAD", "DELETE"]
+    assert {seen.key for seen in server.seen} == {"pictures/v1/.triton-diffusers"}
+    assert server.keys(BUCKET) == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (lambda server: server.buckets.clear(), "404 NoSuchBucket .*; there is no such bucket at this endpoint"),
+        (lambda server: setattr(server, "key_id", "another"), "InvalidAccessKeyId .*; .*check OSS_ACCESS_KEY_ID"),
+        (lambda server: setattr(server, "key_secret", "another"), "SignatureDoesNotMatch .*; check OSS_ACCESS_KEY_SEC"),
+        (lambda server: setattr(server, "security_token", "a"), "InvalidSecurityToken .*; check OSS_SESSION_TOKEN"),
+        (lambda server: setattr(server, "region", "cn-beijing"), "OSS answered 403"),
+        (lambda server: server.fail(403, code="AccessDenied", method="PUT"), "AccessDenied .*; .* need oss:PutObject"),
+        (lambda server: server.fail(403, code="AccessDenied", method="DELETE"), "AccessDenied .* oss:DeleteObject"),
+        (lambda server: server.hang_up(), r"no answer \(ConnectionError\); http://127.0.0.1.* cannot be reached"),
+    ],
+)
+def test_trial_says_what_is_wrong(
+    server: OssServer, opened: Callable[..., ResultStore], prepare: Callable[[OssServer], None], told: str
+) -> None:
+    store = opened()
+    prepare(server)
+    with pytest.raises(
+        SettingsError, match=f"TRITON_DIFFUSERS_STORE: 'oss://{BUCKET}/pictures/v1/' is invalid: .*{told}"
+    ):
+        store.try_out()
+
+
+def test_trial_of_a_bucket_elsewhere_names_its_endpoint(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    store = opened()
+    server.fail(403, code="AccessDenied", endpoint="oss-cn-beijing.aliyuncs.com")
+    with pytest.raises(SettingsError, match=r"the bucket is at oss-cn-beijing\.aliyuncs\.com; set .*OSS_ENDPOINT="):
+        store.try_out()
+
+
+def test_trial_of_an_oss_that_is_out_of_order_is_a_warning(
+    server: OssServer, opened: Callable[..., ResultStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail(503, code="ServiceUnavailable")
+    opened().try_out()
+    assert "cannot be tried out: OSS answered 503" in caplog.text
+
+
+def test_credentials_that_expire_are_renewed(
+    server: OssServer, opened: Callable[..., ResultStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in server.environment:
+        monkeypatch.delenv(name)
+    server.security_token = "first"
+    with credentials_of(server) as uri:
+        # The environment's variables, as the package has read them.
+        monkeypatch.setattr(f"{CHAIN}.environment_ecs_metadata_disabled", "true")
+        monkeypatch.setattr(f"{CHAIN}.environment_credentials_uri", uri)
+        store = opened()
+        save(store, "result/a_0.png")
+        server.security_token = "second"  # the one before it is not taken any more
+        save(store, "result/b_0.png")
+    assert len({seen.headers["x-oss-security-token"] for seen in server.seen if seen.method == "PUT"}) == 2
 
 
 def test_a_name_is_written_once(server: OssServer, opened: Callable[..., ResultStore]) -> None:
