@@ -149,10 +149,10 @@ class FakeEngine:
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
         raise NotImplementedError("tests that want ControlNets bring their own")
 
-    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+    def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         tone = torch.from_numpy(pixels[:1, ::8, ::8].copy()).repeat(4, 1, 1)
         return torch.stack([tone, torch.zeros_like(tone)])
 
-    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+    def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
         # The sine keeps the least change of any latent, however large, visible.
         return np.sin(latents[:3].numpy()).repeat(8, axis=1).repeat(8, axis=2)

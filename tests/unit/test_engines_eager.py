@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components
 from triton_diffusers.prompts import PromptReader, Tokens
 
@@ -96,3 +100,38 @@ def test_the_checkers_word_counts(components: Components) -> None:
     finally:
         checker.concept_embeds_weights.data.copy_(before)
     assert np.array_equal(pixels, shown)
+
+
+def overflowing(components: Components, dtype: torch.dtype) -> Components:
+    """The emoji model with an autoencoder that overflows in half precision only."""
+    vae = copy.deepcopy(components.vae)
+    with torch.no_grad():
+        for layer in (vae.decoder.conv_in, vae.encoder.conv_in):
+            layer.weight.mul_(3e5).clamp_(-6e4, 6e4)
+            layer.bias.mul_(3e5).clamp_(-6e4, 6e4)
+    return replace(components, unet=copy.deepcopy(components.unet).to(dtype), vae=vae.to(dtype))
+
+
+def test_an_overflowing_autoencoder_is_exact_in_float32(components: Components) -> None:
+    """Anime autoencoders of Stable Diffusion 1.x do this in float16."""
+    latents, pixels = noise(4, 4, 4), np.full((3, 32, 32), 0.5, np.float32)
+    broken = overflowing(components, torch.float16)
+    engine = EagerEngine(broken)
+    assert not np.isfinite(engine.decode(latents)).all()
+    assert not engine.encode(pixels).isfinite().all()
+    vae = copy.deepcopy(broken.vae).float()
+    with torch.inference_mode():
+        expected = vae.decode(latents[None] / vae.config.scaling_factor).sample[0].numpy()
+        moments = vae.encode(torch.from_numpy(pixels)[None]).latent_dist
+    np.testing.assert_allclose(engine.decode(latents, precise=True), expected, atol=1e-4)
+    torch.testing.assert_close(engine.encode(pixels, precise=True)[0], moments.mean[0] * vae.config.scaling_factor)
+    assert broken.vae.dtype == torch.float16, "the engine's own stays as it is"
+
+
+def test_a_safety_checker_that_is_not_finite_lets_nothing_pass(components: Components) -> None:
+    checker = copy.deepcopy(components.safety_checker)
+    with torch.no_grad():
+        checker.visual_projection.weight[0, 0] = torch.nan
+    engine = EagerEngine(replace(components, safety_checker=checker))
+    with pytest.raises(EngineFailure, match="safety checker gave NaN or infinite values"):
+        engine.is_unsafe(np.zeros((64, 64, 3), np.uint8))

@@ -255,7 +255,7 @@ def test_numbers_that_are_not_finite_are_a_failure_and_no_picture(start_loop: St
     assert pictures(jobs[0]) == made_alone(start_loop, jobs[0].request)
     assert jobs[1].state is JobState.FAILED
     assert isinstance(jobs[1].error, EngineFailure)
-    assert "no finite numbers" in str(jobs[1].error)
+    assert "gave NaN or infinite values" in str(jobs[1].error)
 
 
 def test_what_only_the_model_finds_wrong_is_the_callers_mistake(start_loop: StartLoop, engine: FakeEngine) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from triton_diffusers.engines.safety import square_views
+from triton_diffusers.errors import EngineFailure
 from triton_diffusers.loading import Components
 from triton_diffusers.lora import TEXT_ENCODER, UNET, target_modules
 
@@ -69,6 +70,13 @@ class CheckpointEngine:
         parameter = next(checker.parameters())
         views = square_views(pixels)
         inputs = extractor(images=views, return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
-        # The checker blackens its input; the caller decides what to do with a flagged image.
-        _, flags = checker(images=np.zeros((len(views), 1, 1, 3), np.float32), clip_input=inputs)
+        embeddings: list[torch.Tensor] = []  # the checker's own verdict on NaN would be that all is well
+        hook = checker.visual_projection.register_forward_hook(lambda module, args, output: embeddings.append(output))
+        try:
+            # The checker blackens its input; the caller decides what to do with a flagged image.
+            _, flags = checker(images=np.zeros((len(views), 1, 1, 3), np.float32), clip_input=inputs)
+        finally:
+            hook.remove()
+        if not all(embedding.isfinite().all() for embedding in embeddings):
+            raise EngineFailure("the model's safety checker gave NaN or infinite values, so the image is not returned")
         return any(flags)

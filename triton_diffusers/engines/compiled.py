@@ -135,15 +135,15 @@ class CompiledEngine(CheckpointEngine):
         return self._make_controlnet(weights)
 
     @torch.inference_mode()
-    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-        if VAE_ENCODER not in self._graphs:
-            return self._eager.encode(pixels)
+    def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
+        if precise or VAE_ENCODER not in self._graphs:
+            return self._eager.encode(pixels, precise=precise)
         return self._alone(VAE_ENCODER, torch.from_numpy(pixels).unsqueeze(0))
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
-        if VAE_DECODER not in self._graphs:
-            return self._eager.decode(latents)
+    def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
+        if precise or VAE_DECODER not in self._graphs:
+            return self._eager.decode(latents, precise=precise)
         picture: np.ndarray[Any, Any] = self._alone(VAE_DECODER, latents.unsqueeze(0))[0].numpy()
         return picture
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,8 +52,11 @@ class EagerEngine(CheckpointEngine):
             encoded = encoder(ids, attention_mask=mask, output_hidden_states=clip_skip > 1)
             states: torch.Tensor = encoded.last_hidden_state
             if clip_skip > 1:
-                # Some versions of transformers have the normalisation one module further in.
-                states = getattr(encoder, "text_model", encoder).final_layer_norm(encoded.hidden_states[-clip_skip])
+                states = encoded.hidden_states[-clip_skip]
+                # Some versions of transformers have the normalisation one module further in; BERT's layers need none.
+                text = getattr(encoder, "text_model", encoder)
+                if hasattr(text, "final_layer_norm"):
+                    states = text.final_layer_norm(states)
         return states
 
     @torch.inference_mode()
@@ -83,16 +88,21 @@ class EagerEngine(CheckpointEngine):
         return EagerControlNet(weights, self._device, self._dtype)
 
     @torch.inference_mode()
-    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-        vae = self._components.vae
-        picture = torch.from_numpy(pixels).unsqueeze(0).to(self._device, self._dtype)
+    def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
+        vae = self._precise_vae if precise else self._components.vae
+        picture = torch.from_numpy(pixels).unsqueeze(0).to(self._device, vae.dtype)
         latents = vae.encode(picture.contiguous(memory_format=torch.channels_last)).latent_dist
         moments: torch.Tensor = torch.cat([latents.mean, latents.std]) * vae.config.scaling_factor
         return moments.float().cpu()
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
-        vae = self._components.vae
-        scaled = latents.unsqueeze(0).to(self._device, self._dtype) / vae.config.scaling_factor
+    def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
+        vae = self._precise_vae if precise else self._components.vae
+        scaled = latents.unsqueeze(0).to(self._device, vae.dtype) / vae.config.scaling_factor
         picture: np.ndarray[Any, Any] = vae.decode(scaled, return_dict=False)[0][0].float().cpu().numpy()
         return picture
+
+    @cached_property
+    def _precise_vae(self) -> Any:
+        vae = self._components.vae
+        return vae if vae.dtype == torch.float32 else copy.deepcopy(vae).float()

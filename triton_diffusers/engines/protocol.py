@@ -111,14 +111,20 @@ class Engine(Protocol):
         weights, for which OpenMP makes a pool of threads that lives as long as the caller. Raises ``LoadError``.
         """
 
-    def encode(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+    def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         """Float32 pixels (3, height, width) in -1 … 1 to the distribution of their latents, as the UNet knows them.
 
-        Mean and standard deviation, float32 (2, channels, h, w).
+        Mean and standard deviation, float32 (2, channels, h, w). With ``precise`` it is computed in float32.
         """
 
-    def decode(self, latents: torch.Tensor) -> np.ndarray[Any, Any]:
-        """Latents (channels, h, w), as the UNet knows them, to a picture: float32 (3, height, width) in -1 … 1."""
+    def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
+        """Latents (channels, h, w), as the UNet knows them, to a picture: float32 (3, height, width) in -1 … 1.
+
+        With ``precise`` it is computed in float32, whatever the precision of the engine.
+        """
 
     def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
-        """True if the safety checker flags any part of uint8 pixels (height, width, 3); false without a checker."""
+        """True if the safety checker flags any part of uint8 pixels (height, width, 3); false without a checker.
+
+        Raises ``EngineFailure`` if the checker comes to no finite result.
+        """

@@ -46,7 +46,7 @@ class Admission:
         request = job.request
         loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
         conditioning = self._text.encode(request, loras, job.warnings)
-        canvas = Canvas(self._engine, request, job.pictures)
+        canvas = Canvas(self._engine, request, job.pictures, job.warnings)
         controls = self._controls.make(job, sampled_size(self._engine, request))
         if controls and request.profile.period > 1:
             job.warnings.append(f"profile {request.profile.name}: with a ControlNet every step runs the whole UNet")

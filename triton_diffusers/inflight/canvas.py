@@ -15,6 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from triton_diffusers.engines import Engine
+from triton_diffusers.inflight.autoencoder import encode
 from triton_diffusers.pictures import SourcePictures
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.schedulers import begin_late
@@ -70,7 +71,9 @@ class Beginning:
 class Canvas:
     """A job's input picture and mask as latents, encoded once for all images of the job."""
 
-    def __init__(self, engine: Engine, request: GenerationRequest, pictures: SourcePictures | None) -> None:
+    def __init__(
+        self, engine: Engine, request: GenerationRequest, pictures: SourcePictures | None, warnings: list[str]
+    ) -> None:
         per_latent = engine.pixels_per_latent
         width, height = sampled_size(engine, request)
         self._shape = (1, engine.latent_channels, height // per_latent, width // per_latent)
@@ -81,14 +84,14 @@ class Canvas:
         seen: Array = np.zeros((3, height, width), np.float32)
         if pictures is not None and pictures.image is not None:
             picture = _floats(pictures.image, (width, height))
-            self._source = engine.encode(picture)
+            self._source = encode(engine, picture, warnings)
             if pictures.mask is not None:
                 hidden = _binary(pictures.mask, (width, height))
                 self._mask = _latent_mask(hidden, per_latent)
                 seen = picture * ~hidden
         if engine.unet_channels > engine.latent_channels:
             # Without a mask all is to be drawn, and nothing of the picture is seen: zeros, which is grey.
-            self._visible = engine.encode(seen)
+            self._visible = encode(engine, seen, warnings)
 
     def begin(self, scheduler: Any, generator: torch.Generator) -> Beginning:
         """The beginning of one image, drawn with its ``generator``; sets the scheduler to its first step."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from triton_diffusers.engines import ControlNet, Residuals
+from triton_diffusers.errors import EngineFailure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +35,8 @@ def residuals_of(
     """The sum of what each row's active ``controls`` give, scaled; none if no row has any.
 
     Rows are those of the UNet's call: latents (n, latent channels, h, w), timesteps (n,), states (n, tokens, width).
-    Each ControlNet is called once, with the rows that it controls.
+    Each ControlNet is called once, with the rows that it controls. Raises ``EngineFailure`` for values that are not
+    finite.
     """
     uses: dict[ControlNet, list[tuple[int, Control]]] = {}
     for row, active in enumerate(controls):
@@ -46,6 +48,8 @@ def residuals_of(
         pictures = torch.stack([control.picture for _, control in use])
         scales = torch.tensor([control.scale for _, control in use])[:, None, None, None]
         made = net(latents[rows], timesteps[rows], states[rows], pictures)
+        if not all(residual.isfinite().all() for residual in made):
+            raise EngineFailure("a ControlNet gave NaN or infinite values; try another one, or another precision")
         if not total:
             total = [torch.zeros(len(latents), *residual.shape[1:]) for residual in made]
         for kept, residual in zip(total, made, strict=True):

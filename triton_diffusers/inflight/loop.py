@@ -17,6 +17,7 @@ from triton_diffusers.board import JobBoard
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
 from triton_diffusers.inflight.admission import Admission
+from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.intake import Intake
 from triton_diffusers.inflight.job import Job, JobState
@@ -309,9 +310,7 @@ class EngineLoop:
         job, sample = turn.job, turn.sample
         began = time.perf_counter()
         try:
-            if not sample.latents.isfinite().all():
-                raise EngineFailure("the model gave no finite numbers; try other settings or another precision")
-            release(self._in_use.engine, job, sample, self._in_use.engine.decode(sample.latents))
+            release(self._in_use.engine, job, sample, decode(self._in_use.engine, sample.latents, job.warnings))
             if job.decoded:
                 release_control_images(self._in_use.engine, job)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone

@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import Iterable
 
-import numpy as np
-
 from triton_diffusers.engines import Engine
 from triton_diffusers.images import encode_preview, thumbnail, to_pixels
+from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.reporter import Reporter
 
@@ -25,7 +24,7 @@ def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> No
             continue
         began = time.perf_counter()
         try:
-            pixels = thumbnail(to_pixels(np.nan_to_num(engine.decode(sample.expected))))
+            pixels = thumbnail(to_pixels(decode(engine, sample.expected, [])))
             # Flagged previews are withheld: the checker judges the thumbnail itself, since that is what is shown.
             if not engine.is_unsafe(pixels):
                 reporter.preview(job, encode_preview(pixels))

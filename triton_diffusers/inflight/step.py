@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from triton_diffusers.engines import Engine
+from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import Sample
 from triton_diffusers.lora import LoraSet
@@ -59,10 +60,17 @@ def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequenc
 
 
 def advance(sample: Sample, prediction: Prediction) -> None:
-    """Take a sample's prediction through guidance and its scheduler to the next step."""
+    """Take a sample's prediction through guidance and its scheduler to the next step.
+
+    Raises ``EngineFailure`` if the prediction or the latents are not finite.
+    """
+    if not prediction.values.isfinite().all():
+        raise EngineFailure("the model (unet) gave NaN or infinite values; try other settings or another precision")
     values = sample.conditioning.guide(torch.split(prediction.values, 1), sample.guidance_scale)
     output = sample.scheduler.step(values, sample.timestep, sample.latents[None], **sample.step_options)
     sample.latents = output.prev_sample[0]
+    if not sample.latents.isfinite().all():
+        raise EngineFailure(f"the latents became infinite at step {sample.steps_done + 1}; try another scheduler")
     sample.expected = _expected(sample, output)
     sample.position += 1
     if sample.denoised or sample.next_is_whole:

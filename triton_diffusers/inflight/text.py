@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.errors import InvalidRequest, shown
+from triton_diffusers.errors import EngineFailure, InvalidRequest, shown
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.lora import LoraSet
 from triton_diffusers.lora.set import LoraKey
@@ -48,7 +48,7 @@ class PromptEncoder:
         had to be cut, and tags that do nothing, are added to ``warnings``. Tags of LoRAs are not looked at.
 
         Raises: InvalidRequest: the text encoder does not have the layers for ``clip_skip``, or the prompts stand for
-            too many texts.
+            too many texts. EngineFailure: states are not finite.
         """
         if not 1 <= request.clip_skip <= self._engine.text_layers:
             limit = f"must be between 1 and {self._engine.text_layers}, the layers of this model's text encoder"
@@ -127,7 +127,12 @@ class PromptEncoder:
         key = (chunk.tokens, clip_skip, loras.text_key if loras else ())
         states = self._cache.get(key)
         if states is None:
-            states = self._cache[key] = self._engine.encode_prompts([chunk.tokens], clip_skip, loras)
+            states = self._engine.encode_prompts([chunk.tokens], clip_skip, loras)
+            if not states.isfinite().all():
+                raise EngineFailure(
+                    "the model's text encoder gave NaN or infinite values; try another precision, or no LoRA"
+                )
+            self._cache[key] = states
             if len(self._cache) > self._MOST_CACHED_CHUNKS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
