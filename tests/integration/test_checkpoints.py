@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -43,3 +45,15 @@ def test_one_file_from_a_hub(triton: RunningTriton, start_triton: TritonStarter,
             calls.close()
     assert psnr(*pictures) > 40
     assert list(cache.glob("models/*/model/base_model/emoji.converted/model_index.json"))
+
+
+def test_a_model_that_draws_nothing_ends_the_start(start_triton: TritonStarter, tmp_path: Path) -> None:
+    base = tmp_path / "mine" / "base_model"
+    shutil.copytree(EMOJI / "base_model", base)
+    extractor = base / "feature_extractor" / "preprocessor_config.json"
+    size = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96}}
+    extractor.write_text(json.dumps({**json.loads(extractor.read_text()), **size}))
+    server = start_triton(args=["--model-dir", str(base.parent)], wait=False)
+    assert server.process.wait(timeout=120) == 2
+    said = f"LoadError: {base.parent} draws no image: its safety_checker failed the trial: "
+    assert said in server.log_text().splitlines()[-1]

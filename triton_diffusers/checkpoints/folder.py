@@ -1,7 +1,7 @@
 """Loading the components of a folder in the diffusers layout, one by one.
 
 The pipeline's class in ``model_index.json`` does not matter (text to image, image to image and inpainting have the same
-components), but for those of other families, which are refused by name.
+components), but for those of other families, which ``compatibility`` refuses by name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,20 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
+from triton_diffusers.checkpoints.compatibility import (
+    check_index,
+    check_networks,
+    check_scheduler,
+    check_text,
+    is_given,
+)
 from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX
@@ -25,23 +33,23 @@ from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
 
-_UNSUPPORTED = {"StableDiffusionXL": "SDXL", "StableDiffusion3": "SD3", "Flux": "Flux"}
 # Tensors of a network's layers; files may have buffers and projections that nobody uses.
 _IS_LAYER = re.compile(r"(?!vision_model\.).*(?:blocks?\.|layers\.\d|_embedding\.)")
+_CLIP = "clip_text_model"
 _OLD_UNET_SIDE = 64  # in latents; configs from before diffusers 0.9 say 32 and mean this
 
 
 def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, with_checker: bool) -> Components:
     """Load ``folder`` in the precision ``dtype``, whatever the files' is. Raises ``LoadError``."""
-    index = _read_json(folder / INDEX)
-    _check_family(folder, index)
+    plan = _read_plan(folder)
+    index = plan.index
     checker, extractor = _load_checker(folder, index, dtype) if with_checker else (None, None)
     components = Components(
-        tokenizer=_load_plain(folder, index, "tokenizer"),
+        tokenizer=plan.tokenizer,
         text_encoder=_load_module(folder, index, "text_encoder", dtype),
         unet=_load_module(folder, index, "unet", dtype),
         vae=_load_module(folder, index, "vae", dtype),
-        scheduler_config=_read_scheduler(folder, index),
+        scheduler_config=plan.scheduler_config,
         safety_checker=checker,
         feature_extractor=extractor,
     )
@@ -58,32 +66,62 @@ def load_bare_folder(folder: Path, *, dtype: torch.dtype, with_checker: bool) ->
     The table is in the precision ``dtype``, the checker in float32, so that it judges as it does with all weights. All
     others are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
     """
-    index = _read_json(folder / INDEX)
-    _check_family(folder, index)
+    plan = _read_plan(folder)
+    index, text_encoder = plan.index, plan.text_encoder
+    if text_encoder.config.model_type != _CLIP:
+        raise LoadError(f"{folder / 'text_encoder'}: compiled engines need CLIP's text encoder")
     # In the precision that is the default: with any other, the libraries change PyTorch's default while they load, for
     # the whole process, and this is called beside a running engine.
     checker, extractor = _load_checker(folder, index, torch.float32) if with_checker else (None, None)
-    with torch.device("meta"):
-        text_encoder, unet, vae = (_bare(folder, index, name) for name in ("text_encoder", "unet", "vae"))
     table = _embeddings(folder / "text_encoder", dtype)
     if table.shape != text_encoder.get_input_embeddings().weight.shape:
         raise LoadError(f"{folder / 'text_encoder'} does not fit its config.json: token_embedding.weight")
     text_encoder.get_input_embeddings().weight = torch.nn.Parameter(table)
-    _mend_old_unet(unet)
+    _mend_old_unet(plan.unet)
     return Components(
-        tokenizer=_load_plain(folder, index, "tokenizer"),
+        tokenizer=plan.tokenizer,
         text_encoder=text_encoder.eval(),
-        unet=unet.eval(),
-        vae=vae.eval(),
-        scheduler_config=_read_scheduler(folder, index),
+        unet=plan.unet.eval(),
+        vae=plan.vae.eval(),
+        scheduler_config=plan.scheduler_config,
         safety_checker=None if checker is None else checker.eval(),
         feature_extractor=extractor,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A folder before its weights are read: networks on the ``meta`` device, and the parts without weights."""
+
+    index: Mapping[str, Any]
+    text_encoder: Any
+    unet: Any
+    vae: Any
+    tokenizer: Any
+    scheduler_config: dict[str, Any]
+
+
+def _read_plan(folder: Path) -> _Plan:
+    """Read everything but weights. Raises ``LoadError`` if the parts are not those of a model that is served."""
+    index = _read_json(folder / INDEX)
+    check_index(folder, index)
+    with torch.device("meta"):
+        text_encoder, unet, vae = (_bare(folder, index, name) for name in ("text_encoder", "unet", "vae"))
+    check_networks(folder, unet.config, vae.config)
+    tokenizer = _load_plain(folder, index, "tokenizer")
+    check_text(folder, unet.config, text_encoder.config, len(tokenizer))
+    # Tokenizers without a config of their own have no limit at all.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    scheduler_config = _read_scheduler(folder, index)
+    check_scheduler(folder, scheduler_config)
+    return _Plan(index, text_encoder, unet, vae, tokenizer, scheduler_config)
+
+
 def _bare(folder: Path, index: Mapping[str, Any], component: str) -> Any:
     """A network as its config has it."""
     place = folder / component
+    if not place.is_dir():
+        raise LoadError(f"{folder} has no {component}/")
     model_class = _class_of(folder, index, component)
     try:
         if hasattr(model_class, "load_config"):
@@ -120,23 +158,6 @@ def _opened(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], torch.T
         yield loaded.keys(), loaded.__getitem__
 
 
-def _check_family(folder: Path, index: Mapping[str, Any]) -> None:
-    name = str(index.get("_class_name", ""))
-    for beginning, family in _UNSUPPORTED.items():
-        if name.startswith(beginning):
-            raise LoadError(f"{folder}: not supported yet: {family}")
-    for component in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        if not _is_given(index, component):
-            raise LoadError(
-                f"{folder}/{INDEX} has no {component} ({name or 'no _class_name'}): not a Stable Diffusion model"
-            )
-
-
-def _is_given(index: Mapping[str, Any], component: str) -> bool:
-    value = index.get(component)
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
-
-
 def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
     """The library's class that the index names; only classes of the kind that the component needs."""
     import diffusers
@@ -152,7 +173,7 @@ def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
             "unet": (diffusers, diffusers.UNet2DConditionModel),
             "vae": (diffusers, diffusers.AutoencoderKL),
             "scheduler": (diffusers, diffusers.SchedulerMixin),
-            "text_encoder": (transformers, transformers.PreTrainedModel),
+            "text_encoder": (transformers, _text_encoders()),
             "tokenizer": (transformers, transformers.PreTrainedTokenizerBase),
             "feature_extractor": (transformers, transformers.image_processing_base.ImageProcessingMixin),
         }[component]
@@ -160,8 +181,16 @@ def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
         today = name.replace("CLIPFeatureExtractor", "CLIPImageProcessor").replace("CLIPTokenizerFast", "CLIPTokenizer")
         found = getattr(module, today, None)
     if not (isinstance(found, type) and issubclass(found, kind)):
-        raise LoadError(f"{folder}/{INDEX}: {component} is {library}.{name}, which is no {kind.__name__}")
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise LoadError(f"{folder}/{INDEX}: {component} is {library}.{name}: unsupported, expected {kinds}")
     return found
+
+
+def _text_encoders() -> tuple[type, ...]:
+    """Return the classes of text encoders: CLIP's, and that of Chinese models such as Taiyi."""
+    from transformers import BertModel, CLIPTextModel, CLIPTextModelWithProjection
+
+    return CLIPTextModel, CLIPTextModelWithProjection, BertModel
 
 
 def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: torch.dtype) -> Any:
@@ -190,6 +219,9 @@ def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: 
     if surplus := sorted(filter(_IS_LAYER.match, map(str, report["unexpected_keys"]))):
         # The libraries drop them: a text encoder would lose layers, a UNet its guidance embedding.
         raise LoadError(f"{place}: config.json is invalid: its network has no {named(surplus)}, and its weights have")
+    for name, weight in module.named_parameters():
+        if not all(bound.isfinite() for bound in weight.detach().aminmax()):
+            raise LoadError(f"{place}: {name} holds NaN or infinite values in {str(dtype).removeprefix('torch.')}")
     return module
 
 
@@ -214,7 +246,7 @@ def _load_plain(folder: Path, index: Mapping[str, Any], component: str) -> Any:
 def _load_checker(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
     """The safety checker and its feature extractor; neither if either is missing, as it is in many repositories."""
     for component in ("safety_checker", "feature_extractor"):
-        if not (_is_given(index, component) and (folder / component).is_dir()):
+        if not (is_given(index, component) and (folder / component).is_dir()):
             log.warning("%s has no %s: pictures are not checked", folder, component)
             return None, None
     if _find_weights(folder / "safety_checker", dtype) is None:

@@ -35,7 +35,7 @@ _PARTS = (  # beginning of a tensor's name → what it is instead of a whole che
     ("string_to_param", "a textual inversion"),
     ("emb_params", "a textual inversion"),
 )
-_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler", 8: "InstructPix2Pix"}
+OTHER_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler", 8: "InstructPix2Pix"}
 
 
 def checked(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -54,8 +54,8 @@ def checked(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
                 raise LoadError(f"{path} is {name}, not a checkpoint")
         raise LoadError(f"{path} is not a Stable Diffusion checkpoint: it has no {UNET}input_blocks.0.0.weight")
     channels = first.shape[1]
-    if channels in _CHANNELS:
-        raise LoadError(f"{path}: not supported yet: {_CHANNELS[channels]}")
+    if channels in OTHER_CHANNELS:
+        raise LoadError(f"{path}: not supported yet: {OTHER_CHANNELS[channels]}")
     for prefix, name in ((VAE, "autoencoder"), ("cond_stage_model.", "text encoder")):
         if not any(key.startswith(prefix) for key in kept):
             raise LoadError(f"{path} is no whole checkpoint: it has no {name} ({prefix}*)")

@@ -6,7 +6,7 @@ Imports nothing of weight: a server begins with the choice, and has graphs loade
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from triton_diffusers.artifacts import (
@@ -51,12 +51,18 @@ class EngineChoice:
         first = next(self._attempts, None)
         self._attempts = chain([] if first is None else [first], self._attempts)
 
-    def make(self) -> Engine:
-        """The best engine that there is; what cannot be used is logged with the reason. Raises ``LoadError``."""
-        best = self._best()
-        engine: Engine = best.engine if best is not None else ENGINES[EAGER](load_components(self._settings))
-        if best is not None:
-            self.made = best.name
+    def make(self, try_out: Callable[[Engine], None] = lambda engine: None) -> Engine:
+        """The best engine that there is; what cannot be used is logged with the reason.
+
+        ``try_out`` raises what is wrong with a loaded engine; the next best is made then. Raises ``LoadError``, and
+        what ``try_out`` raises about the eager engine, the last one.
+        """
+        best = self._best(try_out)
+        if best is None:
+            engine: Engine = ENGINES[EAGER](load_components(self._settings))
+            try_out(engine)
+        else:
+            engine, self.made = best.engine, best.name
         wished = self._wishes.engine
         if wished is not None and self._wishes.build is None and not wished.covers(*_parts(self.made)):
             logger.warning("%s is asked for, but there is no artifact to use; %s serves", wished, self.made)
@@ -101,11 +107,13 @@ class EngineChoice:
             raise ArtifactError(f"the weights in {self._settings.model_dir} have changed since the start")
         return built
 
-    def _best(self) -> NamedEngine | None:
+    def _best(self, try_out: Callable[[Engine], None]) -> NamedEngine | None:
         attempts, self._attempts = self._attempts, self._usable()
         for name, graphs in attempts:
             try:
-                return self._made(name, graphs)
+                made = self._made(name, graphs)
+                try_out(made.engine)
+                return made
             except Exception as error:  # noqa: BLE001  # the libraries raise what they like about a file
                 self._spoilt.add(name)
                 _refuse(name, error)

@@ -52,6 +52,9 @@ class PromptReader:
         self._tokenizer = tokenizer
         self._most_chunks = most_chunks
         self.capacity = tokenizer.model_max_length - 2  # 75; a beginning and an end go with every chunk
+        # BERT's tokenizers, as of Chinese models, call the ends of a text by other names.
+        self._begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self._end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self._embeddings = _multi_vector_embeddings(tokenizer.get_added_vocab())
         self.empty = self._chunk([])
 
@@ -95,10 +98,9 @@ class PromptReader:
         ids = [number for unit in units for number in unit.ids]
         weights = [unit.weight for unit in units for _ in unit.ids]
         padding = self.capacity - len(ids)
-        tokenizer = self._tokenizer
         return Chunk(
             Tokens(
-                (tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding),
+                (self._begin, *ids, self._end, *[self._tokenizer.pad_token_id] * padding),
                 (*[1] * (len(ids) + 2), *[0] * padding),
             ),
             (1.0, *weights, *[1.0] * (padding + 1)),

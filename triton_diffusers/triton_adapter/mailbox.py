@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from triton_diffusers.decode import decode_request, read_values, unknown_fields
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.optimize.optimizer import Optimizer, build_command, build_environment
 from triton_diffusers.settings import Settings
@@ -71,7 +73,8 @@ class Mailbox:
             made.callback(self._telemetry.close)
             self._board = JobBoard(settings.runtime_dir, settings.job_history_seconds)
             made.callback(self._board.close)
-            self._loop = EngineLoop(choice.make, settings, name=name, board=self._board, telemetry=self._telemetry)
+            make_engine = partial(choice.make, partial(try_out, settings=settings))
+            self._loop = EngineLoop(make_engine, settings, name=name, board=self._board, telemetry=self._telemetry)
             self._loop.start()
             made.callback(self._loop.stop)
             self._optimizer = Optimizer(

@@ -163,7 +163,20 @@ def test_other_pipelines_of_the_same_components(make: Callable[..., Path], name:
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [("StableDiffusionXLPipeline", "SDXL"), ("StableDiffusion3Pipeline", "SD3"), ("FluxPipeline", "Flux")],
+    [
+        ("StableDiffusionXLImg2ImgPipeline", "SDXL"),
+        ("StableDiffusion3Pipeline", "SD3"),
+        ("FluxPipeline", "Flux"),
+        ("StableDiffusionInstructPix2PixPipeline", "InstructPix2Pix"),
+        ("StableDiffusionDepth2ImgPipeline", "Stable Diffusion 2 depth"),
+        ("StableDiffusionUpscalePipeline", "Stable Diffusion upscaler"),
+        ("StableDiffusionLatentUpscalePipeline", "Stable Diffusion latent upscaler"),
+        ("StableUnCLIPImg2ImgPipeline", "Stable unCLIP"),
+        ("UnCLIPPipeline", "unCLIP"),
+        ("KandinskyV22Pipeline", "Kandinsky"),
+        ("PixArtSigmaPipeline", "PixArt"),
+        ("KolorsPipeline", "Kolors"),
+    ],
 )
 def test_other_families_are_named(tmp_path: Path, name: str, family: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
@@ -240,3 +253,90 @@ def test_buffers_and_other_towers_in_a_text_encoder_do_no_harm(make: Callable[..
     more = ("text_model.embeddings.position_ids", "text_projection.weight", "vision_model.encoder.layers.0.x.weight")
     save_file({**load_file(file), **{name: torch.zeros(1) for name in more}}, file, {"format": "pt"})
     same(load(folder).text_encoder, text_encoder())
+
+
+def with_config(folder: Path, component: str, file: str = "config.json", **changes: Any) -> Path:
+    """The folder, with keys of one of its configs changed."""
+    path = folder / component / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        (5, "unet: not supported yet: Stable Diffusion 2 depth"),
+        (7, "unet: not supported yet: Stable Diffusion upscaler"),
+        (8, "unet: not supported yet: InstructPix2Pix"),
+        (12, "unet: in_channels is 12: unsupported, expected 4, or 9 for inpainting"),
+    ],
+)
+def test_a_unet_of_other_channels_is_refused_under_any_class(
+    make: Callable[..., Path], channels: int, said: str
+) -> None:
+    with pytest.raises(LoadError, match=said):
+        load(make(unet(in_channels=channels)))
+
+
+@pytest.mark.parametrize(
+    ("component", "changes", "said"),
+    [
+        ("vae", {"latent_channels": 16}, "unet: out_channels is 4: unsupported, expected 16, the latent channels"),
+        ("vae", {"in_channels": 4, "out_channels": 4}, "vae: in_channels and out_channels are 4 and 4: unsupported"),
+        ("unet", {"cross_attention_dim": 128}, "text_encoder: hidden_size is 64: unsupported, expected 128, the cross"),
+        ("unet", {"addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+                  "projection_class_embeddings_input_dim": 8}, "unet: addition_embed_type is 'text_time': not supp"),
+        ("unet", {"num_class_embeds": 1000}, "unet: num_class_embeds is 1000: not supported yet: the inputs of upsc"),
+        ("text_encoder", {"vocab_size": 100}, "tokenizer has 49408 words, and .*text_encoder an embedding for 100 of"),
+        ("vae", {"latent_channels": "many"}, "vae cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_parts_of_different_models_are_refused_before_weights_are_read(
+    make: Callable[..., Path], component: str, changes: dict[str, Any], said: str
+) -> None:
+    folder = with_config(make(), component, **changes)
+    for weights in folder.rglob("*.safetensors"):
+        weights.write_bytes(b"never read")
+    with pytest.raises(LoadError, match=said):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "config", "said"),
+    [
+        ({"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, {}, "flow matching"),
+        ({}, {"prediction_type": "flow_prediction"}, "flow matching"),
+        ({}, {"prediction_type": "score"}, "prediction_type is 'score': unsupported, expected epsilon, v_prediction"),
+    ],
+)
+def test_schedulers_of_other_models_are_refused(
+    make: Callable[..., Path], index: dict[str, Any], config: dict[str, Any], said: str
+) -> None:
+    folder = make(index=index)
+    name = index["scheduler"][1] if index else "DDIMScheduler"
+    with_config(folder, "scheduler", "scheduler_config.json", _class_name=name, **config)
+    with pytest.raises(LoadError, match=said):
+        load(folder)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_not_finite_are_named(make: Callable[..., Path], component: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make()
+    (path,) = (folder / component).glob("*.safetensors")
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=rf"{component}: .*{name.split('.')[-2]}.* holds NaN or infinite values"):
+        load(folder)
+
+
+def test_a_tokenizer_without_a_limit_gets_that_of_its_text_encoder(make: Callable[..., Path]) -> None:
+    folder = make()
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    content = json.loads(config.read_text())
+    del content["model_max_length"]
+    config.write_text(json.dumps(content))
+    assert load(folder).tokenizer.model_max_length == 77

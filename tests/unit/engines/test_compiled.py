@@ -26,6 +26,7 @@ from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.loading import Components, load_components
 from triton_diffusers.lora import Lora, LoraLayer, LoraLoader, LoraSet
 from triton_diffusers.prompts import PromptReader, Tokens
@@ -403,6 +404,19 @@ def test_whole_pictures_and_steps_do_not_need_memory_at_once(
         assert "unet is released" in notes[: begun - 1]
         assert notes[begun - 1] == "given back"
         assert notes[begun + 1 :] == [f"{name} is released", "given back"]
+
+
+def test_a_compiled_engine_passes_the_trial_at_a_start(compiled: CompiledEngine, settings: Settings) -> None:
+    try_out(compiled, settings)
+
+
+def test_precise_autoencoder_of_a_compiled_engine_is_eager_in_float32(eager: EagerEngine) -> None:
+    """Graphs are in one precision, so that what overflows in it is left to PyTorch."""
+    graphs = {name: Noted(name, [], torch.zeros(1, 3, 8, 8)) for name in ("vae_encoder", "vae_decoder")}
+    engine = CompiledEngine(eager._components, graphs, lambda: eager, lambda weights: None)  # type: ignore[arg-type, return-value]
+    latents, pixels = noise(4, 2, 2), noise(3, 16, 16).numpy()
+    np.testing.assert_array_equal(engine.decode(latents, precise=True), eager.decode(latents))
+    assert torch.equal(engine.encode(pixels, precise=True), eager.encode(pixels))
 
 
 def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:

@@ -394,6 +394,29 @@ def test_the_next_best_takes_the_place_of_one_that_cannot_be_loaded(
     assert not choice.anew, "nothing is to be built"
 
 
+def test_an_artifact_that_fails_its_trial_leaves_the_next_best_serving(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.add(9.0, precision="bfloat16")
+
+    def try_out(engine: Any) -> None:
+        if engine.optimized:
+            raise LoadError("its unet failed the trial")
+
+    choice = choice_of(model)
+    assert not choice.make(try_out).optimized
+    assert choice.made == "eager"
+    assert warnings(caplog)[0] == "not used: openvino-bfloat16 cannot be loaded: its unet failed the trial"
+
+
+def test_an_eager_engine_that_fails_its_trial_does_not_serve(model: Model) -> None:
+    def try_out(engine: Any) -> None:
+        raise LoadError("its unet failed the trial")
+
+    with pytest.raises(LoadError, match="its unet failed the trial"):
+        choice_of(model).make(try_out)
+
+
 def test_what_cannot_be_loaded_is_built_anew(model: Model) -> None:
     fits = model.add().manifest.fingerprint
     folder = made(model.store.root / ".new", {"unet/model.xml": b"not what it reads"})

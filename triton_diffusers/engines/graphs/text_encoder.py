@@ -9,6 +9,7 @@ from torch import nn
 
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.loading import LoadError
 from triton_diffusers.lora import TEXT_ENCODER
 
 _MASKED = -1e9  # before softmax; an infinity would make a row without any place not a number
@@ -45,7 +46,9 @@ class TextEncoderModule(nn.Module):
 
 
 def text_encoder_graph(encoder: Any) -> Graph:
-    """A graph on the weights of ``encoder``."""
+    """A graph on the weights of ``encoder``. Raises ``LoadError`` if it is not CLIP's."""
+    if encoder.config.model_type != "clip_text_model":
+        raise LoadError(f"text_encoder: {type(encoder).__name__} is unsupported by compiled engines, expected CLIP's")
     module = TextEncoderModule(encoder)
     config = encoder.config
     tokens, width = config.max_position_embeddings, config.hidden_size

@@ -1,0 +1,73 @@
+"""A trial of an engine before it serves: one tiny image in one step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from triton_diffusers.checkpoints.errors import one_line
+from triton_diffusers.engines import Engine
+from triton_diffusers.errors import EngineFailure
+from triton_diffusers.images import to_pixels
+from triton_diffusers.inflight.autoencoder import decode
+from triton_diffusers.inflight.canvas import Canvas
+from triton_diffusers.inflight.job import Sample
+from triton_diffusers.inflight.step import advance, predict
+from triton_diffusers.inflight.text import PromptEncoder
+from triton_diffusers.loading import LoadError
+from triton_diffusers.request import GenerationRequest
+from triton_diffusers.schedulers import SchedulerFactory
+from triton_diffusers.settings import Settings
+
+_LATENTS = 8  # in each direction: UNets of the family halve it three times
+
+logger = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def try_out(engine: Engine, settings: Settings) -> None:
+    """Draw a tiny image, so that a model which draws none is found at the start and not by requests.
+
+    To be called by the thread that uses the engine afterwards. Raises ``LoadError`` with the part at fault.
+    """
+    side = _LATENTS * engine.pixels_per_latent
+    request = GenerationRequest(task_id="trial", prompt="", width=side, height=side, steps=1, guidance_scale=1.0)
+    warnings: list[str] = []
+    with _part(settings, "text_encoder"):
+        conditioning = PromptEncoder(engine, settings).encode(request, None, warnings)
+    with _part(settings, "scheduler"):
+        scheduler = SchedulerFactory(engine.scheduler_config).make(request.scheduler, request.steps)
+    with _part(settings, "vae"):  # its encoder is used for inpainting models
+        start = Canvas(engine, request, None, warnings).begin(scheduler, torch.Generator().manual_seed(0))
+    sample = Sample(
+        index=0,
+        scheduler=scheduler,
+        step_options={},
+        latents=start.latents,
+        conditioning=conditioning,
+        guidance_scale=request.guidance_scale,
+        position=start.position,
+        condition=start.condition,
+    )
+    with _part(settings, "unet"):
+        (prediction,) = predict(engine, [sample], 1)
+        advance(sample, prediction)
+    with _part(settings, "vae"):
+        pixels = to_pixels(decode(engine, sample.latents, warnings))
+    with _part(settings, "safety_checker"):
+        engine.is_unsafe(pixels)
+    for warning in warnings:
+        logger.warning("%s: %s", settings.model_dir, warning)
+
+
+@contextmanager
+def _part(settings: Settings, name: str) -> Iterator[None]:
+    """Raise whatever goes wrong inside as a ``LoadError`` that names the part of the model."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, EngineFailure) else one_line(error)
+        raise LoadError(f"{settings.model_dir} draws no image: its {name} failed the trial: {reason}") from error
