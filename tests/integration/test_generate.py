@@ -238,7 +238,7 @@ def test_a_misspelt_json_field_is_told(calls: Calls, model: str) -> None:
     status, reply = calls.generate(model, body)
     assert (status, reply.get("warnings")) == (
         200,
-        "'stesp' is no field of this model and was ignored; did you mean steps?",
+        "'stesp' is not a field of this model and was ignored; did you mean steps?",
     ), reply
 
 

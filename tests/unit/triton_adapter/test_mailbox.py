@@ -126,7 +126,7 @@ def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMoc
     (name, array) = backend.Tensor.call_args.args
     assert (name, array.tolist()) == (
         "warnings",
-        [[b"'stesp' is no field of this model and was ignored; did you mean steps?", b"prompt: cut"]],
+        [[b"'stesp' is not a field of this model and was ignored; did you mean steps?", b"prompt: cut"]],
     )
 
 
