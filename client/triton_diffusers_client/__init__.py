@@ -7,12 +7,14 @@ from triton_diffusers_client.errors import (
     ClientError,
     ConnectionFailedError,
     InvalidRequestError,
+    NotAuthorizedError,
     NotFoundError,
     NotSupportedError,
     RequestTimeoutError,
     ServerError,
     ServerRestartingError,
     UnreachableError,
+    WrongProtocolError,
 )
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import EncodedImage, Image
@@ -32,6 +34,7 @@ __all__ = [
     "InvalidRequestError",
     "Job",
     "JobState",
+    "NotAuthorizedError",
     "NotFoundError",
     "NotSupportedError",
     "Options",
@@ -40,4 +43,5 @@ __all__ = [
     "ServerError",
     "ServerRestartingError",
     "UnreachableError",
+    "WrongProtocolError",
 ]

@@ -10,41 +10,53 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from triton_diffusers_client.client import DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
+from triton_diffusers_client.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
 from triton_diffusers_client.control_arguments import add_control_arguments, control_options
 from triton_diffusers_client.errors import ClientError, UnreachableError
 from triton_diffusers_client.fields import INPUTS, TRANSLATING_MODELS
 from triton_diffusers_client.generation import Generation
-from triton_diffusers_client.image import EncodedImage, Image, format_of_suffix
+from triton_diffusers_client.image import EncodedImage, format_of_suffix
 from triton_diffusers_client.interruption import Interruption
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
+from triton_diffusers_client.outputs import control_paths_for, output_path, paths_for
 from triton_diffusers_client.picture_arguments import add_picture_arguments, add_style_arguments, picture_options
 from triton_diffusers_client.progress import Progress
 from triton_diffusers_client.progress_bar import ProgressBar
 
 URL_VARIABLE = "TRITON_DIFFUSERS_URL"
+API_KEY_VARIABLE = "TRITON_DIFFUSERS_API_KEY"
 
 _DEFAULTS = {field.name: field.default for field in INPUTS}
 _POLL_SECONDS = 0.125
+_DISTRIBUTION = "triton-diffusers-client"
 
 _FAILED = 1
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_SIGNALLED = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong usage) or 130 (Ctrl-C)."""
+    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     command: Callable[[Client, argparse.Namespace], int] = args.command
     try:
-        client = Client(args.url, model=args.model, timeout=args.timeout, retries=args.retries)
+        client = Client(
+            args.url,
+            model=args.model,
+            timeout=args.timeout,
+            retries=args.retries,
+            api_key=_api_key(args),
+            headers=dict(args.headers),
+        )
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -57,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnreachableError as error:
         _say(f"{parser.prog}: {error}\nIs the server running? --url or ${URL_VARIABLE} says where (now: {args.url}).")
         return _FAILED
-    except (ClientError, OSError, ValueError) as error:
+    except (argparse.ArgumentTypeError, ClientError, OSError, ValueError) as error:
         _say(f"{parser.prog}: {error}")
         return _FAILED
     except KeyboardInterrupt:
@@ -66,9 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; ``command`` of what it returns is the function to call."""
-    parser = argparse.ArgumentParser(
-        prog="triton-diffusers-client", description="Draws pictures with a Triton Diffusers server."
-    )
+    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Draws pictures with a Triton Diffusers server.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version(_DISTRIBUTION)}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = _common_parser()
 
@@ -101,9 +112,22 @@ def _common_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
-        help="model that draws (default: %(default)s); with ControlNets, sd_controlnet stands in for sd_base and "
-        "ensemble_controlnet for ensemble",
+        help="model that draws (default: ensemble, which translates Chinese prompts, or sd_base where the server has "
+        "no ensemble); with ControlNets, sd_controlnet stands in for sd_base and ensemble_controlnet for ensemble",
+    )
+    group.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"sent as `authorization: Bearer KEY` (default: ${API_KEY_VARIABLE}, which other users cannot see)",
+    )
+    group.add_argument(
+        "--header",
+        dest="headers",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="NAME:VALUE",
+        help="a header to send with every call (gRPC: metadata); may be given several times",
     )
     group.add_argument(
         "--timeout",
@@ -128,7 +152,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         metavar="FILE",
         help="where to write, over what is there; several pictures become FILE-1, FILE-2, …; a folder is fine too "
         "(default: TASK_ID.FORMAT)",
@@ -168,6 +192,21 @@ def _default(text: str, field: str) -> str:
     return f"{text} (default: {_DEFAULTS[field]!s})"
 
 
+def _api_key(args: argparse.Namespace) -> str | None:
+    """The key that was given, or that of the environment unless a header stands in for it."""
+    given: str | None = args.api_key
+    if given or any(name.lower() == "authorization" for name, _ in args.headers):
+        return given
+    return os.environ.get(API_KEY_VARIABLE)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError("it must be like 'X-Api-Key: …'")  # the value may be a secret
+    return name.strip(), value.strip()
+
+
 class _SizeAction(argparse.Action):
     """``--size 640x480`` stands for ``--width 640 --height 480``; of two that disagree, the last one counts."""
 
@@ -193,60 +232,43 @@ def options_of(args: argparse.Namespace) -> Options:
     names = [field.name for field in INPUTS if field.name not in own]
     options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     options |= picture_options(args) | control_options(args)
-    if args.output_format is None and args.output is not None:
-        options["output_format"] = format_of_suffix(args.output.suffix) or _DEFAULTS["output_format"]
+    if args.output is not None and not args.output.is_dir():
+        promised = format_of_suffix(args.output.suffix)
+        if promised and args.output_format not in (None, promised):
+            raise ValueError(f"--format {args.output_format} and --output {args.output} do not go together")
+        options["output_format"] = args.output_format or promised or _DEFAULTS["output_format"]
     return cast(Options, options)
 
 
-def model_of(args: argparse.Namespace) -> str:
-    """The model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one."""
-    model: str = args.model
-    return TRANSLATING_MODELS.get(model, model) if args.use_translate else model
+def model_of(args: argparse.Namespace) -> str | None:
+    """The model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one.
 
-
-def paths_for(generation: Generation, output: Path | None) -> list[Path]:
-    """Where each picture of ``generation`` goes, if the caller said ``output``."""
-    return _numbered(_path_for(generation, output), len(generation.images))
-
-
-def control_paths_for(generation: Generation, output: Path | None) -> list[Path]:
-    """Where its control pictures go: beside the others, as PNG."""
-    path = _path_for(generation, output)
-    return _numbered(path.with_name(f"{path.stem}-control.png"), len(generation.control_images))
-
-
-def _path_for(generation: Generation, output: Path | None) -> Path:
-    suffix = {"jpeg": ".jpg"}.get(_format(generation.images), f".{_format(generation.images)}")
-    if output is None:
-        output = Path(generation.task_id + suffix)
-    elif output.is_dir():
-        output /= generation.task_id + suffix
-    elif not output.suffix:
-        output = output.with_name(output.name + suffix)
-    return output
-
-
-def _numbered(path: Path, count: int) -> list[Path]:
-    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{number}") for number in range(1, count + 1)]
-
-
-def _format(images: Iterable[Image]) -> str:
-    return next((image.format for image in images), str(_DEFAULTS["output_format"]))
+    None stands for the client's default, which is an ensemble where the server has one.
+    """
+    model: str | None = args.model
+    return TRANSLATING_MODELS.get(model, model) if model and args.use_translate else model
 
 
 def _generate(client: Client, args: argparse.Namespace) -> int:
     options = options_of(args)
+    if args.output is None:
+        output_path(os.curdir)
     with Interruption() as interruption:
         job = client.submit(args.prompt, model=model_of(args), **options)
         began = time.monotonic()
         _watch(job, interruption)
         if not job.done():
             _cancel_interrupted(job)
-            return _INTERRUPTED
+            return _SIGNALLED + interruption.number
     generation = job.result()
     seconds = time.monotonic() - began
-    paths = _save(generation.images, paths_for(generation, args.output))
-    control_paths = _save(generation.control_images, control_paths_for(generation, args.output))
+    try:
+        paths = _save(generation.images, paths_for(generation, args.output))
+        control_paths = _save(generation.control_images, control_paths_for(generation, args.output))
+    except OSError:
+        for url in generation.image_url:
+            _say(f"task {generation.task_id}: the server has stored {url}")
+        raise
     for warning in generation.warnings:
         _say(f"warning: {warning}")
     if any(generation.is_nsfw):

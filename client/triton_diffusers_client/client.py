@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import math
+import threading
+import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,15 +24,16 @@ from triton_diffusers_client.errors import (
 )
 from triton_diffusers_client.fields import JOBS_INPUTS
 from triton_diffusers_client.generation import Generation
+from triton_diffusers_client.headers import make_headers
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
 from triton_diffusers_client.progress import Progress
 from triton_diffusers_client.request import Request
+from triton_diffusers_client.statuses import is_unknown_model
 from triton_diffusers_client.tensors import Array, encode
 from triton_diffusers_client.transport import Address, open_transport
 
 DEFAULT_URL = "127.0.0.1:8000"
-DEFAULT_MODEL = "sd_base"
 # An hour: fifty steps of a large model on a CPU, behind others, take their time.
 DEFAULT_TIMEOUT = 3600.0
 # With the pauses between them about 40 seconds: a server mends a model whose process died in that time.
@@ -36,17 +42,24 @@ DEFAULT_RETRIES = 8
 _JOBS_MODEL = "jobs"
 # ``jobs`` answers in milliseconds, or something is wrong.
 _JOBS_TIMEOUT = 10.0
+# A request that is just leaving may reach the server after the call that cancels it.
+_CANCEL_TRIES = 5
+_CANCEL_PAUSE = 0.2
 
 
 class Client:
     """A connection to a server; any number of threads may share one.
 
     ``url``: ``[http://]host[:8000]``, ``https://…``, ``grpc://host[:8001]`` or ``grpcs://…``.
-    ``model``: the model that draws, unless a call names another.
-    ``timeout``: seconds that one request may take, retries included; None: any time.
+    ``model``: the model that draws, unless a call names another; None: ``ensemble``, which translates Chinese prompts,
+    or ``sd_base`` where the server has no ensemble.
+    ``timeout``: seconds that one request may take, retries included; None: any time. The server knows of it too.
     ``retries``: how often a request is sent again after an error that may pass; 0: never.
+    ``api_key``: sent with every call, as ``authorization: Bearer …``; ``headers``: others to send (gRPC: metadata).
 
-    Raises ``ValueError`` for a ``url`` that is none; a server that is not there is noticed by the first call, which
+    What is under way when the client is closed, or the program ends, is cancelled on the server.
+
+    Raises ``ValueError`` for an invalid argument; a server that cannot be reached is noticed by the first call, which
     raises ``UnreachableError`` at once.
     """
 
@@ -54,59 +67,83 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._transport = open_transport(Address.parse(url))
+        self._attempts = Attempts(_checked_timeout(timeout), retries)
+        self._transport = open_transport(Address.parse(url), make_headers(headers, api_key))
         self._model = model
-        self._attempts = Attempts(timeout, retries)
-        self._closed = False
+        # Models that the server does not have.
+        self._missing: set[str] = set()
+        self._lock = threading.Lock()
+        self._under_way: dict[Cancellation, str] = {}
+        # The first stops new requests, the second all calls: in between, those under way are cancelled.
+        self._closing = self._closed = False
+        _OPEN.add(self)
         # Whether the server has ever been reached.
         self._met = False
 
-    def generate(self, prompt: str, *, model: str | None = None, **options: Unpack[Options]) -> Generation:
-        """Draw, and wait for the pictures.
+    def generate(
+        self, prompt: str, *, model: str | None = None, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generation:
+        """Draw, and wait for the images.
 
-        Raises a ``ClientError``; ``TypeError`` for an option that does not exist. If the time is over, or on Ctrl-C,
-        the job is cancelled on the server too.
+        ``model`` and ``timeout`` (seconds) replace the client's for this call. Raises a ``ClientError``; ``TypeError``
+        for an option that does not exist. If the time is over, on Ctrl-C and on any other exception that ends the
+        waiting, the job is cancelled on the server too.
         """
-        return self._generate(Request.build(model or self._model, prompt, options), Cancellation())
+        return self._generate(
+            Request.build(model or self._model, prompt, options), self._attempts_for(timeout), Cancellation()
+        )
 
-    def submit(self, prompt: str, *, model: str | None = None, **options: Unpack[Options]) -> Job:
+    def submit(
+        self, prompt: str, *, model: str | None = None, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Job:
         """Draw in the background. Raises at once for options that ``generate`` would refuse before sending them."""
         request = Request.build(model or self._model, prompt, options)
         return Job(
             request.task_id,
-            run=partial(self._generate, request),
+            run=partial(self._generate, request, self._attempts_for(timeout)),
             look=partial(self._newest, "progress", request.task_id, retries=0),
-            # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
-            cancel=partial(self._newest, "cancel", request.task_id, retries=0),
+            cancel=partial(self._end, request.task_id),
         )
 
-    def progress(self, task_id: str, *, preview: bool = False) -> Progress:
+    def progress(self, task_id: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
         """How far a task is (its newest job, if several bear the id).
 
         ``preview`` asks the server for a small picture of the first unfinished image; it is in a later answer, after
         the next step. Raises ``NotFoundError`` for a task that the server does not know (any more).
         """
-        return self._newest("progress", task_id, preview=preview)
+        return self._newest("progress", task_id, preview=preview, timeout=timeout)
 
-    def cancel(self, task_id: str) -> Progress:
+    def cancel(self, task_id: str, *, timeout: float | None = None) -> Progress:
         """End all jobs of a task; a job that has ended stays as it is. Returns the newest as it was at that moment.
 
         Raises ``NotFoundError`` for a task that the server does not know (any more).
         """
-        return self._newest("cancel", task_id)
+        return self._newest("cancel", task_id, timeout=timeout)
 
-    def jobs(self) -> list[Progress]:
+    def jobs(self, *, timeout: float | None = None) -> list[Progress]:
         """All jobs that the server knows: those in flight and the last ones, the newest first."""
-        return self._ask("list")
+        return self._ask("list", timeout=timeout)
 
     def close(self) -> None:
-        """Close the connections. Jobs in the background fail; on the server they go on."""
+        """Cancel what is under way, here and on the server, and close the connections."""
+        with self._lock:
+            self._closing, was_closing = True, self._closing
+            under_way = dict(self._under_way)
+        if was_closing:
+            return
+        for cancellation, task_id in under_way.items():
+            cancellation.cancel()
+            with suppress(ClientError):
+                self._end(task_id)
         self._closed = True
         self._transport.close()
+        _OPEN.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -116,37 +153,88 @@ class Client:
     ) -> None:
         self.close()
 
-    def _generate(self, request: Request, cancellation: Cancellation) -> Generation:
+    def _attempts_for(self, timeout: float | None) -> Attempts:
+        return Attempts(_checked_timeout(timeout), self._attempts.retries) if timeout is not None else self._attempts
+
+    def _generate(self, request: Request, attempts: Attempts, cancellation: Cancellation) -> Generation:
         def attempt(timeout: float | None) -> Mapping[str, Array]:
             try:
-                return self._infer(request.model, request.tensors, cancellation, timeout)
-            except UnreachableError:
-                raise
-            except (ConnectionFailedError, RequestTimeoutError, KeyboardInterrupt):
-                # The server does not notice that nobody waits any more.
-                with suppress(ClientError):
-                    self._ask("cancel", request.task_id, retries=0)
+                return self._draw(request, cancellation, timeout)
+            except BaseException as error:
+                # The server does not notice that nobody waits any more, whatever ended the waiting.
+                if not isinstance(error, ClientError) or _leaves_the_job_running(error):
+                    with suppress(ClientError):
+                        self._ask("cancel", request.task_id, retries=0)
                 raise
 
-        return Generation.from_tensors(
-            self._attempts.run(attempt, sleep=cancellation.sleep, worth_it=self._worth_a_retry)
-        )
+        with self._lock:
+            if self._closing:
+                raise ClientError("the client is closed")
+            self._under_way[cancellation] = request.task_id
+        try:
+            return Generation.from_tensors(
+                attempts.run(attempt, sleep=cancellation.sleep, worth_it=self._worth_a_retry)
+            )
+        finally:
+            with self._lock:
+                del self._under_way[cancellation]
+
+    def _draw(self, request: Request, cancellation: Cancellation, timeout: float | None) -> Mapping[str, Array]:
+        """Send a request to the first of its models that the server has, which is asked once."""
+        *preferred, last = request.models
+        for model in preferred:
+            if model not in self._missing:
+                try:
+                    return self._infer(model, request.tensors, cancellation, timeout)
+                except NotFoundError as error:
+                    if not is_unknown_model(error, model):
+                        raise
+                    self._missing.add(model)
+        return self._infer(last, request.tensors, cancellation, timeout)
+
+    def _end(self, task_id: str) -> bool:
+        """Cancel a task that was sent just now; returns whether the server knew it. Raises a ``ClientError``."""
+        for _ in range(_CANCEL_TRIES):
+            try:
+                # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
+                self._newest("cancel", task_id, retries=0)
+            except NotFoundError:
+                time.sleep(_CANCEL_PAUSE)
+            else:
+                return True
+        return False
 
     def _worth_a_retry(self, error: ClientError) -> bool:
         return self._met or not isinstance(error, UnreachableError)
 
-    def _newest(self, action: str, task_id: str, *, preview: bool = False, retries: int | None = None) -> Progress:
-        jobs = self._ask(action, task_id, preview=preview, retries=retries)
+    def _newest(
+        self,
+        action: str,
+        task_id: str,
+        *,
+        preview: bool = False,
+        retries: int | None = None,
+        timeout: float | None = None,
+    ) -> Progress:
+        jobs = self._ask(action, task_id, preview=preview, retries=retries, timeout=timeout)
         if not jobs:
             raise NotFoundError(f"task_id: no job of {task_id!r} is known")
         return jobs[0]
 
     def _ask(
-        self, action: str, task_id: str = "", *, preview: bool = False, retries: int | None = None
+        self,
+        action: str,
+        task_id: str = "",
+        *,
+        preview: bool = False,
+        retries: int | None = None,
+        timeout: float | None = None,
     ) -> list[Progress]:
         values: Mapping[str, Any] = {"action": action, "task_id": task_id, "preview": preview}
         tensors = encode(values, JOBS_INPUTS, batched=False)
-        attempts = Attempts(_JOBS_TIMEOUT, self._attempts.retries if retries is None else retries)
+        attempts = Attempts(
+            _checked_timeout(timeout) or _JOBS_TIMEOUT, self._attempts.retries if retries is None else retries
+        )
         ask = partial(self._infer, _JOBS_MODEL, tensors, Cancellation())
         return Progress.list_from_tensors(attempts.run(ask, worth_it=self._worth_a_retry))
 
@@ -165,3 +253,27 @@ class Client:
             raise
         self._met = True
         return result
+
+
+def _leaves_the_job_running(error: ClientError) -> bool:
+    """Return True for the end of a wait, not of the job. An unreachable server has no job."""
+    return isinstance(error, ConnectionFailedError | RequestTimeoutError) and not isinstance(error, UnreachableError)
+
+
+# Clients that are not closed yet.
+_OPEN: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close the clients that are open when the program ends: nobody would wait for the jobs of their threads."""
+    for client in list(_OPEN):
+        client.close()
+
+
+def _checked_timeout(seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds) or seconds <= 0:
+        raise ValueError(f"timeout: {seconds!r} is invalid: it must be a number of seconds, more than 0")
+    return float(seconds)

@@ -6,8 +6,6 @@ import argparse
 from functools import partial
 from typing import Any
 
-from triton_diffusers_client.picture_arguments import is_link
-
 _DIRECT = ("controlnet_path", "process_func", "control_scale", "control_start", "control_end", "return_control_image")
 
 
@@ -56,8 +54,5 @@ def control_options(args: argparse.Namespace) -> dict[str, Any]:
     if options and not places and args.image is None:
         raise ValueError("ControlNets need --control-image or --image")
     if places:
-        linked = [is_link(place) for place in places]
-        if any(linked) and not all(linked):
-            raise ValueError("--control-image: files and URLs do not go together")
-        options["control_image_link" if linked[0] else "control_image"] = places
+        options["control_image"] = places
     return options

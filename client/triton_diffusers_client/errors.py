@@ -2,6 +2,8 @@
 
     ClientError
      ├── InvalidRequestError     a field's value is not acceptable
+     ├── NotAuthorizedError      a proxy or the server wants another key (401, 403)
+     ├── WrongProtocolError      the port speaks another protocol than the URL says
      ├── NotSupportedError       a call that the server's Triton does not support
      ├── NotFoundError           no such task, model or file on the server
      ├── CancelledError          somebody cancelled the job
@@ -30,6 +32,14 @@ class ClientError(Exception):
 
 class InvalidRequestError(ClientError):
     """A field's value is not acceptable; the message names the field, the value and the limit."""
+
+
+class NotAuthorizedError(ClientError):
+    """The call lacks a valid API key, or the key does not allow it; see ``Client(api_key=…)``."""
+
+
+class WrongProtocolError(ClientError):
+    """The server's port speaks another protocol than the URL's; the message says which URL to use."""
 
 
 class NotSupportedError(ClientError):

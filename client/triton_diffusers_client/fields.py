@@ -103,6 +103,8 @@ CONTROL_INPUTS: tuple[InputField, ...] = (
     InputField("return_control_image", "BOOL", False),
 )
 CONTROL_OUTPUTS: tuple[OutputField, ...] = (OutputField("control_images_base64", "STRING", many=True),)
+# Which model draws unless the caller names one: the first of these that the server has. Ensembles translate Chinese.
+DEFAULT_MODELS = ("ensemble", "sd_base")
 # What stands in for a model where there are fields of ControlNets, and where the prompt is to be translated.
 CONTROL_MODELS = {"sd_base": "sd_controlnet", "ensemble": "ensemble_controlnet"}
 TRANSLATING_MODELS = {"sd_base": "ensemble", "sd_controlnet": "ensemble_controlnet"}

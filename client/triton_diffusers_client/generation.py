@@ -41,6 +41,13 @@ class Generation:
     run_seconds: float
     control_images: tuple[EncodedImage, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """Show the images in a notebook."""
+        return "".join(
+            f'<img src="data:image/{image.format};base64,{base64.b64encode(image.data).decode()}"/>'
+            for image in self.images
+        )
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
         """Decode an answer; raises ``ServerError`` if it is not one."""

@@ -16,9 +16,15 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triton_diffusers_client import statuses
-from triton_diffusers_client.errors import CancelledError, ConnectionFailedError, RequestTimeoutError
+from triton_diffusers_client.errors import (
+    CancelledError,
+    ConnectionFailedError,
+    RequestTimeoutError,
+    UnreachableError,
+)
+from triton_diffusers_client.protocols import wrong_protocol
 from triton_diffusers_client.tensors import Array
-from triton_diffusers_client.transport import Address
+from triton_diffusers_client.transport import Address, server_timeout
 
 _CHANNEL_OPTIONS = [
     # Pictures are larger than gRPC's usual 4 MB.
@@ -36,13 +42,15 @@ _LAST_ANSWERS_SECONDS = 3.0
 class GrpcTransport:
     """See ``transport.Transport``."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, headers: Mapping[str, str] | None = None) -> None:
+        self._address = address
+        self._headers = dict(headers or {})
         self._client = triton.InferenceServerClient(address.netloc, ssl=address.secure, channel_args=_CHANNEL_OPTIONS)
         self._given_up: weakref.WeakSet[Future[None]] = weakref.WeakSet()
 
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> GrpcCall:
         """Send the request at once."""
-        return GrpcCall(self._client, model, inputs, timeout, self._given_up.add)
+        return GrpcCall(self._client, self._address, self._headers, model, inputs, timeout, self._given_up.add)
 
     def close(self) -> None:
         """Close the channel, which ends calls under way."""
@@ -56,11 +64,14 @@ class GrpcCall:
     def __init__(
         self,
         client: triton.InferenceServerClient,
+        address: Address,
+        headers: Mapping[str, str],
         model: str,
         inputs: Mapping[str, Array],
         timeout: float | None,
         give_up: Callable[[Future[None]], None],
     ) -> None:
+        self._address = address
         self._timeout = timeout
         self._give_up = give_up
         self._outcome: Future[triton.InferResult] = Future()
@@ -68,7 +79,7 @@ class GrpcCall:
         self._over: Future[None] = Future()
         tensors = [_tensor(name, array) for name, array in inputs.items()]
         try:
-            client.async_infer(model, tensors, self._receive)
+            client.async_infer(model, tensors, self._receive, timeout=server_timeout(timeout), headers=headers)
         except ValueError as error:  # what a closed channel says
             raise ConnectionFailedError(str(error)) from error
 
@@ -80,7 +91,10 @@ class GrpcCall:
             self._give_up(self._over)
             raise RequestTimeoutError("no answer within the time for this request") from error
         except InferenceServerException as error:
-            raise statuses.from_grpc(error) from error
+            told = statuses.from_grpc(error)
+            if isinstance(told, UnreachableError):
+                told = wrong_protocol(self._address) or told
+            raise told from error
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def cancel(self) -> None:

@@ -29,19 +29,22 @@ from triton_diffusers_client.errors import (
     ServerError,
     UnreachableError,
 )
+from triton_diffusers_client.protocols import wrong_protocol
 from triton_diffusers_client.tensors import Array
-from triton_diffusers_client.transport import Address
+from triton_diffusers_client.transport import Address, server_timeout
 
 _CONNECT_SECONDS = 10.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _LONGEST_SHOWN_BODY = 200
+_NOT_HTTP = (http.client.BadStatusLine, http.client.LineTooLong)
 
 
 class HttpTransport:
     """See ``transport.Transport``. Idle connections are kept for the next call of any thread."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, address: Address, headers: Mapping[str, str] | None = None) -> None:
+        self.address = address
+        self.headers = dict(headers or {})
         self.netloc = address.netloc
         self._tls = ssl.create_default_context() if address.secure else None
         self._lock = threading.Lock()
@@ -50,7 +53,7 @@ class HttpTransport:
 
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> HttpCall:
         """Pack the request; it is sent when its result is waited for."""
-        return HttpCall(self, f"{self._address.path}/v2/models/{quote(model)}/infer", inputs, timeout)
+        return HttpCall(self, f"{self.address.path}/v2/models/{quote(model)}/infer", inputs, timeout)
 
     def close(self) -> None:
         """Close what is idle; connections in use close when their call is over."""
@@ -68,7 +71,7 @@ class HttpTransport:
                 if _is_alive(connection):
                     return connection
                 connection.close()
-        address = self._address
+        address = self.address
         if self._tls is not None:
             return http.client.HTTPSConnection(address.host, address.port, timeout=_CONNECT_SECONDS, context=self._tls)
         return http.client.HTTPConnection(address.host, address.port, timeout=_CONNECT_SECONDS)
@@ -90,7 +93,7 @@ class HttpCall:
         self._path = path
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._body, self._header_length = triton.InferenceServerClient.generate_request_body(
-            [_tensor(name, array) for name, array in inputs.items()]
+            [_tensor(name, array) for name, array in inputs.items()], timeout=server_timeout(timeout)
         )
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
@@ -121,7 +124,9 @@ class HttpCall:
         connection = self._transport.take()
         try:
             self._connect(connection)
-            headers = {} if self._header_length is None else {_HEADER_LENGTH: str(self._header_length)}
+            headers = dict(self._transport.headers)
+            if self._header_length is not None:
+                headers[_HEADER_LENGTH] = str(self._header_length)
             connection.request("POST", self._path, self._body, headers)
             response = connection.getresponse()
             body = response.read()
@@ -146,7 +151,8 @@ class HttpCall:
             try:
                 connection.connect()
             except OSError as error:
-                raise UnreachableError(f"cannot reach {self._told(error)}") from error
+                wrong = wrong_protocol(self._transport.address) if isinstance(error, ssl.SSLError) else None
+                raise wrong or UnreachableError(f"cannot reach {self._told(error)}") from error
         connection.sock.settimeout(self._seconds_left())
         with self._lock:
             if self._cancelled:
@@ -166,10 +172,14 @@ class HttpCall:
             return CancelledError("the request was cancelled")
         if isinstance(error, TimeoutError):
             return RequestTimeoutError("no answer within the time for this request")
-        return ConnectionFailedError(self._told(error))
+        # A port that speaks another protocol answers with no HTTP, or hangs up.
+        wrong = wrong_protocol(self._transport.address) if isinstance(error, _NOT_HTTP) else None
+        return wrong or ConnectionFailedError(self._told(error))
 
     def _told(self, error: Exception) -> str:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        if not reason.isprintable():
+            reason = "the answer is not HTTP"
         return f"{self._transport.netloc}: {reason}"
 
 

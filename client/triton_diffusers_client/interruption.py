@@ -1,4 +1,4 @@
-"""Ctrl-C as something to ask for, at the moments that suit."""
+"""Ctrl-C, SIGTERM and a closed terminal as something to ask for, at the moments that suit."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
 
 class Interruption:
-    """Within it, the first Ctrl-C is noted; a second one raises ``KeyboardInterrupt``, as ever.
+    """Within it, the first Ctrl-C, SIGTERM or SIGHUP is noted; a second one raises ``KeyboardInterrupt``.
 
-    Raised, the first would come between any two instructions: after a job was sent and before anyone is ready to cancel
-    it, or in a callback within gRPC, which prints and swallows what is raised there. For the main thread.
+    ``number`` is the signal's, 0 before there was one. Raised, the first would come between any two instructions: after
+    a job was sent and before anyone is ready to cancel it, or in a callback within gRPC, which prints and swallows what
+    is raised there. For the main thread.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._before: Any = None
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether there was a signal."""
+        return self.number != 0
 
     def __enter__(self) -> Self:
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is not signal.SIG_IGN:  # who started us wants no Ctrl-C to reach us
-            signal.signal(signal.SIGINT, self._note)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # who started us wants none to reach us, as nohup does
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self.number = number

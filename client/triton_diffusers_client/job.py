@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -11,10 +10,6 @@ from triton_diffusers_client.cancellation import Cancellation
 from triton_diffusers_client.errors import NotFoundError, RequestTimeoutError
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.progress import Progress
-
-# A request that is just leaving may reach the server after the word that cancels it.
-_CANCEL_TRIES = 5
-_CANCEL_PAUSE = 0.2
 
 
 class Job:
@@ -26,9 +21,12 @@ class Job:
         *,
         run: Callable[[Cancellation], Generation],
         look: Callable[[], Progress],
-        cancel: Callable[[], object],
+        cancel: Callable[[], bool],
     ) -> None:
-        """``look`` and ``cancel`` ask the server about the task; they raise ``NotFoundError`` if it knows none."""
+        """``look`` and ``cancel`` ask the server about the task.
+
+        If it knows none, ``look`` raises ``NotFoundError`` and ``cancel`` returns False.
+        """
         self.task_id = task_id
         self._run = run
         self._look = look
@@ -72,14 +70,7 @@ class Job:
         Returns whether the server knew the job. Raises a ``ClientError`` if the server could not be told.
         """
         self._cancellation.cancel()
-        for _ in range(_CANCEL_TRIES):
-            try:
-                self._cancel()
-            except NotFoundError:
-                time.sleep(_CANCEL_PAUSE)
-            else:
-                return True
-        return False
+        return self._cancel()
 
     def _work(self) -> None:
         try:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image as PilImage
 
     from triton_diffusers_client.image import EncodedImage
 
-# An encoded picture, one of a result's, a file's path, or a Pillow image.
-Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | PilImage"
+# An encoded image, one of a result's, a file's path, a URL, a Pillow image, or uint8 pixels (height, width, channels).
+Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | PilImage | np.ndarray[Any, Any]"
 
 
 class Options(TypedDict, total=False):
     """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
 
     What is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a random
-    number picked here (so that a retry draws the same picture), and ``return_images`` is true. With any of the options
-    from ``controlnet_path`` on, the request goes to ``sd_controlnet`` instead of ``sd_base``, and to
-    ``ensemble_controlnet`` instead of ``ensemble``.
+    number picked here (so that a retry draws the same picture), ``return_images`` is true, and ``func_name`` is
+    ``inpaint`` with a mask, ``outpaint`` with ``expand`` and ``i2i`` with an image. An image may be a URL, which the
+    server fetches.
+
+    With any of the options from ``controlnet_path`` on, the request goes to the counterpart of the model that has
+    ControlNets: ``sd_controlnet`` for ``sd_base``, ``ensemble_controlnet`` for ``ensemble``. There an ``image`` without
+    a ``control_image`` is what controls, unless ``func_name`` says otherwise.
     """
 
     task_id: str | None

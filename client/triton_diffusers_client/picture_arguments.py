@@ -69,18 +69,13 @@ def picture_options(args: argparse.Namespace) -> dict[str, Any]:
         options["func_name"] = "inpaint" if args.mask else "outpaint" if args.expand else "i2i"
     for name in ("image", "mask"):
         if (place := getattr(args, name)) is not None:
-            options[f"{name}_link" if is_link(place) else name] = place
+            options[name] = place
     if args.resize_mode is not None:
         options["resize_mode"] = _RESIZE_MODES[args.resize_mode]
     if args.loras:
         options["lora_path"] = [path for path, _ in args.loras]
         options["lora_attn"] = [weight for _, weight in args.loras]
     return options
-
-
-def is_link(place: str) -> bool:
-    """Whether a picture's place is a URL that the server fetches; else it is a file."""
-    return place.startswith(("http://", "https://"))
 
 
 def _sides(text: str) -> list[int]:

@@ -5,49 +5,64 @@ from __future__ import annotations
 import difflib
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from triton_diffusers_client.fields import CONTROL_INPUTS, CONTROL_MODELS, INPUTS
+import numpy as np
+
+from triton_diffusers_client.fields import CONTROL_INPUTS, CONTROL_MODELS, DEFAULT_MODELS, INPUTS
+from triton_diffusers_client.image_options import with_image_fields
+from triton_diffusers_client.synonyms import synonyms_of
 from triton_diffusers_client.tensors import Array, encode
 
 _CONTROL = frozenset(field.name for field in CONTROL_INPUTS)
 _OPTIONS = frozenset(field.name for field in INPUTS) - {"prompt"} | _CONTROL
-_RANDOM = (None, "", -1, "-1")
+_RANDOM = ("", "-1")
 # One bit less than the server takes, so that seed + i of the last image is in range too.
 _SEED_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes to the server: the same tensors at every attempt, so a retry draws the same picture."""
+    """What goes to the server: the same tensors at every attempt, so a retry draws the same picture.
 
-    model: str
+    ``models`` are those that may draw it: the first one that the server has.
+    """
+
+    models: tuple[str, ...]
     task_id: str
     tensors: Mapping[str, Array]
 
     @classmethod
-    def build(cls, model: str, prompt: str, options: Mapping[str, Any]) -> Self:
+    def build(cls, model: str | None, prompt: str, options: Mapping[str, Any]) -> Self:
         """The request for a model; with options of ControlNets, for the one that takes them in its place.
 
-        Raises ``TypeError`` for an option that does not exist, ``InvalidRequestError`` for a value's wrong type.
+        None stands for the default models. Raises ``TypeError`` for an option that does not exist, and
+        ``InvalidRequestError`` for a value's wrong type, or for options that do not go together.
         """
         for name in options.keys() - _OPTIONS:
-            near = difflib.get_close_matches(name, _OPTIONS, n=1)
-            raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        values = {"return_images": True, **options, "prompt": prompt}
+            raise TypeError(f"there is no option {name!r}{_hint(name)}")
+        models: tuple[str, ...] = DEFAULT_MODELS if model is None else (model,)
+        if controlled := any(options.get(name) is not None for name in _CONTROL):
+            models = tuple(CONTROL_MODELS.get(each, each) for each in models)
+        takes_controls = controlled or models[0] in CONTROL_MODELS.values()
+        values = {"return_images": True, **with_image_fields(options, controlled=takes_controls), "prompt": prompt}
         values["task_id"] = values.get("task_id") or uuid.uuid4().hex
         values["seed"] = _seed(values.get("seed"))
-        if controlled := any(options.get(name) is not None for name in _CONTROL):
-            model = CONTROL_MODELS.get(model, model)
-        takes_controls = controlled or model in CONTROL_MODELS.values()
         fields = (*INPUTS, *CONTROL_INPUTS) if takes_controls else INPUTS
-        return cls(model, values["task_id"], encode(values, fields, batched=True))
+        return cls(models, values["task_id"], encode(values, fields, batched=True))
+
+
+def _hint(name: str) -> str:
+    near: Iterable[str] = synonyms_of(name) or difflib.get_close_matches(name, _OPTIONS, n=1)
+    words = " and ".join(repr(each) for each in near if each in _OPTIONS)
+    return f"; did you mean {words}?" if words else ""
 
 
 def _seed(seed: Any) -> Any:
-    if seed in _RANDOM:
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+        seed = str(seed)
+    if seed is None or (isinstance(seed, str) and seed in _RANDOM):
         return str(secrets.randbits(_SEED_BITS))
-    is_number = isinstance(seed, int) and not isinstance(seed, bool)
-    return str(seed) if is_number else seed
+    return seed

@@ -17,6 +17,7 @@ from triton_diffusers_client.errors import (
     ClientError,
     ConnectionFailedError,
     InvalidRequestError,
+    NotAuthorizedError,
     NotFoundError,
     NotSupportedError,
     RequestTimeoutError,
@@ -27,6 +28,8 @@ from triton_diffusers_client.errors import (
 
 HTTP_STATUSES: Mapping[int, type[ClientError]] = {
     400: InvalidRequestError,
+    401: NotAuthorizedError,
+    403: NotAuthorizedError,
     404: NotFoundError,
     413: InvalidRequestError,
     429: BusyError,
@@ -40,6 +43,8 @@ HTTP_STATUSES: Mapping[int, type[ClientError]] = {
 GRPC_STATUSES: Mapping[str, type[ClientError]] = {
     "INVALID_ARGUMENT": InvalidRequestError,
     "NOT_FOUND": NotFoundError,
+    "UNAUTHENTICATED": NotAuthorizedError,
+    "PERMISSION_DENIED": NotAuthorizedError,
     "UNIMPLEMENTED": NotSupportedError,
     "UNAVAILABLE": BusyError,
     "RESOURCE_EXHAUSTED": BusyError,
@@ -79,17 +84,33 @@ _GRPC_CONNECTIONS: _Patterns = (
 )
 
 
+_ENSEMBLE = re.compile(r"^in ensemble '[^']*', ")
+_UNKNOWN_MODEL = re.compile(r"unknown model: '(?P<model>[^']*)' is not found", re.IGNORECASE)
+
+
+def is_unknown_model(error: ClientError, model: str) -> bool:
+    """Return True if an error says that the server has no such model, not even one that is being loaded."""
+    found = _UNKNOWN_MODEL.search(str(error)) if isinstance(error, NotFoundError) else None
+    return found is not None and found["model"] == model
+
+
 def from_http(status: int, message: str) -> ClientError:
     """The error for an HTTP answer other than 200."""
+    message = _without_ensemble(message)
     return (_by_message(message) or HTTP_STATUSES.get(status, ServerError))(message)
 
 
 def from_grpc(error: InferenceServerException) -> ClientError:
     """The error for what ``tritonclient.grpc`` raises."""
-    message = str(error.message())
+    message = _without_ensemble(str(error.message()))
     status = str(error.status()).removeprefix("StatusCode.")
     patterns = _GRPC_CONNECTIONS + _MESSAGES if status == "UNAVAILABLE" else _MESSAGES
     return (_by_message(message, patterns) or GRPC_STATUSES.get(status, ServerError))(message)
+
+
+def _without_ensemble(message: str) -> str:
+    """The message of a model, without the prefix of the ensemble that called it."""
+    return _ENSEMBLE.sub("", message)
 
 
 def _by_message(message: str, patterns: _Patterns = _MESSAGES) -> type[ClientError] | None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import math
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triton_diffusers_client.errors import InvalidRequestError, ServerError
 from triton_diffusers_client.fields import DataType, InputField, OutputField
 from triton_diffusers_client.image import EncodedImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +29,7 @@ _NUMPY_TYPES: Mapping[DataType, type[Any]] = {
     "BOOL": np.bool_,
 }
 _INT64 = range(-(2**63), 2**63)
+_IMAGE_DIMENSIONS = 3
 
 
 def encode(values: Mapping[str, Any], fields: Iterable[InputField], *, batched: bool) -> dict[str, Array]:
@@ -64,7 +69,7 @@ def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[s
 
 
 def _elements(field: InputField, value: Any) -> Iterable[Any]:
-    if not field.many:
+    if not field.many or _is_one_array(field, value):
         return (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview):
         return value
@@ -72,7 +77,21 @@ def _elements(field: InputField, value: Any) -> Iterable[Any]:
 
 
 def _refusal(field: InputField, value: Any, wanted: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field.name}: {value!r} is not accepted; it must be {wanted}")
+    return InvalidRequestError(f"{field.name}: {_shown(value)} is invalid: it must be {wanted}")
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message: short, whatever it is."""
+    if isinstance(value, np.ndarray):
+        return f"a numpy array of shape {value.shape} and type {value.dtype}"
+    if value is None or isinstance(value, str | bytes | int | float):
+        return reprlib.repr(value)
+    return f"an object of type {type(value).__name__}"
+
+
+def _is_one_array(field: InputField, value: Any) -> bool:
+    """Return True for a single image as an array, which could be taken for a list of its rows."""
+    return field.datatype == "BYTES" and isinstance(value, np.ndarray) and value.ndim <= _IMAGE_DIMENSIONS
 
 
 def _text(field: InputField, value: Any) -> bytes:
@@ -85,7 +104,7 @@ def _text(field: InputField, value: Any) -> bytes:
 
 
 def _picture(field: InputField, value: Any) -> bytes:
-    """An encoded picture as it is, also one that was drawn; a file's bytes; or a Pillow image as PNG."""
+    """An encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or an array as PNG."""
     if isinstance(value, EncodedImage):
         return value.data
     if isinstance(value, bytes | bytearray | memoryview):
@@ -95,11 +114,28 @@ def _picture(field: InputField, value: Any) -> bytes:
             return Path(value).read_bytes()
         except OSError as error:
             raise _refusal(field, value, f"a file that can be read ({error.strerror})") from error
+    if isinstance(value, np.ndarray):
+        value = _from_array(field, value)
     if hasattr(value, "save"):
         buffer = io.BytesIO()
         value.save(buffer, format="PNG")
         return buffer.getvalue()
-    raise _refusal(field, value, "an encoded picture's bytes, a file's path, or a Pillow image")
+    raise _refusal(
+        field, value, "an encoded image's bytes, a file's path, a URL, a Pillow image, or a numpy array of its pixels"
+    )
+
+
+def _from_array(field: InputField, array: Array) -> PilImage:
+    """Pixels as a Pillow image, which writes PNG."""
+    if array.dtype != np.uint8 or array.size == 0 or array.ndim < 2 or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise _refusal(field, array, "uint8 pixels of shape (height, width) or (height, width, 1, 3 or 4)")
+    try:
+        import PIL.Image
+    except ModuleNotFoundError as error:
+        raise _refusal(
+            field, array, "an encoded image; arrays need Pillow (pip install 'triton-diffusers-client[pil]')"
+        ) from error
+    return PIL.Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
 def _whole_number(field: InputField, value: Any) -> int:

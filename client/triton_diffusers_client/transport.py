@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from triton_diffusers_client.tensors import Array
 
 _DEFAULT_PORTS = {"http": 8000, "https": 443, "grpc": 8001, "grpcs": 443}
+_MAX_MICROSECONDS = 2**63 - 1
 
 
 class Call(Protocol):
@@ -29,7 +30,10 @@ class Transport(Protocol):
     """A way to a server, usable from any number of threads."""
 
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> Call:
-        """Begin an inference that may take ``timeout`` seconds (None: any time)."""
+        """Begin an inference that may take ``timeout`` seconds (None: any time).
+
+        The server is told of the time too, and ends a job that takes longer, whatever becomes of this process.
+        """
 
     def close(self) -> None:
         """Let go of connections; calls that are under way may fail."""
@@ -69,13 +73,18 @@ class Address:
         return f"{host}:{self.port}"
 
 
-def open_transport(address: Address) -> Transport:
-    """The transport for an address; connects at the first call."""
+def server_timeout(seconds: float | None) -> int | None:
+    """Return a timeout in microseconds, as Triton has it."""
+    return None if seconds is None else max(1, min(_MAX_MICROSECONDS, int(seconds * 1e6)))
+
+
+def open_transport(address: Address, headers: Mapping[str, str]) -> Transport:
+    """Return the transport for an address, which sends ``headers`` with every call; it connects at the first one."""
     # Each half of tritonclient loads a stack of its own, so only the one that is used is imported.
     if address.scheme.startswith("grpc"):
         from triton_diffusers_client.grpc_transport import GrpcTransport
 
-        return GrpcTransport(address)
+        return GrpcTransport(address, headers)
     from triton_diffusers_client.http_transport import HttpTransport
 
-    return HttpTransport(address)
+    return HttpTransport(address, headers)

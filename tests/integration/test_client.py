@@ -93,7 +93,13 @@ def test_both_transports_give_the_same(triton: RunningTriton) -> None:
 
 def test_through_the_ensemble(client: Client) -> None:
     alone = client.generate("a red apple", seed=7, **SMALL)
-    assert client.generate("a red apple", model="ensemble", seed=7, **SMALL).images == alone.images
+    assert client.generate("a red apple", model="sd_base", seed=7, **SMALL).images == alone.images
+
+
+def test_chinese_is_translated_without_naming_a_model(client: Client) -> None:
+    assert client.generate("蓝色背景上的红苹果", **SMALL).prompt == "a red apple on a blue background"
+    assert client.generate("红苹果", model="sd_base", **SMALL).prompt == "红苹果"
+    assert client.generate("红苹果", use_translate=False, **SMALL).prompt == "红苹果"
 
 
 def test_pictures_as_base64(client: Client) -> None:
@@ -132,9 +138,10 @@ def test_an_answer_larger_than_grpcs_usual_limit(client: Client) -> None:
         ({"seed": "seven"}, InvalidRequestError, "^seed: 'seven' "),
         ({"scheduler": "Cancelled by Euler"}, InvalidRequestError, "^scheduler: "),
         ({"task_id": "../x"}, InvalidRequestError, "^task_id: "),
+        ({"image": b"none", "timeout": 30}, InvalidRequestError, "^image: "),
         ({"func_name": "i2i"}, InvalidRequestError, "^image / image_base64 / image_link: "),
         ({"lora_path": "a.safetensors"}, NotFoundError, "^lora_path: "),
-        ({"use_translate": True}, InvalidRequestError, "^use_translate: True .* ensemble"),
+        ({"use_translate": True, "model": "sd_base"}, InvalidRequestError, "^use_translate: True .* ensemble"),
         ({"model": "nobody"}, NotFoundError, "nobody"),
     ],
 )
@@ -264,17 +271,47 @@ def test_the_command_line_says_what_is_wrong(triton: RunningTriton, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_cancels_the_job(client: Client, triton: RunningTriton, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_cancels_the_job(
+    client: Client, triton: RunningTriton, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    task_id = f"interrupted-{tmp_path.name}"
     process = subprocess.Popen(
         [sys.executable, "-m", "triton_diffusers_client", "generate", "x", "--steps=150", "--image-num=8",
-         "--size=128x128", f"--task-id=interrupted-{tmp_path.name}", f"--url={triton.http_url}"],
+         "--size=128x128", f"--task-id={task_id}", f"--url={triton.http_url}"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
-    task_id = f"interrupted-{tmp_path.name}"
     wait_for(lambda: state_of(client, task_id) is JobState.RUNNING)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=WITHIN)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert said == f"interrupted; cancelled job {task_id}\n"
     wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_ends_cancels_its_jobs(client: Client, url: str, tmp_path: Path) -> None:
+    task_id = f"left-{tmp_path.name}"
+    program = (
+        "import sys, time, triton_diffusers_client as c\n"
+        f"client = c.Client({url!r})\n"
+        f"job = client.submit('x', task_id={task_id!r}, steps=150, image_num=8, width=128, height=128)\n"
+        "while not (found := job.progress()) or found.state != 'running': time.sleep(0.05)\n"
+        "sys.exit(3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == 3
+    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+
+
+def test_a_program_that_is_killed_leaves_a_job_that_its_timeout_ends(client: Client, url: str, tmp_path: Path) -> None:
+    task_id = f"killed-{tmp_path.name}"
+    program = (
+        "import os, time, triton_diffusers_client as c\n"
+        f"client = c.Client({url!r}, timeout=3)\n"
+        f"job = client.submit('x', task_id={task_id!r}, steps=150, image_num=8, width=192, height=192)\n"
+        "while not (found := job.progress()) or found.state != 'running': time.sleep(0.05)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == -signal.SIGKILL
+    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+    assert "its timeout of " in client.progress(task_id).error_msg

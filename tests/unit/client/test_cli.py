@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ import pytest
 
 from triton_diffusers_client import EncodedImage, Generation, Image
 from triton_diffusers_client.cli import (
+    API_KEY_VARIABLE,
     URL_VARIABLE,
-    control_paths_for,
     main,
     make_parser,
     model_of,
     options_of,
-    paths_for,
 )
+from triton_diffusers_client.outputs import control_paths_for, paths_for
 
 DOCS = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -71,15 +73,16 @@ def test_size_stands_for_width_and_height() -> None:
 @pytest.mark.parametrize(
     ("arguments", "model", "asked"),
     [
-        ([], "sd_base", {}),
-        (["--translate"], "ensemble", {"use_translate": True}),
+        ([], None, {}),
+        (["--translate"], None, {"use_translate": True}),
+        (["--translate", "--model=sd_base"], "ensemble", {"use_translate": True}),
         (["--translate", "--model=sd_controlnet"], "ensemble_controlnet", {"use_translate": True}),
         (["--translate", "--model=mine"], "mine", {"use_translate": True}),
-        (["--no-translate"], "sd_base", {"use_translate": False}),
+        (["--no-translate"], None, {"use_translate": False}),
         (["--no-translate", "--model=ensemble"], "ensemble", {"use_translate": False}),
     ],
 )
-def test_translate_chooses_the_ensemble(arguments: list[str], model: str, asked: dict[str, bool]) -> None:
+def test_translate_chooses_the_ensemble(arguments: list[str], model: str | None, asked: dict[str, bool]) -> None:
     args = make_parser().parse_args(["generate", "红苹果", *arguments])
     assert (model_of(args), options_of(args)) == (model, asked)
 
@@ -87,8 +90,11 @@ def test_translate_chooses_the_ensemble(arguments: list[str], model: str, asked:
 def test_the_file_name_tells_the_format() -> None:
     assert options("-o", "apple.jpg") == {"output_format": "jpeg"}
     assert options("-o", "apple.WEBP") == {"output_format": "webp"}
-    assert options("-o", "apple.jpg", "--format=png") == {"output_format": "png"}
     assert options("-o", "apple") == {"output_format": "png"}
+    assert options("-o", "apple", "--format=webp") == {"output_format": "webp"}
+    assert options("-o", ".", "--format=webp") == {"output_format": "webp"}
+    with pytest.raises(ValueError, match="do not go together"):
+        options("-o", "apple.jpg", "--format=png")
 
 
 def test_where_pictures_go(tmp_path: Path) -> None:
@@ -119,6 +125,15 @@ def test_where_control_pictures_go(tmp_path: Path) -> None:
         ["generate", "x", "--format=gif"],
         ["generate", "x", "--control-scale=much"],
         ["jobs", "--url=ftp://server"],
+        ["jobs", "--timeout=0"],
+        ["jobs", "--header=no-colon"],
+        ["jobs", "--header=content-length: 3"],
+        ["jobs", "--header=a: b\nc: d"],
+        ["generate", "x", "-o", "missing/apple.png"],
+        ["generate", "x", "-o", "missing/"],
+        ["generate", "x", "-o", "apple.bmp"],
+        ["generate", "x", "-o", "apple.GIF"],
+        ["generate", "x", "-o", "apple.avif"],
         ["paint", "x"],
     ],
 )
@@ -155,3 +170,52 @@ def test_every_option_is_documented() -> None:
     documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", DOCS))
     assert flags - {"-h", "--help"} <= documented
     assert set(commands.choices) <= set(re.findall(r"\w+", DOCS))
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may write anywhere
+    with pytest.raises(SystemExit, match="2"):
+        main(["generate", "x", "-o", "apple.png"])
+    assert main(["generate", "x", "--url=127.0.0.1:1"]) == 1
+    assert capsys.readouterr().err.count("cannot be written") == 2
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"triton-diffusers-client {version('triton-diffusers-client')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "key", "headers"),
+    [
+        ([], None, None, {}),
+        ([], "env", "env", {}),
+        (["--api-key=given"], "env", "given", {}),
+        (["--header=X-Team: art", "--header=X-Empty:"], None, None, {"X-Team": "art", "X-Empty": ""}),
+        (["--header=Authorization: Basic x:y"], "env", None, {"Authorization": "Basic x:y"}),
+    ],
+)
+def test_keys_and_headers(
+    arguments: list[str],
+    environment: str | None,
+    key: str | None,
+    headers: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: dict[str, Any] = {}
+
+    def make(url: str, **options: Any) -> Any:
+        made.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("triton_diffusers_client.cli.Client", make)
+    monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
+    if environment:
+        monkeypatch.setenv(API_KEY_VARIABLE, environment)
+    with pytest.raises(SystemExit):
+        main(["jobs", *arguments])
+    assert (made["api_key"], made["headers"]) == (key, headers)

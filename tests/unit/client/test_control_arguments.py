@@ -16,7 +16,7 @@ def options(*arguments: str) -> dict[str, Any]:
 def test_a_control_picture_alone() -> None:
     assert options("--control-image=a.png") == {"control_image": ["a.png"]}
     assert options("--control-image=https://a.test/b.png", "--process=canny") == {
-        "control_image_link": ["https://a.test/b.png"],
+        "control_image": ["https://a.test/b.png"],
         "process_func": ["canny"],
     }
 
@@ -50,7 +50,6 @@ def test_several_controlnets() -> None:
     [
         (["--controlnet=a"], "need --control-image or --image"),
         (["--return-control-image"], "need --control-image or --image"),
-        (["--control-image=a.png", "--control-image=http://a.test/b.png"], "files and URLs do not go together"),
     ],
 )
 def test_what_does_not_go_together(arguments: list[str], message: str) -> None:

@@ -37,6 +37,11 @@ def test_the_ensembles_have_the_fields_of_what_they_stand_in_for() -> None:
         assert contract.CONTRACTS[ensemble] == contract.CONTRACTS[model].of_ensemble
 
 
+def test_the_default_model_translates_and_has_a_plain_counterpart() -> None:
+    ensemble, plain = fields.DEFAULT_MODELS
+    assert fields.TRANSLATING_MODELS[plain] == ensemble
+
+
 def test_every_input_is_an_option() -> None:
     names = [field.name for field in (*contract.INPUTS, *contract.CONTROL_INPUTS)]
     assert {"prompt", *Options.__annotations__} == set(names)

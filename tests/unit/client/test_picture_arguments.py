@@ -24,10 +24,6 @@ def test_the_function_follows_from_what_is_given() -> None:
     }
 
 
-def test_a_url_is_fetched_by_the_server() -> None:
-    assert options("--image=https://a.test/b.png") == {"func_name": "i2i", "image_link": "https://a.test/b.png"}
-
-
 def test_what_belongs_to_a_picture() -> None:
     assert options("--image=a.png", "--strength=0.7", "--resize-mode=pad", "--no-keep-unmasked") == {
         "func_name": "i2i",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from triton_diffusers.contract import CONTRACTS, INPUTS
@@ -73,7 +74,7 @@ def test_task_ids_are_new() -> None:
 def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, controlled: str) -> None:
     options = {"control_image": b"picture", "control_scale": [0.5, 1], "process_func": None}
     request = Request.build(model, "x", options)
-    assert request.model == controlled
+    assert request.models == (controlled,)
     values = read_values(request.tensors, CONTRACTS["sd_controlnet"].inputs)
     assert (values["control_image"], values["control_scale"], values["process_func"]) == ((b"picture",), (0.5, 1), ())
 
@@ -81,7 +82,7 @@ def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, con
 @pytest.mark.parametrize("model", ["sd_base", "ensemble", "sd_controlnet", "ensemble_controlnet"])
 def test_without_them_each_model_gets_all_of_its_own_fields(model: str) -> None:
     request = Request.build(model, "x", {"controlnet_path": None})
-    assert (request.model, list(request.tensors)) == (model, [field.name for field in CONTRACTS[model].inputs])
+    assert (request.models, list(request.tensors)) == ((model,), [field.name for field in CONTRACTS[model].inputs])
 
 
 def test_an_unknown_option_is_an_error_that_helps() -> None:
@@ -89,3 +90,33 @@ def test_an_unknown_option_is_an_error_that_helps() -> None:
         Request.build("m", "x", {"step": 3})
     with pytest.raises(TypeError, match="'prompt'"):
         Request.build("m", "x", {"prompt": "y"})
+
+
+def test_without_a_model_the_ensemble_comes_first() -> None:
+    assert Request.build(None, "x", {}).models == ("ensemble", "sd_base")
+    controlled = Request.build(None, "x", {"process_func": "canny", "image": b"a"})
+    assert controlled.models == ("ensemble_controlnet", "sd_controlnet")
+    assert "control_scale" in controlled.tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("num_inference_steps", "'steps'"),
+        ("guidance_scale", "'cfg_scale'"),
+        ("sampler_name", "'scheduler'"),
+        ("size", "'width' and 'height'"),
+        ("n", "'image_num'"),
+        ("image_url", "'image'"),
+        ("init_image", "'image'"),
+        ("strength", "'denoising_strength'"),
+        ("negative", "'negative_prompt'"),
+    ],
+)
+def test_an_option_of_another_library_is_told_with_the_one_for_it(name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"^there is no option '{name}'; did you mean {hint}\\?$"):
+        Request.build("m", "x", {name: 1})
+
+
+def test_a_numpy_number_is_a_seed() -> None:
+    assert value_of(Request.build("m", "x", {"seed": np.int64(7)}), "seed") == b"7"

@@ -11,6 +11,7 @@ from triton_diffusers_client import (
     ClientError,
     ConnectionFailedError,
     InvalidRequestError,
+    NotAuthorizedError,
     NotFoundError,
     NotSupportedError,
     RequestTimeoutError,
@@ -28,6 +29,8 @@ BOTH = [
     (404, "NOT_FOUND", "task_id: no job of 'x' is known", NotFoundError),
     (404, "NOT_FOUND", "Request for unknown model: 'nope' is not found", NotFoundError),
     (503, "UNAVAILABLE", "the queue is full", BusyError),
+    (401, "UNAUTHENTICATED", "no key", NotAuthorizedError),
+    (403, "PERMISSION_DENIED", "another key", NotAuthorizedError),
     (400, "CANCELLED", "the job was cancelled", CancelledError),
     (400, "CANCELLED", "in ensemble 'ensemble', the job was cancelled", CancelledError),
     (
@@ -55,14 +58,14 @@ BOTH = [
 def test_http(status: int, _grpc: str, message: str, expected: type[ClientError]) -> None:
     error = from_http(status, message)
     assert type(error) is expected
-    assert str(error) == message
+    assert str(error) == message.removeprefix("in ensemble 'ensemble', ")
 
 
 @pytest.mark.parametrize(("_http", "status", "message", "expected"), BOTH)
 def test_grpc(_http: int, status: str, message: str, expected: type[ClientError]) -> None:
     error = from_grpc(InferenceServerException(message, status=f"StatusCode.{status}"))
     assert type(error) is expected
-    assert str(error) == message
+    assert str(error) == message.removeprefix("in ensemble 'ensemble', ")
 
 
 @pytest.mark.parametrize(

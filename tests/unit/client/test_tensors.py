@@ -83,7 +83,7 @@ def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
         ("return_images", "false", "True or False"),
         ("expand", [1, "2"], "a whole number"),
         ("use_translate", 1, "True or False"),
-        ("image", 7, "an encoded picture's bytes, a file's path, or a Pillow image"),
+        ("image", 7, "an encoded image's bytes, a file's path, a URL, a Pillow image, or a numpy array"),
         ("image", "/no/such/picture.png", "a file that can be read"),
     ],
 )
@@ -115,3 +115,37 @@ def test_decode_gives_python_values() -> None:
 def test_an_answer_of_another_shape_is_the_servers_fault(arrays: dict[str, Any]) -> None:
     with pytest.raises(ServerError):
         decode(arrays, [OutputField("n", "INT64")])
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3), (4, 6, 4)])
+def test_an_array_of_pixels_is_an_image(shape: tuple[int, ...]) -> None:
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    sent = Image.open(io.BytesIO(encode({"image": pixels}, INPUTS, batched=True)["image"][0, 0]))
+    assert (np.asarray(sent) == pixels.reshape(np.asarray(sent).shape)).all()
+    (only,) = encode({"control_image": pixels}, CONTROL_INPUTS, batched=True)["control_image"][0]
+    assert Image.open(io.BytesIO(only)).size == (6, 4)
+    assert encode({"control_image": [pixels, pixels]}, CONTROL_INPUTS, batched=True)["control_image"].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((512, 512, 3), np.float32),
+        np.zeros((3, 512, 512), np.uint8),
+        np.zeros(512, np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_not_an_image_is_refused_by_its_shape(array: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        encode({"image": array}, INPUTS, batched=True)
+    assert str(caught.value).startswith(
+        f"image: a numpy array of shape {array.shape} and type {array.dtype} is invalid: it must be uint8 pixels"
+    )
+
+
+@pytest.mark.parametrize("value", [np.zeros((9, 9)), b"x" * 10_000, [[0] * 1000], {"a": "b" * 1000}, object()])
+def test_a_refusal_is_short_whatever_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        encode({"prompt": value}, INPUTS, batched=True)
+    assert len(str(caught.value)) < 150
