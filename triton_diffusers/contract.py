@@ -74,10 +74,10 @@ class Contract:
 INPUTS: tuple[Input, ...] = (
     Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
     Input("prompt", "STRING", "", "What to draw, in the [syntax](prompts.md) of AUTOMATIC1111's web UI.", required=True),
-    Input("negative_prompt", "STRING", "", "What to avoid."),
+    Input("negative_prompt", "STRING", "", "What to avoid; of no effect without guidance."),
     Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`."),
     Input("steps", "INT64", 50, "Sampling steps, 1 to `max_steps` (150)."),
-    Input("cfg_scale", "FP32", 7.0, "Guidance scale, 1 to 30; 1 turns guidance off and halves the work."),
+    Input("cfg_scale", "FP32", 7.0, "Guidance scale, 1 to 30; 1 turns guidance off and halves the work. [Distilled models](checkpoints.md#guidance-distilled-models) take it as an input."),
     Input("width", "INT64", 0, "Pixels, 16 to `max_side`; 0: the model's own size (512 for SD 1.x). Sampled at the next multiple of 8 and resized back."),
     Input("height", "INT64", 0, "Pixels, like `width`."),
     Input("seed", "STRING", "", "Whole number, 0 to 2⁶⁴-1, as text; empty: random. Image *i* uses `seed + i`."),

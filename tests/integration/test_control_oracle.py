@@ -77,11 +77,11 @@ def request_for(function: Function = Function.TEXT_TO_IMAGE, **changes: Any) -> 
 
 
 class ControlOracle:
-    """diffusers' ControlNet pipelines on the emoji model, with the ControlNets and LoRAs of a model directory."""
+    """diffusers' ControlNet pipelines on a base model, with the ControlNets and LoRAs of a model directory."""
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, base_model: Path = BASE_MODEL) -> None:
         self._model_dir = model_dir
-        self._oracle = Oracle(BASE_MODEL)
+        self._oracle = Oracle(base_model)
         self._nets: dict[str, Any] = {}
 
     def picture(self, request: GenerationRequest, seed: int = SEED) -> np.ndarray[Any, Any]:

@@ -104,6 +104,7 @@ class FakeEngine:
     optimized = False
     latent_channels = 4
     unet_channels = 4
+    guidance_width: int | None = None
     pixels_per_latent = 8
     native_side = 64
     text_layers = 2
@@ -132,6 +133,7 @@ class FakeEngine:
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
         residuals: Residuals | None = None,
+        guidance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.turnstile.pass_through()
         tone, raises, gives_nan = states[:, 0].unbind(1)
@@ -141,6 +143,9 @@ class FakeEngine:
         deep = latents * 0.25 if deep is None else deep
         prediction = latents * 0.25 + deep + (tone + timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
+        if guidance is not None:
+            assert len(guidance) == len(latents), "guidance is for all rows"
+            prediction = prediction + guidance.mean(dim=1)[:, None, None, None]
         if residuals is not None:
             assert len(residuals[0]) == len(latents), "residuals are for all rows"
             prediction = prediction + residuals[0]

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from triton_diffusers.artifacts.errors import ArtifactError
 
-FORMAT = 4  # raise it when a manifest, or what a graph takes and gives, changes its meaning
+FORMAT = 5  # raise it when a manifest, or what a graph takes and gives, changes its meaning
 MANIFEST = "manifest.json"
 _MOST_BYTES = 4 * 2**20  # of a manifest; one of ours has a few thousand
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")

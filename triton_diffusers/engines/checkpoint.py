@@ -44,6 +44,11 @@ class CheckpointEngine:
         return int(self._components.unet.config.in_channels)
 
     @property
+    def guidance_width(self) -> int | None:
+        width = self._components.unet.config.time_cond_proj_dim
+        return None if width is None else int(width)
+
+    @property
     def pixels_per_latent(self) -> int:
         return self._components.pixels_per_latent
 

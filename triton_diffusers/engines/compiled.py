@@ -19,7 +19,7 @@ from triton_diffusers.engines.compilers import CompiledGraph, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
 from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.fixed_unet import fixed_name, fixed_shapes, fixed_takes, predict_fixed
+from triton_diffusers.engines.fixed_unet import fixed_name, fixed_rows, fixed_shapes, fixed_takes, predict_fixed
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs import (
     LoraLayout,
@@ -59,6 +59,7 @@ class CompiledEngine(CheckpointEngine):
         super().__init__(components)
         self._graphs, self._make_eager, self._make_controlnet = graphs, make_eager, make_controlnet
         self._no_residuals = no_residuals(components.unet)
+        self._fixed_rows = fixed_rows(components.unet.config)
         packed = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
@@ -97,25 +98,31 @@ class CompiledEngine(CheckpointEngine):
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
         residuals: Residuals | None = None,
+        guidance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         graph = self._graphs.get(UNET if deep is None else UNET_SHALLOW)
         packer = self._unet_loras if deep is None else self._shallow_loras
         packed = packer.pack(loras)
         if graph is None:
-            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
+            return self._eager.predict(latents, timesteps, states, loras, deep, residuals, guidance)
         if packed is not None:
-            inputs = latents, timesteps.float(), states.float().cpu()
+            inputs = (latents, timesteps.float(), states.float().cpu(), *(() if guidance is None else (guidance,)))
             if deep is not None:
                 return graph(*inputs, deep, *packed)[0], deep
             fixed = self._graphs.get(fixed_name(*latents.shape[2:]))
-            if fixed is not None and residuals is None and packed[0].shape[1] == 0 and fixed_takes(latents, states):
-                return predict_fixed(fixed, *inputs)
+            if (
+                fixed is not None
+                and residuals is None
+                and packed[0].shape[1] == 0
+                and fixed_takes(self._fixed_rows, states)
+            ):
+                return predict_fixed(fixed, self._fixed_rows, inputs)
             prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
             return prediction, features
         wanted = list(loras or ())
         parts = _parts(packer, wanted)
         if len(parts) == 1:  # of LoRAs that the graph does not take
-            return self._eager.predict(latents, timesteps, states, loras, deep, residuals)
+            return self._eager.predict(latents, timesteps, states, loras, deep, residuals, guidance)
         made = [
             self.predict(
                 latents[rows],
@@ -124,6 +131,7 @@ class CompiledEngine(CheckpointEngine):
                 [wanted[row] for row in rows],
                 None if deep is None else deep[rows],
                 None if residuals is None else tuple(residual[rows] for residual in residuals),
+                None if guidance is None else guidance[rows],
             )
             for rows in parts
         ]

@@ -68,21 +68,23 @@ class EagerEngine(CheckpointEngine):
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
         residuals: Residuals | None = None,
+        guidance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = (
             latents.to(self._device, self._dtype),
             timesteps.to(self._device),
             states.to(self._device, self._dtype),
         )
+        scales = None if guidance is None else guidance.to(self._device, self._dtype)
         with self._unet_loras.applied(loras):
             if deep is None:
                 added = None
                 if residuals is not None:
                     added = tuple(residual.to(self._device, self._dtype) for residual in residuals)
-                prediction, features = predict_whole(self._components.unet, *inputs, added)
+                prediction, features = predict_whole(self._components.unet, *inputs, added, scales)
                 return prediction.float().cpu(), features.float().cpu().contiguous()
             features = deep.to(self._device, self._dtype, memory_format=torch.channels_last)
-            return self._shallow_unet(*inputs, features).float().cpu(), deep
+            return self._shallow_unet(*inputs, features, scales).float().cpu(), deep
 
     def make_controlnet(self, weights: ControlNetWeights) -> EagerControlNet:
         return EagerControlNet(weights, self._device, self._dtype)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from triton_diffusers.engines.compilers import CompiledGraph, Shapes
+from triton_diffusers.engines.graph_names import GUIDANCE
 from triton_diffusers.lora import UNET
 
-_ROWS = 2  # one image: without the prompt, and with it
 _TOKENS = 77  # one chunk of a prompt
 
 
@@ -18,24 +19,31 @@ def fixed_name(height: int, width: int) -> str:
     return f"{UNET}-{width}x{height}"
 
 
+def fixed_rows(config: Any) -> int:
+    """Return the rows of one image: without the prompt and with it, or one if guidance is distilled into the UNet."""
+    return 2 if config.time_cond_proj_dim is None else 1
+
+
 def fixed_shapes(config: Any, height: int, width: int) -> Shapes:
     """The inputs of the graph for latents of these sides, of the UNet that ``config`` describes."""
-    return {
-        "latents": (_ROWS, config.in_channels, height, width),
-        "timesteps": (_ROWS,),
-        "states": (_ROWS, _TOKENS, config.cross_attention_dim),
+    rows = fixed_rows(config)
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": (rows, config.in_channels, height, width),
+        "timesteps": (rows,),
+        "states": (rows, _TOKENS, config.cross_attention_dim),
     }
+    if config.time_cond_proj_dim is not None:
+        shapes[GUIDANCE] = (rows, config.time_cond_proj_dim)
+    return shapes
 
 
-def fixed_takes(latents: torch.Tensor, states: torch.Tensor) -> bool:
-    """Whether rows are pairs, and prompts as long as such a graph wants them."""
-    return len(latents) % _ROWS == 0 and states.shape[1] == _TOKENS
+def fixed_takes(rows: int, states: torch.Tensor) -> bool:
+    """Return True if ``states`` are those of whole images, and prompts are as long as such a graph wants them."""
+    return len(states) % rows == 0 and states.shape[1] == _TOKENS
 
 
-def predict_fixed(
-    graph: CompiledGraph, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predictions and deep features, pair by pair: a core that computes has no use for more rows at once."""
-    pairs = zip(*(torch.split(rows, _ROWS) for rows in (latents, timesteps, states)), strict=True)
-    predictions, deep = zip(*(graph(*pair) for pair in pairs), strict=True)
+def predict_fixed(graph: CompiledGraph, rows: int, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return predictions and deep features, image by image: a busy core has no use for more rows at once."""
+    images = zip(*(torch.split(tensor, rows) for tensor in inputs), strict=True)
+    predictions, deep = zip(*(graph(*image) for image in images), strict=True)
     return torch.cat(predictions), torch.cat(deep)

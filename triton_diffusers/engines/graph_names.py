@@ -1,5 +1,6 @@
-"""What graphs are called that are not a whole network, known without the seconds that it takes to import them."""
+"""Names of graphs that are not a whole network, and of their inputs, importable without torch."""
 
+GUIDANCE = "guidance"  # an input: embeddings of guidance scales
 UNET_SHALLOW = "unet_shallow"
 VAE_ENCODER = "vae_encoder"
 VAE_DECODER = "vae_decoder"

@@ -64,6 +64,13 @@ class Engine(Protocol):
         """Channels that the UNet takes: those of a latent, or those of latent, mask and masked picture (inpainting)."""
 
     @property
+    def guidance_width(self) -> int | None:
+        """Numbers in the embedding of the guidance scale that the UNet takes; None if it takes none.
+
+        A UNet that takes one was distilled from its guidance: it has no use for a negative prompt.
+        """
+
+    @property
     def pixels_per_latent(self) -> int:
         """Pixels that one latent stands for, in each direction."""
 
@@ -94,6 +101,7 @@ class Engine(Protocol):
         loras: Sequence[LoraSet | None] | None = None,
         deep: torch.Tensor | None = None,
         residuals: Residuals | None = None,
+        guidance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
 
@@ -101,7 +109,8 @@ class Engine(Protocol):
         (n, d, h, w). They can be handed in as ``deep`` for rows that are a few steps further: then only the outermost
         layers are computed, and ``deep`` is given back. Latents and features come and go in float32, on the CPU,
         whatever the precision inside; features of one engine are good for any other of the checkpoint. ``residuals``
-        of ControlNets, for all rows, are taken by the whole UNet only.
+        of ControlNets, for all rows, are taken by the whole UNet only. ``guidance`` (n, guidance_width) are embeddings
+        of the rows' guidance scales, for a UNet that takes them.
         """
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:

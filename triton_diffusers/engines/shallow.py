@@ -40,10 +40,15 @@ class ShallowUNet(nn.Module):
         return [layer for kind in block.children() for layer in kind.children()]
 
     def forward(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, deep: torch.Tensor
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        states: torch.Tensor,
+        deep: torch.Tensor,
+        guidance: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The prediction (n, c, h, w), with ``deep`` features (n, deep_channels, h, w) of ``predict_whole``."""
-        embedding = self.time_embedding(self.time_proj(timesteps).to(latents.dtype))
+        """Return the prediction (n, c, h, w), with ``deep`` features (n, deep_channels, h, w) of ``predict_whole``."""
+        embedding = self.time_embedding(self.time_proj(timesteps).to(latents.dtype), guidance)
         resnet, *attentions = self._layers
         hidden = resnet(torch.cat([deep, self.conv_in(latents)], dim=1), embedding)
         for attention in attentions:
@@ -60,10 +65,12 @@ def predict_whole(
     timesteps: torch.Tensor,
     states: torch.Tensor,
     residuals: tuple[torch.Tensor, ...] | None = None,
+    guidance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes.
+    """Return the prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes.
 
-    ``residuals`` of ControlNets are those of the skip connections, and then of the middle.
+    ``residuals`` of ControlNets are those of the skip connections, and then of the middle. ``guidance`` (n, width) are
+    embeddings of guidance scales.
     """
     deep: list[torch.Tensor] = []
 
@@ -71,10 +78,10 @@ def predict_whole(
         deep.append(inputs[0][:, : -unet.conv_in.out_channels])
 
     handle = unet.up_blocks[-1].resnets[-1].register_forward_pre_hook(keep)
-    control: dict[str, Any] = {}
+    control: dict[str, Any] = {"timestep_cond": guidance}
     if residuals is not None:
         *skips, middle = residuals
-        control = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
+        control |= {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
     try:
         prediction: torch.Tensor = unet(latents, timesteps, encoder_hidden_states=states, return_dict=False, **control)[
             0

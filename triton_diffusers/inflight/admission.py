@@ -12,6 +12,7 @@ from triton_diffusers.inflight.canvas import Canvas, sampled_size
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controls import ControlMaker
+from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
 from triton_diffusers.inflight.text import PromptEncoder
@@ -46,6 +47,7 @@ class Admission:
         request = job.request
         loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
         conditioning = self._text.encode(request, loras, job.warnings)
+        job.warnings.extend(unused_guidance(self._engine, request))
         canvas = Canvas(self._engine, request, job.pictures, job.warnings)
         controls = self._controls.make(job, sampled_size(self._engine, request))
         if controls and request.profile.period > 1:
@@ -82,6 +84,7 @@ class Admission:
             latents=beginning.latents,
             conditioning=conditioning,
             guidance_scale=request.guidance_scale,
+            guidance=embed_guidance(self._engine, request),
             first=beginning.position,
             position=beginning.position,
             known=beginning.known,

@@ -43,7 +43,8 @@ class JobState(StrEnum):
 class Sample:
     """One image of a job: everything that its next step needs, shared with no other image.
 
-    ``latents`` is float32 of shape (channels, h, w). ``position`` is the next step's place in the scheduler's
+    ``latents`` is float32 of shape (channels, h, w). ``guidance`` (1, width) is the embedding of the guidance scale,
+    for a UNet that takes one; such a sample has one row. ``position`` is the next step's place in the scheduler's
     timesteps, ``first`` that of the first step. ``expected`` is what the scheduler takes the final latents to be, once
     it has stepped. ``deep`` are the features (rows, d, h, w) that the next step takes over from an earlier one; none if
     it runs the whole UNet.
@@ -55,6 +56,7 @@ class Sample:
     latents: torch.Tensor
     conditioning: Conditioning
     guidance_scale: float
+    guidance: torch.Tensor | None = None
     first: int = 0
     position: int
     known: Known | None = None

@@ -27,7 +27,7 @@ def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequenc
 
     Changes nothing, so it can be tried again.
     """
-    latents, conditions, timesteps, states, deep = [], [], [], [], []
+    latents, conditions, timesteps, states, deep, guidance = [], [], [], [], [], []
     loras: list[LoraSet | None] = []
     controls: list[tuple[Control, ...]] = []
     for sample in samples:
@@ -42,15 +42,19 @@ def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequenc
         controls.extend([sample.active_controls] * rows)
         if sample.deep is not None:
             deep.append(sample.deep[-rows:])
+        if sample.guidance is not None:
+            guidance.append(sample.guidance.expand(rows, -1))
     noisy, times, texts = torch.cat(latents), torch.cat(timesteps), torch.cat(states)
     beside = torch.cat(conditions) if conditions else None
     taken_over = torch.cat(deep) if deep else None
+    scales = torch.cat(guidance) if guidance else None
 
     def call(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         residuals = residuals_of(controls[rows], noisy[rows], times[rows], texts[rows])
         inputs = noisy[rows] if beside is None else torch.cat([noisy[rows], beside[rows]], dim=1)
         features = None if taken_over is None else taken_over[rows]
-        return engine.predict(inputs, times[rows], texts[rows], loras[rows], features, residuals)
+        embedded = None if scales is None else scales[rows]
+        return engine.predict(inputs, times[rows], texts[rows], loras[rows], features, residuals, embedded)
 
     # One call, but for an image of more prompts than the bound on a call's memory allows.
     made = [call(slice(first, first + max_rows)) for first in range(0, len(noisy), max_rows)]

@@ -45,7 +45,8 @@ class PromptEncoder:
         """Return the text states of a request's images.
 
         A prompt of more chunks is that many times as many tokens; the shorter texts of a step get empty chunks. What
-        had to be cut, and tags that do nothing, are added to ``warnings``. Tags of LoRAs are not looked at.
+        had to be cut, and tags that do nothing, are added to ``warnings``. Tags of LoRAs are not looked at. A UNet that
+        takes the guidance scale as an input has the prompt's states alone.
 
         Raises: InvalidRequest: the text encoder does not have the layers for ``clip_skip``, or the prompts stand for
             too many texts. EngineFailure: states are not finite.
@@ -77,7 +78,13 @@ class PromptEncoder:
         most = self._settings.max_prompt_parts
         if len(parts) > most:
             raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", f"at most {most}")
+        is_distilled = self._engine.guidance_width is not None
+        if is_distilled and len(parts) > 1:
+            limit = "one: this model's guidance is part of its UNet, so prompts cannot be joined"
+            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", limit)
         rows = [_Row("prompt", part.text) for part in parts]
+        if is_distilled:
+            return rows, (1.0,)
         if request.guided or len(parts) > 1:
             negative, tags = split_tags(request.negative_prompt)
             warnings.extend(

@@ -134,8 +134,8 @@ def test_names_with_a_dot_are_no_artifacts(store: ArtifactStore) -> None:
         (b"\xff\x00", "is damaged: it is no manifest"),
         (b"[1]", "is damaged: it is no manifest"),
         (b"[" * 100_000, "is damaged: it is no manifest"),
-        (b'{"format": 4}', "is damaged: fingerprint: Field required"),
-        (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 4"),
+        (b'{"format": 5}', "is damaged: fingerprint: Field required"),
+        (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 5"),
         (b" " * (5 * 2**20), "is longer than"),
     ],
 )

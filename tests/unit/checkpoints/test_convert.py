@@ -357,3 +357,11 @@ def test_a_second_generation_text_encoder_under_the_names_of_the_first(tmp_path:
     same(encoder, made.text_encoder)
     assert made.text_encoder.config.hidden_act == "gelu"
     assert made.unet.config.attention_head_dim == [1, 1]
+
+
+def test_a_guidance_embedding_is_kept(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    network = unet(guidance=32)
+    source = write(tmp_path / "one.safetensors", {**first, **original(network, vae(), text_encoder())})
+    made = converted(source, tmp_path / "made")
+    same(network, made.unet)
+    assert made.unet.config.time_cond_proj_dim == 32

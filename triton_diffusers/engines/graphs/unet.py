@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from triton_diffusers.engines.graph_names import UNET_SHALLOW
+from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
 from triton_diffusers.engines.graphs.projections import linear_projections
@@ -24,7 +24,8 @@ _MOST_TOKENS = 77 * 64
 class UNetModule(nn.Module):
     """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up, residuals of ControlNets.
 
-    Gives the prediction (n, c, h, w) and the deep features (n, d, h, w).
+    Embeddings of guidance scales (n, width) come after the states, if the UNet takes them. Gives the prediction
+    (n, c, h, w) and the deep features (n, d, h, w).
     """
 
     def __init__(self, unet: Any) -> None:
@@ -37,10 +38,9 @@ class UNetModule(nn.Module):
         latents: torch.Tensor,
         timesteps: torch.Tensor,
         states: torch.Tensor,
-        lora_down: torch.Tensor,
-        lora_up: torch.Tensor,
-        *residuals: torch.Tensor,
+        *others: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        guidance, (lora_down, lora_up, *residuals) = _guidance(self.unet, others)
         # Timesteps stay as they are: a thousand of them need more than bfloat16 has.
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
         with (
@@ -49,7 +49,7 @@ class UNetModule(nn.Module):
             lora_applied(self.layout, UNET, self.unet, lora_down, lora_up),
             residuals_added(self.unet, residuals),
         ):
-            prediction, deep = predict_whole(self.unet, latents, timesteps, states)
+            prediction, deep = predict_whole(self.unet, latents, timesteps, states, guidance=guidance)
         return prediction.float(), deep.float()
 
 
@@ -66,14 +66,13 @@ class ShallowUNetModule(nn.Module):
         latents: torch.Tensor,
         timesteps: torch.Tensor,
         states: torch.Tensor,
-        deep: torch.Tensor,
-        lora_down: torch.Tensor,
-        lora_up: torch.Tensor,
+        *others: torch.Tensor,
     ) -> torch.Tensor:
+        guidance, (deep, lora_down, lora_up) = _guidance(self.unet, others)
         dtype = self.unet.conv_in.weight.dtype
         latents, states, deep = (tensor.to(dtype) for tensor in (latents, states, deep))
         with linear_projections(self.unet), lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
-            prediction: torch.Tensor = self.unet(latents, timesteps, states, deep)
+            prediction: torch.Tensor = self.unet(latents, timesteps, states, deep, guidance)
         return prediction.float()
 
 
@@ -94,13 +93,24 @@ def shallow_unet_graph(unet: Any) -> Graph:
     return Graph(UNET_SHALLOW, module, (latents, *others, deep, *module.layout.inputs()), ("prediction",))
 
 
-def unet_inputs(config: Any) -> tuple[Input, Input, Input]:
+def unet_inputs(config: Any) -> tuple[Input, ...]:
+    """Return the inputs that the networks of a UNet's ``config`` have in common."""
     tokens = Dim("tokens", min=1, max=_MOST_TOKENS)
     # Only for the trace, which wants more than one latent on the lowest level; the graph takes less.
     least = 2 ** len(config.block_out_channels)
     height, width = Dim("height", min=least, max=_LARGEST_SIDE), Dim("width", min=least, max=_LARGEST_SIDE)
-    return (
+    inputs = (
         Input("latents", torch.zeros(4, config.in_channels, 26, 18), {0: ROWS, 2: height, 3: width}),
         Input("timesteps", torch.zeros(4), {0: ROWS}),
         Input("states", torch.zeros(4, 77, config.cross_attention_dim), {0: ROWS, 1: tokens}),
     )
+    width = config.get("time_cond_proj_dim")  # a ControlNet's config has no such key
+    return inputs if width is None else (*inputs, Input(GUIDANCE, torch.zeros(4, width), {0: ROWS}))
+
+
+def _guidance(unet: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    """Split the embeddings of guidance scales, in the precision of ``unet``, from the inputs that follow them."""
+    projection = unet.time_embedding.cond_proj
+    if projection is None:
+        return None, inputs
+    return inputs[0].to(projection.weight.dtype), inputs[1:]
