@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -11,6 +13,7 @@ from tests.unit.fake_engine import FakeEngine
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.inflight.guidance import embed_guidance
 from triton_diffusers.inflight.text import PromptEncoder
+from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.settings import Settings
 
 
@@ -18,6 +21,16 @@ class DistilledEngine(FakeEngine):
     """An engine whose UNet takes embeddings of 256 numbers."""
 
     guidance_width = 256
+
+    def predict(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        latents, guidance = arguments[0], arguments[-1]
+        assert guidance is not None, "a compiled graph has to have all of its inputs"
+        assert guidance.shape == (len(latents), 256)
+        return super().predict(*arguments)
+
+
+def test_the_trial_of_an_engine_has_guidance() -> None:
+    try_out(DistilledEngine(), Settings())
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 7.5, 30.0])

@@ -14,6 +14,7 @@ from triton_diffusers.errors import EngineFailure
 from triton_diffusers.images import to_pixels
 from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.canvas import Canvas
+from triton_diffusers.inflight.guidance import embed_guidance
 from triton_diffusers.inflight.job import Sample
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.text import PromptEncoder
@@ -49,6 +50,7 @@ def try_out(engine: Engine, settings: Settings) -> None:
         latents=start.latents,
         conditioning=conditioning,
         guidance_scale=request.guidance_scale,
+        guidance=embed_guidance(engine, request),
         position=start.position,
         condition=start.condition,
     )
