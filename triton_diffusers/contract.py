@@ -68,7 +68,7 @@ class Contract:
         outputs = (
             replace(output, name=f"reply_{output.name}") if output.name in taken else output for output in self.outputs
         )
-        return Contract(self.inputs, tuple(outputs))
+        return Contract(tuple(field for field in self.inputs if field != TRANSLATOR_WARNINGS), tuple(outputs))
 
 
 INPUTS: tuple[Input, ...] = (
@@ -161,10 +161,13 @@ TRANSLATOR_INPUTS: tuple[Input, ...] = tuple(field for field in INPUTS if field.
 TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
     Output("prompt", "STRING", "The prompt in English; what is not Chinese is as it was."),
     Output("negative_prompt", "STRING", "The same of the negative prompt."),
+    Output("warnings", "STRING", "What was not translated.", many=True),
 )
+# How the translator's warnings reach the reply of an ensemble.
+TRANSLATOR_WARNINGS = Input("translator_warnings", "STRING", (), "Set by ensembles: what the translator says, repeated in `warnings`.")  # fmt: skip
 
 # Of the models that make pictures.
-INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS)}
+INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS, TRANSLATOR_WARNINGS)}
 
 # Headers that `serve` has Triton pass on as request parameters. Every HTTP caller sends the first and every gRPC caller
 # the second, but Triton passes on none of a `generate` request: one without them is plain JSON.
@@ -199,8 +202,8 @@ JOBS_OUTPUTS: tuple[Output, ...] = (
     Output("preview", "STRING", "JPEG as base64 (URL-safe), if one was asked for and is there; else empty.", many=True),
 )
 
-_BASE = Contract(INPUTS, OUTPUTS)
-_CONTROLNET = Contract((*INPUTS, *CONTROL_INPUTS), (*OUTPUTS, *CONTROL_OUTPUTS))
+_BASE = Contract((*INPUTS, TRANSLATOR_WARNINGS), OUTPUTS)
+_CONTROLNET = Contract((*_BASE.inputs, *CONTROL_INPUTS), (*OUTPUTS, *CONTROL_OUTPUTS))
 
 # By the names of the models.
 CONTRACTS: Mapping[str, Contract] = {

@@ -17,6 +17,7 @@ from triton_diffusers.contract import (
     TRANSLATED,
     TRANSLATOR_INPUTS,
     TRANSLATOR_OUTPUTS,
+    TRANSLATOR_WARNINGS,
     Contract,
     Input,
     Output,
@@ -124,7 +125,10 @@ def _lines(entries: Iterable[str]) -> str:
 
 def _translated(model: str, its: Contract, ensembles: Contract) -> str:
     """The translator, then ``model``, which gets the translator's outputs and all else as it was sent."""
-    translations = {name: f"translated_{name}" for name in TRANSLATED}
+    translations = {
+        **{name: f"translated_{name}" for name in TRANSLATED},
+        "warnings": TRANSLATOR_WARNINGS.name,
+    }
     translate = _step(
         "translator",
         {field.name: field.name for field in TRANSLATOR_INPUTS},

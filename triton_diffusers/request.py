@@ -136,6 +136,7 @@ class GenerationRequest:
     profile: Profile = EXACT
     save_dir: str = "result"
     embed_metadata: bool = True
+    warnings: tuple[str, ...] = ()
     timeout_seconds: float = 0.0
 
     @property

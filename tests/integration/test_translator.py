@@ -46,6 +46,33 @@ def test_too_long_a_prompt_is_told(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_what_is_not_translated_is_told_by_the_ensemble(calls: Calls, transport: str) -> None:
+    ask = getattr(calls, transport)
+    reply = ask("ensemble", **small(prompt="紅蘋果，量子计算机", steps=1))
+    assert reply["prompt"] == "red apple, 量子计算机"
+    assert reply["warnings"] == ["prompt: the translator does not know '量子计算机', which stays Chinese"]
+    assert ask("ensemble", **small(prompt="紅蘋果", steps=1))["warnings"] == []
+    for model, fields in (("sd_base", {}), ("ensemble", {"use_translate": False})):
+        (warning,) = ask(model, **small(prompt="红苹果", steps=1, **fields))["warnings"]
+        assert warning.startswith("prompt: Chinese ('红苹果') is not translated here")
+
+
+def test_the_translator_tells_what_it_does_not_know(calls: Calls) -> None:
+    reply = translated(calls, prompt="（红苹果：１．３）AND 猫<lora:flat:0.8>", negative_prompt="囧")
+    assert reply["prompt"] == "(red apple:1.3)AND cat <lora:flat:0.8>"
+    assert reply["warnings"] == "negative_prompt: the translator does not know '囧', which stays Chinese"
+
+
+def test_syntax_and_tags_go_through_the_ensemble(calls: Calls) -> None:
+    fields = {"steps": 4, "seed": "7"}
+    reply = calls.grpc("ensemble", **small(prompt="【红苹果：猫：０．５】《lora：flat：0.8》", **fields))
+    same = calls.grpc("sd_base", **small(prompt="[red apple:cat:2]<lora:flat:0.8>", **fields))
+    assert reply["prompt"] == "[red apple: cat:0.5]<lora:flat:0.8>"
+    assert reply["warnings"] == same["warnings"] == []
+    assert reply["images"] == same["images"]
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_an_ensemble_draws_what_the_translation_says(calls: Calls, transport: str) -> None:
     fields = {"steps": 2, "seed": "7", "negative_prompt": "香蕉"}
     reply = getattr(calls, transport)("ensemble", **small(prompt=CHINESE, **fields))

@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "lora_path": ["style.safetensors"],
     "lora_attn": [0.5],
     "use_translate": [True],
+    "translator_warnings": ["not known"],
     "profile": "cached",
     "save_dir": "elsewhere",
     "timeout_seconds": 30.0,
@@ -105,7 +106,7 @@ def test_a_controlnets_fields_come_on_top() -> None:
 
 
 def test_the_translator_gives_what_stands_in_the_prompts_place() -> None:
-    assert [output.name for output in TRANSLATOR_OUTPUTS] == list(TRANSLATED)
+    assert [output.name for output in TRANSLATOR_OUTPUTS] == [*TRANSLATED, "warnings"]
     assert [field.name for field in TRANSLATOR_INPUTS] == [*TRANSLATED, "use_translate"]
 
 

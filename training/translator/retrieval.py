@@ -29,9 +29,9 @@ def translated(folder: Path, chinese: Sequence[str]) -> list[str]:
         outcomes = translator.translate([Field("prompt", text) for text in chinese])
     english = []
     for outcome in outcomes:
-        if not isinstance(outcome, str):
+        if isinstance(outcome, Exception):
             raise outcome
-        english.append(outcome)
+        english.append(outcome.text)
     return english
 
 

@@ -37,6 +37,7 @@ _SMALLEST_STRENGTH = 0.1
 _MOST_LAYERS = 24  # of a text encoder; how many a model has is known to its engine
 _EXPAND = (128, 128, 128, 128)
 _LORA_WEIGHT = 0.75
+_MOST_WARNINGS = 8  # of the translator
 
 
 def decode_request(values: Mapping[str, Any], settings: Settings, native_side: int) -> GenerationRequest:
@@ -56,6 +57,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, native_side: i
         between(side, values[side] or native_side, _SMALLEST_SIDE, settings.max_side) for side in ("width", "height")
     )
     request = GenerationRequest(
+        warnings=values.get("translator_warnings", ())[:_MOST_WARNINGS],
         task_id=_task_id(values["task_id"]),
         prompt=_prompt("prompt", values["prompt"], settings),
         negative_prompt=_prompt("negative_prompt", values["negative_prompt"], settings),

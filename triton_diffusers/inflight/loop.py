@@ -139,7 +139,13 @@ class EngineLoop:
             Busy: too many requests or links wait, or the loop has stopped.
             InvalidPicture: a link is malformed.
         """
-        job = Job(number=next(self._numbers), model=self._name, request=request, gathered=not request.has_pictures)
+        job = Job(
+            number=next(self._numbers),
+            model=self._name,
+            request=request,
+            gathered=not request.has_pictures,
+            warnings=list(request.warnings),
+        )
         with self._changed:
             if not self.alive:
                 raise Busy(self._refusal)

@@ -21,6 +21,7 @@ from triton_diffusers.prompts import (
     Tokens,
     apply_weights,
     has_and,
+    script_warnings,
     split_and,
     split_tags,
     texts_by_step,
@@ -59,6 +60,10 @@ class PromptEncoder:
         prompts = {text: self._reader.read(text) for schedule in schedules for text in dict.fromkeys(schedule)}
         self._check_chunks(prompts.values())
         warnings.extend(_cuts(rows, schedules, prompts))
+        if not request.warnings:
+            for field in dict.fromkeys(row.field for row in rows):
+                text = " ".join(row.text for row in rows if row.field == field)
+                warnings.extend(script_warnings(field, text, self._engine.tokenizer))
 
         def states(chunk: Chunk) -> torch.Tensor:
             return self._encode(chunk, request.clip_skip, loras)

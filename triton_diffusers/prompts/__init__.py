@@ -10,6 +10,7 @@ from __future__ import annotations
 from triton_diffusers.prompts.chunks import Chunk, Prompt, PromptReader, Tokens
 from triton_diffusers.prompts.composition import Part, has_and, split_and
 from triton_diffusers.prompts.schedule import texts_by_step
+from triton_diffusers.prompts.scripts import script_warnings
 from triton_diffusers.prompts.tags import Tag, split_tags
 from triton_diffusers.prompts.weighting import apply_weights
 
@@ -22,6 +23,7 @@ __all__ = [
     "Tokens",
     "apply_weights",
     "has_and",
+    "script_warnings",
     "split_and",
     "split_tags",
     "texts_by_step",

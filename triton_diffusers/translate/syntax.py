@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from triton_diffusers.prompts.scripts import HAN
+
 LONGEST_RUN = 80
 """Characters of Chinese that are translated at once; a longer run without punctuation is cut."""
 
-_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f々〇"
 _KANA = r"\u3040-\u30ff"
 
 
@@ -30,13 +31,9 @@ class _Mark:
     after: bool = True
 
 
-# Full-width brackets are text in a prompt, and so are escaped ones.
+# Of what is left of full-width marks once ``typed`` has made syntax of those that stand for some.
 _MARKS = {
     **{mark: _Mark(text) for mark, text in zip("，、；。！？：", ",,;.!?:", strict=True)},
-    **{mark: _Mark(r"\(", before=True, after=False) for mark in "（〔"},
-    **{mark: _Mark(r"\)") for mark in "）〕"},
-    **{mark: _Mark(r"\[", before=True, after=False) for mark in "【［"},
-    **{mark: _Mark(r"\]") for mark in "】］"},
     **{mark: _Mark('"', before=True, after=False) for mark in "“《〈「『"},
     **{mark: _Mark('"') for mark in "”》〉」』"},
     "‘": _Mark("'", before=True, after=False),
@@ -48,24 +45,23 @@ _MARKS = {
     "\u3000": _Mark(" ", after=False),
 }
 _NUMBER = r"[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)"
-# Numbers and capitals that belong to a Chinese word: T恤, 3D渲染, 1980年代.
-_ATTACHED = r"(?:[0-9]{1,8}|[A-Z0-9]{1,3})"
+# Numbers and capitals that belong to a Chinese word: T恤, 3D渲染, 1980年代. AND joins prompts.
+_ATTACHED = r"(?:[0-9]{1,8}|(?!AND(?![A-Za-z0-9]))[A-Z0-9]{1,3})"
 _PIECES = re.compile(
     rf"""
       (?P<tag><[^<>:\s]{{1,64}}:[^<>]{{1,256}}>)
-    | (?P<escaped>\\[()\[\]\\])
+    | (?P<escaped>\\[()\[\]<>|:\\])
     | (?P<open>[(\[])
     | (?P<close>:\s*+{_NUMBER}\s*+\)|[)\]])
     | (?P<space>[^\S\u3000]++)
-    | (?P<japanese>[{_HAN}]{{0,{LONGEST_RUN}}}[{_KANA}][{_HAN}{_KANA}]*+)
-    | (?P<chinese>(?:{_ATTACHED}(?=[{_HAN}]))?+[{_HAN}](?:[{_HAN}]|{_ATTACHED}(?![A-Za-z0-9])){{0,{LONGEST_RUN - 1}}}+)
-    | (?P<colon>：(?=\s*{_NUMBER}\s*\)))   # before a weight's number a half-width one would make a weight of it
+    | (?P<japanese>[{HAN}]{{0,{LONGEST_RUN}}}[{_KANA}][{HAN}{_KANA}]*+)
+    | (?P<chinese>(?:{_ATTACHED}(?=[{HAN}]))?+[{HAN}](?:[{HAN}]|{_ATTACHED}(?![A-Za-z0-9])){{0,{LONGEST_RUN - 1}}}+)
     | (?P<mark>[{"".join(map(re.escape, _MARKS))}])
-    | (?P<text>[^\s()\[\]\\<>:{_HAN}{_KANA}{"".join(map(re.escape, _MARKS))}]++|.)
+    | (?P<text>[^\s()\[\]\\<>:{HAN}{_KANA}{"".join(map(re.escape, _MARKS))}]++|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_CHINESE = re.compile(f"[{_HAN}]")
+_CHINESE = re.compile(f"[{HAN}]")
 _ENDS_CLAUSE = ",;.!?"
 
 
@@ -89,12 +85,11 @@ _KINDS = {
     "tag": Kind.TAG,
     "space": Kind.SPACE,
 }
-_AROUND_WORDS = {Kind.SPACE, Kind.MARK, Kind.OPEN, Kind.CLOSE}
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a prompt. ``touched``: it is translated, or a full-width mark beside such text, which is replaced."""
+    """A part of a prompt. ``touched``: it is translated, or a full-width mark of a prompt with Chinese in it."""
 
     text: str
     kind: Kind
@@ -122,11 +117,7 @@ def part(prompt: str) -> list[Piece]:
     pieces = [_piece(match) for match in _PIECES.finditer(prompt)] if _CHINESE.search(prompt) else []
     if not any(piece.kind is Kind.CHINESE for piece in pieces):
         return [Piece(prompt, Kind.TEXT)] if prompt else []
-    beside = [ahead or behind for ahead, behind in zip(_near(pieces), _near(pieces[::-1])[::-1], strict=True)]
-    return [
-        Piece(piece.text, piece.kind, touched=piece.kind is Kind.CHINESE or (piece.kind is Kind.MARK and near))
-        for piece, near in zip(pieces, beside, strict=True)
-    ]
+    return [Piece(piece.text, piece.kind, touched=piece.kind in (Kind.CHINESE, Kind.MARK)) for piece in pieces]
 
 
 def join(pieces: Sequence[Piece], english: Sequence[str]) -> str:
@@ -152,13 +143,3 @@ def _piece(match: re.Match[str]) -> Piece:
     if match.lastgroup == "escaped":
         return Piece(text, Kind.OPEN if text[1] in "([" else Kind.CLOSE if text[1] in ")]" else Kind.TEXT)
     return Piece(text, _KINDS.get(match.lastgroup or "", Kind.TEXT))
-
-
-def _near(pieces: Sequence[Piece]) -> list[bool]:
-    """For each piece, whether the last words before it are Chinese."""
-    found, near = [], False
-    for piece in pieces:
-        found.append(near)
-        if piece.kind not in _AROUND_WORDS:
-            near = piece.kind is Kind.CHINESE
-    return found

@@ -9,18 +9,20 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated, TritonDiffusersError
+from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated, TritonDiffusersError, shown
 from triton_diffusers.translate.engines import TranslationEngine
+from triton_diffusers.translate.simplified import simplified
 from triton_diffusers.translate.syntax import Kind, Piece, join, part
+from triton_diffusers.translate.typed import as_typed
 
 log = logging.getLogger(__name__)
 
 _MOST_TEXTS = 32
 _MOST_CHARS = 512
-_SYNTAX = re.compile(r"[\\()\[\]]")
+_SYNTAX = re.compile(r"[\\()\[\]|:]")
 _SPACE = re.compile(r"\s+")
-_BREAK = re.compile(r"\bBREAK\b")
-_WEIGHT = re.compile(r":(?=\s*[+-]?[0-9.]+$)")
+_KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
+_MAX_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,15 @@ class Field:
     text: str
 
 
-Outcome = str | TritonDiffusersError
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A text in English, and what the caller should know of it."""
+
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+Outcome = Translation | TritonDiffusersError
 
 
 class Translator:
@@ -53,7 +63,7 @@ class Translator:
         self._most_chinese = most_chinese
         self._seconds = seconds
         self._remembered = remembered
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._known: OrderedDict[str, str | None] = OrderedDict()
 
     def translate(self, fields: Sequence[Field]) -> list[Outcome]:
         """For each field its text in English, or the error that it is answered with; one bad text fails alone.
@@ -72,7 +82,7 @@ class Translator:
     def _part(self, field: Field) -> list[Piece] | TritonDiffusersError:
         if len(field.text) > self._most_chars:
             return InvalidRequest(field.name, f"{len(field.text)} characters", f"at most {self._most_chars}")
-        pieces = part(field.text)
+        pieces = part(as_typed(field.text))
         chinese = sum(map(len, _chinese(pieces)))
         if chinese and self._engine is None:
             return NotTranslated(field.name)
@@ -82,10 +92,10 @@ class Translator:
             )
         return pieces
 
-    def _english(self, texts: Sequence[str]) -> dict[str, Outcome]:
-        """Translations by text, as far as there is time."""
+    def _english(self, texts: Sequence[str]) -> dict[str, _Found]:
+        """Return translations by text, as far as there is time; None for a text that the engine does not know."""
         until = time.monotonic() + self._seconds
-        found: dict[str, Outcome] = {}
+        found: dict[str, _Found] = {}
         new = []
         for text in dict.fromkeys(texts):
             if text in self._known:
@@ -99,9 +109,9 @@ class Translator:
             found.update(zip(batch, self._batch(self._engine, batch), strict=True))
         return found
 
-    def _batch(self, engine: TranslationEngine, texts: Sequence[str]) -> list[Outcome]:
+    def _batch(self, engine: TranslationEngine, texts: Sequence[str]) -> list[_Found]:
         try:
-            english = [_plain(text) for text in engine.translate(texts)]
+            english = [None if text is None else _plain(text) for text in engine.translate(texts)]
             if len(english) != len(texts):
                 raise ValueError(f"the engine gave {len(english)} translations for {len(texts)} texts")
         except Exception:
@@ -114,20 +124,29 @@ class Translator:
         return list(english)
 
 
+_Found = str | TritonDiffusersError | None
+
+
 def _chinese(pieces: Sequence[Piece]) -> list[str]:
-    return [piece.text for piece in pieces if piece.kind is Kind.CHINESE]
+    return [simplified(piece.text) for piece in pieces if piece.kind is Kind.CHINESE]
 
 
-def _outcome(field: Field, pieces: Sequence[Piece], found: dict[str, Outcome]) -> Outcome:
-    english = []
-    for text in _chinese(pieces):
-        outcome = found.get(text)
-        if outcome is None:
+def _outcome(field: Field, pieces: Sequence[Piece], found: dict[str, _Found]) -> Outcome:
+    english: list[str] = []
+    unknown: list[str] = []
+    written = [piece.text for piece in pieces if piece.kind is Kind.CHINESE]
+    for original, text in zip(written, _chinese(pieces), strict=True):
+        if text not in found:
             return Busy(f"{field.name}: there was no time to translate it all; try again, what is done is remembered")
+        outcome = found[text]
         if isinstance(outcome, TritonDiffusersError):
             return outcome
-        english.append(outcome)
-    return join(pieces, english)
+        if outcome is None:
+            unknown.append(original)
+        english.append(original if outcome is None else outcome)
+    told = list(dict.fromkeys(unknown))[:_MAX_TOLD]
+    warnings = (f"{field.name}: the translator does not know {shown(text)}, which stays Chinese" for text in told)
+    return Translation(join(pieces, english), tuple(warnings))
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -143,7 +162,10 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _plain(english: str) -> str:
-    """A translation of which nothing is a prompt's syntax; the full stop that some models end everything with goes."""
+    """Return a translation as plain text of a prompt: its brackets, colons and bars are escaped.
+
+    The full stop that some models end everything with goes.
+    """
     text = _SPACE.sub(" ", english).strip().removesuffix(".")
-    text = _BREAK.sub("break", text).replace("<", "").replace(">", "")
-    return _SYNTAX.sub(r"\\\g<0>", _WEIGHT.sub(" ", text))
+    text = _KEYWORD.sub(lambda match: match[0].lower(), text).replace("<", "").replace(">", "")
+    return _SYNTAX.sub(r"\\\g<0>", text)

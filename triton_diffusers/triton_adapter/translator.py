@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -13,7 +14,7 @@ from triton_diffusers.decode import read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.loading import load_translator
-from triton_diffusers.translate.translator import Field, Outcome
+from triton_diffusers.translate.translator import Field, Outcome, Translation
 from triton_diffusers.triton_adapter.statuses import error_response
 from triton_diffusers.triton_adapter.tensors import input_arrays, output_tensors
 from triton_diffusers.triton_adapter.transports import is_plain_json, parameters_of
@@ -61,12 +62,15 @@ class TranslatorHandler:
         """Answer a request, and take from ``outcomes`` those of its fields, if they were to be translated."""
         if isinstance(asked, Exception):
             return self._refuse(request, asked)
-        found = {field.name: next(outcomes) if asked.translate else field.text for field in asked.fields}
-        for outcome in found.values():
+        found = [next(outcomes) if asked.translate else Translation(field.text) for field in asked.fields]
+        values: dict[str, Any] = {"warnings": []}
+        for field, outcome in zip(asked.fields, found, strict=True):
             if isinstance(outcome, Exception):
                 return self._refuse(request, outcome)
+            values[field.name] = outcome.text
+            values["warnings"].extend(outcome.warnings)
         return pb_utils.InferenceResponse(
-            output_tensors(found, TRANSLATOR_OUTPUTS, request.requested_output_names(), batched=True)
+            output_tensors(values, TRANSLATOR_OUTPUTS, request.requested_output_names(), batched=True)
         )
 
     def _refuse(self, request: pb_utils.InferenceRequest, error: Exception) -> pb_utils.InferenceResponse:

@@ -23,12 +23,27 @@ TEXTS = [*CHINESE, "红", "猫猫猫猫猫猫猫猫", "unknown 词语"]
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_ctranslate2_says_what_transformers_says(tmp_path: Path, beams: int) -> None:
-    """With the embedded model, in single precision."""
+def test_ctranslate2_says_what_transformers_says(tmp_path: Path, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the embedded model, in single precision, whether it knows the words or not."""
+    for module in ("ctranslate2", "transformers"):
+        monkeypatch.setattr(f"triton_diffusers.translate.engines.{module}.min_score", lambda folder: None)
     convert(EMBEDDED, tmp_path, "float32")
     english = CTranslate2Engine(tmp_path, EMBEDDED, beams=beams).translate(TEXTS)
     assert english == TransformersEngine(EMBEDDED, beams=beams).translate(TEXTS)
     assert len(set(english)) == len(TEXTS)
+
+
+KNOWN = {"红苹果": "red apple", "蓝色背景上的猫": "a cat on a blue background", "杰作": "masterpiece"}
+UNKNOWN = ["量子计算机", "中华人民共和国", "你好", "囧", "龘龘", "江南水乡"]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_the_embedded_model_tells_what_it_does_not_know(tmp_path: Path, beams: int) -> None:
+    convert(EMBEDDED, tmp_path)
+    texts = [text for pair in zip(KNOWN, UNKNOWN, strict=False) for text in pair] + UNKNOWN
+    expected = [KNOWN.get(text) for text in texts]
+    for engine in (CTranslate2Engine(tmp_path, EMBEDDED, beams=beams), TransformersEngine(EMBEDDED, beams=beams)):
+        assert engine.translate(texts) == expected
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -52,7 +67,7 @@ def test_a_translation_is_made_of_english_pieces(written_marian: Path, tmp_path:
     convert(written_marian, tmp_path, "float32")
     english = {letter for text in ENGLISH for letter in text}
     for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
-        assert set("".join(engine.translate(TEXTS))) <= english
+        assert set("".join(map(str, engine.translate(TEXTS)))) <= english
     sayable = json.loads((tmp_path / "target_vocabulary.json").read_text())
     assert len(sayable) < len(json.loads((written_marian / "vocab.json").read_text())) - 1
 

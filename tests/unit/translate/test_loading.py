@@ -16,7 +16,7 @@ from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine
 from triton_diffusers.translate.engines.transformers import TransformersEngine
 from triton_diffusers.translate.folder import FolderKind, find_folder, kind_of
 from triton_diffusers.translate.loading import load_engine, load_translator
-from triton_diffusers.translate.translator import Field
+from triton_diffusers.translate.translator import Field, Translation
 
 
 @pytest.fixture
@@ -97,6 +97,6 @@ def test_a_server_without_a_translator_serves_what_is_not_chinese(
         translator = load_translator(changed(settings, translator_dir=tmp_path / "none"))
     assert "no translation" in caplog.text
     passed, refused = translator.translate([Field("prompt", "a cat"), Field("negative_prompt", "猫")])
-    assert passed == "a cat"
+    assert passed == Translation("a cat")
     assert isinstance(refused, NotTranslated)
     assert str(tmp_path) not in str(refused)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from triton_diffusers.prompts.syntax import parse
 from triton_diffusers.translate.syntax import LONGEST_RUN, Kind, join, part
+from triton_diffusers.translate.typed import as_typed
 
 WORDS = {
     "红苹果": "red apple",
@@ -20,8 +21,8 @@ WORDS = {
 
 def translated(prompt: str) -> str:
     """The prompt with `WORDS` translated, others in braces."""
-    pieces = part(prompt)
-    return join(pieces, [WORDS.get(text, f"{{{text}}}") for text in chinese(prompt)])
+    prompt = as_typed(prompt)
+    return join(part(prompt), [WORDS.get(text, f"{{{text}}}") for text in chinese(prompt)])
 
 
 def chinese(prompt: str) -> list[str]:
@@ -60,15 +61,45 @@ def test_text(prompt: str, expected: str) -> None:
         ("红苹果 BREAK 猫", "red apple BREAK cat"),
         ("红苹果<lora:猫/红苹果:0.8>猫", "red apple <lora:猫/红苹果:0.8> cat"),
         ("<hypernet:a:1>, 猫", "<hypernet:a:1>, cat"),
-        ("（红苹果）", "\\(red apple\\)"),
-        ("【红苹果】猫", "\\[red apple\\] cat"),
+        (r"\<红苹果\|猫\:", r"\<red apple\|cat\:"),
         ("红苹果：猫", "red apple: cat"),
-        ("(红苹果：1.3)", "(red apple：1.3)"),
+        ("[红苹果:猫:0.5]", "[red apple:cat:0.5]"),
+        ("[红苹果|猫|]", "[red apple|cat|]"),
+        ("[红苹果::3]背景", "[red apple::3] background"),
+        ("红苹果 AND 猫 :1.2", "red apple AND cat :1.2"),
+        ("红苹果AND猫", "red apple AND cat"),
+        ("红苹果BREAK猫", "red apple BREAK cat"),
     ],
 )
 def test_syntax_survives(prompt: str, expected: str) -> None:
     assert translated(prompt) == expected
-    assert [len(section) for section in parse(translated(prompt))] == [len(section) for section in parse(prompt)]
+    assert [len(section) for section in parse(translated(prompt))] == [
+        len(section) for section in parse(prompt.replace("BREAK", " BREAK "))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("（红苹果：1.3）", "(red apple:1.3)"),
+        ("（红苹果:１．３）", "(red apple:1.3)"),
+        ("(红苹果：1.3)", "(red apple:1.3)"),
+        ("(红苹果： 1.3 )", "(red apple: 1.3 )"),
+        ("（（红苹果）），【猫】", "((red apple)), [cat]"),
+        ("【红苹果：猫：０．５】", "[red apple: cat:0.5]"),
+        ("［红苹果｜猫］", "[red apple|cat]"),
+        ("红苹果，ｃａｔ，４Ｋ", "red apple, cat, 4K"),
+        ("１个红苹果", "{1个红苹果}"),
+        ("红苹果ＡＮＤ猫", "red apple AND cat"),
+        ("＼（红苹果＼）", r"\(red apple\)"),
+        ("红苹果《lora：flat：０．８》", "red apple <lora:flat:0.8>"),
+        ("红苹果＜LoRA:红（一）：0.8＞", "red apple <LoRA:红（一）:0.8>"),
+        ("红苹果<lora:红（一）:0.8>", "red apple <lora:红（一）:0.8>"),
+        ("《红苹果》，猫", '"red apple", cat'),
+    ],
+)
+def test_full_width_syntax_is_syntax(prompt: str, expected: str) -> None:
+    assert translated(prompt) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,8 +114,8 @@ def test_what_is_not_chinese_passes_byte_for_byte(prompt: str) -> None:
     assert translated(prompt) == prompt
 
 
-def test_marks_beside_other_text_stay() -> None:
-    assert translated("cat，dog，红苹果") == "cat，dog, red apple"
+def test_all_marks_of_a_prompt_with_chinese_are_replaced() -> None:
+    assert translated("cat，dog，“bird”，红苹果") == 'cat, dog, "bird", red apple'
 
 
 @pytest.mark.parametrize(
@@ -127,6 +158,8 @@ def test_weights_stay_the_same(prompt: str) -> None:
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，"])
+@pytest.mark.parametrize(
+    "unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，", "《lora", "<lora：", "："]
+)
 def test_ten_thousand_characters_take_no_time(unit: str) -> None:
-    part(unit * (10_000 // len(unit)) + "苹")
+    part(as_typed(unit * (10_000 // len(unit)) + "苹"))

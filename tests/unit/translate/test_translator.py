@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated
-from triton_diffusers.translate.translator import Field, Outcome, Translator
+from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated, TritonDiffusersError
+from triton_diffusers.translate.simplified import simplified
+from triton_diffusers.translate.translator import Field, Translation, Translator
 
 
 class FakeEngine:
     """Says `<n characters>`, or what `says` has for a text."""
 
-    def __init__(self, says: dict[str, str] | None = None, seconds: float = 0.0) -> None:
+    def __init__(self, says: dict[str, str | None] | None = None, seconds: float = 0.0) -> None:
         self.batches: list[list[str]] = []
         self._says = says or {}
         self._seconds = seconds
 
-    def translate(self, texts: Sequence[str]) -> list[str]:
+    def translate(self, texts: Sequence[str]) -> list[str | None]:
         self.batches.append(list(texts))
         time.sleep(self._seconds)
         return [self._says.get(text, f"{len(text)} characters") for text in texts]
@@ -37,8 +38,11 @@ def translator(engine: Any, **changes: Any) -> Translator:
     )
 
 
-def outcomes(made: Translator, *texts: str) -> list[Outcome]:
-    return made.translate([Field("prompt", text) for text in texts])
+def outcomes(made: Translator, *texts: str) -> list[str | TritonDiffusersError]:
+    """English texts, without warnings, and errors."""
+    found = made.translate([Field("prompt", text) for text in texts])
+    assert not any(outcome.warnings for outcome in found if isinstance(outcome, Translation))
+    return [outcome.text if isinstance(outcome, Translation) else outcome for outcome in found]
 
 
 def test_only_what_is_chinese_is_asked_for_and_once() -> None:
@@ -66,12 +70,12 @@ def test_batches_are_bounded() -> None:
     engine = FakeEngine()
     outcomes(
         translator(engine),
-        "，".join(chr(0x4E00 + number) for number in range(100)),
+        "，".join(simplified(chr(0x4E00 + number)) for number in range(100)),
         "，".join("苹" * 79 + chr(0x4F00 + n) for n in range(10)),
     )
     assert max(map(len, engine.batches)) <= 32
     assert max(sum(map(len, batch)) for batch in engine.batches) <= 512
-    assert sum(map(len, engine.batches)) == 110
+    assert sum(map(len, engine.batches)) == 10 + len({simplified(chr(0x4E00 + number)) for number in range(100)})
 
 
 @pytest.mark.parametrize(
@@ -81,9 +85,10 @@ def test_batches_are_bounded() -> None:
         ("a  cat\n", "a cat"),
         ("a (red) [cat]", r"a \(red\) \[cat\]"),
         ("a\\", "a\\\\"),
-        ("<lora:x:1>", "lora:x 1"),
-        ("ratio: 1.5", "ratio  1.5"),
-        ("BREAK it", "break it"),
+        ("<lora:x:1>", r"lora\:x\:1"),
+        ("ratio: 1.5", r"ratio\: 1.5"),
+        ("a|b", r"a\|b"),
+        ("BREAK it AND it", "break it and it"),
         ("", ""),
     ],
 )
@@ -134,3 +139,32 @@ def test_a_long_text_runs_out_of_time_after_the_short_ones_and_goes_on_next_time
     for _ in range(10):
         (outcome,) = outcomes(made, long)
     assert outcome == ", ".join(["1 characters"] * 200)
+
+
+def test_traditional_characters_are_translated_as_simplified_ones() -> None:
+    engine = FakeEngine({"红苹果": "red apple", "一只红色的猫": "a red cat"})
+    assert outcomes(translator(engine), "紅蘋果，红苹果", "一隻紅色的貓<lora:紅蘋果:1>") == [
+        "red apple, red apple",
+        "a red cat <lora:紅蘋果:1>",
+    ]
+    assert sorted(text for batch in engine.batches for text in batch) == ["一只红色的猫", "红苹果"]
+
+
+def test_what_the_engine_does_not_know_stays_and_is_told() -> None:
+    made = translator(FakeEngine({"红苹果": "red apple", "龙猫": None, "貓": None}))
+    for _ in range(2):  # the second time from memory
+        (found,) = made.translate([Field("negative_prompt", "红苹果，(龙猫：1.2), 龍貓，龙猫")])
+        assert found == Translation(
+            "red apple, (龙猫:1.2), 龍貓, 龙猫",
+            (
+                "negative_prompt: the translator does not know '龙猫', which stays Chinese",
+                "negative_prompt: the translator does not know '龍貓', which stays Chinese",
+            ),
+        )
+
+
+def test_few_warnings_stand_for_many() -> None:
+    words = [chr(0x4E00 + number) for number in range(50)]
+    (found,) = translator(FakeEngine(dict.fromkeys(words))).translate([Field("prompt", "，".join(words))])
+    assert isinstance(found, Translation)
+    assert len(found.warnings) == 4

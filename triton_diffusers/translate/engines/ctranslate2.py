@@ -13,7 +13,7 @@ import sentencepiece
 from triton_diffusers.checkpoints.converted import converted
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
-from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.protocol import min_score, most_output_tokens
 from triton_diffusers.translate.folder import english_pieces, marian_files, marian_weights
 
 # Weights are read anew for each token: more threads than that find no more memory bandwidth.
@@ -34,6 +34,7 @@ class CTranslate2Engine:
         threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         self._translator = ctranslate2.Translator(str(model), device="cpu", intra_threads=threads)
         self._beams = beams
+        self._min_score = min_score(folder)
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> CTranslate2Engine:
@@ -47,16 +48,26 @@ class CTranslate2Engine:
         except (RuntimeError, OSError, ValueError) as error:
             raise LoadError(f"{folder} cannot be loaded: {one_line(error)}") from error
 
-    def translate(self, texts: Sequence[str]) -> list[str]:
-        """One English text for each Chinese one."""
+    def translate(self, texts: Sequence[str]) -> list[str | None]:
+        """Return one English text for each Chinese one, or None for one that the model does not know."""
         tokens = [[*self._source.encode(text, out_type=str), _END] for text in texts]
         results = self._translator.translate_batch(
-            tokens, beam_size=self._beams, max_decoding_length=most_output_tokens(max(map(len, tokens)))
+            tokens,
+            beam_size=self._beams,
+            max_decoding_length=most_output_tokens(max(map(len, tokens))),
+            return_scores=self._min_score is not None,
         )
         return [
-            self._text(result.hypotheses[0][: most_output_tokens(len(source))])
+            self._text(result.hypotheses[0][: most_output_tokens(len(source))]) if self._knows(source, result) else None
             for source, result in zip(tokens, results, strict=True)
         ]
+
+    def _knows(self, source: Sequence[str], result: Any) -> bool:
+        if self._min_score is None:
+            return True
+        unknown = self._source.unk_id()
+        spelt = all(self._source.piece_to_id(piece) != unknown for piece in source)
+        return spelt and result.scores[0] >= self._min_score
 
     def _text(self, pieces: Sequence[str]) -> str:
         text: str = self._target.decode([piece for piece in pieces if piece != _UNKNOWN])
