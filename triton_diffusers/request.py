@@ -145,6 +145,18 @@ class GenerationRequest:
         added = self.expansion or Expansion(left=0, right=0, up=0, down=0)
         return self.width + added.left + added.right, self.height + added.up + added.down
 
+    @property
+    def unexpanded_size(self) -> tuple[int, int]:
+        """Width and height of the fitted input image."""
+        return self.width, self.height
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the encoded images that came in the request itself."""
+        sources = {self.image, self.mask, *(control.image for control in self.controls)}
+        brought = [source.data if isinstance(source, FromBase64) else source for source in sources]
+        return sum(len(data) for data in brought if isinstance(data, bytes))
+
     def seed_of(self, index: int) -> int:
         """The seed that image ``index`` is drawn from; after the last one comes 0."""
         return (self.seed + index) % SEEDS

@@ -189,6 +189,20 @@ class Settings(BaseSettings):
         le=MOST_PIXELS,
         description="Most pixels of an input picture or mask, judged before it is decoded.",
     )
+    max_input_megabytes: float = Field(
+        2048.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Memory for input images, of all requests together (10⁶ bytes): as much for encoded ones as for"
+        " decoding them and keeping them at the request's size. A request that has no room waits, and is busy then.",
+    )
+    input_wait_seconds: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a request may wait for its links' turn, and for memory to decode its images; then it is"
+        " refused as busy.",
+    )
     link_schemes: Literal["http,https", "https", "none"] = Field(
         "http,https", description="Schemes of `image_link` and its like: `http,https`, `https`, or `none`: no links."
     )
@@ -197,9 +211,6 @@ class Settings(BaseSettings):
         description="Hosts, addresses and networks (`10.0.0.0/8`) that links may name though not public, with commas.",
     )
     link_seconds: float = Field(15.0, gt=0, le=600, description="Time to fetch a linked picture, redirects included.")
-    link_wait_seconds: float = Field(
-        60.0, gt=0, allow_inf_nan=False, description="How long a link may wait for its turn; then its request is busy."
-    )
     max_link_fetches: int = Field(
         16, ge=1, le=256, description="Most links that are fetched at once; half of them from one host."
     )

@@ -23,18 +23,15 @@ class Fetcher(Protocol):
         """Return the body that the link leads to; raise ``InvalidPicture``."""
 
 
-Bodies = dict[str, bytes]  # by URL
-
-
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """The links of one request: ``left`` of them have no body yet. Once ``closed``, it has its result."""
+    """The links of one request: ``left`` of them are not fetched yet. Once ``closed``, it has its result."""
 
+    take: Callable[[str, bytes], None]
     is_given_up: Callable[[], bool]
     left: int
     closed: bool = False
-    result: Future[Bodies] = field(default_factory=Future)
-    bodies: Bodies = field(default_factory=dict)
+    result: Future[None] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
     @property
@@ -68,17 +65,20 @@ class LinkQueue:
         self._waiting: list[_Link] = []  # the oldest first
         self._active: Counter[str] = Counter()  # links that are fetched, by host
 
-    def fetch(self, links: Mapping[str, str], is_given_up: Callable[[], bool]) -> Future[Bodies]:
+    def fetch(
+        self, links: Mapping[str, str], take: Callable[[str, bytes], None], is_given_up: Callable[[], bool]
+    ) -> Future[None]:
         """Fetch the links of one request: URLs, each with the field that it came in.
 
-        The result has all bodies, or the first error of any link (``InvalidPicture``, or ``Busy`` after ``patience``).
-        Once ``is_given_up``, the rest of the links is dropped, and there may be no result.
+        ``take`` is called with each URL and its body, in any thread. The result comes when all are taken, or with the
+        first error of any link: ``InvalidPicture``, ``Busy`` after ``patience``, or what ``take`` raises. Once
+        ``is_given_up``, the rest of the links is dropped, and there may be no result.
 
         Raises:
             InvalidPicture: a link is malformed.
             Busy: too many links wait already, of all hosts or of one of these.
         """
-        batch = _Batch(is_given_up, len(links))
+        batch = _Batch(take, is_given_up, len(links))
         new = [_Link(name, url, self._fetcher.host_of(name, url), batch) for url, name in links.items()]
         with self._lock:
             self._waiting = [link for link in self._waiting if not link.batch.needless]
@@ -125,17 +125,14 @@ class LinkQueue:
 
     def _run(self, link: _Link) -> None:
         batch = link.batch
-        body: bytes | None = None
         error: Exception | None = None
         try:
-            body = self._fetcher.fetch(link.field, link.url)
+            batch.take(link.url, self._fetcher.fetch(link.field, link.url))
         except Exception as failure:  # noqa: BLE001  # isolate the failure to this request
             error = failure
         with self._lock:
             self._active -= Counter((link.host,))  # drops the host at 0
-            if body is not None:
-                batch.bodies[link.url] = body
-                batch.left -= 1
+            batch.left -= 1
             ends = not batch.closed and (error is not None or not batch.left)
             batch.closed = batch.closed or ends
         self._start()
@@ -144,7 +141,7 @@ class LinkQueue:
         if error is not None:
             batch.result.set_exception(error)
         else:
-            batch.result.set_result(batch.bodies)
+            batch.result.set_result(None)
 
 
 def _half(number: int) -> int:

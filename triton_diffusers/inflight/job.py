@@ -17,7 +17,7 @@ from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controlnets import Held
 from triton_diffusers.lora import LoraSet
-from triton_diffusers.pictures import SourcePictures
+from triton_diffusers.pictures import Share, SourcePictures
 from triton_diffusers.profiles import EXACT, Profile
 from triton_diffusers.request import GenerationRequest, GenerationResult
 
@@ -148,6 +148,8 @@ class Job:
     # says that there is nothing to wait for; ``fetching`` that links are not fetched yet.
     pictures: SourcePictures | None = None
     controlnets: Held | None = None
+    # What its images use of the memory for all requests; closed when it ends.
+    memory: list[Share] = field(default_factory=list)
     gathered: bool = False
     fetching: bool = False
     state: JobState = JobState.QUEUED

@@ -353,6 +353,9 @@ class EngineLoop:
                 self._waiting.remove(job)
             if job in self._running:
                 self._running.remove(job)
+            job.pictures = None
+            for share in job.memory:
+                share.close()
             if job.controlnets is not None:
                 job.controlnets.give_back()
             elif job.request.controls:

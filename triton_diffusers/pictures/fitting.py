@@ -39,12 +39,24 @@ def _place(
         min(box[2] * across, image.width),
         min(box[3] * down, image.height),
     )
-    resized = image.resize(inner, filter_, box=own_box)
+    resized = _scaled(image, own_box, inner, filter_)
     if inner == size:
         return resized
     canvas = Image.new(image.mode, size, padding)
     canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
+
+
+def _scaled(image: Image.Image, box: Box, size: Size, filter_: Image.Resampling) -> Image.Image:
+    """Scale a part of an image to ``size``, the axis that shrinks first.
+
+    Pillow scales rows first: one column of many pixels would become a wide image of as many rows before it shrinks.
+    """
+    left, top, right, bottom = box
+    if right - left < size[0] and bottom - top > size[1]:
+        image = image.resize((image.width, size[1]), filter_, box=(0, top, image.width, bottom))
+        top, bottom = 0, size[1]
+    return image.resize(size, filter_, box=(left, top, right, bottom))
 
 
 def _geometry(picture: Size, size: Size, mode: ResizeMode) -> tuple[Box, Size]:

@@ -70,12 +70,20 @@ def start(hosts: Hosts) -> Iterator[Start]:
         queue.stop()
 
 
-def fetch(queue: LinkQueue, *urls: str, given_up: Callable[[], bool] = lambda: False) -> Future[dict[str, bytes]]:
-    return queue.fetch({f"http://{url}": "image_link" for url in urls}, given_up)
+def fetch(queue: LinkQueue, *urls: str, given_up: Callable[[], bool] = lambda: False) -> Future[None]:
+    return queue.fetch({f"http://{url}": "image_link" for url in urls}, lambda url, body: None, given_up)
+
+
+def ends(future: Future[None]) -> bool:
+    """Wait for a request's links; raise their error."""
+    future.result(WITHIN)
+    return True
 
 
 def test_all_links_of_a_request_come_together(start: Start) -> None:
-    bodies = fetch(start(), "a/1", "b/2", "a/3").result(WITHIN)
+    bodies: dict[str, bytes] = {}
+    links = {f"http://{url}": "image_link" for url in ("a/1", "b/2", "a/3")}
+    start().fetch(links, bodies.__setitem__, lambda: False).result(WITHIN)
     assert bodies == {f"http://{url}": f"http://{url}".encode() for url in ("a/1", "b/2", "a/3")}
 
 
@@ -84,14 +92,22 @@ def test_the_first_error_is_the_requests(start: Start, hosts: Hosts) -> None:
         fetch(start(), "silent/1", "broken/2").result(WITHIN)
 
 
+def test_a_body_that_is_not_taken_is_the_requests_error(start: Start) -> None:
+    def take(url: str, body: bytes) -> None:
+        raise Busy("no room")
+
+    with pytest.raises(Busy, match="no room"):
+        start().fetch({"http://a/1": "image_link", "http://b/2": "image_link"}, take, lambda: False).result(WITHIN)
+
+
 def test_a_silent_host_does_not_hold_up_other_hosts(start: Start, hosts: Hosts) -> None:
     queue = start()
     silent = [fetch(queue, f"silent/{number}") for number in range(6)]
     hosts.wait_for(2)  # half of the threads
-    assert fetch(queue, "a/1").result(WITHIN)
+    assert ends(fetch(queue, "a/1"))
     assert len(hosts.asked) == 3
     hosts.answer()
-    assert all(future.result(WITHIN) for future in silent)
+    assert all(ends(future) for future in silent)
 
 
 def test_the_host_with_the_fewest_fetches_goes_first(start: Start, hosts: Hosts) -> None:
@@ -102,7 +118,7 @@ def test_the_host_with_the_fewest_fetches_goes_first(start: Start, hosts: Hosts)
     hosts.wait_for(3)
     late = [fetch(queue, url) for url in ("silent-a/2", "d/1", "silent-b/2")]
     hosts.answer()
-    assert all(future.result(WITHIN) for future in late)
+    assert all(ends(future) for future in late)
     assert set(hosts.asked[:3]) == {"http://silent-a/1", "http://silent-b/1", "http://silent-c/1"}
 
 
@@ -112,7 +128,7 @@ def test_one_host_gets_half_of_the_places(start: Start) -> None:
         fetch(queue, f"silent/{number}")
     with pytest.raises(Busy, match=r"image_link: too many links to 'silent' wait already"):
         fetch(queue, "silent/more")
-    assert fetch(queue, "a/1").result(WITHIN)
+    assert ends(fetch(queue, "a/1"))
 
 
 def test_all_hosts_together_get_no_more_than_the_places(start: Start) -> None:
@@ -139,7 +155,7 @@ def test_given_up_links_free_their_places(start: Start, hosts: Hosts) -> None:
     given_up.set()
     wanted = [fetch(queue, f"silent/wanted-{number}") for number in range(4)]
     hosts.answer()
-    assert all(future.result(WITHIN) for future in wanted)
+    assert all(ends(future) for future in wanted)
     assert len(hosts.asked) == 6  # two that were under way, and the wanted ones
 
 
@@ -158,5 +174,5 @@ def test_a_link_that_waits_too_long_is_busy(start: Start, hosts: Hosts) -> None:
 def test_a_malformed_link_is_refused_at_once() -> None:
     queue = LinkQueue(LinkFetcher(Settings()), threads=1, places=2, patience=1.0)
     with pytest.raises(InvalidPicture, match=r"mask_link: 'ftp://a/b' is not accepted; must begin with http://"):
-        queue.fetch({"ftp://a/b": "mask_link"}, lambda: False)
+        queue.fetch({"ftp://a/b": "mask_link"}, lambda url, body: None, lambda: False)
     queue.stop()

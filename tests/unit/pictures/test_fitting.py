@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,3 +108,25 @@ def test_a_mask_of_any_size_lies_where_it_lay_on_its_picture(
 def test_a_masks_edge_does_not_ring() -> None:
     mask = np.asarray(fit_mask(halves(30, 30), (30, 30), (100, 100), ResizeMode.STRETCH))
     assert set(np.unique(mask)) <= {0, 255}
+
+
+@pytest.mark.parametrize("mode", ResizeMode)
+@pytest.mark.parametrize("size", [(3, 60_000), (60_000, 3), (40, 900), (900, 40)])
+def test_no_intermediate_image_is_larger_than_both_ends(
+    size: tuple[int, int], mode: ResizeMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow scales rows first: 3 columns of 60,000 pixels would be 512 columns of as many for a moment."""
+    image = Image.effect_noise(size, 60).convert("RGB")
+    resize, sizes = Image.Image.resize, []
+
+    def watched(self: Image.Image, to: tuple[int, int], filter_: Any, box: Any) -> Image.Image:
+        sizes.append(to[0] * (box[3] - box[1]))  # after the rows
+        return resize(self, to, filter_, box)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    fitted = fit(image, (512, 512), mode)
+    assert max(sizes) <= max(image.width * image.height, 512 * 512)
+    monkeypatch.undo()
+    if mode is ResizeMode.STRETCH:
+        plain = image.resize((512, 512), Image.Resampling.LANCZOS)
+        assert np.abs(np.asarray(plain, int) - np.asarray(fitted, int)).max() <= 2

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile
 
 from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures import read_mask, read_picture
+from triton_diffusers.pictures.reading import decoding_bytes
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings()
@@ -361,3 +365,85 @@ def test_no_png_with_right_checksums_raises_anything_else(data: st.DataObject) -
 def test_no_bytes_raise_anything_else(magic: bytes, rest: bytes) -> None:
     with contextlib.suppress(InvalidPicture):
         read(magic + rest, SMALL)
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_that_is_too_long_is_refused_by_the_header(size: tuple[int, int]) -> None:
+    header = png(*size, 8, 2)
+    for judge in (read_picture, decoding_bytes):
+        with pytest.raises(InvalidPicture, match="at most 65535 pixels a side"):
+            judge("image", header, SETTINGS)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (200, 150)), (6, (300, 400))])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    orientation: int, size: tuple[int, int], progressive: bool
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    large = encoded(colours(1600, 1200), "JPEG", quality=95, exif=exif, progressive=progressive)
+    whole, part = read_picture("image", large, SETTINGS), read_picture("image", large, SETTINGS, (100, 60))
+    assert part.size == size
+    scaled = [np.asarray(image.resize((100, 60), Image.Resampling.LANCZOS), np.float32) for image in (whole, part)]
+    assert np.square(scaled[0] - scaled[1]).mean() < 1  # 48 dB and more
+    assert read_picture("image", large, SETTINGS, (1600, 1200)).size == whole.size
+    assert read_mask("mask", large, SETTINGS, (100, 60)).size == part.size
+    coefficients = 1600 * 1200 * 6 * progressive  # always of the whole image
+    assert decoding_bytes("image", large, SETTINGS, (100, 60)) == size[0] * size[1] * 16 + coefficients
+
+
+def test_the_memory_of_decoding_is_judged_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Image.Image) -> None:
+        raise AssertionError("it is decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    for kind, per_pixel in (("PNG", 16), ("JPEG", 16), ("WEBP", 24), ("GIF", 16), ("BMP", 16)):
+        assert decoding_bytes("image", encoded(colours(), kind), SETTINGS) == 64 * 48 * per_pixel
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+from triton_diffusers.pictures.reading import decoding_bytes, read_picture
+from triton_diffusers.settings import Settings
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    data = path.read_bytes()
+    if path.name == "0":
+        read_picture("image", data, Settings())  # imports and the like
+        continue
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = peak()
+    read_picture("image", data, Settings())
+    print(path.name, peak() - before, decoding_bytes("image", data, Settings()))
+"""
+
+
+def test_decoding_takes_no_more_memory_than_is_judged(tmp_path: Path) -> None:
+    """The worst of each decoder: transparency, 16 bits, and an orientation by which the image is turned."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (tmp_path / "0").write_bytes(encoded(colours()))
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        ("PNG", "LA", {"exif": exif}),
+        ("PNG", "P", {"exif": exif, "transparency": 0}),
+        ("PNG", "I;16", {"exif": exif}),
+        ("JPEG", "CMYK", {"exif": exif}),
+        ("JPEG", "RGB", {"exif": exif, "progressive": True, "subsampling": 0}),
+        ("WEBP", "RGBA", {"exif": exif, "lossless": True, "quality": 0, "method": 0}),
+        ("GIF", "P", {"transparency": 0}),
+    ]
+    for kind, mode, options in kinds:
+        name = f"{kind}-{mode.replace(';', '')}-{len(options)}"
+        (tmp_path / name).write_bytes(encoded(Image.new(mode, (1500, 1500)), kind, **options))
+    command = [sys.executable, "-c", _PEAK, str(tmp_path)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == len(kinds)
+    for line in lines:
+        name, used, judged = line.split()
+        assert int(used) <= int(judged) + 2e6, name  # what Python itself takes meanwhile
