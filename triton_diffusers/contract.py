@@ -198,7 +198,12 @@ JOBS_OUTPUTS: tuple[Output, ...] = (
     Output("image_num", "INT64", "Images asked for.", many=True),
     Output("images_done", "INT64", "Images finished.", many=True),
     Output("elapsed_seconds", "FP32", "Time since arrival; of a finished job, until its end.", many=True),
-    Output("error_msg", "STRING", "Why it failed, or empty.", many=True),
+    Output(
+        "error_msg",
+        "STRING",
+        "Why it failed; of a running job, what it waits for (a store that is away); else empty.",
+        many=True,
+    ),
     Output("preview", "STRING", "JPEG as base64 (URL-safe), if one was asked for and is there; else empty.", many=True),
 )
 

@@ -230,6 +230,20 @@ class Settings(BaseSettings):
         "",
         description="Public URL under which the store is served; `image_url` begins with it. Empty: the store's own.",
     )
+    store_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="How long a finished result waits for a store that is away, before its request fails.",
+    )
+    unstored_dir: str = Field(
+        "",
+        description="Where images are held while they cannot be stored, and stay if they could not be, in a folder"
+        " named for the store. Empty: `unstored/` in the cache.",
+    )
+    unstored_megabytes: int = Field(
+        1024, ge=0, description="Most of the images in that folder (10⁶ bytes); what has no room there is lost."
+    )
     oss_region: str = Field(
         "",
         description="Region of the OSS buckets, such as `cn-hangzhou` (or `hangzhou`, `oss-cn-hangzhou`); requests are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from triton_diffusers.images import encode
@@ -9,7 +10,9 @@ from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.metadata import metadata_of
 from triton_diffusers.request import GenerationResult, OutputFormat
 from triton_diffusers.settings import Settings
-from triton_diffusers.storage import ResultKeeper, open_store
+from triton_diffusers.storage import Patience, ResultKeeper, UnstoredFolder, open_store
+
+_ENCODERS = 4  # jobs whose images are compressed at once
 
 
 class Finisher:
@@ -20,17 +23,19 @@ class Finisher:
         store = open_store(settings)
         if store is not None:
             store.try_out()  # now, rather than with the first image
-        self._keeper = ResultKeeper(store)
+        self._keeper = ResultKeeper(store, UnstoredFolder.of(settings))
+        self._encoding = threading.BoundedSemaphore(_ENCODERS)
 
-    def finish(self, job: Job, accept: Callable[[GenerationResult], bool]) -> None:
+    def finish(self, job: Job, accept: Callable[[GenerationResult], bool], patience: Patience) -> None:
         """Make the result of a job whose images are all decoded, store it and hand it over.
 
-        ``accept`` says whether it came in time; what came too late is removed again. Raises ``StorageFailure``; nothing
-        is stored then.
+        ``accept`` says whether it came in time; what came too late is removed again. ``patience`` is for a store that
+        is away. Raises ``StorageFailure``; nothing is stored then.
         """
         request = job.request
-        images = tuple(self._encode(job, sample) for sample in job.samples)
-        stored = self._keeper.keep(request, images)
+        with self._encoding:
+            images = tuple(self._encode(job, sample) for sample in job.samples)
+        stored = self._keeper.keep(request, images, patience)
         result = GenerationResult(
             request=request,
             images=images,

@@ -161,6 +161,7 @@ class Job:
     optimized: bool = False
     result: GenerationResult | None = None
     error: Exception | None = None
+    notice: str = ""  # what it waits for
     arrived: float = field(default_factory=time.time)
     started: float | None = None
     ended: float | None = None
@@ -224,5 +225,5 @@ class Job:
             images_done=images_done,
             arrived=self.arrived,
             ended=self.ended,
-            error_msg=str(self.error) if self.error is not None else "",
+            error_msg=str(self.error or ("" if self.state.ended else self.notice)),
         )

@@ -83,7 +83,7 @@ class EngineLoop:
         self._successor: _InUse | None = None
         self._predecessor: _InUse | None = None
         self._intake = Intake(settings, lambda: self._in_use.controlnets, self._set_gathered, self._fail)
-        self._outlet = Outlet(settings, self._succeed, self._fail)
+        self._outlet = Outlet(settings, self._succeed, self._fail, self._wait_for_store)
         self._pace = Pace()
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -206,7 +206,8 @@ class EngineLoop:
                 self._stopping = True
                 self._changed.notify_all()
             for job in self._jobs():
-                self._end(job, JobState.CANCELLED, Busy(self._refusal))
+                if not job.decoded:  # what is decoded can still be stored
+                    self._end(job, JobState.CANCELLED, Busy(self._refusal))
 
     def _wait_for_work(self) -> bool:
         """Sleep until there may be something to do; False if the loop is to stop."""
@@ -228,11 +229,13 @@ class EngineLoop:
     def _next_that_fits(self) -> Job | None:
         """The job that waits longest and has its pictures, if the bound on images in flight has room for it."""
         with self._changed:
-            in_flight = sum(job.request.image_num for job in self._running)
+            most = self._settings.max_images_in_flight
+            # Counted apart, so that a store that is away does not stop the engine at once.
+            in_flight = sum(job.request.image_num for job in self._running if not job.decoded)
+            decoded = sum(job.request.image_num for job in self._running if job.decoded)
             first = next((job for job in self._waiting if job.gathered and not job.cancel_requested), None)
-            if first and in_flight + first.request.image_num <= self._settings.max_images_in_flight:
-                return first
-            return None
+            fits = first is not None and in_flight + first.request.image_num <= most and decoded < most
+            return first if fits else None
 
     def _take_over(self) -> None:
         with self._changed:
@@ -330,6 +333,10 @@ class EngineLoop:
     def _succeed(self, job: Job, result: GenerationResult) -> bool:
         return self._end(job, JobState.SUCCEEDED, result=result)
 
+    def _wait_for_store(self, job: Job, message: str) -> None:
+        job.notice = message
+        self._reporter.changed(job)
+
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, TritonDiffusersError):
             logger.error("job %s failed", job.request.task_id, exc_info=error)
@@ -376,6 +383,6 @@ class EngineLoop:
 
     def _report_in_flight(self) -> None:
         with self._changed:
-            images = sum(job.request.image_num for job in self._running)
+            images = sum(job.request.image_num for job in self._running if not job.decoded)
             queued = len(self._waiting)
         self._reporter.in_flight(images, queued)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from triton_diffusers.registry import Registry
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
-from triton_diffusers.storage.keeper import ResultKeeper
-from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoredResult
+from triton_diffusers.storage.keeper import Patience, ResultKeeper
+from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoreAway, StoredResult
+from triton_diffusers.storage.unstored import UnstoredFolder
 
-__all__ = ["STORES", "NameTaken", "ResultKeeper", "ResultStore", "StoredResult", "open_store"]
+__all__ = [
+    "STORES",
+    "NameTaken",
+    "Patience",
+    "ResultKeeper",
+    "ResultStore",
+    "StoreAway",
+    "StoredResult",
+    "UnstoredFolder",
+    "open_store",
+]
 
 # The scheme of the setting ``store`` → a function of the settings. A value without a scheme is a directory.
 STORES = Registry(

@@ -4,49 +4,138 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from triton_diffusers.errors import StorageFailure
+from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.storage.names import result_names
-from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoredResult
+from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoreAway, StoredResult
+from triton_diffusers.storage.unstored import UnstoredFolder
 
 logger = logging.getLogger(__name__)
 
 _MOST_NAMES = 5
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 15.0
+_TICK_SECONDS = 0.1
 
 
 def _utc() -> datetime:
     return datetime.now(UTC)
 
 
-class ResultKeeper:
-    """Names and stores pictures; without a store it keeps nothing. Usable from several threads.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a result waits for a store that is away; ``is_wanted`` and ``is_stopping`` can end it at any time.
 
-    Names carry the time in UTC, which is the same on every server and never goes back an hour.
+    ``report`` is called with what it waits for.
     """
 
-    def __init__(self, store: ResultStore | None, clock: Callable[[], datetime] = _utc) -> None:
+    seconds: float = 0.0
+    is_wanted: Callable[[], bool] = lambda: True
+    is_stopping: Callable[[], bool] = lambda: False
+    report: Callable[[str], None] = lambda message: None
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep; False as soon as there is nothing to wait for."""
+        end = time.monotonic() + seconds
+        while self.is_wanted() and not self.is_stopping():
+            if (left := end - time.monotonic()) <= 0:
+                return True
+            time.sleep(min(left, _TICK_SECONDS))
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Images that wait on the server, or why they do not; ``told`` says it."""
+
+    told: str
+    results: tuple[StoredResult, ...] = ()
+
+
+class ResultKeeper:
+    """Names and stores images; without a store it keeps nothing. Usable from several threads.
+
+    Names carry the time in UTC, which is the same on every server and never goes back an hour. Images that cannot be
+    stored are held in ``unstored`` from the first failure on, so that nothing that was drawn is lost.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore | None,
+        unstored: UnstoredFolder | None = None,
+        clock: Callable[[], datetime] = _utc,
+    ) -> None:
         self._store = store
+        self._unstored = unstored
         self._clock = clock
 
-    def keep(self, request: GenerationRequest, images: Sequence[bytes]) -> tuple[StoredResult, ...]:
-        """Store a request's encoded pictures, in their order; ``()`` without a store.
+    def keep(
+        self, request: GenerationRequest, images: Sequence[bytes], patience: Patience = Patience()
+    ) -> tuple[StoredResult, ...]:
+        """Store a request's encoded images, in their order; ``()`` without a store.
 
-        Raises ``StorageFailure``, or ``InvalidRequest`` for a ``save_dir`` that cannot be in this store; what was
-        stored before is removed again then.
+        Raises ``StorageFailure``, whose message says where the images are held, or ``InvalidRequest`` for a
+        ``save_dir`` that cannot be in this store; what was stored before is removed again then.
         """
         if self._store is None:
             return ()
         now = self._clock()
+        deadline = time.monotonic() + patience.seconds
+        pause = _MIN_PAUSE_SECONDS
+        held: _Held | None = None
+        while True:
+            try:
+                stored = self._keep_once(self._store, request, images, now)
+            except StorageFailure as error:
+                held = held or self._hold(request, images, now)
+                if isinstance(error, StoreAway) and time.monotonic() + pause < deadline:
+                    patience.report(f"waiting for the store: {error}")
+                    if patience.pause(pause):
+                        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+                        continue
+                if not patience.is_wanted():
+                    self._release(held)
+                    raise
+                raise StorageFailure(f"{error}; {held.told}") from error
+            except BaseException:
+                self._release(held)
+                raise
+            self._release(held)
+            return stored
+
+    def _keep_once(
+        self, store: ResultStore, request: GenerationRequest, images: Sequence[bytes], now: datetime
+    ) -> tuple[StoredResult, ...]:
         suffix = ""
         for _ in range(_MOST_NAMES):
             try:
-                return self._save_all(self._store, result_names(request, now, suffix), request, images)
+                return self._save_all(store, result_names(request, now, suffix), request, images)
             except NameTaken:
                 suffix = secrets.token_hex(4)
         raise StorageFailure(f"no free name was found for the results of {request.task_id}")
+
+    def _hold(self, request: GenerationRequest, images: Sequence[bytes], now: datetime) -> _Held:
+        if self._unstored is None:
+            return _Held("the images are lost")
+        # A suffix, since a request with this task's name may be held since the same second.
+        names = result_names(request, now, secrets.token_hex(4))
+        try:
+            results = self._unstored.save(names, images)
+        except (StorageFailure, InvalidRequest) as error:
+            logger.error("the images of task %s are lost: %s", request.task_id, error)
+            return _Held(f"the images are lost: {error}")
+        first = self._unstored.path(results[0])
+        others = f" and {len(results) - 1} more there" if len(results) > 1 else ""
+        logger.warning("the images of task %s are held on this server: %s%s", request.task_id, first, others)
+        return _Held(f"on the server, the images are held as {first}{others}", results)
+
+    def _release(self, held: _Held | None) -> None:
+        if held is not None and self._unstored is not None:
+            self._unstored.discard(held.results)
 
     def discard(self, stored: Sequence[StoredResult]) -> None:
         """Remove what ``keep`` returned, of a request that got no result after all; what cannot be is logged."""

@@ -21,12 +21,14 @@ from urllib.parse import quote
 
 from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
-from triton_diffusers.storage.protocol import NameTaken, StoredResult
+from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
 
 logger = logging.getLogger(__name__)
 
 _INCOMING = ".incoming"
 _TRIAL_BYTES = 64 * 1024  # enough to notice a full disk
+# What may be otherwise in a minute: a full disk, a network's file system that is away.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN})
 # What file systems say that have no hard links, such as a bucket that is mounted.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -72,7 +74,7 @@ class LocalStore:
         except FileExistsError as error:
             raise NameTaken(f"{name} is in the store already") from error
         except OSError as error:
-            raise StorageFailure(f"{name} cannot be stored: {error.strerror}") from error
+            raise _failure(f"{name} cannot be stored", error) from error
         url = f"{self._public_url}/{quote(name)}" if self._public_url else final.as_uri()
         return StoredResult(name, url, final.as_uri())
 
@@ -94,7 +96,7 @@ class LocalStore:
         except (FileExistsError, NotADirectoryError, RuntimeError) as error:  # RuntimeError: links in a circle
             raise InvalidRequest("save_dir", str(asked), "something in the store that is no folder has it") from error
         except OSError as error:
-            raise StorageFailure(f"the folder {asked} cannot be made in the store: {error.strerror}") from error
+            raise _failure(f"the folder {asked} cannot be made in the store", error) from error
         return folder
 
     @contextlib.contextmanager
@@ -152,6 +154,10 @@ class LocalStore:
                 pass  # being written
             finally:
                 os.close(descriptor)
+
+
+def _failure(what: str, error: OSError) -> StorageFailure:
+    return (StoreAway if error.errno in _PASSING else StorageFailure)(f"{what}: {error.strerror}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ import requests
 from triton_diffusers.errors import StorageFailure
 from triton_diffusers.oss import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
-from triton_diffusers.storage.protocol import NameTaken, StoredResult
+from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +144,8 @@ class OssStore:
                 return action()
             except FAULTS as error:
                 if attempt == self._attempts or not _is_transient(error):
-                    raise StorageFailure(
-                        f"{failure}: {fault_text(error)}, attempt {attempt} of {self._attempts}"
-                    ) from None
+                    kind = StoreAway if _is_transient(error) else StorageFailure
+                    raise kind(f"{failure}: {fault_text(error)}, attempt {attempt} of {self._attempts}") from None
                 longest = min(_SHORTEST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
                 logger.warning("%s: %s; trying again", failure, fault_text(error))
             # A random part of the pause, so that workers that failed together do not come back together.

@@ -12,6 +12,10 @@ class NameTaken(StorageFailure):
     """Something is stored under that name already, and stays as it is."""
 
 
+class StoreAway(StorageFailure):
+    """The store cannot be reached, or has no room, for now; the same may succeed later."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredResult:
     """One stored picture: its name in the store, where it can be fetched, and where it lies."""
@@ -30,7 +34,8 @@ class ResultStore(Protocol):
     def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
         """Store ``data`` under ``name``, a relative path with ``/``, wholly or not at all.
 
-        Raises ``NameTaken``, ``StorageFailure``, or ``InvalidRequest`` if the name's folder cannot be in this store.
+        Raises ``NameTaken``, ``StoreAway``, ``StorageFailure``, or ``InvalidRequest`` if the name's folder cannot be in
+        this store.
         """
 
     def discard(self, stored: StoredResult) -> None:

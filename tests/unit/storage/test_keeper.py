@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from tests.unit.conftest import request_for
 from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.request import OutputFormat
-from triton_diffusers.storage import NameTaken, ResultKeeper, StoredResult
+from triton_diffusers.settings import Settings
+from triton_diffusers.storage import NameTaken, Patience, ResultKeeper, StoreAway, StoredResult, UnstoredFolder
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 PICTURES = [b"one", b"two", b"three"]
@@ -100,3 +102,98 @@ def test_what_cannot_be_removed_is_logged_and_the_first_error_told(caplog: pytes
 def test_a_store_where_every_name_is_taken_ends_the_search() -> None:
     with pytest.raises(StorageFailure, match="no free name was found for the results of a-task"):
         keeper(MemoryStore(NameTaken)).keep(request_for(), [b"one"])
+
+
+@pytest.fixture
+def unstored(tmp_path: Path) -> UnstoredFolder:
+    return UnstoredFolder(tmp_path / "unstored", 1000)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are not waited for."""
+    monkeypatch.setattr("triton_diffusers.storage.keeper._MIN_PAUSE_SECONDS", 0.0)
+
+
+def held(unstored: UnstoredFolder) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(unstored._folder.rglob("*.png"))]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_store_that_comes_back_gets_the_images(unstored: UnstoredFolder) -> None:
+    reported: list[str] = []
+    held_meanwhile: list[list[bytes]] = []
+    faults = iter([StoreAway("away"), StoreAway("away still"), None, None, None])
+
+    def fault(name: str) -> Exception | None:
+        held_meanwhile.append(held(unstored))
+        return next(faults)
+
+    store = MemoryStore(fault)
+    stored = ResultKeeper(store, unstored).keep(
+        request_for(image_num=3), PICTURES, Patience(seconds=60, report=reported.append)
+    )
+    assert [store.kept[result.name][0] for result in stored] == PICTURES
+    assert reported == ["waiting for the store: away", "waiting for the store: away still"]
+    # A process that is killed meanwhile loses nothing.
+    assert held_meanwhile == [[], *[PICTURES] * 4]
+    assert held(unstored) == []
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("error", "seconds"), [(StoreAway("away"), 0.05), (StorageFailure("no such bucket"), 60)])
+def test_images_stay_held_and_the_error_says_where(
+    unstored: UnstoredFolder, error: Exception, seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore(lambda name: error if name.endswith("_1.png") else None)
+    with pytest.raises(StorageFailure) as caught:
+        ResultKeeper(store, unstored).keep(request_for(image_num=3), PICTURES, Patience(seconds=seconds))
+    assert store.kept == {}
+    assert held(unstored) == PICTURES
+    first = min(unstored._folder.rglob("*.png"))
+    assert str(caught.value) == f"{error}; on the server, the images are held as {first} and 2 more there"
+    assert str(first) in caplog.text
+
+
+@pytest.mark.usefixtures("at_once")
+def test_result_that_nobody_wants_any_more_is_not_held(unstored: UnstoredFolder) -> None:
+    patience = Patience(seconds=60, is_wanted=lambda: False)
+    with pytest.raises(StoreAway):
+        ResultKeeper(MemoryStore(lambda name: StoreAway("away")), unstored).keep(request_for(), [b"one"], patience)
+    assert held(unstored) == []
+
+
+def test_server_that_stops_waits_no_longer_and_holds_the_images(unstored: UnstoredFolder) -> None:
+    with pytest.raises(StorageFailure, match="away; on the server, the images are held as "):
+        ResultKeeper(MemoryStore(lambda name: StoreAway("away")), unstored).keep(
+            request_for(), [b"one"], Patience(seconds=600, is_stopping=lambda: True)
+        )
+    assert held(unstored) == [b"one"]
+
+
+def test_held_images_are_bounded(unstored: UnstoredFolder) -> None:
+    keeper = ResultKeeper(MemoryStore(lambda name: StorageFailure("no")), unstored)
+    for _ in range(2):
+        with pytest.raises(StorageFailure, match="held as"):
+            keeper.keep(request_for(), [b"x" * 500])
+    with pytest.raises(
+        StorageFailure, match=r"no; the images are lost: .*/unstored has no room \(unstored_megabytes\)"
+    ):
+        keeper.keep(request_for(), [b"x"])
+    assert held(unstored) == [b"x" * 500] * 2
+
+
+def test_invalid_save_dir_is_not_held(unstored: UnstoredFolder) -> None:
+    with pytest.raises(InvalidRequest):
+        ResultKeeper(MemoryStore(lambda name: InvalidRequest("save_dir", "x", "no")), unstored).keep(
+            request_for(), [b"one"]
+        )
+    assert held(unstored) == []
+
+
+def test_unstored_folder_is_named_for_the_store(tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path, store="oss://bucket/图/b")
+    assert UnstoredFolder.of(settings)._folder == tmp_path / "unstored" / "oss_bucket_图_b"
+    elsewhere = Settings(cache_dir=tmp_path, store="results", unstored_dir=str(tmp_path / "other"))
+    assert UnstoredFolder.of(elsewhere)._folder == tmp_path / "other" / "results"
+    assert list(tmp_path.iterdir()) == []
