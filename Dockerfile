@@ -12,9 +12,9 @@ FROM nvcr.io/nvidia/tritonserver:25.06-py3
 WORKDIR /opt/triton-diffusers
 COPY pyproject.toml README.md LICENSE ./
 COPY triton_diffusers triton_diffusers
-# All that a server can be asked for, but `csanmt`: it brings TensorFlow, and is untested.
+# All that a server can be asked for.
 RUN pip install --no-cache-dir --break-system-packages \
-    '.[engine,openvino,translate,controlnet,oss,modelscope]' 'tritonclient[all]>=2.50'
+    '.[engine,openvino,translate,csanmt,controlnet,oss,modelscope]' 'tritonclient[grpc]>=2.50'
 COPY model_repository model_repository
 COPY models/emoji /model
 COPY models/translator models/translator

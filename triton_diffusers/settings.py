@@ -141,14 +141,19 @@ class Settings(BaseSettings):
     )
     translator_dir: Path = Field(
         Path("models/translator"),
-        description="The translator of a model directory without `translate/`: a Marian (opus-mt) or CSANMT folder.",
+        description="The translator of a model directory whose `translate/` is missing or cannot run: a Marian"
+        " (opus-mt) or CSANMT folder.",
     )
     translate_engine: Literal["auto", "ctranslate2", "transformers", "csanmt"] = Field(
         "auto",
-        description="What runs the translator: `auto` is the first one that is installed and fits the folder, but never"
-        " `csanmt`, for which ModelScope may run code of the folder.",
+        description="What runs the translator: `auto` is the first one that is installed and fits the folder.",
     )
-    translate_beams: int = Field(1, ge=1, le=16, description="Beams of a translation; 1 is greedy, and the fastest.")
+    translate_beams: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Beams of a Marian translation; 1 is greedy, and the fastest. CSANMT folders state their own.",
+    )
     translate_seconds: float = Field(
         10.0,
         gt=0,

@@ -38,8 +38,15 @@ def test_variables_are_settings() -> None:
 def test_everything_that_a_server_can_need_is_installed() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     (installed,) = re.findall(r"'\.\[(.+)\]'", DOCKERFILE)
-    # `server` is for those who have no tritonserver; `csanmt` brings TensorFlow.
-    assert set(installed.split(",")) == extras - {"server", "csanmt", "train", "bench", "dev"}
+    # `server` is for those who have no tritonserver.
+    assert set(installed.split(",")) == extras - {"server", "train", "bench", "dev"}
+
+
+def test_tritonclient_is_installed_without_what_nobody_uses() -> None:
+    """Its extra ``all`` brings a placeholder named perf_analyzer, and CUDA bindings."""
+    for text in (DOCKERFILE, *((ROOT / path).read_text() for path in ("pyproject.toml", "client/pyproject.toml"))):
+        extras = {extra for found in re.findall(r"tritonclient\[(.+?)\]", text) for extra in found.split(",")}
+        assert extras <= {"grpc", "http"}
 
 
 def test_every_package_is_found_by_an_installer() -> None:

@@ -25,13 +25,21 @@ class FolderKind(StrEnum):
     CSANMT = "csanmt"
 
 
-def find_folder(settings: Settings) -> Path:
-    """``translate/`` of the model directory, or the default translator. Raises ``LoadError`` if there is neither."""
+def find_own_folder(settings: Settings) -> Path | None:
+    """Return ``translate/`` of the model directory, or None if there is none."""
     own = settings.model_dir / "translate"
-    if own.is_dir():
+    return own if own.is_dir() else None
+
+
+def find_folder(settings: Settings) -> Path:
+    """Return the model directory's translator, or the default one. Raises ``LoadError`` if there is neither."""
+    if (own := find_own_folder(settings)) is not None:
         return own
     if not settings.translator_dir.is_dir():
-        raise LoadError(f"there is no {own}, and the default translator {settings.translator_dir} is no folder either")
+        raise LoadError(
+            f"{settings.model_dir / 'translate'} does not exist, and the default translator {settings.translator_dir}"
+            " is not a folder either"
+        )
     return settings.translator_dir
 
 

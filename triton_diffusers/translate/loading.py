@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.notice import NOTICE
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines import ENGINES, TranslationEngine
-from triton_diffusers.translate.folder import FolderKind, find_folder, kind_of
+from triton_diffusers.translate.folder import FolderKind, find_folder, find_own_folder, kind_of
 from triton_diffusers.translate.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -17,12 +18,11 @@ _ENGINES = {FolderKind.MARIAN: ("ctranslate2", "transformers"), FolderKind.CSANM
 
 
 def load_translator(settings: Settings) -> Translator:
-    """The translator of a server. Without a model that works it passes on what is not Chinese; the log says why."""
+    """Return the translator of a server. Without a model that works it refuses Chinese; the log says why."""
     try:
         engine: TranslationEngine | None = load_engine(settings)
     except LoadError as error:
-        log.error("no translation: %s; prompts in Chinese are refused, all others are served", error)
-        engine = None
+        engine = _stand_in(settings, error)
     return Translator(
         engine,
         most_chars=settings.max_prompt_chars,
@@ -34,14 +34,26 @@ def load_translator(settings: Settings) -> Translator:
 
 def load_engine(settings: Settings) -> TranslationEngine:
     """Load the model with the engine that is set, or the first one that is installed. Raises ``LoadError``."""
-    folder = find_folder(settings)
+    return _load(find_folder(settings), settings)
+
+
+def _stand_in(settings: Settings, error: LoadError) -> TranslationEngine | None:
+    """Return the default translator if the model directory's own cannot run, or None if that cannot run either."""
+    if find_own_folder(settings) is not None:
+        try:
+            engine = _load(settings.translator_dir, settings.model_copy(update={"translate_engine": "auto"}))
+        except LoadError as second:
+            log.warning("the default translator cannot be used either: %s", second)
+        else:
+            log.warning("%s; %s translates instead", error, settings.translator_dir)
+            return engine
+    log.error("no translation: %s; prompts in Chinese are refused, all others are served", error)
+    return None
+
+
+def _load(folder: Path, settings: Settings) -> TranslationEngine:
     kind = kind_of(folder)
     names = _ENGINES[kind]
-    if kind is FolderKind.CSANMT and settings.translate_engine == "auto":
-        raise LoadError(
-            f"{folder} is a CSANMT model, of which ModelScope may run code; it is used only if"
-            " TRITON_DIFFUSERS_TRANSLATE_ENGINE=csanmt says so"
-        )
     if settings.translate_engine != "auto":
         if settings.translate_engine not in names:
             raise LoadError(f"{folder} is a {kind} model, which the engine {settings.translate_engine} cannot run")
@@ -51,7 +63,7 @@ def load_engine(settings: Settings) -> TranslationEngine:
             engine_class = ENGINES[name]
         except ImportError as error:
             if name == names[-1]:
-                raise LoadError(str(error)) from error
+                raise LoadError(f"{folder} is a {kind} model: {error}") from error
             log.warning("%s; trying %s", error, names[-1])
             continue
         engine: TranslationEngine = engine_class.load(folder, settings)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -109,23 +107,3 @@ def test_broken_weights_are_told(engine: Any, written_marian: Path, tmp_path: Pa
     with pytest.raises(LoadError, match="translate"):
         engine.load(folder, Settings(cache_dir=tmp_path / "cache"))
     assert not list(folder.glob("*.converted"))
-
-
-def test_csanmt_hands_a_batch_over_as_its_pipeline_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """ModelScope and its weights are not here; this shows the calls alone."""
-    made: dict[str, Any] = {}
-
-    def pipeline(*, task: str, model: str) -> Any:
-        made.update(task=task, model=model)
-        return lambda *, input: {"translation": input.replace("猫", "cat").replace("狗", " dog ")}
-
-    library, pipelines = ModuleType("modelscope"), ModuleType("modelscope.pipelines")
-    pipelines.pipeline = pipeline  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "modelscope", library)
-    monkeypatch.setitem(sys.modules, "modelscope.pipelines", pipelines)
-    monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
-    from triton_diffusers.translate.engines.csanmt import CsanmtEngine
-
-    engine = CsanmtEngine.load(tmp_path, Settings())
-    assert made == {"task": "translation", "model": str(tmp_path)}
-    assert engine.translate(["猫", "狗"]) == ["cat", "dog"]

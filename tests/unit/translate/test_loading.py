@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.conftest import ROOT
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.errors import NotTranslated
 from triton_diffusers.settings import Settings
+from triton_diffusers.translate.engines.csanmt import CsanmtEngine
 from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine
 from triton_diffusers.translate.engines.transformers import TransformersEngine
 from triton_diffusers.translate.folder import FolderKind, find_folder, kind_of
@@ -72,22 +75,53 @@ def test_engines(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: py
     assert "trying transformers" in caplog.text
 
 
+@pytest.fixture
+def csanmt(settings: Settings) -> Path:
+    """A CSANMT folder as the model directory's own translator."""
+    return Path(shutil.copytree(ROOT / "tests" / "data" / "csanmt" / "absolute", settings.model_dir / "translate"))
+
+
+@pytest.mark.usefixtures("csanmt")
+def test_a_csanmt_folder_runs_by_itself(settings: Settings) -> None:
+    assert isinstance(load_engine(settings), CsanmtEngine)
+    with pytest.raises(LoadError, match="which the engine ctranslate2 cannot run"):
+        load_engine(changed(settings, translate_engine="ctranslate2"))
+
+
+@pytest.mark.usefixtures("csanmt")
 def test_csanmt_without_its_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = settings.model_dir / "translate"
-    own.mkdir()
-    (own / "configuration.json").write_text('{"pipeline": {"type": "csanmt-translation"}}')
     monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
-    monkeypatch.setitem(sys.modules, "modelscope", None)
+    monkeypatch.delitem(sys.modules, "triton_diffusers.translate.csanmt.tokenizer", raising=False)
+    monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(LoadError, match=r"pip install 'triton-diffusers\[csanmt\]'"):
-        load_engine(changed(settings, translate_engine="csanmt"))
-
-
-def test_a_folder_that_may_bring_code_is_not_run_by_itself(settings: Settings) -> None:
-    own = settings.model_dir / "translate"
-    own.mkdir()
-    (own / "configuration.json").write_text('{"pipeline": {"type": "csanmt-translation"}}')
-    with pytest.raises(LoadError, match="TRANSLATE_ENGINE=csanmt"):
         load_engine(settings)
+
+
+@pytest.mark.parametrize("broken", ["configuration.json", "bpe.zh", "tf_ckpts/ckpt-0.index"])
+def test_the_default_translator_takes_over_from_a_folder_that_cannot_run(
+    broken: str, settings: Settings, csanmt: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = load_translator(settings.model_copy(update={"model_dir": csanmt})).translate([Field("prompt", "红苹果")])
+    (csanmt / broken).write_bytes(b"nonsense")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        translator = load_translator(changed(settings, translate_engine="csanmt"))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert str(csanmt) in warning
+    assert warning.endswith(f"{settings.translator_dir} translates instead")
+    assert translator.translate([Field("prompt", "红苹果")]) == expected
+
+
+@pytest.mark.usefixtures("csanmt")
+def test_without_the_extra_the_default_translator_takes_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
+    monkeypatch.delitem(sys.modules, "triton_diffusers.translate.csanmt.tokenizer", raising=False)
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    (outcome,) = load_translator(settings).translate([Field("prompt", "红苹果")])
+    assert isinstance(outcome, str)
+    assert "pip install 'triton-diffusers[csanmt]'" in caplog.text
 
 
 def test_a_server_without_a_translator_serves_what_is_not_chinese(

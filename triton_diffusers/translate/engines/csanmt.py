@@ -1,35 +1,67 @@
-"""ModelScope's CSANMT (``nlp_csanmt_translation_zh2en``) by ModelScope's own pipeline, on TensorFlow. Untested."""
+"""ModelScope's CSANMT (``nlp_csanmt_translation_zh2en``) by PyTorch, from the folder as it is published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from modelscope.pipelines import pipeline
+import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
+from triton_diffusers.translate.csanmt.config import CsanmtConfig
+from triton_diffusers.translate.csanmt.network import CsanmtNetwork
+from triton_diffusers.translate.csanmt.search import search
+from triton_diffusers.translate.csanmt.tensor_bundle import BundleError, TensorBundle
+from triton_diffusers.translate.csanmt.tokenizer import CsanmtTokenizer
+from triton_diffusers.translate.engines.protocol import most_output_tokens
 
-_BETWEEN_TEXTS = "<SENT_SPLIT>"  # the pipeline's own mark for a batch
+_CHECKPOINT = Path("tf_ckpts") / "ckpt-0"
+
+
+class _Weights(dict[str, torch.Tensor]):
+    """The variables of a checkpoint, each read when it is first needed: those of an optimizer never are."""
+
+    def __init__(self, bundle: TensorBundle) -> None:
+        super().__init__()
+        self._bundle = bundle
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        if name not in self._bundle:
+            raise BundleError(f"the checkpoint has no variable {name}")
+        self[name] = weight = torch.from_numpy(self._bundle[name])
+        return weight
 
 
 class CsanmtEngine:
-    """Runs a CSANMT folder. Beams and the output's bound are those of its ``configuration.json``."""
+    """Runs a CSANMT folder in float32. The number of beams is that of its ``configuration.json``."""
 
-    def __init__(self, translation: Any) -> None:
-        """``translation`` is ModelScope's pipeline."""
-        self._pipeline = translation
+    def __init__(self, folder: Path, cache_dir: Path) -> None:
+        """Read the folder.
+
+        Raises:
+            LoadError: its description is invalid.
+            OSError, ValueError, RuntimeError: its files are missing, broken, or of another model.
+        """
+        config = CsanmtConfig.read(folder)
+        self._config = config.model
+        self._tokenizer = CsanmtTokenizer(folder, config, cache_dir)
+        self._network = CsanmtNetwork(config.model, _Weights(TensorBundle(folder / _CHECKPOINT)))
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> CsanmtEngine:
-        """Raises ``LoadError``."""
+        """Read a folder and try it. Raises ``LoadError``."""
         try:
-            return cls(pipeline(task="translation", model=str(folder)))
-        except Exception as error:
+            engine = cls(folder, settings.cache_dir)
+            engine.translate(["猫"])  # needs every weight that there is
+        except (OSError, ValueError, IndexError, RuntimeError) as error:
             raise LoadError(f"{folder} cannot be loaded: {one_line(error)}") from error
+        return engine
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """One English text for each Chinese one."""
-        answer = self._pipeline(input=_BETWEEN_TEXTS.join(texts))["translation"].split(_BETWEEN_TEXTS)
-        return [text.strip() for text in answer]
+        """Return one English text for each Chinese one."""
+        sources = [self._tokenizer.encode(text) for text in texts]
+        found = search(
+            self._network, self._config, sources, [most_output_tokens(len(source) + 1) for source in sources]
+        )
+        return [self._tokenizer.decode(numbers).strip() for numbers in found]
