@@ -77,6 +77,17 @@ class SchedulerFactory:
         self._prototypes.move_to_end(key)
         return copy.deepcopy(self._prototypes[key])
 
+    def warning(self, name: str) -> str | None:
+        """Return what a scheduler does not know of the model's config; None if it knows all that counts."""
+        import diffusers
+
+        if not self._config.get("rescale_betas_zero_snr"):
+            return None
+        kind = getattr(diffusers, SCHEDULERS[name][0])
+        if "rescale_betas_zero_snr" in inspect.signature(kind.__init__).parameters:
+            return None
+        return f"scheduler: {name} cannot start from noise alone, as this model (zero terminal SNR) was trained to"
+
     def _prepare(self, name: str, steps: int) -> Any:
         import diffusers
 

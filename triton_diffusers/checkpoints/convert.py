@@ -23,6 +23,7 @@ from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, UNET, VAE, check
 from triton_diffusers.checkpoints.layout import INDEX
 from triton_diffusers.checkpoints.open_clip import used_layers
 from triton_diffusers.checkpoints.sidecar import Sidecar
+from triton_diffusers.checkpoints.statements import PIXELS, SCALING_FACTOR, Statements, read_statements
 from triton_diffusers.checkpoints.vocabulary import write_tokenizer
 from triton_diffusers.checkpoints.weights import Weights, read_weights
 from triton_diffusers.controlnet.config import agree
@@ -34,6 +35,7 @@ _KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _CLIP_WORDS = 49_408
 _INPAINTING_CHANNELS = 9
 _OPEN_CLIP_WIDTH = 1024  # of the text encoder of Stable Diffusion 2.x, whatever its tensors are called
+_PIXELS_PER_LATENT = 8  # of the family's autoencoders, which resolutions in metadata are of
 _BLOCKS = (  # beginnings of names of tensors that are part of a network; others are left by trainings
     "input_blocks.", "middle_block.", "output_blocks.", "time_embed", "out.", "encoder.", "decoder.", "quant_conv.",
     "post_quant_conv.",
@@ -46,7 +48,7 @@ def convert(source: Path, folder: Path) -> None:
     sidecar = Sidecar(source)
     tensors = checked(source, weights.tensors)
     try:
-        _Conversion(source, folder, sidecar, Weights(tensors, weights.global_step)).run()
+        _Conversion(source, folder, sidecar, tensors, weights).run()
     except KeyError as error:
         raise LoadError(f"{source} is incomplete: it has no tensor {error.args[0]}") from error
     except shapes.ShapeError as error:
@@ -54,9 +56,13 @@ def convert(source: Path, folder: Path) -> None:
 
 
 class _Conversion:
-    def __init__(self, source: Path, folder: Path, sidecar: Sidecar, weights: Weights) -> None:
+    """``tensors`` are those of the networks; ``weights`` are all that the file has."""
+
+    def __init__(
+        self, source: Path, folder: Path, sidecar: Sidecar, tensors: Mapping[str, torch.Tensor], weights: Weights
+    ) -> None:
         self._source, self._folder, self._sidecar = source, folder, sidecar
-        self._tensors, self._global_step = weights.tensors, weights.global_step
+        self._tensors, self._weights = tensors, weights
 
     def run(self) -> None:
         """Write every component, the index last."""
@@ -64,12 +70,14 @@ class _Conversion:
         from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
         shape = shapes.unet_config(self._tensors)
+        self._check_training(shape)
         unet_config = self._config("unet", shape, {})
         unet_tensors = convert_ldm_unet_checkpoint(dict(self._tensors), config=unet_config)
         if (guidance := self._tensors.get(f"{UNET}{shapes.GUIDANCE}")) is not None:
             unet_tensors[shapes.GUIDANCE] = guidance
         self._is_2 = uses_open_clip(self._tensors) or unet_config["cross_attention_dim"] == _OPEN_CLIP_WIDTH
-        family = self._family(UNet2DConditionModel, unet_config, unet_tensors)
+        said = read_statements(self._source, self._sidecar, self._weights, is_2=self._is_2)
+        family = self._family(UNet2DConditionModel, unet_config, unet_tensors, said)
         unet = self._build(UNet2DConditionModel, shape, family, "unet")
         self._write(unet, unet_tensors, "unet")
         self._check_leftovers("unet", UNET, unet, unet_tensors)
@@ -78,8 +86,7 @@ class _Conversion:
         self._write(vae, vae_tensors, "vae")
         self._check_leftovers("vae", VAE, vae, vae_tensors)
         self._write_text_encoder(family, unet.config.cross_attention_dim)
-        scheduler = {**family["scheduler"], **self._sidecar.config("scheduler")}
-        scheduler["prediction_type"] = self._sidecar.prediction_type or scheduler["prediction_type"]
+        scheduler = {**family["scheduler"], **said.scheduler}
         _write_json(self._folder / "scheduler" / "scheduler_config.json", scheduler)
         for folder in self._sidecar.whole_folders:
             shutil.copytree(folder, self._folder / folder.name)
@@ -87,17 +94,40 @@ class _Conversion:
             self._write_tokenizer(family)
         self._write_index(unet, scheduler)
 
-    def _family(self, model_class: Any, shape: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        """What the family's file says; 2.x has two that only their predictions tell apart."""
-        if not self._is_2:
-            return _read_family("sd1")
-        kind = self._sidecar.prediction_type or prediction.by_global_step(self._global_step)
-        if kind is None:
-            unet = model_class.from_config({**_read_family("sd2-base")["unet"], **shape})
-            unet.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
-            kind = prediction.by_trial(unet.eval())
-            log.info("%s: neither the file nor a sidecar says what it predicts; a trial says %s", self._source, kind)
-        return _read_family("sd2-v" if kind == "v_prediction" else "sd2-base")
+    def _family(
+        self, model_class: Any, shape: dict[str, Any], tensors: Mapping[str, torch.Tensor], said: Statements
+    ) -> dict[str, Any]:
+        """Return what the family's file says; 2.x has two that only their predictions tell apart."""
+        name = "sd1"
+        if self._is_2:
+            kind = said.get("prediction_type")
+            if kind is None:
+                unet = model_class.from_config({**_read_family("sd2-base")["unet"], **shape})
+                unet.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
+                kind = prediction.by_trial(unet.eval())
+                log.info("%s: nothing says what it predicts; a trial says %s", self._source, kind)
+            name = "sd2-v" if kind == "v_prediction" else "sd2-base"
+        family = _read_family(name)
+        if (side := said.get(PIXELS)) is not None:
+            family["vae"]["sample_size"], family["unet"]["sample_size"] = side, side // _PIXELS_PER_LATENT
+        if (factor := said.get(SCALING_FACTOR)) is not None:
+            family["vae"]["scaling_factor"] = factor
+        if self._sidecar.training is not None:
+            heads = self._sidecar.training.unet(shape["block_out_channels"]).get("attention_head_dim")
+            family["unet"] |= {} if heads is None else {"attention_head_dim": heads}
+        return family
+
+    def _check_training(self, shape: Mapping[str, Any]) -> None:
+        """Raise ``LoadError`` if the training config has other sizes of the UNet than the file."""
+        if self._sidecar.training is None:
+            return
+        given = self._sidecar.training.unet(shape["block_out_channels"])
+        for key in sorted(given.keys() - shapes.GUESSED):
+            if not agree(given[key], shape[key]):
+                raise LoadError(
+                    f"{self._sidecar.yaml}: unet_config: {key} {given[key]!r} is invalid: "
+                    f"{self._source} has {shape[key]!r}"
+                )
 
     def _config(self, component: str, shape: Mapping[str, Any], family: Mapping[str, Any]) -> dict[str, Any]:
         """Return the component's config: the sidecar may say what tensors cannot tell, and must not deny the rest."""

@@ -2,7 +2,8 @@
 
 ``<stem>.config/`` is a diffusers folder without the big weights (``unet/config.json``, ``scheduler/…``, ``tokenizer/``,
 a ``safety_checker/`` with its ``feature_extractor/``); all of it is optional, and each config only needs the keys that
-differ. ``<stem>.yaml`` is the original training config, of which ``model.params.parameterization`` is read.
+differ. ``<stem>.yaml`` (or ``.yml``) is the original training config; ``<stem>.json`` may have keys of a scheduler's
+config.
 """
 
 from __future__ import annotations
@@ -32,14 +33,21 @@ class Sidecar:
 
     @property
     def yaml(self) -> Path:
-        """``<stem>.yaml``."""
-        return self.checkpoint.with_suffix(".yaml")
+        """``<stem>.yaml``, or ``<stem>.yml`` if only that exists."""
+        short = self.checkpoint.with_suffix(".yml")
+        long = self.checkpoint.with_suffix(".yaml")
+        return short if short.is_file() and not long.is_file() else long
+
+    @property
+    def json(self) -> Path:
+        """``<stem>.json``."""
+        return self.checkpoint.with_suffix(".json")
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that is there, sorted."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
-        return tuple(sorted([*found, *([self.yaml] if self.yaml.is_file() else [])]))
+        return tuple(sorted([*found, *(path for path in (self.yaml, self.json) if path.is_file())]))
 
     @property
     def whole_folders(self) -> tuple[Path, ...]:
@@ -75,16 +83,3 @@ class Sidecar:
     def text_layer(self) -> str | None:
         """The layer of an OpenCLIP text encoder that the training config names."""
         return self.training.text_layer if self.training is not None else None
-
-    @property
-    def prediction_type(self) -> str | None:
-        """``epsilon`` or ``v_prediction`` if either file says it, the folder before the YAML.
-
-        A YAML without ``parameterization`` means epsilon, which is the default of the original code.
-        Raises ``LoadError`` if the YAML cannot be read.
-        """
-        if (given := self.config("scheduler").get("prediction_type")) is not None:
-            return str(given)
-        if self.training is None:
-            return None
-        return self.training.prediction_type or "epsilon"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ from triton_diffusers.checkpoints.errors import LoadError, one_line
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by their name in the file, mapped from the disk, and how many steps were trained, if the file says it."""
+    """Tensors by their name in the file, mapped from the disk.
+
+    ``global_step`` is how many steps were trained, if the file says it; ``metadata`` is that of a safetensors file.
+    """
 
     tensors: Mapping[str, torch.Tensor]
-    global_step: int | None
+    global_step: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_weights(path: Path) -> Weights:
@@ -28,11 +32,15 @@ def read_weights(path: Path) -> Weights:
     A ``.ckpt`` is a pickle, which can run any code when it is read: one that needs more than PyTorch's restricted
     reader allows is refused. Raises ``LoadError``.
     """
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
+    metadata: Mapping[str, str] = {}
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
+            with safe_open(path, framework="pt") as opened:
+                metadata = opened.metadata() or {}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:
@@ -49,7 +57,7 @@ def read_weights(path: Path) -> Weights:
         raise LoadError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not named tensors")
     step = content.get("global_step", step)
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and torch.is_tensor(value)}
-    return Weights(tensors, int(step) if isinstance(step, int | torch.Tensor) else None)
+    return Weights(tensors, int(step) if isinstance(step, int | torch.Tensor) else None, metadata)
 
 
 def _is_zip(path: Path) -> bool:

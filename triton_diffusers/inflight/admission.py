@@ -48,6 +48,8 @@ class Admission:
         loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
         conditioning = self._text.encode(request, loras, job.warnings)
         job.warnings.extend(unused_guidance(self._engine, request))
+        if (warning := self._schedulers.warning(request.scheduler)) is not None:
+            job.warnings.append(warning)
         canvas = Canvas(self._engine, request, job.pictures, job.warnings)
         controls = self._controls.make(job, sampled_size(self._engine, request))
         if controls and request.profile.period > 1:

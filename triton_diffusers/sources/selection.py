@@ -42,7 +42,8 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
             f"{source} is not a model: it has no {BASE_MODEL}/, no {INDEX}, not one checkpoint at its root ({found})"
         )
     stem = PurePosixPath(checkpoints[0].path).stem
-    beside = [file for file in files if file.path == f"{stem}.yaml" or file.path.startswith(f"{stem}.config/")]
+    said = [f"{stem}{suffix}" for suffix in (".yaml", ".yml", ".json")]
+    beside = [file for file in files if file.path in said or file.path.startswith(f"{stem}.config/")]
     return BASE_MODEL, [*checkpoints, *beside]
 
 
