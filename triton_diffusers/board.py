@@ -157,6 +157,14 @@ class JobBoard:
         names = [*_ENTRY.split(", "), "preview"]
         return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
+    def has_requests(self) -> bool:
+        """Return True if a request is in flight, or if that cannot be told. A background build is not a request."""
+        self._mark_lost()
+        found: object = True
+        with self._tolerant():
+            found = self._connection.execute("SELECT 1 FROM jobs WHERE ended IS NULL AND number > 0").fetchone()
+        return found is not None
+
     def cancel(self, task_id: str) -> None:
         """Ask for the end of all jobs of a task that are in flight."""
         with self._lock:

@@ -254,3 +254,13 @@ def test_it_is_closed_while_others_use_it(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert board.cancellations() == []
+
+
+def test_requests_in_flight_are_known(board: JobBoard) -> None:
+    assert not board.has_requests()
+    board.post(entry(0, state="running"))  # a background build
+    assert not board.has_requests()
+    board.post(entry(1, state="queued"))
+    assert board.has_requests()
+    board.post(entry(1, state="succeeded", ended=time.time()))
+    assert not board.has_requests()

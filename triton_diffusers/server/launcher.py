@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shlex
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -15,8 +17,9 @@ from tempfile import TemporaryDirectory
 from types import FrameType, TracebackType
 from typing import Any
 
+from triton_diffusers.board import JobBoard
 from triton_diffusers.checkpoints.layout import has_base_model
-from triton_diffusers.contract import FORWARDED_HEADERS
+from triton_diffusers.contract import CONTRACTS, FORWARDED_HEADERS
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
 from triton_diffusers.server.logs import ServerOutput
@@ -204,9 +207,24 @@ def _run(
         if not stop.is_made:
             return served
     log.info("stopping; requests in flight have %d s", options.exit_timeout)
-    server.stop(options.exit_timeout, lambda: stop.is_urgent)
+    with _idleness(repository, workspace) as is_idle:
+        server.stop(options.exit_timeout, lambda: stop.is_urgent, is_idle)
     log.info("stopped")
     return None
+
+
+@contextlib.contextmanager
+def _idleness(repository: Repository, workspace: Workspace) -> Iterator[Callable[[], bool]]:
+    """Yield a function that is true if no request is in flight; never, if there are models that tell no job board."""
+    board: JobBoard | None = None
+    if repository.models.keys() <= CONTRACTS.keys():
+        with contextlib.suppress(OSError, sqlite3.Error):  # it only shortens a stop
+            board = JobBoard(workspace.runtime_dir)
+    try:
+        yield lambda: board is not None and not board.has_requests()
+    finally:
+        if board is not None:
+            board.close()
 
 
 def _check_host(options: ServeOptions) -> None:

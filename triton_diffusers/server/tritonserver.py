@@ -20,6 +20,8 @@ _KEPT_LINES = 400
 _STOP_TICK = 0.2  # seconds
 _LAST_WORDS = 2.0  # seconds that tritonserver gets once its last model process has ended
 _SPARE = 5.0  # seconds beyond its own exit timeout
+_IDLE_SECONDS = 5.0  # that it gets once no request is in flight and no model process ends any more
+_NO_REQUESTS = "All models are stopped, unloading models"  # Triton's words for that
 _REASON = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)")
 _CRASH = re.compile(r"^terminate called after throwing an instance of '(?P<exception>.*)'")
 _ERROR = re.compile(r"^E\d{4} .*?\] \"?(?P<reason>.*?)\"?$|^error: (?P<error>.*)$")
@@ -44,6 +46,7 @@ class TritonServer:
         """
         self._region_prefix = region_prefix
         self._on_line = on_line
+        self._unloading = False  # Triton has said that no request is in flight
         self._tail: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._process = subprocess.Popen(  # noqa: S603 - the command is the launcher's own
             attached(command, death_signal=signal.SIGTERM),
@@ -72,24 +75,28 @@ class TritonServer:
             self._process.wait(timeout=seconds)
         return self.exit_code is not None
 
-    def stop(self, exit_timeout: float, is_forced: Callable[[], bool]) -> None:
+    def stop(
+        self, exit_timeout: float, is_forced: Callable[[], bool], is_idle: Callable[[], bool] = lambda: False
+    ) -> None:
         """End it and every model process; requests in flight get ``exit_timeout`` seconds.
 
-        Takes little more than that, whatever Triton does; at once when ``is_forced()`` becomes true.
+        Takes little more than that, whatever Triton does; at once when ``is_forced()`` becomes true. ``is_idle()`` is
+        true if no request is known to be in flight: Triton often waits its whole time for nothing. It does so for a
+        model that an open gRPC stream has called, for a call that its caller has cancelled, and for an instance whose
+        process had died and been replaced.
         """
-        begun = time.monotonic()
-        had_models = bool(model_processes(self._region_prefix))
-        lonely_since: float | None = None
+        begun = changed = time.monotonic()
+        processes = model_processes(self._region_prefix)
+        had_models = bool(processes)
         self._process.terminate()
         while not self.wait(_STOP_TICK):
             now = time.monotonic()
-            if had_models and lonely_since is None and not model_processes(self._region_prefix):
-                lonely_since = now
-            # Triton waits its whole time for an instance whose process had died and been replaced, although
-            # nothing of it is left that could end.
-            lonely = lonely_since is not None and now - lonely_since > _LAST_WORDS
-            if lonely or is_forced() or now - begun > exit_timeout + _SPARE:
-                self.kill()
+            living = model_processes(self._region_prefix)
+            lonely = had_models and not living
+            if living != processes or not (lonely or self._unloading or is_idle()):
+                processes, changed = living, now
+            patience = _LAST_WORDS if lonely else _IDLE_SECONDS
+            if now - changed > patience or is_forced() or now - begun > exit_timeout + _SPARE:
                 break
         self.kill()
 
@@ -123,6 +130,7 @@ class TritonServer:
             for line in stream:
                 text = line.rstrip("\n")
                 self._tail.append(text)
+                self._unloading = self._unloading or _NO_REQUESTS in text
                 # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
                 with contextlib.suppress(OSError, ValueError):
                     self._on_line(text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpc_client
 
 from tests.integration.conftest import RunningTriton
 from tests.integration.serve.processes import family, is_gone, region_prefix, regions
@@ -47,6 +50,22 @@ def test_stop_does_not_wait_for_ever(start: Callable[..., RunningTriton], crowd:
         assert future.exception(timeout=30) is not None or future.result()[0] != 200
     assert all(map(is_gone, processes))
     assert not regions(prefix)
+
+
+@pytest.mark.parametrize("model", ["steps", "chain"])
+def test_stop_does_not_wait_for_an_open_stream(start: Callable[..., RunningTriton], model: str) -> None:
+    """Triton keeps a model for as long as a stream is open that has called it: no request is in flight by then."""
+    server = start("--exit-timeout=1000")
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+    with grpc_client.InferenceServerClient(server.grpc_url) as client:
+        client.start_stream(lambda result, error: answers.put(error))
+        seconds = grpc_client.InferInput("seconds", [1, 1], "FP32")
+        seconds.set_data_from_numpy(np.zeros((1, 1), np.float32))
+        client.async_stream_infer(model, [seconds])
+        assert answers.get(timeout=30) is None
+        processes = family(server)
+        assert server.stop() == 0
+        assert all(map(is_gone, processes))
 
 
 def test_second_signal_stops_at_once(start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +14,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from tests.unit.test_board import entry
+from triton_diffusers.board import JobBoard
 from triton_diffusers.server import launcher
 from triton_diffusers.server.errors import BadRepository, StartFailed
 from triton_diffusers.server.launcher import StopRequest
@@ -62,7 +66,7 @@ class FakeServer:
     def failure(self) -> str:
         return "it died"
 
-    def stop(self, exit_timeout: float, is_forced: Callable[[], bool]) -> None:
+    def stop(self, exit_timeout: float, is_forced: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
         """As it was asked to."""
 
     def kill(self) -> None:
@@ -193,3 +197,31 @@ def test_triton_passes_headers_on_unless_the_operator_says_which(
         ),
         *extra,
     ]
+
+
+@pytest.mark.parametrize(
+    ("models", "state", "idle"),
+    [
+        (["sd_base", "ensemble"], None, True),
+        (["sd_base", "ensemble"], "running", False),
+        (["sd_base", "ensemble"], "succeeded", True),
+        (["sd_base", "mine"], None, False),
+    ],
+)
+def test_a_server_is_idle_if_its_board_has_no_request(
+    tmp_path: Path, models: list[str], state: str | None, idle: bool
+) -> None:
+    """Models that are not ours post nothing, so nothing is known of their requests."""
+    repository = Repository(tmp_path, dict.fromkeys(models))  # type: ignore[arg-type]
+    with Workspace.create(tmp_path / "runtime") as workspace, closing(JobBoard(workspace.runtime_dir)) as board:
+        if state:
+            board.post(entry(state=state, ended=None if state == "running" else time.time()))
+        with launcher._idleness(repository, workspace) as is_idle:
+            assert is_idle() == idle
+
+
+def test_a_board_that_cannot_be_opened_does_not_spoil_the_stop(tmp_path: Path) -> None:
+    with Workspace.create(tmp_path / "runtime") as workspace:
+        (workspace.runtime_dir / "jobs.sqlite").mkdir()
+        with launcher._idleness(Repository(tmp_path, {}), workspace) as is_idle:
+            assert not is_idle()

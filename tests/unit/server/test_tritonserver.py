@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.server import tritonserver
 from triton_diffusers.server.tritonserver import TritonServer
 
 LOAD_FAILURE = """\
@@ -108,3 +109,31 @@ def test_stop_has_a_bound(run: Callable[..., tuple[TritonServer, io.StringIO]]) 
         assert not server.wait(0.05)
     server.stop(exit_timeout=0.1, is_forced=lambda: False)
     assert server.exit_code == -9
+
+
+@pytest.mark.parametrize(
+    ("said", "idle"),
+    [("All models are stopped, unloading models", False), ("Timeout 15: Found 1 model versions", True)],
+)
+def test_stop_does_not_wait_for_nothing(
+    run: Callable[..., tuple[TritonServer, io.StringIO]], monkeypatch: pytest.MonkeyPatch, said: str, idle: bool
+) -> None:
+    """Triton does: for a model that an open stream has called, and for a call that its caller has cancelled."""
+    monkeypatch.setattr(tritonserver, "_IDLE_SECONDS", 0.3)
+    server, log = run(f"trap 'echo {said}' TERM; echo ready; while true; do sleep 0.1; done")
+    while "ready" not in log.getvalue():
+        assert not server.wait(0.05)
+    server.stop(exit_timeout=1000, is_forced=lambda: False, is_idle=lambda: idle)
+    assert server.exit_code == -9
+    assert said in log.getvalue()
+
+
+def test_stop_waits_for_requests(
+    run: Callable[..., tuple[TritonServer, io.StringIO]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tritonserver, "_IDLE_SECONDS", 0.1)
+    server, log = run("trap 'sleep 1.5; exit 7' TERM; echo ready; while true; do sleep 0.1; done")
+    while "ready" not in log.getvalue():
+        assert not server.wait(0.05)
+    server.stop(exit_timeout=1000, is_forced=lambda: False, is_idle=lambda: False)
+    assert server.exit_code == 7
