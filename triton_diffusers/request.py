@@ -178,6 +178,11 @@ class GenerationRequest:
         return found
 
     @property
+    def unchanged(self) -> bool:
+        """True if the result is the input image, fitted to the size."""
+        return self.function is not Function.TEXT_TO_IMAGE and self.denoising_strength == 0
+
+    @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on (a scale of 1 is no guidance)."""
         return self.guidance_scale > 1.0

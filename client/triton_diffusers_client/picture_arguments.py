@@ -26,7 +26,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
         dest="denoising_strength",
         type=float,
         metavar="X",
-        help="how much of the picture is drawn anew, 0.1 to 1 (default: 0.55)",
+        help="how much of the image is drawn again, 0 to 1 (default: 0.55)",
     )
     group.add_argument(
         "--resize-mode", choices=tuple(_RESIZE_MODES), help="how the picture comes to --size (default: stretch)"

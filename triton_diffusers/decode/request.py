@@ -33,7 +33,6 @@ _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _SEED = re.compile(r"[0-9]{1,20}")
 _SMALLEST_SIDE = 16
 _LARGEST_GUIDANCE = 30.0
-_SMALLEST_STRENGTH = 0.1
 _MOST_LAYERS = 24  # of a text encoder; how many a model has is known to its engine
 _EXPAND = (128, 128, 128, 128)
 _LORA_WEIGHT = 0.75
@@ -74,9 +73,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, native_side: i
         image=_image(values, settings, function, chosen),
         mask=picture("mask", values, settings, wanted=function is Function.INPAINT, taker=function.value),
         resize_mode=ResizeMode(between("resize_mode", values["resize_mode"], min(ResizeMode), max(ResizeMode))),
-        denoising_strength=max(
-            _SMALLEST_STRENGTH, between("denoising_strength", values["denoising_strength"], 0.0, 1.0)
-        ),
+        denoising_strength=between("denoising_strength", values["denoising_strength"], 0.0, 1.0),
         expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
         keep_unmasked=values["keep_unmasked"],
         loras=_loras(values["lora_path"], values["lora_attn"], settings),

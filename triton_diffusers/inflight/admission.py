@@ -15,6 +15,7 @@ from triton_diffusers.inflight.controls import ControlMaker
 from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
+from triton_diffusers.inflight.rounding import rounding_warnings
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.lora import LoraLoader, LoraSet
 from triton_diffusers.profiles import Profile
@@ -62,9 +63,7 @@ class Admission:
             self._sample(request, index, canvas, conditioning, loras, controls, profile)
             for index in range(request.image_num)
         ]
-        made, steps = request.steps - job.samples[0].first // job.samples[0].scheduler.order, request.steps
-        if not conditioning.covers(made):
-            job.warnings.append(f"prompt: only {made} of {steps} steps are made, too few for some of its edits")
+        job.warnings.extend(rounding_warnings(request, sampled_size(self._engine, request), job.samples[0]))
 
     def _sample(
         self,

@@ -82,6 +82,9 @@ class Canvas:
         self._mask: torch.Tensor | None = None
         self._visible: torch.Tensor | None = None
         seen: Array = np.zeros((3, height, width), np.float32)
+        self._unchanged = request.unchanged
+        if self._unchanged:
+            return
         if pictures is not None and pictures.image is not None:
             picture = _floats(pictures.image, (width, height))
             self._source = encode(engine, picture, warnings)
@@ -95,6 +98,8 @@ class Canvas:
 
     def begin(self, scheduler: Any, generator: torch.Generator) -> Beginning:
         """The beginning of one image, drawn with its ``generator``; sets the scheduler to its first step."""
+        if self._unchanged:
+            return Beginning(torch.zeros(self._shape[1:]), len(scheduler.timesteps))
         if self._source is None:
             noise = self._noise(generator)
             return Beginning(noise * scheduler.init_noise_sigma, condition=self._condition(None))

@@ -319,7 +319,9 @@ class EngineLoop:
         job, sample = turn.job, turn.sample
         began = time.perf_counter()
         try:
-            release(self._in_use.engine, job, sample, decode(self._in_use.engine, sample.latents, job.warnings))
+            unchanged = job.request.unchanged
+            decoded = None if unchanged else decode(self._in_use.engine, sample.latents, job.warnings)
+            release(self._in_use.engine, job, sample, decoded)
             if job.decoded:
                 release_control_images(self._in_use.engine, job)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone

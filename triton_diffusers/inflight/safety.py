@@ -14,14 +14,20 @@ from triton_diffusers.pictures import paste_back
 Array = np.ndarray[Any, Any]
 
 
-def release(engine: Engine, job: Job, sample: Sample, decoded: Array) -> None:
+def release(engine: Engine, job: Job, sample: Sample, decoded: Array | None) -> None:
     """Set a sample's pixels, as they are returned, and its flag.
 
-    ``decoded`` is the decoder's float array (3, height, width) in -1 … 1. The checker sees the image at its final size,
+    ``decoded`` is the decoder's float array (3, height, width) in -1 … 1, or None for the input image as it is: no
+    autoencoder gives back exactly what it was given. The checker sees the image at its final size,
     with unmasked pixels pasted back: nothing may be added to it afterwards. A flagged image is blackened.
     """
-    pixels = resized(to_pixels(decoded), job.request.size)
     source = job.pictures
+    if decoded is not None:
+        pixels = resized(to_pixels(decoded), job.request.size)
+    elif source is not None and source.image is not None:
+        pixels = resized(np.array(source.image), job.request.size)
+    else:
+        raise ValueError("an image that was not decoded needs an input image")
     if source is not None and source.image is not None and source.shown is not None:
         pixels = paste_back(pixels, source.image, source.shown)
     sample.flagged = engine.is_unsafe(pixels)

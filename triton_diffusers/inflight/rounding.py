@@ -1,0 +1,38 @@
+"""Warnings about values of a request that cannot be honoured exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from triton_diffusers.inflight.control import Control
+from triton_diffusers.inflight.job import Sample
+from triton_diffusers.request import Function, GenerationRequest
+
+
+def rounding_warnings(request: GenerationRequest, sampled: tuple[int, int], sample: Sample) -> list[str]:
+    """Return warnings for a request whose images are sampled at ``sampled`` (width, height), as ``sample`` is."""
+    if request.unchanged:
+        return ["denoising_strength: 0 returns the input image; nothing is drawn"]
+    warnings = []
+    if sampled != request.size:
+        (width, height), (drawn_width, drawn_height) = request.size, sampled
+        warnings.append(
+            f"width × height: {width}×{height} is drawn at {drawn_width}×{drawn_height}, a multiple of the model's"
+            " latents, and resized"
+        )
+    steps, strength = request.steps, request.denoising_strength
+    if request.function is not Function.TEXT_TO_IMAGE and steps * strength < 1:
+        warnings.append(f"denoising_strength: {strength} of {steps} steps is less than one step; one was made")
+    made = steps - sample.first // sample.scheduler.order
+    if not sample.conditioning.covers(made):
+        warnings.append(f"prompt: only {made} of {steps} steps are made, too few for some of its edits")
+    return [*warnings, *_idle_controls(sample.controls, sample.steps)]
+
+
+def _idle_controls(controls: Iterable[Control], steps: int) -> Iterable[str]:
+    for number, control in enumerate(controls, 1):
+        if not any(control.is_active(step, steps) for step in range(steps)):
+            yield (
+                f"control_start / control_end: no whole step of {steps} lies from {control.start} to {control.end};"
+                f" ControlNet {number} did nothing"
+            )
