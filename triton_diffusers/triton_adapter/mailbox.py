@@ -37,6 +37,8 @@ from triton_diffusers.triton_adapter.transports import is_forwarded, is_plain_js
 # Triton hands in a rescheduled request again at once, or when requests with other inputs have had their call: seconds.
 _COMES_BACK_WITHIN = 1.0
 
+_NOT_KEPT = "this server stores no images, and none are in the reply: ask for use_base64 or return_images"
+
 # What a request is known by when Triton hands it in again: the id of its sequence, the client's id of the request, the
 # task and the prompt. The sequence's id alone would be Triton's own and unique, but a client may choose one, even that
 # of somebody else's request, and must not get another's picture.
@@ -148,14 +150,10 @@ class Mailbox:
             raise InvalidRequest("return_images", True, "JSON cannot carry bytes; ask for use_base64 instead")
         values["timeout_seconds"] = _shorter(values["timeout_seconds"], request.timeout() / 1e6)
         job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
-        unknown = [name for name in parameters if not is_forwarded(name)]
-        self._letters[key] = _Letter(
-            job,
-            values["return_images"],
-            values["use_base64"],
-            plain_json,
-            unknown_fields(unknown, self._contract.inputs),
-        )
+        warnings = unknown_fields([name for name in parameters if not is_forwarded(name)], self._contract.inputs)
+        if not (self._settings.store or values["return_images"] or values["use_base64"]):
+            warnings = (*warnings, _NOT_KEPT)
+        self._letters[key] = _Letter(job, values["return_images"], values["use_base64"], plain_json, warnings)
         return None
 
     def _probe(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:

@@ -131,6 +131,27 @@ def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMoc
 
 
 @pytest.mark.parametrize(
+    ("store", "fields", "warned"),
+    [
+        ("", {}, True),
+        ("", {"use_base64": True}, False),
+        ("", {"return_images": True}, False),
+        ("results", {}, False),
+    ],
+)
+def test_images_that_go_nowhere_are_told_in_the_warnings(
+    opened: Any, backend: MagicMock, store: str, fields: dict[str, bool], warned: bool
+) -> None:
+    opened._settings = opened._settings.model_copy(update={"store": store})
+    opened._loop.submit.return_value.result = result(warnings=())
+    request = asked(**fields)
+    request.requested_output_names.return_value = ["warnings"]
+    opened.execute([request])
+    (_, array) = backend.Tensor.call_args.args
+    assert [b"stores no images" in text for text in array.ravel()] == [True] * warned
+
+
+@pytest.mark.parametrize(
     ("field", "microseconds", "seconds"),
     [(0.0, 0, 0.0), (5.0, 0, 5.0), (0.0, 2_500_000, 2.5), (5.0, 2_500_000, 2.5), (1.5, 2_500_000, 1.5)],
 )
