@@ -9,7 +9,7 @@ from triton_diffusers.contract import Input
 from triton_diffusers.decode.synonyms import synonyms_of
 from triton_diffusers.errors import shown
 
-_MOST_TOLD = 4
+_MOST_TOLD = 8
 _LONGEST_COMPARED = 64
 _TRITONS_OWN = "triton_"
 # Unknown names come in plain JSON, which cannot carry bytes.
@@ -34,7 +34,7 @@ def unknown_fields(parameters: Iterable[str], fields: Sequence[Input]) -> tuple[
     names = sorted(name for name in parameters if not name.startswith(_TRITONS_OWN))
     told = [_warning(name, known) for name in names[:_MOST_TOLD]]
     if len(names) > _MOST_TOLD:
-        told.append(f"{len(names) - _MOST_TOLD} more names that are not fields of this model were ignored")
+        told.append(f"names that are not fields of this model and were ignored: {len(names) - _MOST_TOLD} more")
     return tuple(told)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from triton_diffusers_client import (
     ClientError,
     ConnectionFailedError,
     InvalidRequestError,
+    NotAuthorizedError,
     RequestTimeoutError,
     ServerError,
     UnreachableError,
@@ -39,9 +41,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
         server = self.server
         assert isinstance(server, Server)
+        server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         server.peers.append(self.client_address[1])
         server.behaviour(self)
 
@@ -63,6 +65,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.peers: list[int] = []
+        self.bodies: list[bytes] = []
         self.over = threading.Event()
 
 
@@ -88,6 +91,23 @@ def transport(server: Server) -> Iterator[HttpTransport]:
 def ask(transport: HttpTransport, timeout: float | None = 10.0) -> list[int]:
     result: list[int] = transport.call("jobs", NO_JOBS, timeout).result()["step"].tolist()
     return result
+
+
+def test_headers_and_the_time_that_is_left_go_with_every_call(server: Server) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    def note(handler: Handler) -> None:
+        seen.append((handler.headers["Authorization"], handler.headers["X-Team"]))
+        handler.answer(b'{"error": "another key"}', 403)
+
+    server.behaviour = note
+    with Client(f"127.0.0.1:{server.server_port}", api_key="secret", headers={"X-Team": "art"}, retries=0) as client:
+        for call in (client.jobs, lambda: client.generate("x", timeout=2.5)):
+            with pytest.raises(NotAuthorizedError, match=r"^another key$"):
+                call()
+    assert seen == [("Bearer secret", "art")] * 2
+    (microseconds,) = re.findall(rb'"timeout":(\d+)', server.bodies[-1])
+    assert 2_000_000 < int(microseconds) <= 2_500_000
 
 
 def test_a_connection_is_used_again(server: Server, transport: HttpTransport) -> None:
