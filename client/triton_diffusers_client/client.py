@@ -39,6 +39,9 @@ DEFAULT_TIMEOUT = 3600.0
 # With the pauses between them about 40 seconds: a server mends a model whose process died in that time.
 DEFAULT_RETRIES = 8
 
+# Longer than that is any time: clocks of the system overflow.
+_MAX_TIMEOUT = 1e9
+
 _JOBS_MODEL = "jobs"
 # ``jobs`` answers in milliseconds, or something is wrong.
 _JOBS_TIMEOUT = 10.0
@@ -137,10 +140,10 @@ class Client:
             under_way = dict(self._under_way)
         if was_closing:
             return
-        for cancellation, task_id in under_way.items():
+        for cancellation in under_way:
             cancellation.cancel()
-            with suppress(ClientError):
-                self._end(task_id)
+        with suppress(ClientError):  # a server that does not answer for one does not for the others
+            self._end(*under_way.values())
         self._closed = True
         self._transport.close()
         _OPEN.discard(self)
@@ -192,17 +195,18 @@ class Client:
                     self._missing.add(model)
         return self._infer(last, request.tensors, cancellation, timeout)
 
-    def _end(self, task_id: str) -> bool:
-        """Cancel a task that was sent just now; returns whether the server knew it. Raises a ``ClientError``."""
-        for _ in range(_CANCEL_TRIES):
-            try:
-                # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
-                self._newest("cancel", task_id, retries=0)
-            except NotFoundError:
+    def _end(self, *task_ids: str) -> bool:
+        """Cancel tasks that were sent just now; returns whether the server knew them all. Raises a ``ClientError``."""
+        unknown = set(task_ids)
+        for tried in range(_CANCEL_TRIES):
+            if unknown and tried:
                 time.sleep(_CANCEL_PAUSE)
-            else:
-                return True
-        return False
+            for task_id in list(unknown):
+                with suppress(NotFoundError):
+                    # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
+                    self._newest("cancel", task_id, retries=0)
+                    unknown.discard(task_id)
+        return not unknown
 
     def _worth_a_retry(self, error: ClientError) -> bool:
         return self._met or not isinstance(error, UnreachableError)
@@ -276,4 +280,4 @@ def _checked_timeout(seconds: float | None) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds) or seconds <= 0:
         raise ValueError(f"timeout: {seconds!r} is invalid: it must be a number of seconds, more than 0")
-    return float(seconds)
+    return float(seconds) if seconds < _MAX_TIMEOUT else None

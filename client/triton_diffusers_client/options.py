@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from triton_diffusers_client.image import EncodedImage
 
-# An encoded image, one of a result's, a file's path, a URL, a Pillow image, or uint8 pixels (height, width, channels).
-Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | PilImage | np.ndarray[Any, Any]"
+# An encoded image, one of a result's, a path or an open file, a URL, a Pillow image, or uint8 pixels (height, width,
+# channels).
+Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | BinaryIO | PilImage | np.ndarray[Any, Any]"
 
 
 class Options(TypedDict, total=False):

@@ -69,7 +69,7 @@ def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[s
 
 
 def _elements(field: InputField, value: Any) -> Iterable[Any]:
-    if not field.many or _is_one_array(field, value):
+    if not field.many or _is_one_image(field, value):
         return (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview):
         return value
@@ -89,9 +89,10 @@ def _shown(value: Any) -> str:
     return f"an object of type {type(value).__name__}"
 
 
-def _is_one_array(field: InputField, value: Any) -> bool:
-    """Return True for a single image as an array, which could be taken for a list of its rows."""
-    return field.datatype == "BYTES" and isinstance(value, np.ndarray) and value.ndim <= _IMAGE_DIMENSIONS
+def _is_one_image(field: InputField, value: Any) -> bool:
+    """Return True for an array or an open file, which could be taken for a list of rows or lines."""
+    is_array = isinstance(value, np.ndarray) and value.ndim <= _IMAGE_DIMENSIONS
+    return field.datatype == "BYTES" and (is_array or hasattr(value, "read"))
 
 
 def _text(field: InputField, value: Any) -> bytes:
@@ -104,7 +105,7 @@ def _text(field: InputField, value: Any) -> bytes:
 
 
 def _picture(field: InputField, value: Any) -> bytes:
-    """An encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or an array as PNG."""
+    """An encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or array as PNG."""
     if isinstance(value, EncodedImage):
         return value.data
     if isinstance(value, bytes | bytearray | memoryview):
@@ -114,6 +115,8 @@ def _picture(field: InputField, value: Any) -> bytes:
             return Path(value).read_bytes()
         except OSError as error:
             raise _refusal(field, value, f"a file that can be read ({error.strerror})") from error
+    if hasattr(value, "read") and isinstance(data := value.read(), bytes):
+        return data
     if isinstance(value, np.ndarray):
         value = _from_array(field, value)
     if hasattr(value, "save"):
@@ -121,7 +124,9 @@ def _picture(field: InputField, value: Any) -> bytes:
         value.save(buffer, format="PNG")
         return buffer.getvalue()
     raise _refusal(
-        field, value, "an encoded image's bytes, a file's path, a URL, a Pillow image, or a numpy array of its pixels"
+        field,
+        value,
+        "an encoded image's bytes, a path, a file opened in binary mode, a URL, a Pillow image, or a numpy array",
     )
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -96,6 +97,32 @@ def test_a_server_without_ensembles_is_asked_for_them_once(monkeypatch: pytest.M
         for _ in range(3):
             client.generate("a red apple")
     assert [model for model, _ in server.asked] == ["ensemble", "sd_base", "sd_base", "sd_base"]
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_an_endless_timeout_is_none(timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("m")
+    with connected(server, monkeypatch, model="m", timeout=timeout) as client:
+        client.generate("x")
+        client.generate("x", timeout=timeout)
+    assert server.asked == [("m", None)] * 2
+
+
+def test_closing_asks_a_server_that_does_not_answer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("m")
+    over = threading.Event()
+    server.behaviour = lambda: over.wait(WITHIN) and None
+    client = connected(server, monkeypatch, model="m")
+    jobs = [client.submit("x") for _ in range(3)]
+    while len(server.asked) < len(jobs):
+        time.sleep(0.01)
+    monkeypatch.setattr(module.Progress, "list_from_tensors", MagicMock(side_effect=RequestTimeoutError))
+    threading.Timer(0.2, over.set).start()
+    client.close()
+    assert len(server.cancelled) == 1
+    for job in jobs:
+        with pytest.raises(CancelledError):
+            job.result(WITHIN)
 
 
 def test_something_else_that_is_not_found_is_not_a_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:

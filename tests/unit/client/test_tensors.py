@@ -83,7 +83,11 @@ def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
         ("return_images", "false", "True or False"),
         ("expand", [1, "2"], "a whole number"),
         ("use_translate", 1, "True or False"),
-        ("image", 7, "an encoded image's bytes, a file's path, a URL, a Pillow image, or a numpy array"),
+        (
+            "image",
+            7,
+            "an encoded image's bytes, a path, a file opened in binary mode, a URL, a Pillow image, or a numpy array",
+        ),
         ("image", "/no/such/picture.png", "a file that can be read"),
     ],
 )
@@ -149,3 +153,12 @@ def test_a_refusal_is_short_whatever_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode({"prompt": value}, INPUTS, batched=True)
     assert len(str(caught.value)) < 150
+
+
+def test_an_open_file_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"line\nline")
+    for table, field in ((INPUTS, "image"), (CONTROL_INPUTS, "control_image")):
+        with (tmp_path / "a").open("rb") as opened:
+            assert encode({field: opened}, table, batched=True)[field].tolist() == [[b"line\nline"]]
+    with (tmp_path / "a").open() as text, pytest.raises(InvalidRequestError, match="opened in binary mode"):
+        encode({"image": text}, INPUTS, batched=True)
