@@ -236,7 +236,8 @@ def _add_models(options: argparse._ActionsContainer) -> None:
         "--model-dir",
         default=os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or str(_checkout() / "models" / "emoji"),
         metavar="DIR",
-        help="model directory, with base_model/ in it; or hf://OWNER/NAME[@REVISION], "
+        help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
+        "or hf://OWNER/NAME[@REVISION], "
         "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX "
         "(default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
     )

@@ -63,7 +63,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
-    model_dir: Path = Field(Path("models/emoji"), description="Model directory; holds `base_model/`.")
+    model_dir: Path = Field(
+        Path("models/emoji"),
+        description="Model directory: holds `base_model/`, or is a diffusers folder, or one checkpoint file.",
+    )
+    vae: str = Field(
+        "",
+        description="Autoencoder to use instead of the model's own: a file or a diffusers folder, absolute or relative"
+        " to the model directory. Empty: [what lies beside](checkpoints.md#autoencoders), else the model's own.",
+    )
     runtime_dir: Path = Field(
         default_factory=lambda: Path(gettempdir()) / "triton-diffusers",
         description="Where the model processes of one server meet (progress and cancellation). One per server.",
@@ -330,6 +338,16 @@ class Settings(BaseSettings):
         return lines
 
     @property
+    def model_folder(self) -> Path:
+        """The folder of LoRAs, ControlNets and whatever else requests name: that of a checkpoint in one file."""
+        return self.model_dir.parent if self.model_dir.is_file() else self.model_dir
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in images' metadata."""
+        return self.model_dir.stem if self.model_dir.is_file() else self.model_dir.name
+
+    @property
     def preprocessors_dir(self) -> Path:
         """The folder of the preprocessors' weights."""
-        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_dir / "preprocessors"
+        return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_folder / "preprocessors"

@@ -12,7 +12,7 @@ from triton_diffusers.artifacts.errors import ArtifactError
 from triton_diffusers.artifacts.fingerprint import fingerprint
 from triton_diffusers.artifacts.fit import Here, misfit
 from triton_diffusers.artifacts.manifest import ArtifactFile, Figures, Manifest
-from triton_diffusers.artifacts.store import OPTIMIZED_MODEL, Artifact, ArtifactStore
+from triton_diffusers.artifacts.store import OPTIMIZED_MODEL, Artifact, ArtifactStore, store_folder
 
 __all__ = [
     "OPTIMIZED_MODEL",
@@ -26,4 +26,5 @@ __all__ = [
     "damage",
     "fingerprint",
     "misfit",
+    "store_folder",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from triton_diffusers.artifacts.errors import ArtifactError
-from triton_diffusers.checkpoints.layout import find_base_model
+from triton_diffusers.checkpoints.layout import VAE_FOLDER, find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.checkpoints.variants import choose
 
@@ -28,12 +28,12 @@ _TAIL = 2**20  # bytes; the directory of a zip, such as a .bin and a .ckpt are, 
 _MOST_HEADER = 100_000_000  # bytes; what safetensors itself allows
 
 
-def fingerprint(model_dir: Path) -> str:
-    """The fingerprint of a model directory's base model, in hexadecimal.
+def fingerprint(model_dir: Path, vae: str = "") -> str:
+    """The fingerprint of a model directory's base model, in hexadecimal; ``vae`` is the setting.
 
     Raises ``LoadError`` if there is none, and ``ArtifactError`` if a file of it cannot be read.
     """
-    base = find_base_model(model_dir)
+    base = find_base_model(model_dir, vae)
     digest = hashlib.sha256(_SCHEME.encode())
     if base.is_file:
         # The name must not count, nor the folder's; what lies beside says how the file is to be understood.
@@ -42,12 +42,25 @@ def fingerprint(model_dir: Path) -> str:
         files.append((base.path.suffix, base.path))
     else:
         files = [(path.relative_to(base.path).as_posix(), path) for path in _component_files(base.path)]
+    if base.vae is not None:
+        files += [(f"{VAE_FOLDER} {name}", path) for name, path in _vae_files(base.vae)]
     for name, path in files:
         try:
             _add(digest, name, path)
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def _vae_files(vae: Path) -> Iterator[tuple[str, Path]]:
+    """The files of an autoencoder that replaces the model's own. A lone file's name must not count."""
+    if vae.is_file():
+        yield vae.suffix, vae
+        return
+    chosen = choose([path.name for path in vae.iterdir()], "float32")
+    for path in sorted(vae.iterdir()):
+        if path.name == "config.json" or (chosen and chosen.has(path.name)):
+            yield path.name, path
 
 
 def _component_files(folder: Path) -> Iterator[Path]:
@@ -65,7 +78,7 @@ def _add(digest: Any, name: str, path: Path) -> None:
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
             spans = list(_tensors(file, size, digest)) or _spread(size)
-        elif path.suffix in (".bin", ".ckpt"):
+        elif path.suffix in (".bin", ".ckpt", ".pt"):
             spans = [*_spread(size), (max(0, size - _TAIL), _TAIL)]
         else:
             spans = [(0, size)]

@@ -32,6 +32,11 @@ class Artifact:
     manifest: Manifest
 
 
+def store_folder(model_dir: Path) -> Path:
+    """Return the folder of a model's artifacts: in its directory, or beside a checkpoint in one file."""
+    return model_dir.with_suffix(f".{OPTIMIZED_MODEL}") if model_dir.is_file() else model_dir / OPTIMIZED_MODEL
+
+
 class ArtifactStore:
     """The artifacts below ``root``, which need not exist. Its methods may be called by several processes at once."""
 

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="MODEL",
-        help="model directory, with base_model/ in it; or hf://OWNER/NAME[@REVISION], "
+        help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
+        "or hf://OWNER/NAME[@REVISION], "
         "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX",
     )
     what.add_argument("--engine", metavar="NAME", help="openvino, inductor or blade (default: openvino)")

@@ -115,7 +115,7 @@ class _Build:
     def _check_model(self) -> None:
         """Raises ``BuildError`` if the graphs, or some of them, may be of other weights than those that were there."""
         try:
-            unchanged = fingerprint(self._plan.model_dir) == self._plan.here.fingerprint
+            unchanged = fingerprint(self._plan.model_dir, self._plan.vae) == self._plan.here.fingerprint
         except (ArtifactError, LoadError):
             unchanged = False
         if not unchanged:

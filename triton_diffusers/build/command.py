@@ -89,17 +89,17 @@ def _tell(plan: Plan, upload: Upload | None) -> None:
 
 def _list(chosen: argparse.Namespace, settings: Settings) -> int:
     model_dir, store = _place(chosen, settings)
-    rows = [_row(model_dir, found) for found in _chosen(chosen, store)]
+    rows = [_row(model_dir, settings.vae, found) for found in _chosen(chosen, store)]
     print_list(store.root, rows)
     return 0
 
 
-def _row(model_dir: Path, found: tuple[str, Artifact | ArtifactError]) -> Row:
+def _row(model_dir: Path, vae: str, found: tuple[str, Artifact | ArtifactError]) -> Row:
     name, artifact = found
     if isinstance(artifact, ArtifactError):
         return Row(name, None, str(artifact))
     try:
-        return Row(name, artifact, misfit(artifact, here_of(find_compiler(artifact.manifest.engine), model_dir)))
+        return Row(name, artifact, misfit(artifact, here_of(find_compiler(artifact.manifest.engine), model_dir, vae)))
     except BuildError as error:
         return Row(name, artifact, str(error))
 

@@ -16,11 +16,13 @@ from triton_diffusers.artifacts import (
     Here,
     fingerprint,
     misfit,
+    store_folder,
 )
 from triton_diffusers.artifacts.manifest import FORMAT
 from triton_diffusers.build.errors import BuildError, CannotBegin
 from triton_diffusers.build.options import LEAST_PSNR, PRECISIONS, SYNONYMS, BuildOptions
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.layout import find_base_model
 from triton_diffusers.engines.compilers import COMPILERS, Compiler
 from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.settings import Settings
@@ -40,6 +42,7 @@ class Plan:
     """
 
     model_dir: Path
+    vae: str
     cache_dir: Path
     here: Here
     engine: str
@@ -71,11 +74,12 @@ def make_plan(options: BuildOptions, settings: Settings) -> Plan:
     compiler = find_compiler(options.engine)
     precision = _precision(options, compiler)
     model_dir = fetch(options.model, settings)
-    here = here_of(compiler, model_dir)
+    here = here_of(compiler, model_dir, settings.vae)
     store = store_of(options.out, model_dir, settings, here.fingerprint)
     there, why = _existing(store, options.engine, precision, here)
     return Plan(
         model_dir=model_dir,
+        vae=settings.vae,
         cache_dir=settings.cache_dir.expanduser().absolute(),
         here=here,
         engine=options.engine,
@@ -108,10 +112,10 @@ def fetch(model: str, settings: Settings) -> Path:
         raise CannotBegin(str(error)) from error
 
 
-def here_of(compiler: Compiler, model_dir: Path) -> Here:
-    """What an artifact of this compiler has to fit. Raises ``CannotBegin`` if there is no model."""
+def here_of(compiler: Compiler, model_dir: Path, vae: str) -> Here:
+    """What an artifact of this compiler has to fit; ``vae`` is the setting. Raises ``CannotBegin`` without a model."""
     try:
-        print_of_weights = fingerprint(model_dir)
+        print_of_weights = fingerprint(model_dir, vae)
     except (LoadError, ArtifactError) as error:
         raise CannotBegin(str(error)) from error
     return Here(fingerprint=print_of_weights, machine=compiler.machine(), versions=dict(compiler.versions()))
@@ -126,15 +130,15 @@ def store_of(out: str, model_dir: Path, settings: Settings, model: str) -> Artif
         return ArtifactStore(settings.cache_dir.expanduser().absolute() / "built" / model[:16] / OPTIMIZED_MODEL)
     if is_remote(out):
         raise CannotBegin(f"--out {out}: a directory or oss://bucket/prefix is expected")
-    return ArtifactStore((Path(out) if out else model_dir).absolute() / OPTIMIZED_MODEL)
+    return ArtifactStore(store_folder(Path(out or model_dir).absolute()))
 
 
 def check_space(plan: Plan, there: int) -> None:
     """Raises ``BuildError`` if the disk has obviously no room for the artifact, ``there`` bytes of which are there."""
+    base = find_base_model(plan.model_dir, plan.vae).path
     weights = sum(
         path.stat().st_size
-        for pattern in ("base_model*", "base_model*/**/*")  # one file, or a folder
-        for path in plan.model_dir.glob(pattern)
+        for path in (base.rglob("*") if base.is_dir() else [base])
         if path.suffix in _WEIGHTS and path.is_file()
     )
     needed = int(weights * _SHARE_OF_WEIGHTS[plan.precision]) - there

@@ -25,13 +25,12 @@ from triton_diffusers.checkpoints.open_clip import used_layers
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.checkpoints.statements import PIXELS, SCALING_FACTOR, Statements, read_statements
 from triton_diffusers.checkpoints.vocabulary import write_tokenizer
-from triton_diffusers.checkpoints.weights import Weights, read_weights
+from triton_diffusers.checkpoints.weights import Weights, in_kept_precision, read_weights
 from triton_diffusers.controlnet.config import agree
 from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
 
-_KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 _CLIP_WORDS = 49_408
 _INPAINTING_CHANNELS = 9
 _OPEN_CLIP_WIDTH = 1024  # of the text encoder of Stable Diffusion 2.x, whatever its tensors are called
@@ -42,11 +41,14 @@ _BLOCKS = (  # beginnings of names of tensors that are part of a network; others
 )  # fmt: skip
 
 
-def convert(source: Path, folder: Path) -> None:
-    """Write ``source`` into the existing, empty ``folder``, in the precision of the file. Raises ``LoadError``."""
+def convert(source: Path, folder: Path, *, needs_vae: bool = True) -> None:
+    """Write ``source`` into the existing, empty ``folder``, in the precision of the file. Raises ``LoadError``.
+
+    A file without an autoencoder makes a folder without one, unless it ``needs_vae``.
+    """
     weights = read_weights(source)
     sidecar = Sidecar(source)
-    tensors = checked(source, weights.tensors)
+    tensors = checked(source, weights.tensors, needs_vae=needs_vae)
     try:
         _Conversion(source, folder, sidecar, tensors, weights).run()
     except KeyError as error:
@@ -81,10 +83,11 @@ class _Conversion:
         unet = self._build(UNet2DConditionModel, shape, family, "unet")
         self._write(unet, unet_tensors, "unet")
         self._check_leftovers("unet", UNET, unet, unet_tensors)
-        vae = self._build(AutoencoderKL, shapes.vae_config(self._tensors), family, "vae")
-        vae_tensors = convert_ldm_vae_checkpoint(dict(self._tensors), config=vae.config)
-        self._write(vae, vae_tensors, "vae")
-        self._check_leftovers("vae", VAE, vae, vae_tensors)
+        if any(name.startswith(VAE) for name in self._tensors):
+            vae = self._build(AutoencoderKL, shapes.vae_config(self._tensors), family, "vae")
+            vae_tensors = convert_ldm_vae_checkpoint(dict(self._tensors), config=vae.config)
+            self._write(vae, vae_tensors, "vae")
+            self._check_leftovers("vae", VAE, vae, vae_tensors)
         self._write_text_encoder(family, unet.config.cross_attention_dim)
         scheduler = {**family["scheduler"], **said.scheduler}
         _write_json(self._folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -238,7 +241,7 @@ class _Conversion:
                     f"{self._source}: {component} {name} has the shape {tuple(tensor.shape)}, "
                     f"not {tuple(expected.shape)}"
                 )
-            kept[name] = _plain(tensor)
+            kept[name] = in_kept_precision(tensor)
         folder = self._folder / component
         is_text = component == "text_encoder"
         if is_text:
@@ -285,13 +288,6 @@ class _Conversion:
 def _read_family(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((files(__package__) / "families" / f"{name}.json").read_text(encoding="utf-8"))
     return content
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """In a precision that every engine can load: 8-bit floats become float16, anything else float32."""
-    if tensor.dtype not in _KEPT_PRECISIONS:
-        tensor = tensor.to(torch.float16 if tensor.element_size() == 1 else torch.float32)
-    return tensor.contiguous()
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

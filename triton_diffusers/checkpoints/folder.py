@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from triton_diffusers.checkpoints.compatibility import (
 )
 from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
-from triton_diffusers.checkpoints.layout import INDEX
+from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT
 from triton_diffusers.checkpoints.variants import WeightFiles, choose
 from triton_diffusers.weight_files import named
 
@@ -39,16 +39,26 @@ _CLIP = "clip_text_model"
 _OLD_UNET_SIDE = 64  # in latents; configs from before diffusers 0.9 say 32 and mean this
 
 
-def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, with_checker: bool) -> Components:
+@dataclass(frozen=True, slots=True)
+class OtherVae:
+    """An autoencoder that replaces the folder's own: its folder, and the keys of its config that are said elsewhere."""
+
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_folder(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, with_checker: bool, vae: OtherVae | None = None
+) -> Components:
     """Load ``folder`` in the precision ``dtype``, whatever the files' is. Raises ``LoadError``."""
-    plan = _read_plan(folder)
+    plan = _read_plan(folder, vae)
     index = plan.index
     checker, extractor = _load_checker(folder, index, dtype) if with_checker else (None, None)
     components = Components(
         tokenizer=plan.tokenizer,
         text_encoder=_load_module(folder, index, "text_encoder", dtype),
         unet=_load_module(folder, index, "unet", dtype),
-        vae=_load_module(folder, index, "vae", dtype),
+        vae=_load_module(folder, index, "vae", dtype, vae),
         scheduler_config=plan.scheduler_config,
         safety_checker=checker,
         feature_extractor=extractor,
@@ -60,13 +70,15 @@ def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, with_
     return components
 
 
-def load_bare_folder(folder: Path, *, dtype: torch.dtype, with_checker: bool) -> Components:
+def load_bare_folder(
+    folder: Path, *, dtype: torch.dtype, with_checker: bool, vae: OtherVae | None = None
+) -> Components:
     """``folder`` with the weights of the text encoder's table of embeddings and of the safety checker alone.
 
     The table is in the precision ``dtype``, the checker in float32, so that it judges as it does with all weights. All
     others are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
     """
-    plan = _read_plan(folder)
+    plan = _read_plan(folder, vae)
     index, text_encoder = plan.index, plan.text_encoder
     if text_encoder.config.model_type != _CLIP:
         raise LoadError(f"{folder / 'text_encoder'}: compiled engines need CLIP's text encoder")
@@ -101,12 +113,13 @@ class _Plan:
     scheduler_config: dict[str, Any]
 
 
-def _read_plan(folder: Path) -> _Plan:
+def _read_plan(folder: Path, other_vae: OtherVae | None) -> _Plan:
     """Read everything but weights. Raises ``LoadError`` if the parts are not those of a model that is served."""
     index = _read_json(folder / INDEX)
     check_index(folder, index)
     with torch.device("meta"):
-        text_encoder, unet, vae = (_bare(folder, index, name) for name in ("text_encoder", "unet", "vae"))
+        text_encoder, unet = (_bare(folder, index, name) for name in ("text_encoder", "unet"))
+        vae = _bare(folder, index, "vae", other_vae)
     check_networks(folder, unet.config, vae.config)
     tokenizer = _load_plain(folder, index, "tokenizer")
     check_text(folder, unet.config, text_encoder.config, len(tokenizer))
@@ -117,15 +130,15 @@ def _read_plan(folder: Path) -> _Plan:
     return _Plan(index, text_encoder, unet, vae, tokenizer, scheduler_config)
 
 
-def _bare(folder: Path, index: Mapping[str, Any], component: str) -> Any:
+def _bare(folder: Path, index: Mapping[str, Any], component: str, other: OtherVae | None = None) -> Any:
     """A network as its config has it."""
-    place = folder / component
+    place, config = (other.folder, other.config) if other else (folder / component, {})
     if not place.is_dir():
-        raise LoadError(f"{folder} has no {component}/")
+        raise LoadError(f"{folder} has no {component}/{f'; {VAE_HINT}' if component == VAE_FOLDER else ''}")
     model_class = _class_of(folder, index, component)
     try:
         if hasattr(model_class, "load_config"):
-            return model_class.from_config(model_class.load_config(place, local_files_only=True))
+            return model_class.from_config({**model_class.load_config(place, local_files_only=True), **config})
         return model_class(model_class.config_class.from_pretrained(place, local_files_only=True))
     except Exception as error:  # the libraries raise what they like about a broken file
         raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
@@ -193,9 +206,11 @@ def _text_encoders() -> tuple[type, ...]:
     return CLIPTextModel, CLIPTextModelWithProjection, BertModel
 
 
-def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: torch.dtype) -> Any:
+def _load_module(
+    folder: Path, index: Mapping[str, Any], component: str, dtype: torch.dtype, other: OtherVae | None = None
+) -> Any:
     """A network; every parameter must be in its files."""
-    place = folder / component
+    place, config = (other.folder, other.config) if other else (folder / component, {})
     model_class = _class_of(folder, index, component)
     files = _find_weights(place, dtype)
     if files is None:
@@ -208,6 +223,7 @@ def _load_module(folder: Path, index: Mapping[str, Any], component: str, dtype: 
             use_safetensors=files.is_safetensors,
             local_files_only=True,
             output_loading_info=True,
+            **config,
         )
     except Exception as error:  # the libraries raise what they like about a broken file
         raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error

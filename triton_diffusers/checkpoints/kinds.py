@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.layout import VAE_HINT
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -38,7 +39,7 @@ _PARTS = (  # beginning of a tensor's name → what it is instead of a whole che
 OTHER_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler", 8: "InstructPix2Pix"}
 
 
-def checked(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool = True) -> dict[str, torch.Tensor]:
     """The tensors that a Stable Diffusion 1.x or 2.x model is made of; EMA copies and buffers are left out.
 
     Raises ``LoadError`` if the file is another kind of model, or only a part of one.
@@ -56,9 +57,10 @@ def checked(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     channels = first.shape[1]
     if channels in OTHER_CHANNELS:
         raise LoadError(f"{path}: not supported yet: {OTHER_CHANNELS[channels]}")
-    for prefix, name in ((VAE, "autoencoder"), ("cond_stage_model.", "text encoder")):
-        if not any(key.startswith(prefix) for key in kept):
-            raise LoadError(f"{path} is no whole checkpoint: it has no {name} ({prefix}*)")
+    if not any(key.startswith("cond_stage_model.") for key in kept):
+        raise LoadError(f"{path} is not a whole checkpoint: it has no text encoder (cond_stage_model.*)")
+    if needs_vae and not any(key.startswith(VAE) for key in kept):
+        raise LoadError(f"{path} is not a whole checkpoint: it has no autoencoder ({VAE}*); {VAE_HINT}")
     return kept
 
 

@@ -13,6 +13,8 @@ import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 
+_KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -58,6 +60,13 @@ def read_weights(path: Path) -> Weights:
     step = content.get("global_step", step)
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and torch.is_tensor(value)}
     return Weights(tensors, int(step) if isinstance(step, int | torch.Tensor) else None, metadata)
+
+
+def in_kept_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor in a precision that every engine can load: 8-bit floats become float16, others float32."""
+    if tensor.dtype not in _KEPT_PRECISIONS:
+        tensor = tensor.to(torch.float16 if tensor.element_size() == 1 else torch.float32)
+    return tensor.contiguous()
 
 
 def _is_zip(path: Path) -> bool:

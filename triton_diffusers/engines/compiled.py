@@ -188,7 +188,7 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
     about its files.
     """
     # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
-    at_first = fingerprint(settings.model_dir)
+    at_first = fingerprint(settings.model_dir, settings.vae)
     skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
     words = skeleton.text_encoder.get_input_embeddings()
     words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))  # a prompt reads a row for each token
@@ -208,7 +208,7 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
 
     def make_eager() -> EagerEngine:
         eager = EagerEngine(load_weights(settings, skeleton))
-        if fingerprint(settings.model_dir) != at_first:
+        if fingerprint(settings.model_dir, settings.vae) != at_first:
             raise LoadError(f"the weights in {settings.model_dir} are no longer those that the graphs were made of")
         return eager
 

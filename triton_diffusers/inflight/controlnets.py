@@ -77,7 +77,7 @@ class ControlNets:
     def of(cls, settings: Settings, engine: Engine) -> ControlNets:
         """Those of the settings' model directory."""
         reader = ControlNetReader(
-            settings.model_dir,
+            settings.model_folder,
             engine.unet_config,
             pixels_per_latent=engine.pixels_per_latent,
             largest_file_bytes=settings.max_controlnet_megabytes * _MEGABYTE,

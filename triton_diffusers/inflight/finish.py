@@ -19,7 +19,7 @@ class Finisher:
     """Makes results, in any thread: it touches no torch."""
 
     def __init__(self, settings: Settings) -> None:
-        self._model = settings.model_dir.name
+        self._model = settings.model_name
         store = open_store(settings)
         if store is not None:
             store.try_out()  # now, rather than with the first image

@@ -24,7 +24,7 @@ class LoraTags:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._catalogue = LoraCatalogue(settings.model_dir.resolve())
+        self._catalogue = LoraCatalogue(settings.model_folder.resolve())
 
     def choices(self, request: GenerationRequest, warnings: list[str]) -> tuple[LoraChoice, ...]:
         """Return the LoRAs of a request: those of its field, and those of its prompt's tags.

@@ -22,7 +22,7 @@ class LoraLoader:
     def __init__(self, settings: Settings, targets: Mapping[str, tuple[int, ...]]) -> None:
         self._cache = LruCache(settings.lora_cache_megabytes * _MEGABYTE)
         self._store = LoraStore(
-            settings.model_dir,
+            settings.model_folder,
             targets,
             cache=self._cache,
             largest_file_bytes=settings.max_lora_megabytes * _MEGABYTE,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from triton_diffusers.artifacts import (
-    OPTIMIZED_MODEL,
     Artifact,
     ArtifactError,
     ArtifactStore,
@@ -19,6 +18,7 @@ from triton_diffusers.artifacts import (
     damage,
     fingerprint,
     misfit,
+    store_folder,
 )
 from triton_diffusers.engines import ENGINES, Engine
 from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler, caches_of
@@ -39,7 +39,7 @@ class EngineChoice:
         """Raises ``SettingsError`` if the settings name no engine."""
         self._settings = settings
         self._wishes = Wishes.read(settings, PRECISIONS)
-        self._store = ArtifactStore(settings.model_dir / OPTIMIZED_MODEL)
+        self._store = ArtifactStore(store_folder(settings.model_dir))
         # Of the model as it was at the start: what is built from another one later must not take over.
         self._fingerprint = ""
         self._spoilt: set[str] = set()  # names of artifacts that seem to fit, and cannot be loaded
@@ -103,7 +103,7 @@ class EngineChoice:
         self._check(found)
         built = self._made(found.manifest.name, self._begun(found))
         # Looked at last: the embeddings and the safety checker were read just now, from what is there now.
-        if fingerprint(self._settings.model_dir) != self._fingerprint:
+        if fingerprint(self._settings.model_dir, self._settings.vae) != self._fingerprint:
             raise ArtifactError(f"the weights in {self._settings.model_dir} have changed since the start")
         return built
 
@@ -124,7 +124,7 @@ class EngineChoice:
         try:
             found = tuple(self._candidates())
             if found or self._wishes.build is not None:
-                self._fingerprint = fingerprint(self._settings.model_dir)
+                self._fingerprint = fingerprint(self._settings.model_dir, self._settings.vae)
         except ArtifactError as error:
             logger.warning("no compiled engine is used: %s", error)
             return

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from triton_diffusers.attached import python
@@ -147,5 +146,5 @@ def build_command(settings: Settings, target: Target, *, anew: bool) -> list[str
 
 def build_environment(settings: Settings) -> Mapping[str, str]:
     """The environment of a build: this one, with the settings that it shares with the server."""
-    shared: Mapping[str, Path] = {"CACHE_DIR": settings.cache_dir}
-    return {**os.environ, **{f"{PREFIX}{name}": str(value.absolute()) for name, value in shared.items()}}
+    shared = {"CACHE_DIR": str(settings.cache_dir.absolute()), "VAE": settings.vae}
+    return {**os.environ, **{f"{PREFIX}{name}": value for name, value in shared.items()}}

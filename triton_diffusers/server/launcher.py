@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from triton_diffusers.board import JobBoard
-from triton_diffusers.checkpoints.layout import has_base_model
+from triton_diffusers.checkpoints.layout import FILE_SUFFIXES, has_base_model
 from triton_diffusers.contract import CONTRACTS, FORWARDED_HEADERS
 from triton_diffusers.server.endpoint import CONTROL_HEADER, TritonEndpoint
 from triton_diffusers.server.errors import BadOption, ModelDirectoryMissing, StartFailed
@@ -255,12 +255,15 @@ def check_model_dir(path: Path) -> Path:
     """The model directory, absolute.
 
     Raises:
-        ModelDirectoryMissing: there is none, or it has neither ``base_model/`` nor a base model in one file.
+        ModelDirectoryMissing: there is none, or neither a base model is in it nor is it one itself.
     """
-    if not path.is_dir():
+    if not path.exists():
         raise ModelDirectoryMissing(f"there is no model directory at {path}; name one with --model-dir")
     if not has_base_model(path):
-        raise ModelDirectoryMissing(f"{path} is not a model directory: it has no base_model/ in it")
+        raise ModelDirectoryMissing(
+            f"{path} is not a model: expected a folder with base_model/ or model_index.json in it, or one "
+            f"{' or '.join(FILE_SUFFIXES)} file"
+        )
     return path.absolute()
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from triton_diffusers.checkpoints.layout import BASE_MODEL, FILE_SUFFIXES, INDEX
+from triton_diffusers.checkpoints.layout import BASE_MODEL, FILE_SUFFIXES, INDEX, is_vae_file
 from triton_diffusers.checkpoints.variants import choose, files_of
 from triton_diffusers.sources.errors import SourceError
 from triton_diffusers.sources.remote import RemoteFile
@@ -35,7 +35,8 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
         inside = [file for file in files if "/" in file.path and file.path.split("/")[0] in _COMPONENTS]
         index = [file for file in files if file.path == INDEX]
         return BASE_MODEL, [*index, *_without_copies(inside, "", dtype)]
-    checkpoints = [file for file in files if "/" not in file.path and file.path.endswith(FILE_SUFFIXES)]
+    at_root = [file for file in files if "/" not in file.path]
+    checkpoints = [file for file in at_root if file.path.endswith(FILE_SUFFIXES) and not is_vae_file(file.path)]
     if len(checkpoints) != 1:
         found = ", ".join(file.path for file in checkpoints[:5]) or "none"
         raise SourceError(
@@ -43,8 +44,9 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
         )
     stem = PurePosixPath(checkpoints[0].path).stem
     said = [f"{stem}{suffix}" for suffix in (".yaml", ".yml", ".json")]
+    vaes = [file for file in at_root if is_vae_file(file.path) and file.path.startswith(f"{stem}.vae.")]
     beside = [file for file in files if file.path in said or file.path.startswith(f"{stem}.config/")]
-    return BASE_MODEL, [*checkpoints, *beside]
+    return BASE_MODEL, [*checkpoints, *vaes, *beside]
 
 
 def _is_base_model(path: str) -> bool:

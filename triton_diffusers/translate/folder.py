@@ -27,7 +27,7 @@ class FolderKind(StrEnum):
 
 def find_own_folder(settings: Settings) -> Path | None:
     """Return ``translate/`` of the model directory, or None if there is none."""
-    own = settings.model_dir / "translate"
+    own = settings.model_folder / "translate"
     return own if own.is_dir() else None
 
 
@@ -37,8 +37,8 @@ def find_folder(settings: Settings) -> Path:
         return own
     if not settings.translator_dir.is_dir():
         raise LoadError(
-            f"{settings.model_dir / 'translate'} does not exist, and the default translator {settings.translator_dir}"
-            " is not a folder either"
+            f"{settings.model_folder / 'translate'} does not exist, and the default translator "
+            f"{settings.translator_dir} is not a folder either"
         )
     return settings.translator_dir
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.artifacts.samples import FILES, made, manifest_of
-from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, Here, damage, misfit
+from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, Here, damage, misfit, store_folder
 from triton_diffusers.artifacts import store as store_module
 
 NAME = "openvino-bfloat16"
@@ -247,3 +247,9 @@ def test_killed_builders_leave_whole_artifacts(store: ArtifactStore, tmp_path: P
     assert found is not None, "one of them came through"
     assert damage(found.folder, found.manifest, full=True) is None
     assert store.all() == {NAME: found, "openvino-float32": last}
+
+
+def test_artifacts_of_a_checkpoint_file_lie_beside_it(tmp_path: Path) -> None:
+    (file := tmp_path / "one.safetensors").touch()
+    assert store_folder(file) == tmp_path / "one.optimized_model"
+    assert store_folder(tmp_path) == tmp_path / "optimized_model"

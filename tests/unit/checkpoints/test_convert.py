@@ -264,7 +264,7 @@ def test_a_wrong_shape_is_named(tmp_path: Path, first: dict[str, torch.Tensor]) 
         (["down_blocks.0.resnets.0.conv1.weight"], "is a UNet alone, not a checkpoint"),
         (["encoder.conv_in.weight"], "is an autoencoder alone, not a checkpoint"),
         (["a"], "is not a Stable Diffusion checkpoint: it has no model.diffusion_model.input_blocks.0.0.weight"),
-        (["model.diffusion_model.input_blocks.0.0.weight"], "has no autoencoder"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "has no text encoder"),
     ],
 )
 def test_other_kinds_are_named(tmp_path: Path, names: list[str], said: str) -> None:

@@ -44,7 +44,10 @@ def test_missing_model_directory(repository: Path, tmp_path: Path, capsys: pytes
     line = complaint("--model-repository", repository, "--model-dir", missing, capsys=capsys)
     assert line.endswith(f"there is no model directory at {missing}; name one with --model-dir")
     line = complaint("--model-repository", repository, "--model-dir", tmp_path, capsys=capsys)
-    assert line.endswith(f"{tmp_path} is not a model directory: it has no base_model/ in it")
+    assert line.endswith(
+        f"{tmp_path} is not a model: expected a folder with base_model/ or model_index.json in it, or one "
+        ".safetensors or .ckpt file"
+    )
 
 
 def test_missing_repository(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
