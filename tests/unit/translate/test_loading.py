@@ -120,7 +120,7 @@ def test_without_the_extra_the_default_translator_takes_over(
     monkeypatch.delitem(sys.modules, "triton_diffusers.translate.csanmt.tokenizer", raising=False)
     monkeypatch.setitem(sys.modules, "jieba", None)
     (outcome,) = load_translator(settings).translate([Field("prompt", "红苹果")])
-    assert isinstance(outcome, str)
+    assert isinstance(outcome, Translation)
     assert "pip install 'triton-diffusers[csanmt]'" in caplog.text
 
 
