@@ -56,9 +56,16 @@ class Link:
     url: str
 
 
-# A picture that comes with a request: an encoded one, or a link to one. Its type says in which of its three fields it
-# came, for who finds fault with it.
-PictureSource = bytes | FromBase64 | Link
+@dataclass(frozen=True, slots=True)
+class DataUrl:
+    """An encoded image that came as a data URL in the field for links; ``data`` is its content."""
+
+    data: bytes
+
+
+# An image that comes with a request: an encoded one, or a link to one. Its type records which of the three fields it
+# came in, for error messages.
+PictureSource = bytes | FromBase64 | Link | DataUrl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +161,7 @@ class GenerationRequest:
     def encoded_bytes(self) -> int:
         """Bytes of the encoded images that came in the request itself."""
         sources = {self.image, self.mask, *(control.image for control in self.controls)}
-        brought = [source.data if isinstance(source, FromBase64) else source for source in sources]
+        brought = [source.data if isinstance(source, FromBase64 | DataUrl) else source for source in sources]
         return sum(len(data) for data in brought if isinstance(data, bytes))
 
     def seed_of(self, index: int) -> int:

@@ -16,6 +16,7 @@ from triton_diffusers.contract import CONTRACTS, INPUT_BY_NAME, INPUTS, Input
 from triton_diffusers.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.request import (
+    DataUrl,
     Expansion,
     Fill,
     FromBase64,
@@ -264,6 +265,9 @@ def test_each_way_to_send_a_picture() -> None:
     assert decoded(func_name="i2i", image=PICTURE).image == PICTURE
     assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == FromBase64(PICTURE)
     assert decoded(func_name="i2i", image_link="https://a.test/b.png").image == Link("https://a.test/b.png")
+    as_data = decoded(func_name="i2i", image_link="data:application/octet-stream;base64,UE5H")
+    assert as_data.image == DataUrl(b"PNG")
+    assert (as_data.links, as_data.encoded_bytes) == ({}, 3)
     inpaint = decoded(func_name="inpaint", image=PICTURE, mask_link="https://a.test/m.png")
     assert inpaint.mask == Link("https://a.test/m.png")
 
@@ -274,6 +278,7 @@ def test_each_way_to_send_a_picture() -> None:
         ({"func_name": "i2i"}, r"image / image_base64 / image_link: .* i2i needs exactly one of the three"),
         ({"func_name": "i2i", "image": PICTURE, "image_link": "http://a.test"}, "image / .* needs exactly one"),
         ({"func_name": "inpaint", "image": PICTURE}, "mask / mask_base64 / mask_link: .* needs exactly one"),
+        ({"func_name": "i2i", "image_link": "data:image/png;base64,?"}, "image_link: .*as base64 .* or a data URL"),
         ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is not accepted; t2i takes no image"),
         ({"func_name": "i2i", "image": PICTURE, "mask": PICTURE}, "mask: .* i2i takes no mask"),
         ({"func_name": "i2i", "image": PICTURE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is not"),

@@ -148,7 +148,7 @@ def test_every_preprocessor_is_known(name: str) -> None:
             {"image": b"", "controlnet_path": ["a", "b", "c"], "control_image": [PICTURE, OTHER]},
             "control_image: .* one value, or one for each of the 3 ControlNets",
         ),
-        ({"image": b"", "control_image_base64": ["?"]}, "control_image_base64: .* must be a picture as base64"),
+        ({"image": b"", "control_image_base64": ["?"]}, "control_image_base64: .* must be an image as base64"),
         (
             {"image": b"", "controlnet_path": ["a", "b"], "control_image_base64": ["AAAA", ""]},
             "control_image_base64: '' is not accepted",

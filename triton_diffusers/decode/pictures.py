@@ -7,8 +7,8 @@ from typing import Any
 
 from triton_diffusers.decode.checks import one_or_each
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.pictures import check_size, decode_base64
-from triton_diffusers.request import FromBase64, Link, PictureSource
+from triton_diffusers.pictures import check_size, decode_base64, decode_data_url, is_data_url
+from triton_diffusers.request import DataUrl, FromBase64, Link, PictureSource
 from triton_diffusers.settings import Settings
 
 
@@ -57,12 +57,12 @@ def _size(source: PictureSource) -> int:
     """Bytes of it that the request brought."""
     if isinstance(source, Link):
         return 0
-    return len(source.data if isinstance(source, FromBase64) else source)
+    return len(source if isinstance(source, bytes) else source.data)
 
 
 def _source(field: str, value: Any, settings: Settings) -> PictureSource:
     if field.endswith("_link"):
-        return Link(value)
+        return DataUrl(decode_data_url(field, value, settings)) if is_data_url(value) else Link(value)
     if field.endswith("_base64"):
         return FromBase64(decode_base64(field, value, settings))
     check_size(field, len(value), settings)

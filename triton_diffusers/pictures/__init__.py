@@ -4,7 +4,7 @@ PIL and numpy only, since this runs beside the engine's thread.
 """
 
 from triton_diffusers.pictures.budget import MemoryBudget, Share
-from triton_diffusers.pictures.encoded import check_size, decode_base64
+from triton_diffusers.pictures.encoded import check_size, decode_base64, decode_data_url, is_data_url
 from triton_diffusers.pictures.expanding import expand
 from triton_diffusers.pictures.fitting import fit, fit_mask
 from triton_diffusers.pictures.gatherer import Footprint, Gatherer, SourcePictures
@@ -19,9 +19,11 @@ __all__ = [
     "SourcePictures",
     "check_size",
     "decode_base64",
+    "decode_data_url",
     "expand",
     "fit",
     "fit_mask",
+    "is_data_url",
     "paste_back",
     "read_mask",
     "read_picture",

@@ -13,7 +13,7 @@ from triton_diffusers.pictures.expanding import expand
 from triton_diffusers.pictures.fitting import fit, fit_mask
 from triton_diffusers.pictures.pasting import soft_edged
 from triton_diffusers.pictures.reading import Size, decoding_bytes, read_mask, read_picture
-from triton_diffusers.request import FromBase64, Function, GenerationRequest, Link, PictureSource
+from triton_diffusers.request import DataUrl, FromBase64, Function, GenerationRequest, Link, PictureSource
 from triton_diffusers.settings import Settings
 
 # Bytes per pixel of the result. Pillow's RGB takes 4.
@@ -128,11 +128,11 @@ class Gatherer:
         field = _field(name, source)
         if isinstance(source, Link):
             return field, self._bodies[source.url]
-        return field, source.data if isinstance(source, FromBase64) else source
+        return field, source if isinstance(source, bytes) else source.data
 
 
 def _field(name: str, source: PictureSource | None) -> str:
     """The field in which a picture came."""
-    if isinstance(source, Link):
+    if isinstance(source, Link | DataUrl):
         return f"{name}_link"
     return f"{name}_base64" if isinstance(source, FromBase64) else name

@@ -11,10 +11,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures.encoded import check_size
+from triton_diffusers.pictures.formats import expected_formats, readable_formats
 from triton_diffusers.settings import Settings
-
-# What browsers send. TIFF, PSD, EPS and their like have large decoders, some run programs, and nobody needs them here.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 # A progressive JPEG usually has ten scans. Each one makes the decoder walk over the whole picture, and an empty one
 # takes some thirty bytes, so that a file within the limits could keep a thread busy for hours.
@@ -87,7 +85,7 @@ def _opened(field: str, data: bytes, settings: Settings) -> Iterator[Image.Image
     """Open an image whose header is acceptable; nothing is decoded yet. All its errors are ``InvalidPicture``."""
     check_size(field, len(data), settings)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             _check_header(field, image, data, settings)
             yield image
     except InvalidPicture:
@@ -96,7 +94,7 @@ def _opened(field: str, data: bytes, settings: Settings) -> Iterator[Image.Image
         raise InvalidPicture(field, "a decompression bomb", _pixels(settings)) from error
     except UnidentifiedImageError as error:
         # What the bytes are is not told: a link may have led to where only the server can read.
-        raise InvalidPicture(field, f"{len(data)} bytes", f"must be a picture: {', '.join(FORMATS)}") from error
+        raise InvalidPicture(field, f"{len(data)} bytes", f"must be an image: {expected_formats()}") from error
     except Exception as error:  # Pillow's readers raise what they like about damaged content
         raise InvalidPicture(field, f"{len(data)} bytes", "the picture is damaged or cut short") from error
 

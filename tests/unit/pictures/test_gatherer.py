@@ -14,6 +14,7 @@ from triton_diffusers.errors import InvalidPicture
 from triton_diffusers.pictures import Gatherer
 from triton_diffusers.request import (
     ControlChoice,
+    DataUrl,
     Expansion,
     FromBase64,
     Function,
@@ -104,6 +105,8 @@ def test_a_control_picture_has_the_requests_size() -> None:
     [
         ({"image": None, "controls": controls(None)}, "^image: None is not accepted; the request needs one"),
         ({"image": b"rubbish", "controls": controls(None)}, "^image: "),
+        ({"image": DataUrl(b"rubbish"), "controls": controls(None)}, "^image_link: "),
+        ({"controls": controls(DataUrl(b"rubbish"))}, "^control_image_link: "),
         ({"image": FromBase64(b"rubbish"), "controls": controls(None)}, "^image_base64: "),
         ({"controls": controls(RED, b"rubbish")}, "^control_image: "),
         ({"controls": controls(RED, FromBase64(b"rubbish"))}, "^control_image_base64: "),
