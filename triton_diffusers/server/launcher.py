@@ -88,15 +88,17 @@ class StopRequest:
 
 
 def serve(options: ServeOptions) -> int:
-    """Serve until stopped; the exit code: 0 after a stop, 128 + signal after a forced one, 1 if Triton died for good.
+    """Serve until stopped, and return the exit code.
 
-    Call from the main thread: it takes over the signals.
+    It is 0 after a stop, 128 + signal after a forced one, and 1 if Triton has died and is not watched. Call from the
+    main thread: it takes over the signals.
 
     Raises:
         LaunchError: it could not be started; nothing is left running.
     """
     for line in Settings.unknown(os.environ):
         log.warning("%s", line)
+    _check_settings()
     if not is_loopback(options.host):
         log.warning(
             "--host %s opens Triton's ports to other machines: whoever reaches them can end the server and see and"
@@ -225,6 +227,14 @@ def _idleness(repository: Repository, workspace: Workspace) -> Iterator[Callable
     finally:
         if board is not None:
             board.close()
+
+
+def _check_settings() -> None:
+    """Raise ``BadOption`` for a setting that no model process could read."""
+    try:
+        Settings.read()
+    except SettingsError as error:
+        raise BadOption(str(error)) from error
 
 
 def _check_host(options: ServeOptions) -> None:

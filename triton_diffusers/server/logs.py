@@ -30,6 +30,8 @@ _TRITON_LEVELS = {"W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICA
 _HARMLESS = re.compile(
     "CudaDriverHelper|CUDA driver version|DCGM|NVML|pinned (system )?memory|unable to create stream|GPU metrics"
 )
+# What Triton says, several times over, of a model that cannot be loaded: the launcher says it in one line.
+_REPEATED = re.compile(r"Failed to create instance: |failed to load '|which has no loaded version")
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -60,7 +62,9 @@ def _own_level(line: str) -> int | None:
         stated = logging.getLevelNamesMapping().get(found["level"], logging.INFO)
         return logging.INFO if stated == NOTICE else stated if stated > NOTICE else logging.DEBUG
     if found := _TRITON.match(line):
-        return logging.DEBUG if _HARMLESS.search(line) else _TRITON_LEVELS.get(found["letter"], logging.DEBUG)
+        if _HARMLESS.search(line) or _REPEATED.search(line):
+            return logging.DEBUG
+        return _TRITON_LEVELS.get(found["letter"], logging.DEBUG)
     return None
 
 

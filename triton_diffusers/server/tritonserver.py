@@ -16,7 +16,7 @@ from typing import IO, cast
 from triton_diffusers.attached import attached
 from triton_diffusers.server.processes import model_processes
 
-_KEPT_LINES = 400
+_KEPT_LINES = 1000
 _STOP_TICK = 0.2  # seconds
 _LAST_WORDS = 2.0  # seconds that tritonserver gets once its last model process has ended
 _SPARE = 5.0  # seconds beyond its own exit timeout
@@ -24,7 +24,7 @@ _IDLE_SECONDS = 5.0  # that it gets once no request is in flight and no model pr
 _NO_REQUESTS = "All models are stopped, unloading models"  # Triton's words for that
 _REASON = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)")
 _CRASH = re.compile(r"^terminate called after throwing an instance of '(?P<exception>.*)'")
-_ERROR = re.compile(r"^E\d{4} .*?\] \"?(?P<reason>.*?)\"?$|^error: (?P<error>.*)$")
+_ERROR = re.compile(r"^E\d{4} .*?\] \"?(?P<reason>.*?)\"?$|^(?:error|\S*tritonserver): (?P<error>.*)$")
 
 
 class TritonServer:

@@ -17,7 +17,7 @@ import pytest
 from tests.unit.test_board import entry
 from triton_diffusers.board import JobBoard
 from triton_diffusers.server import launcher
-from triton_diffusers.server.errors import BadRepository, StartFailed
+from triton_diffusers.server.errors import BadOption, BadRepository, StartFailed
 from triton_diffusers.server.launcher import StopRequest
 from triton_diffusers.server.options import ServeOptions
 from triton_diffusers.server.ports import Ports
@@ -165,6 +165,14 @@ def test_a_misspelt_setting_is_told(
     with pytest.raises(BadRepository):
         launcher.serve(ServeOptions(model_repository=tmp_path / "missing", model_dir=""))
     assert "did you mean TRITON_DIFFUSERS_MAX_STEPS?" in caplog.text
+
+
+def test_a_setting_that_cannot_be_read_is_an_error_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_MAX_STEPS", "many")
+    with pytest.raises(BadOption, match="TRITON_DIFFUSERS_MAX_STEPS: 'many'"):
+        launcher.serve(ServeOptions(model_repository=tmp_path / "missing", model_dir=""))
 
 
 def test_the_default_translator_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,7 @@ def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
         (LOAD_FAILURE, "model painter failed to load: Internal: ImportError: x"),
         (PORT_TAKEN, "failed to start GRPC service: Unavailable - Socket '127.0.0.1:1' already in use"),
         ("error: creating server: Internal - bad\n", "creating server: Internal - bad"),
+        ("/bin/tritonserver: unrecognized option '--x'\n" + "  --help\n" * 400, "unrecognized option '--x'"),
         ("nothing of interest\n", "exit code 3, see its log"),
         (LOAD_FAILURE + CRASH, "it crashed (boost::interprocess::lock_exception), see its log"),
     ],
