@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+
+from triton_diffusers.pickles import read_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +56,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Any:
-    from diffusers.loaders.textual_inversion import load_textual_inversion_state_dicts
-
-    (state,) = load_textual_inversion_state_dicts([str(path)], local_files_only=True)
-    return state
+    return load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
 def _checked(state: Any, width: int, most: int) -> torch.Tensor:

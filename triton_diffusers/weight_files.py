@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from triton_diffusers.errors import InvalidRequest, NotFound, shown
+from triton_diffusers.pickles import HarmfulPickle, PickleError, read_pickle
 
 _LONGEST_PATH = 1024  # characters
 _MOST_NAMED_KEYS = 3
@@ -127,7 +128,7 @@ def opened(file: Path, most_bytes: int) -> Iterator[tuple[Mapping[str, torch.Ten
         raise WeightError(f"the file has more than {most_bytes // 2**20} MB")
     if file.suffix != ".safetensors":
         with _reading():
-            tensors = _unpickled(file, most_bytes)
+            tensors = _unpickled(file)
         yield tensors, {}
         return
     with _reading():
@@ -148,9 +149,15 @@ def _reading() -> Iterator[None]:
         raise WeightError(f"the file cannot be read ({type(error).__name__})") from error
 
 
-def _unpickled(file: Path, most_bytes: int) -> Mapping[str, torch.Tensor]:
-    _check_archive(file, most_bytes)
-    loaded = torch.load(file, map_location="cpu", weights_only=True)
+def _unpickled(file: Path) -> Mapping[str, torch.Tensor]:
+    if not zipfile.is_zipfile(file):
+        raise WeightError("it is not in the format of torch.save since PyTorch 1.6; save it as .safetensors")
+    try:
+        loaded = read_pickle(file)
+    except HarmfulPickle as error:
+        raise WeightError(f"the file cannot be read: it is a pickle that holds more than tensors ({error})") from error
+    except PickleError as error:
+        raise WeightError(str(error)) from error
     if isinstance(loaded, Mapping) and "state_dict" in loaded:  # as training frameworks write it
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(
@@ -158,18 +165,6 @@ def _unpickled(file: Path, most_bytes: int) -> Mapping[str, torch.Tensor]:
     ):
         raise WeightError("the file holds something else than named weights")
     return loaded
-
-
-def _check_archive(file: Path, most_bytes: int) -> None:
-    """Whether PyTorch's file is a zip archive (as since version 1.6) that unpacks to no more than its size promises."""
-    if not zipfile.is_zipfile(file):
-        raise WeightError("it is not in the format of torch.save since PyTorch 1.6; save it as .safetensors")
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise WeightError("it is a compressed archive, which torch.save does not write")
-    if sum(entry.file_size for entry in entries) > most_bytes:
-        raise WeightError(f"it unpacks to more than {most_bytes // 2**20} MB")
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

@@ -29,6 +29,7 @@ from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT
 from triton_diffusers.checkpoints.variants import WeightFiles, choose
+from triton_diffusers.pickles import read_pickle
 from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def _opened(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], torch.T
         with safe_open(path, framework="pt") as weights:
             yield weights.keys(), weights.get_tensor
     else:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = read_pickle(path)
         yield loaded.keys(), loaded.__getitem__
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,9 @@ from typing import Any
 import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
+from triton_diffusers.pickles import HarmfulPickle, PickleError, read_pickle
+
+_MAX_NESTING = 4  # of containers around the tensors
 
 _KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -29,10 +30,12 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a ``.safetensors`` file, or a ``.ckpt`` that holds nothing but tensors and plain values.
+    """Read a ``.safetensors`` file, or the tensors of a ``.ckpt``.
 
-    A ``.ckpt`` is a pickle, which can run any code when it is read: one that needs more than PyTorch's restricted
-    reader allows is refused. Raises ``LoadError``.
+    A ``.ckpt`` is a pickle, which can run any code when it is read. It is read as data alone: callbacks, optimizers and
+    whatever else a trainer has left in it are left out.
+
+    Raises: LoadError: the file cannot be read, or holds no named tensors.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -44,15 +47,17 @@ def read_weights(path: Path) -> Weights:
             with safe_open(path, framework="pt") as opened:
                 metadata = opened.metadata() or {}
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except Exception as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):  # what PyTorch's restricted reader stumbled over
-            raise LoadError(f"{path} is refused: it is a pickle that holds more than tensors: {found[1]}") from error
-        if isinstance(error, pickle.UnpicklingError):  # its message is a page about how to switch the restriction off
-            raise LoadError(f"{path} cannot be read: it is no checkpoint of tensors") from error
+            content = read_pickle(path)
+    except HarmfulPickle as error:
+        raise LoadError(f"{path} is refused: it is a pickle that holds more than tensors: {error}") from error
+    except PickleError as error:
+        raise LoadError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # the libraries raise what they like about a broken file
         raise LoadError(f"{path} cannot be read: {one_line(error)}") from error
     step = None
-    while isinstance(content, dict) and "state_dict" in content:
+    for _ in range(_MAX_NESTING):
+        if not isinstance(content, dict) or "state_dict" not in content:
+            break
         step = content.get("global_step", step)
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -67,9 +72,3 @@ def in_kept_precision(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype not in _KEPT_PRECISIONS:
         tensor = tensor.to(torch.float16 if tensor.element_size() == 1 else torch.float32)
     return tensor.contiguous()
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether it is PyTorch's format since 1.6, which can be mapped instead of read."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from triton_diffusers.lru import LruCache
+from triton_diffusers.pickles import read_pickle
 from triton_diffusers.preprocess.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -84,5 +85,5 @@ class Networks:
 
 def with_weights(module: torch.nn.Module, file: Path) -> Network:
     """``module`` with the tensors of a file that ``torch.save`` has written; it must have exactly these."""
-    module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    module.load_state_dict(read_pickle(file))
     return Network(module)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -365,3 +366,20 @@ def test_a_guidance_embedding_is_kept(tmp_path: Path, first: dict[str, torch.Ten
     made = converted(source, tmp_path / "made")
     same(network, made.unet)
     assert made.unet.config.time_cond_proj_dim == 32
+
+
+def test_a_checkpoint_of_lightning_is_read(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
+    optimizer = [{"state": {0: {"exp_avg": torch.zeros(2)}}}]
+    extras = {"optimizer_states": optimizer, "epoch": np.int64(3), "hparams": Path("x")}
+    source = tmp_path / "one.ckpt"
+    torch.save({"state_dict": first, "global_step": 470000, **extras}, source)
+    weights = read_weights(source)
+    assert weights.tensors.keys() == first.keys()
+    assert weights.global_step == 470000
+
+
+def test_containers_without_end_are_not_followed(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "one.ckpt")
+    assert read_weights(tmp_path / "one.ckpt").tensors == {}
