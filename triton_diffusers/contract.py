@@ -82,7 +82,7 @@ INPUTS: tuple[Input, ...] = (
     Input("height", "INT64", 0, "Pixels, like `width`."),
     Input("seed", "STRING", "", "Whole number, 0 to 2⁶⁴-1, as text; empty: random. Image *i* uses `seed + i`."),
     Input("image_num", "INT64", 1, "Images to make, 1 to `max_image_num` (8)."),
-    Input("scheduler", "STRING", "DPM++ 2M", "Sampler, by its common or its diffusers name; see the list of schedulers."),
+    Input("scheduler", "STRING", "DPM++ 2M", "Sampler, by its name in A1111, ComfyUI, k-diffusion or diffusers; see the list of schedulers."),
     Input("output_format", "STRING", "png", "`png`, `jpeg` or `webp`."),
     Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Refused in plain JSON, which cannot carry bytes: use `use_base64`."),
     Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),

@@ -144,7 +144,10 @@ def page() -> str:
             "One element for each job, the newest first; several jobs may bear one `task_id`.\n",
             _outputs(JOBS_OUTPUTS),
             "## Schedulers\n",
-            "By their common name or by diffusers' class name (which stands for the first of its rows), in any case.\n",
+            "By these names, those of ComfyUI and k-diffusion (`dpmpp_2m_sde`, `k_euler_a`, `dpm_2_ancestral`; `_karras`"
+            " or `_exponential` after them), or diffusers' class names, each for the first of its rows. Capitals and"
+            " punctuation do not matter. `DPM++ SDE` draws noise in every step, as elsewhere, but by diffusers' single-step"
+            " solver: its images are not those of k-diffusion.\n",
             schedulers,
             "## Settings\n",
             f"Environment variables `{PREFIX}<NAME>` of the server, or `parameters` of a model's `config.pbtxt` (which"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from triton_diffusers.errors import InvalidRequest
@@ -17,45 +19,104 @@ from triton_diffusers.errors import InvalidRequest
 DEFAULT_SCHEDULER = "DPM++ 2M"
 
 # Common name → diffusers class and what differs from the model's own scheduler config. The pairing of names and
-# classes is the one that diffusers documents.
+# classes is the one that diffusers documents. DPM++ SDE draws noise in every step elsewhere, so it has to here: without
+# it the same class is the second-order single-step solver, "DPM++ 2S".
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _SINGLESTEP = "DPMSolverSinglestepScheduler"
-_PLAIN = {"use_karras_sigmas": False}
-_KARRAS = {"use_karras_sigmas": True}
 _ODE = {"algorithm_type": "dpmsolver++"}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
-SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    DEFAULT_SCHEDULER: (_MULTISTEP, {**_ODE, **_PLAIN}),
-    "DPM++ 2M Karras": (_MULTISTEP, {**_ODE, **_KARRAS}),
-    "DPM++ 2M SDE": (_MULTISTEP, {**_SDE, **_PLAIN}),
-    "DPM++ 2M SDE Karras": (_MULTISTEP, {**_SDE, **_KARRAS}),
-    "DPM++ SDE": (_SINGLESTEP, {**_ODE, **_PLAIN}),
-    "DPM++ SDE Karras": (_SINGLESTEP, {**_ODE, **_KARRAS}),
-    "Euler": ("EulerDiscreteScheduler", _PLAIN),
+_SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    DEFAULT_SCHEDULER: (_MULTISTEP, _ODE),
+    "DPM++ 2M SDE": (_MULTISTEP, _SDE),
+    "DPM++ 3M SDE": (_MULTISTEP, {**_SDE, "solver_order": 3}),
+    "DPM++ SDE": (_SINGLESTEP, _SDE),
+    "DPM++ 2S": (_SINGLESTEP, _ODE),
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "DPM2": ("KDPM2DiscreteScheduler", {}),
+    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {"algorithm_type": "deis"}),
+}
+# Spacings of the steps that each of them can have.
+_SPACINGS: Mapping[str, Mapping[str, Any]] = {
+    "": {"use_karras_sigmas": False, "use_exponential_sigmas": False},
+    "Karras": {"use_karras_sigmas": True, "use_exponential_sigmas": False},
+    "Exponential": {"use_karras_sigmas": False, "use_exponential_sigmas": True},
+}
+_UNSPACED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
     # Every published Stable Diffusion checkpoint that uses PNDM skips the Runge-Kutta steps.
     "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "UniPC": ("UniPCMultistepScheduler", _PLAIN),
-    "Heun": ("HeunDiscreteScheduler", _PLAIN),
     "LCM": ("LCMScheduler", {}),
 }
+SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    **{
+        f"{name} {spacing}".rstrip(): (class_name, {**overrides, **sigmas})
+        for name, (class_name, overrides) in _SAMPLERS.items()
+        for spacing, sigmas in _SPACINGS.items()
+    },
+    **_UNSPACED,
+}
 
-_ALIASES: Mapping[str, str] = {
+# What ComfyUI, k-diffusion and other tools call them, as ``_plain`` spells it.
+_OTHER_NAMES: Mapping[str, str] = {
     "plms": "PNDM",
-    "euler ancestral": "Euler a",
-    **{name.lower(): name for name in SCHEDULERS},
+    "eulerancestral": "Euler a",
+    "dpm2ancestral": "DPM2 a",
+    "unipcbh2": "UniPC",
+    "dpmpp": DEFAULT_SCHEDULER,
+    "dpmsolverpp": DEFAULT_SCHEDULER,
+    "dpmsolversde": "DPM++ SDE",
+}
+_SPACING_NAMES: Mapping[str, str] = {
+    "karras": "Karras",
+    "k": "Karras",
+    "exponential": "Exponential",
+    "normal": "",
+    "automatic": "",
+}
+_MAX_COMPARED = 64  # characters of an unknown name
+_MAX_NEAR = 3
+
+
+def _plain(name: str) -> str:
+    """Return a name without capitals, punctuation and what says nothing: ``DPM++ 2M`` and ``dpmpp_2m`` are equal."""
+    words = re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p"))
+    return words.removesuffix("scheduler").removesuffix("gpu")
+
+
+_NAMES: Mapping[str, str] = {
     # A diffusers class stands for the first name that uses it.
-    **{diffusers_class.lower(): name for name, (diffusers_class, _) in reversed(list(SCHEDULERS.items()))},
+    **{_plain(class_name): name for name, (class_name, _) in reversed(list(SCHEDULERS.items()))},
+    **_OTHER_NAMES,
+    **{_plain(name): name for name in SCHEDULERS},
 }
 
 
 def scheduler_name(given: str) -> str:
-    """The common name for a common or diffusers name, upper or lower case. Raises ``InvalidRequest``."""
-    name = _ALIASES.get(given.strip().lower())
-    if name is None:
-        raise InvalidRequest("scheduler", given, f"known: {', '.join(SCHEDULERS)}, and diffusers' class names")
-    return name
+    """Return the common name for a sampler's name in A1111, ComfyUI, k-diffusion or diffusers, however it is written.
+
+    Raises: InvalidRequest: it is unknown, or the sampler does not have the spacing that the name asks for.
+    """
+    words = _plain(given)
+    for name in (words, words.removeprefix("k")):  # k-diffusion's, as k_euler
+        if name in _NAMES:
+            return _NAMES[name]
+        for suffix, spacing in _SPACING_NAMES.items():
+            sampler = _NAMES.get(name.removesuffix(suffix)) if name.endswith(suffix) else None
+            if sampler is None:
+                continue
+            if f"{sampler} {spacing}".rstrip() in SCHEDULERS:
+                return f"{sampler} {spacing}".rstrip()
+            raise InvalidRequest("scheduler", given, f"{sampler} has no {spacing} spacing; write {sampler}")
+    near = get_close_matches(words[:_MAX_COMPARED], _NAMES, n=_MAX_NEAR, cutoff=0.5)
+    hint = f"did you mean {' or '.join(dict.fromkeys(_NAMES[name] for name in near))}? " if near else ""
+    known = ", ".join([*(f"{name} (also Karras, Exponential)" for name in _SAMPLERS), *_UNSPACED])
+    raise InvalidRequest("scheduler", given, f"{hint}known: {known}, and diffusers' class names")
 
 
 class SchedulerFactory:

@@ -13,35 +13,33 @@ from PIL import Image
 
 from triton_diffusers.request import GenerationRequest
 
+_MULTISTEP, _SINGLESTEP = diffusers.DPMSolverMultistepScheduler, diffusers.DPMSolverSinglestepScheduler
+_SPACED: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "DPM++ 2M": (_MULTISTEP, {"algorithm_type": "dpmsolver++"}),
+    "DPM++ 2M SDE": (_MULTISTEP, {"algorithm_type": "sde-dpmsolver++"}),
+    "DPM++ 3M SDE": (_MULTISTEP, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+    "DPM++ SDE": (_SINGLESTEP, {"algorithm_type": "sde-dpmsolver++"}),
+    "DPM++ 2S": (_SINGLESTEP, {"algorithm_type": "dpmsolver++"}),
+    "Euler": (diffusers.EulerDiscreteScheduler, {}),
+    "Heun": (diffusers.HeunDiscreteScheduler, {}),
+    "LMS": (diffusers.LMSDiscreteScheduler, {}),
+    "DPM2": (diffusers.KDPM2DiscreteScheduler, {}),
+    "DPM2 a": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
+    "UniPC": (diffusers.UniPCMultistepScheduler, {}),
+    "DEIS": (diffusers.DEISMultistepScheduler, {}),
+}
 # The documented pairing of names with diffusers' classes, written down a second time.
 ORACLE: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
-    "DPM++ 2M": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
-    "DPM++ 2M Karras": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "DPM++ 2M SDE": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False},
-    ),
-    "DPM++ 2M SDE Karras": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "DPM++ SDE": (
-        diffusers.DPMSolverSinglestepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False},
-    ),
-    "DPM++ SDE Karras": (
-        diffusers.DPMSolverSinglestepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "Euler": (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    **_SPACED,
+    **{f"{name} Karras": (kind, {**options, "use_karras_sigmas": True}) for name, (kind, options) in _SPACED.items()},
+    **{
+        f"{name} Exponential": (kind, {**options, "use_exponential_sigmas": True})
+        for name, (kind, options) in _SPACED.items()
+    },
     "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
     "DDIM": (diffusers.DDIMScheduler, {}),
+    "DDPM": (diffusers.DDPMScheduler, {}),
     "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-    "UniPC": (diffusers.UniPCMultistepScheduler, {"use_karras_sigmas": False}),
-    "Heun": (diffusers.HeunDiscreteScheduler, {"use_karras_sigmas": False}),
     "LCM": (diffusers.LCMScheduler, {}),
 }
 
