@@ -23,12 +23,18 @@ _OWN = "controlnet"  # the model directory's own ControlNet
 _WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
 
 
-def metadata_of(request: GenerationRequest, index: int, model: str = "") -> Metadata:
-    """Both texts for image ``index`` of a request; ``model`` is the checkpoint's name, or empty."""
-    return Metadata(parameters_text(request, index, model), record_text(request, index, model))
+Size = tuple[int, int]
 
 
-def parameters_text(request: GenerationRequest, index: int, model: str = "") -> str:
+def metadata_of(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> Metadata:
+    """Return both texts for image ``index`` of a request; ``model`` is the checkpoint's name, or empty.
+
+    ``drawn_size`` is the width and height of an image before it was enlarged, if it was.
+    """
+    return Metadata(parameters_text(request, index, model, drawn_size), record_text(request, index, model, drawn_size))
+
+
+def parameters_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
     """The text named ``parameters``, for image ``index`` of a request."""
     width, height = request.size
     pairs: dict[str, Any] = {
@@ -38,6 +44,8 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "") -> 
         "Seed": request.seed_of(index),
         "Size": f"{width}x{height}",
     }
+    if drawn_size:
+        pairs["Drawn size"] = "{}x{}".format(*drawn_size)
     # Before the model: readers that split at every comma take the last `Model` for the checkpoint.
     pairs |= {f"ControlNet {index}": _control(control) for index, control in enumerate(request.controls)}
     if model:
@@ -77,7 +85,7 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
 
 
-def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
+def record_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
     """The JSON text named ``triton_diffusers`` (pure ASCII), for image ``index`` of a request."""
     fields: dict[str, Any] = {
         "func_name": request.function.value,
@@ -117,6 +125,8 @@ def record_text(request: GenerationRequest, index: int, model: str = "") -> str:
     record: dict[str, Any] = {"version": _program(), "task_id": request.task_id, "image_index": index}
     if model:
         record["model"] = model
+    if drawn_size:
+        record["drawn_size"] = drawn_size
     return json.dumps({**record, "request": fields})
 
 

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
         description="Sizes of pictures, as `512x512` (width, height), with commas, for which an `openvino` engine loads"
         " its UNet [once more](engines.md#fixed-sizes): faster where just this is asked for, for memory.",
     )
+    enlarge: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="`on`: images larger than the model's own size are [drawn at that size and"
+        " enlarged](pictures.md#sizes). `auto`: as `drawing.json` in the model directory says, else `off`.",
+    )
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
     max_prompt_texts: int = Field(

@@ -127,7 +127,7 @@ def test_every_option_at_its_default_is_accepted(client: Client) -> None:
 @pytest.mark.heavy
 def test_an_answer_larger_than_grpcs_usual_limit(client: Client) -> None:
     # After one step a picture is close to noise, which hardly compresses.
-    result = client.generate("x", steps=1, cfg_scale=1.0, width=512, height=512, image_num=8)
+    result = client.generate("x", steps=1, cfg_scale=1.0, width=1024, height=1024, image_num=8)
     assert sum(len(image.data) for image in result.images) > 4 * 2**20
 
 

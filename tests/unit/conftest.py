@@ -89,7 +89,7 @@ def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
     started: list[tuple[FakeEngine, EngineLoop]] = []
 
     def start(engine: Any, *, board: Any = None, telemetry: Any = None, **settings: Any) -> EngineLoop:
-        chosen = Settings(**{"runtime_dir": tmp_path, "store": "", **settings})
+        chosen = Settings(**{"runtime_dir": tmp_path, "store": "", "enlarge": "off", **settings})
         loop = EngineLoop(lambda: engine, chosen, name="sd_base", board=board, telemetry=telemetry)
         loop.start()
         started.append((engine, loop))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.inflight.canvas import Canvas, sampled_size
+from triton_diffusers.inflight.canvas import Canvas
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controls import ControlMaker
@@ -16,6 +16,7 @@ from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
 from triton_diffusers.inflight.rounding import rounding_warnings
+from triton_diffusers.inflight.sizes import DrawnSizes
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.lora import LoraLoader, LoraSet
 from triton_diffusers.profiles import Profile
@@ -35,6 +36,7 @@ class Admission:
         self._loras = LoraLoader(settings, engine.lora_targets)
         self._text = PromptEncoder(engine, settings)
         self._controls = ControlMaker(settings)
+        self._sizes = DrawnSizes(engine, settings)
 
     def on(self, engine: Engine) -> Admission:
         """The same for another engine of the same checkpoint: LoRAs that were read stay, text states do not."""
@@ -51,8 +53,10 @@ class Admission:
         job.warnings.extend(unused_guidance(self._engine, request))
         if (warning := self._schedulers.warning(request.scheduler)) is not None:
             job.warnings.append(warning)
-        canvas = Canvas(self._engine, request, job.pictures, job.warnings)
-        controls = self._controls.make(job, sampled_size(self._engine, request))
+        size = self._sizes.drawn(request)
+        job.drawn_size = size if self._sizes.is_enlarged(request) else None
+        canvas = Canvas(self._engine, request, job.pictures, size, job.warnings)
+        controls = self._controls.make(job, size)
         if controls and request.profile.period > 1:
             job.warnings.append(f"profile {request.profile.name}: with a ControlNet every step runs the whole UNet")
         profile = request.profile
@@ -63,7 +67,9 @@ class Admission:
             self._sample(request, index, canvas, conditioning, loras, controls, profile)
             for index in range(request.image_num)
         ]
-        job.warnings.extend(rounding_warnings(request, sampled_size(self._engine, request), job.samples[0]))
+        if not request.unchanged:
+            job.warnings.extend(self._sizes.warnings(request))
+        job.warnings.extend(rounding_warnings(request, job.samples[0]))
 
     def _sample(
         self,

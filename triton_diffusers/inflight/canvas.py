@@ -22,16 +22,6 @@ from triton_diffusers.schedulers import begin_late
 
 Array = np.ndarray[Any, Any]
 
-# Width and height that every VAE and UNet of the family takes without a remainder.
-_SMALLEST_MULTIPLE = 8
-
-
-def sampled_size(engine: Engine, request: GenerationRequest) -> tuple[int, int]:
-    """Width and height, in pixels, that the latents of a request's images stand for."""
-    multiple = max(engine.pixels_per_latent, _SMALLEST_MULTIPLE)
-    width, height = (-(-side // multiple) * multiple for side in request.size)
-    return width, height
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
@@ -72,10 +62,16 @@ class Canvas:
     """A job's input picture and mask as latents, encoded once for all images of the job."""
 
     def __init__(
-        self, engine: Engine, request: GenerationRequest, pictures: SourcePictures | None, warnings: list[str]
+        self,
+        engine: Engine,
+        request: GenerationRequest,
+        pictures: SourcePictures | None,
+        size: tuple[int, int],
+        warnings: list[str],
     ) -> None:
+        """``size`` is the width and height, in pixels, at which images are drawn."""
         per_latent = engine.pixels_per_latent
-        width, height = sampled_size(engine, request)
+        width, height = size
         self._shape = (1, engine.latent_channels, height // per_latent, width // per_latent)
         self._steps, self._strength = request.steps, request.denoising_strength
         self._source: torch.Tensor | None = None

@@ -157,6 +157,8 @@ class Job:
     # What the ControlNets look at, uint8 (height, width, 3), one for each.
     control_pictures: list[np.ndarray[Any, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    # Width and height at which images are drawn that are enlarged afterwards.
+    drawn_size: tuple[int, int] | None = None
     # Whether a compiled engine has made the latest step.
     optimized: bool = False
     result: GenerationResult | None = None

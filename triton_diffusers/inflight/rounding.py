@@ -9,17 +9,11 @@ from triton_diffusers.inflight.job import Sample
 from triton_diffusers.request import Function, GenerationRequest
 
 
-def rounding_warnings(request: GenerationRequest, sampled: tuple[int, int], sample: Sample) -> list[str]:
-    """Return warnings for a request whose images are sampled at ``sampled`` (width, height), as ``sample`` is."""
+def rounding_warnings(request: GenerationRequest, sample: Sample) -> list[str]:
+    """Return warnings for a request whose images are sampled as ``sample`` is."""
     if request.unchanged:
         return ["denoising_strength: 0 returns the input image; nothing is drawn"]
     warnings = []
-    if sampled != request.size:
-        (width, height), (drawn_width, drawn_height) = request.size, sampled
-        warnings.append(
-            f"width × height: {width}×{height} is drawn at {drawn_width}×{drawn_height}, a multiple of the model's"
-            " latents, and resized"
-        )
     steps, strength = request.steps, request.denoising_strength
     if request.function is not Function.TEXT_TO_IMAGE and steps * strength < 1:
         warnings.append(f"denoising_strength: {strength} of {steps} steps is less than one step; one was made")

@@ -42,7 +42,7 @@ def try_out(engine: Engine, settings: Settings) -> None:
     with _part(settings, "scheduler"):
         scheduler = SchedulerFactory(engine.scheduler_config).make(request.scheduler, request.steps)
     with _part(settings, "vae"):  # its encoder is used for inpainting models
-        start = Canvas(engine, request, None, warnings).begin(scheduler, torch.Generator().manual_seed(0))
+        start = Canvas(engine, request, None, request.size, warnings).begin(scheduler, torch.Generator().manual_seed(0))
     sample = Sample(
         index=0,
         scheduler=scheduler,
