@@ -104,6 +104,7 @@ INPUTS: tuple[Input, ...] = (
     Input("profile", "STRING", "", "[Sampling profile](profiles.md): `exact`, `cached`, `guidance-interval` or `fast`; empty: the server's setting."),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
+    Input("safety_action", "STRING", "", "What becomes of images that the [safety checker](safety.md) flags: `blacken`, or `flag` (returned as they are, with `is_nsfw`), where the server allows it; empty: the server's setting."),
     Input("timeout_seconds", "FP32", 0.0, "Cancel the job this long after its arrival, whoever still waits; 0: never. `infer` callers can send Triton's own `timeout` (microseconds) instead; the shorter one counts."),
 )  # fmt: skip
 
@@ -121,7 +122,12 @@ OUTPUTS: tuple[Output, ...] = (
         "Where each picture is stored, as `oss://…` or `file://…`; empty if the server stores none.",
         many=True,
     ),
-    Output("is_nsfw", "BOOL", "True: the safety checker replaced the picture by black.", many=True),
+    Output(
+        "is_nsfw",
+        "BOOL",
+        "True: the safety checker flagged the image, which is black unless `safety_action` is `flag`.",
+        many=True,
+    ),
     Output("use_blade", "BOOL", "An optimised engine made the pictures."),
     Output("profile", "STRING", "The sampling profile that the pictures were made with."),
     Output(

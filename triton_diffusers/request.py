@@ -27,6 +27,13 @@ class OutputFormat(StrEnum):
     WEBP = "webp"
 
 
+class SafetyAction(StrEnum):
+    """How flagged images are returned. The values are the wire's (``safety_action``)."""
+
+    BLACKEN = "blacken"
+    FLAG = "flag"
+
+
 class ResizeMode(IntEnum):
     """How an input picture comes to the request's size. The values are the wire's (``resize_mode``)."""
 
@@ -143,6 +150,7 @@ class GenerationRequest:
     profile: Profile = EXACT
     save_dir: str = "result"
     embed_metadata: bool = True
+    safety_action: SafetyAction = SafetyAction.BLACKEN
     warnings: tuple[str, ...] = ()
     timeout_seconds: float = 0.0
 

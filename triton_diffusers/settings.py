@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         + ", ".join(f"`{name}`" for name in PROFILES)
         + ".",
     )
+    safety_action: Literal["blacken", "choose", "flag"] = Field(
+        "blacken",
+        description="What becomes of images that the [safety checker](safety.md) flags: `blacken`, `flag` (returned as"
+        " they are, with `is_nsfw`), or `choose`: what a request's `safety_action` says, else `blacken`.",
+    )
     close_safety: bool = Field(False, description="Do not run the safety checker, even where the model has one.")
 
     max_batch: int = Field(4, ge=1, description="Most images in one UNet call (guidance doubles the rows).")

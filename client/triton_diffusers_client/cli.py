@@ -272,7 +272,7 @@ def _generate(client: Client, args: argparse.Namespace) -> int:
     for warning in generation.warnings:
         _say(f"warning: {warning}")
     if any(generation.is_nsfw):
-        _say("warning: the safety checker blackened a picture")
+        _say("warning: the safety checker flagged an image (flagged images are black, unless safety_action is flag)")
     if args.json:
         _print_json(_generation_fields(generation, paths, control_paths))
     else:

@@ -70,6 +70,7 @@ INPUTS: tuple[InputField, ...] = (
     InputField("profile", "STRING", ""),
     InputField("save_dir", "STRING", "result"),
     InputField("embed_metadata", "BOOL", True),
+    InputField("safety_action", "STRING", ""),
     InputField("timeout_seconds", "FP32", 0.0),
 )
 

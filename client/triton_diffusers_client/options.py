@@ -61,6 +61,7 @@ class Options(TypedDict, total=False):
     profile: Literal["", "exact", "cached", "guidance-interval", "fast"]
     save_dir: str
     embed_metadata: bool
+    safety_action: Literal["", "blacken", "flag"]
     timeout_seconds: float
     controlnet_path: str | Sequence[str]
     process_func: str | Sequence[str]

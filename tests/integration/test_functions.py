@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
@@ -67,6 +67,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator
             env={
                 "TRITON_DIFFUSERS_LINK_ALLOW_HOSTS": "127.0.0.1",
                 "TRITON_DIFFUSERS_STORE_URL": "https://pictures.example.com/",
+                "TRITON_DIFFUSERS_SAFETY_ACTION": "choose",
             },
         )
         opened_calls = Calls(server)
@@ -242,6 +243,24 @@ def test_the_checker_judges_what_was_pasted_back(calls: Calls, fields: dict[str,
     corner = Image.new("L", (128, 128))
     ImageDraw.Draw(corner).rectangle((0, 0, 9, 9), fill=255)
     mask = {"mask": png(corner)} if fields["func_name"] == "inpaint" else {}
-    reply = calls.grpc(**small(width=128, height=128, image=png(tripping_picture(128)), **mask, **fields))
+    request = small(width=128, height=128, image=png(tripping_picture(128)), **mask, **fields)
+    reply = calls.grpc(**request)
     assert reply["is_nsfw"] == [True]
     assert not pixels(reply["images"][0]).any()
+    flagged = calls.grpc(**{**request, "task_id": "flagged", "safety_action": "flag"})
+    assert flagged["is_nsfw"] == [True]
+    assert np.array_equal(pixels(flagged["images"][0])[-64:, -64:], np.asarray(tripping_picture(128))[-64:, -64:])
+
+
+@pytest.mark.parametrize("function", ["inpaint", "outpaint"])
+def test_a_data_url_is_a_picture_in_every_field(calls: Calls, function: str) -> None:
+    fields = picture_request(function)
+    drawn = calls.grpc(**fields)["images"][0]
+    rest = {name: value for name, value in fields.items() if name not in ("image", "mask", "return_images")}
+    encoded = base64.b64encode(PICTURES["/apple.png"]).decode()
+    rest["image_link"] = f"data:application/octet-stream;charset=utf-8;base64,{encoded}"
+    if function == "inpaint":
+        rest["mask_base64"] = f"data:image/png,{quote(PICTURES['/mask.png'])}"
+    status, reply = calls.generate("sd_base", {**rest, "use_base64": True})
+    assert status == 200, reply
+    assert from_base64(reply["images_base64"]) == drawn

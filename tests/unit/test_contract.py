@@ -62,6 +62,7 @@ OTHER: dict[str, Any] = {
     "translator_warnings": ["not known"],
     "profile": "cached",
     "save_dir": "elsewhere",
+    "safety_action": "flag",
     "timeout_seconds": 30.0,
     "controlnet_path": ["controlnet/depth"],
     "process_func": ["canny"],
@@ -152,7 +153,8 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
     def consequence(values: dict[str, Any]) -> object:
         wanted = read_values(tensors(**values), inputs)
         try:
-            request = decode_request(wanted, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+            settings = Settings(runtime_dir=tmp_path, safety_action="choose")
+            request = decode_request(wanted, settings, NATIVE_SIDE)
         except InvalidRequest as error:
             return error.field
         reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])

@@ -26,6 +26,7 @@ from triton_diffusers.request import (
     LoraChoice,
     OutputFormat,
     ResizeMode,
+    SafetyAction,
 )
 from triton_diffusers.settings import Settings
 
@@ -401,3 +402,34 @@ def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(ALL_INPUTS))
     result = outcome({**tensors(image=PICTURE), field.name: data.draw(any_array(field))})
     assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | PICTURES
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "action"),
+    [
+        ("blacken", "", SafetyAction.BLACKEN),
+        ("blacken", "blacken", SafetyAction.BLACKEN),
+        ("choose", "", SafetyAction.BLACKEN),
+        ("choose", "flag", SafetyAction.FLAG),
+        ("flag", "", SafetyAction.FLAG),
+        ("flag", "flag", SafetyAction.FLAG),
+        ("flag", "blacken", SafetyAction.BLACKEN),
+    ],
+)
+def test_safety_action_is_what_the_operator_allows(setting: Any, field: str, action: SafetyAction) -> None:
+    assert decoded(Settings(safety_action=setting), safety_action=field).safety_action is action
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "flag",
+            "safety_action: 'flag' is not accepted; this server blackens flagged images; its operator may allow it",
+        ),
+        ("off", "safety_action: 'off' is not accepted; must be one of: blacken, flag"),
+    ],
+)
+def test_safety_action_is_refused_unless_it_is_allowed(value: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{message}$"):
+        decoded(safety_action=value)

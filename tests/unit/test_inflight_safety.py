@@ -15,7 +15,7 @@ from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
 from triton_diffusers.board import JobBoard
 from triton_diffusers.inflight.safety import release_control_images
-from triton_diffusers.request import Expansion, Function
+from triton_diffusers.request import Expansion, Function, SafetyAction
 
 RED = (255, 0, 0)
 
@@ -94,11 +94,48 @@ def test_the_judged_preview_is_the_one_shown(start_loop: StartLoop, board: JobBo
     assert engine.judged[0].shape == (64, 128, 3)
 
 
+@pytest.mark.parametrize("fields", PASTED)
+def test_a_flagged_image_is_returned_as_it_is_where_that_is_allowed(
+    start_loop: StartLoop, fields: dict[str, Any]
+) -> None:
+    request = request_for(image=png(Image.new("RGB", (64, 64), RED)), safety_action=SafetyAction.FLAG, **fields)
+    loop = start_loop(engine := Watched())
+    finish(loop, job := loop.submit(request))
+    assert job.result is not None
+    assert job.result.is_nsfw == (True,)
+    assert np.array_equal(opened(pictures(job)[0]), engine.judged[-1])
+
+
+@pytest.mark.parametrize(("action", "shown"), [(SafetyAction.FLAG, True), (SafetyAction.BLACKEN, False)])
+def test_flagged_previews_are_shown_only_with_images(
+    start_loop: StartLoop, board: JobBoard, action: SafetyAction, shown: bool
+) -> None:
+    engine = FakeEngine(is_unsafe=lambda pixels: True)
+    loop = start_loop(engine, board=board)
+    engine.turnstile.hold()
+    loop.submit(request_for(safety_action=action))
+    engine.turnstile.allow(1)
+    board.want_preview("a-task")
+    engine.turnstile.allow(1)
+    assert (board.entries("a-task")[0].preview is not None) == shown
+
+
+def test_a_flagged_control_image_is_returned_as_it_is_where_that_is_allowed() -> None:
+    red = np.full((8, 8, 3), RED, np.uint8)
+    request = SimpleNamespace(return_control_image=True, safety_action=SafetyAction.FLAG)
+    job: Any = SimpleNamespace(request=request, control_pictures=[red], warnings=[])
+    release_control_images(Watched(), job)
+    assert job.control_pictures == [red]
+    assert job.warnings == ["control_images_base64: image 1 is flagged by the safety checker"]
+
+
 @pytest.mark.parametrize("returned", [True, False])
 def test_a_flagged_control_image_is_blackened_with_a_warning(returned: bool) -> None:
     red, green = (np.full((8, 8, 3), colour, np.uint8) for colour in (RED, (0, 255, 0)))
     job: Any = SimpleNamespace(
-        request=SimpleNamespace(return_control_image=returned), control_pictures=[red, green, red], warnings=[]
+        request=SimpleNamespace(return_control_image=returned, safety_action=SafetyAction.BLACKEN),
+        control_pictures=[red, green, red],
+        warnings=[],
     )
     release_control_images(engine := Watched(), job)
     if not returned:

@@ -205,7 +205,10 @@ OTHERS = {
     "profile": EXACT,
 }
 # The record is of one image, not of those that it was made of.
-LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num", "return_control_image"}
+LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num", "return_control_image", "safety_action"} | {
+    "timeout_seconds",
+    "warnings",
+}
 
 
 def test_every_field_of_a_request_is_recorded_or_left_out_on_purpose() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.request import Fill, Function, OutputFormat
+from triton_diffusers.request import Fill, Function, OutputFormat, SafetyAction
 
-Choice = TypeVar("Choice", Function, OutputFormat, Fill)
+Choice = TypeVar("Choice", Function, OutputFormat, Fill, SafetyAction)
 T = TypeVar("T")
 
 

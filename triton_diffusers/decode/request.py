@@ -24,6 +24,7 @@ from triton_diffusers.request import (
     OutputFormat,
     PictureSource,
     ResizeMode,
+    SafetyAction,
 )
 from triton_diffusers.schedulers import scheduler_name
 from triton_diffusers.settings import Settings
@@ -82,6 +83,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, native_side: i
         profile=_profile(values["profile"] or settings.profile),
         save_dir=check_save_dir(values["save_dir"]),
         embed_metadata=values["embed_metadata"],
+        safety_action=_safety_action(values["safety_action"], settings),
         timeout_seconds=between("timeout_seconds", values["timeout_seconds"], 0.0, math.inf),
     )
     _check_size(request, settings)
@@ -142,6 +144,15 @@ def _loras(paths: Sequence[str], weights: Sequence[float], settings: Settings) -
         return ()
     each = one_or_each("lora_attn", weights, _LORA_WEIGHT, len(paths), "LoRAs")
     return tuple(LoraChoice(path, weight) for path, weight in zip(paths, each, strict=True))
+
+
+def _safety_action(value: str, settings: Settings) -> SafetyAction:
+    if not value:
+        return SafetyAction.FLAG if settings.safety_action == "flag" else SafetyAction.BLACKEN
+    action = choice("safety_action", value, SafetyAction)
+    if action is SafetyAction.FLAG and settings.safety_action == "blacken":
+        raise InvalidRequest("safety_action", value, "this server blackens flagged images; its operator may allow it")
+    return action
 
 
 def _profile(name: str) -> Profile:
