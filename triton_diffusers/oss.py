@@ -85,12 +85,12 @@ class OssAddress:
 
 def open_bucket(name: str, settings: Settings) -> Any:
     """Return the bucket, an ``oss2.Bucket``; nothing is sent yet. Raises ``SettingsError``."""
-    address = OssAddress.of(name, settings)
+    credentials, address = _credentials(name), OssAddress.of(name, settings)
     # Its lines below this level hold key ids, session tokens and what was signed.
     logging.getLogger("oss2").setLevel(logging.WARNING)
     try:
         return oss2.Bucket(
-            oss2.ProviderAuthV4(_credentials(name)),
+            oss2.ProviderAuthV4(credentials),
             address.endpoint,
             name,
             region=address.region,

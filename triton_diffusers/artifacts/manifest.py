@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -51,14 +52,16 @@ class Figures(_Record):
     """What was measured when the artifact was verified, beside the eager engine in float32 on the same machine.
 
     ``psnr`` is that of whole pictures in dB, by what was drawn; 100 stands for all that is better. Seconds are those of
-    a step of one image with guidance, ``side`` pixels wide and high. Peaks are of a process that loads the engine and
-    draws, in bytes.
+    a step of one image with guidance, ``side`` pixels wide and high: medians over ``rounds``, in each of which both
+    engines were timed in turns (eager, compiled); older artifacts have none. Peaks are of a process that loads the
+    engine and draws, in bytes.
     """
 
     psnr: dict[str, float]
     side: int = Field(ge=1)
     seconds_per_step: float = Field(ge=0)
     eager_seconds_per_step: float = Field(ge=0)
+    rounds: tuple[tuple[float, float], ...] = ()
     peak_bytes: int = Field(ge=0)
     eager_peak_bytes: int = Field(ge=0)
 
@@ -69,7 +72,12 @@ class Figures(_Record):
 
     @property
     def speed_up(self) -> float:
-        """How many times as fast as the eager engine a step is; 0 if it was not measured."""
+        """How many times as fast as the eager engine a step is; 0 if it was not measured.
+
+        The median of the rounds' ratios: what slowed one round, or one turn, does not count.
+        """
+        if ratios := [eager / compiled for eager, compiled in self.rounds if compiled]:
+            return median(ratios)
         return self.eager_seconds_per_step / self.seconds_per_step if self.seconds_per_step else 0.0
 
 

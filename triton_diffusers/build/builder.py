@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +20,7 @@ from triton_diffusers.build.options import SPREAD_PSNR, BuildOptions
 from triton_diffusers.build.plan import Plan, check_space
 from triton_diffusers.build.progress import Progress
 from triton_diffusers.build.quality import compare
-from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
+from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task, Timed, TimeTask
 from triton_diffusers.build.work import WorkFolder, write_whole
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engines.compilers import caches_of
@@ -27,7 +28,7 @@ from triton_diffusers.engines.compilers import caches_of
 _CALIBRATION_STEPS = 16  # of a picture, at most: every step's inputs are kept
 
 # Runs a task in a process with a log and a lock's descriptor, and is told how far it is.
-RunTask = Callable[[Task, Path, int, Advance], Drawn | None]
+RunTask = Callable[[Task, Path, int, Advance], Drawn | Timed | None]
 
 
 class _Reference(BaseModel):
@@ -83,7 +84,7 @@ def _open(work: WorkFolder, plan: Plan, options: BuildOptions, progress: Progres
 class _Build:
     def __init__(self, plan: Plan, options: BuildOptions, progress: Progress, run: RunTask, work: WorkFolder) -> None:
         self._plan, self._options, self._progress, self._run_task, self._work = plan, options, progress, run, work
-        self._stages = ["calibration"] * bool(plan.calibrated) + [*plan.graphs, "eager", "compiled", "place"]
+        self._stages = ["calibration"] * bool(plan.calibrated) + [*plan.graphs, "eager", "compiled", "time", "place"]
 
     def build(self) -> Artifact:
         plan = self._plan
@@ -95,7 +96,17 @@ class _Build:
         graphs = {graph: finished.get(graph) or self._compile(graph, calibration) for graph in plan.graphs}
         eager = self._draw_eagerly()
         compiled = self._draw_compiled(graphs)
-        figures = self._judge(eager, compiled)
+        psnr = self._judge(eager)
+        rounds = self._time(graphs, compiled.side)
+        figures = Figures(
+            psnr={name: round(value, 2) for name, value in psnr.items()},
+            side=compiled.side,
+            seconds_per_step=median(after for _, after in rounds),
+            eager_seconds_per_step=median(before for before, _ in rounds),
+            rounds=rounds,
+            peak_bytes=compiled.peak_bytes,
+            eager_peak_bytes=eager.peak_bytes,
+        )
         with self._stage("place", "checking and placing"):
             self._check_model()
             return plan.store.place(
@@ -161,28 +172,30 @@ class _Build:
 
     def _draw_compiled(self, graphs: Mapping[str, Sequence[ArtifactFile]]) -> Drawn:
         with self._stage("compiled", f"drawing by {self._plan.name}") as advance:
-            task = DrawTask(
-                **self._drawing(self._empty("compiled")),
-                engine=self._plan.engine,
-                precision=self._plan.precision,
-                graphs={graph: self._work.artifact / graph for graph in graphs},
-                # Under the name that the artifact will have: the server that has asked for it loads it next.
-                caches=caches_of(self._plan.cache_dir, self._plan.store.root / self._plan.name, graphs),
-            )
+            task = DrawTask(**self._drawing(self._empty("compiled")), **self._compiled(graphs))
             return self._draw(task, "compiled", advance)
 
-    def _judge(self, eager: Drawn, compiled: Drawn) -> Figures:
-        """What was measured. Raises ``Refused`` if the pictures came out too unlike the eager ones."""
+    def _time(self, graphs: Mapping[str, Sequence[ArtifactFile]], side: int) -> tuple[tuple[float, float], ...]:
+        with self._stage("time", f"timing {self._plan.name} beside the eager engine") as advance:
+            task = TimeTask(**self._model(), **self._compiled(graphs), folder=self._work.part("time"), side=side)
+            timed = self._run(task, "time", advance)
+            if not isinstance(timed, Timed):
+                raise BuildError(f"nothing was timed (all that was said: {self._work.log('time')})")
+            return timed.rounds
+
+    def _compiled(self, graphs: Mapping[str, Sequence[ArtifactFile]]) -> dict[str, Any]:
+        return {
+            "engine": self._plan.engine,
+            "precision": self._plan.precision,
+            "graphs": {graph: self._work.artifact / graph for graph in graphs},
+            # Under the name that the artifact will have: the server that has asked for it loads it next.
+            "caches": caches_of(self._plan.cache_dir, self._plan.store.root / self._plan.name, graphs),
+        }
+
+    def _judge(self, eager: Drawn) -> Mapping[str, float]:
+        """Return the PSNR of each probe. Raises ``Refused`` if the images came out too unlike the eager ones."""
         pictures = self._work.pictures
         psnr = compare(pictures / "eager", pictures / "compiled", eager.files)
-        figures = Figures(
-            psnr={name: round(value, 2) for name, value in psnr.items()},
-            side=compiled.side,
-            seconds_per_step=compiled.seconds_per_step,
-            eager_seconds_per_step=eager.seconds_per_step,
-            peak_bytes=compiled.peak_bytes,
-            eager_peak_bytes=eager.peak_bytes,
-        )
         mean, worst = sum(psnr.values()) / len(psnr), min(psnr, key=lambda name: psnr[name])
         limit, lowest = self._plan.min_psnr, self._plan.min_psnr - SPREAD_PSNR[self._plan.precision]
         if mean < limit or psnr[worst] < lowest:
@@ -191,7 +204,7 @@ class _Build:
                 f"PSNR of {mean:.1f} dB on average and {psnr[worst]:.1f} dB at the least ({worst!r}), the limits are "
                 f"{limit:g} and {lowest:g} dB (--min-psnr); look at {pictures}"
             )
-        return figures
+        return psnr
 
     def _model(self) -> dict[str, Any]:
         return {"model_dir": self._plan.model_dir, "cache_dir": self._plan.cache_dir}
@@ -208,11 +221,11 @@ class _Build:
 
     def _draw(self, task: DrawTask, name: str, advance: Advance) -> Drawn:
         drawn = self._run(task, name, advance)
-        if drawn is None:
+        if not isinstance(drawn, Drawn):
             raise BuildError(f"nothing was drawn (all that was said: {self._work.log(name)})")
         return drawn
 
-    def _run(self, task: Task, name: str, advance: Advance) -> Drawn | None:
+    def _run(self, task: Task, name: str, advance: Advance) -> Drawn | Timed | None:
         return self._run_task(task, self._work.log(name), self._work.lock, advance)
 
     @contextmanager

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from triton_diffusers.attached import attached
 from triton_diffusers.build.errors import BuildError
-from triton_diffusers.build.tasks import Drawn, Message, _Task
+from triton_diffusers.build.tasks import Drawn, Message, Timed, _Task
 from triton_diffusers.settings import PREFIX
 
 _SHOWN = 300  # characters
@@ -22,7 +22,7 @@ _SHOWN = 300  # characters
 Advance = Callable[[int, int], None]
 
 
-def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | None:
+def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | Timed | None:
     """Run a task to its end, in a process that writes to ``log`` and holds ``lock`` (a descriptor) while it lives.
 
     Raises ``BuildError`` with the reason if it fails or is killed.

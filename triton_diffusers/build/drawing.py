@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from triton_diffusers.build.children import Advance
 from triton_diffusers.build.errors import BuildError
-from triton_diffusers.build.probes import CONTROLNET_FILE, TIMED, write_controlnet, write_lora
+from triton_diffusers.build.probes import CONTROLNET_FILE, write_controlnet, write_lora
 from triton_diffusers.build.tasks import Drawn
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import TritonDiffusersError
@@ -17,7 +16,6 @@ from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 from triton_diffusers.telemetry import NoTelemetry
 
-_WARM_UP = 2  # steps that are not timed
 _LOOKS = 0.5  # seconds between two looks at how far a picture is
 _STATUS = Path("/proc/self/status")
 
@@ -51,16 +49,16 @@ def draw(
         requests = make_requests(side)
         steps.total = sum(request.steps * request.image_num for request in requests.values())
         controlled = {name for name, request in requests.items() if request.controls}
-        files = {name: _draw(loop, name, requests[name], folder, steps) for name in requests if name not in controlled}
+        files = {name: _draw(loop, name, requests[name], folder) for name in requests if name not in controlled}
         peak = peak_bytes()
         if controlled:
             (engine,) = engines
             write_controlnet(folder, engine.unet_config, engine.pixels_per_latent)
-            files |= {name: _draw(loop, name, requests[name], folder, steps) for name in requests if name in controlled}
+            files |= {name: _draw(loop, name, requests[name], folder) for name in requests if name in controlled}
     finally:
         loop.stop()
         (folder / CONTROLNET_FILE).unlink(missing_ok=True)  # as large as the model, nearly
-    return Drawn(files=files, side=side, seconds_per_step=steps.seconds(TIMED), peak_bytes=peak)
+    return Drawn(files=files, side=side, peak_bytes=peak)
 
 
 def peak_bytes() -> int:
@@ -73,8 +71,7 @@ def _told(error: BaseException | None) -> str:
     return str(error) if isinstance(error, TritonDiffusersError) else f"{type(error).__name__}: {error}"
 
 
-def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path, steps: _Steps) -> list[str]:
-    steps.begin(name)
+def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path) -> list[str]:
     job = loop.submit(request)
     while not job.state.ended:
         loop.wait([job], _LOOKS)
@@ -88,26 +85,13 @@ def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path,
 
 
 class _Steps(NoTelemetry):
-    """Counts and times the steps of each request."""
+    """Counts steps."""
 
     def __init__(self, advance: Advance) -> None:
         self.total = 0
         self._advance = advance
         self._done = 0
-        self._name = ""
-        self._seconds: dict[str, list[float]] = {}
-
-    def begin(self, name: str) -> None:
-        """From now on steps are those of the request ``name``."""
-        self._name = name
-        self._seconds[name] = []
 
     def unet_called(self, images: int, seconds: float) -> None:
-        self._seconds[self._name].append(seconds)
         self._done += images
         self._advance(min(self._done, self.total), self.total)
-
-    def seconds(self, name: str) -> float:
-        """The median of a request's steps, without the first ones; 0 if it was not drawn."""
-        taken = self._seconds.get(name, [])
-        return statistics.median(taken[_WARM_UP:] or taken or [0.0])

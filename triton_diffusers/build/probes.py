@@ -17,7 +17,7 @@ from triton_diffusers.controlnet import network_for, usual_channels
 from triton_diffusers.profiles import PROFILES
 from triton_diffusers.request import ControlChoice, Function, GenerationRequest, LoraChoice
 
-# The one that steps are timed by.
+# The one whose like is timed.
 TIMED = "picture"
 LORA_FILE = "lora/probe.safetensors"
 CONTROLNET_FILE = "controlnet/probe.safetensors"

@@ -12,7 +12,8 @@ from triton_diffusers.build.children import Advance
 from triton_diffusers.build.drawing import draw
 from triton_diffusers.build.errors import BuildError
 from triton_diffusers.build.probes import calibration, probes
-from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task
+from triton_diffusers.build.tasks import CalibrateTask, CompileTask, Drawn, DrawTask, Task, Timed, TimeTask
+from triton_diffusers.build.timing import time_in_turns
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS
@@ -26,7 +27,7 @@ from triton_diffusers.settings import Settings
 _NOT_WRITTEN = "iostream error"
 
 
-def do(task: Task, advance: Advance) -> Drawn | None:
+def do(task: Task, advance: Advance) -> Drawn | Timed | None:
     """Do a task; what it raises is why it failed."""
     if isinstance(task, CompileTask):
         _compile(task)
@@ -34,7 +35,7 @@ def do(task: Task, advance: Advance) -> Drawn | None:
     if isinstance(task, CalibrateTask):
         _calibrate(task, advance)
         return None
-    return _draw(task, advance)
+    return _time(task, advance) if isinstance(task, TimeTask) else _draw(task, advance)
 
 
 def _settings(task: Task) -> Settings:
@@ -67,6 +68,15 @@ def _draw(task: DrawTask, advance: Advance) -> Drawn:
         return load_compiled(settings, LoadingGraphs(task.engine, task.precision, task.graphs, task.caches))
 
     return draw(make_engine, lambda side: probes(side, task.steps), task.folder, task.side, advance)
+
+
+def _time(task: TimeTask, advance: Advance) -> Timed:
+    settings = _settings(task)
+
+    def make_compiled() -> Engine:
+        return load_compiled(settings, LoadingGraphs(task.engine, task.precision, task.graphs, task.caches))
+
+    return time_in_turns(lambda: EagerEngine(load_components(settings)), make_compiled, task.folder, task.side, advance)
 
 
 def _calibrate(task: CalibrateTask, advance: Advance) -> None:

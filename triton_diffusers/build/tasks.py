@@ -62,11 +62,23 @@ class DrawTask(_Task):
     caches: Mapping[str, GraphCache] = Field(default_factory=dict)
 
 
-Task = Annotated[CompileTask | CalibrateTask | DrawTask, Field(discriminator="kind")]
+class TimeTask(_Task):
+    """Time steps of the compiled graphs beside those of the eager engine; ``side`` is that of the images, in pixels."""
+
+    kind: Literal["time"] = "time"
+    side: int
+    folder: Path
+    engine: str
+    precision: str
+    graphs: Mapping[str, Path]
+    caches: Mapping[str, GraphCache] = Field(default_factory=dict)
+
+
+Task = Annotated[CompileTask | CalibrateTask | DrawTask | TimeTask, Field(discriminator="kind")]
 
 
 class Drawn(BaseModel):
-    """What a ``DrawTask`` made and measured: the files of each probe, seconds per step, and its process's peak.
+    """What a ``DrawTask`` made and measured: the files of each probe, and its process's peak.
 
     ``side`` is that of the pictures, in pixels.
     """
@@ -75,8 +87,15 @@ class Drawn(BaseModel):
 
     files: Mapping[str, Sequence[str]]
     side: int
-    seconds_per_step: float
     peak_bytes: int
+
+
+class Timed(BaseModel):
+    """What a ``TimeTask`` measured: seconds of a step, of the eager and of the compiled engine, for each round."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rounds: tuple[tuple[float, float], ...]
 
 
 class Message(BaseModel):
@@ -84,5 +103,5 @@ class Message(BaseModel):
 
     done: int = 0
     total: int = 0
-    result: Drawn | None = None
+    result: Drawn | Timed | None = None
     error: str | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.build.fakes import GRAPHS, HERE, Doer, Quiet, failing_at, plan_for
+from tests.unit.build.fakes import GRAPHS, HERE, ROUNDS, Doer, Quiet, failing_at, plan_for
 from tests.unit.fake_engine import WITHIN
 from triton_diffusers.artifacts import Artifact, damage, fingerprint, misfit
 from triton_diffusers.build import builder as builder_module
@@ -45,7 +45,7 @@ def built(plan: Plan, doer: Doer, options: BuildOptions = OPTIONS) -> Artifact:
 def test_a_build(tmp_path: Path) -> None:
     plan, doer = plan_for(tmp_path), Doer()
     artifact = built(plan, doer)
-    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"]
     assert plan.store.find("openvino", "bfloat16") == artifact
     assert misfit(artifact, HERE) is None
     assert damage(artifact.folder, artifact.manifest, full=True) is None
@@ -53,7 +53,9 @@ def test_a_build(tmp_path: Path) -> None:
     figures = artifact.manifest.figures
     assert figures.psnr == {"picture": 100.0, "lora": 48.13}
     assert figures.lowest_psnr == 48.13
-    assert figures.speed_up == 4.0
+    assert figures.rounds == ROUNDS
+    assert (figures.eager_seconds_per_step, figures.seconds_per_step) == (2.0, 0.5)
+    assert figures.speed_up == 4.0, "whatever slowed one turn"
     assert (figures.peak_bytes, figures.eager_peak_bytes, figures.side) == (500, 1000, 64)
     assert doer.caches == caches_of(plan.cache_dir, artifact.folder, artifact.manifest.graphs)
     assert not (plan.store.root / ".work" / plan.name).exists()
@@ -62,9 +64,9 @@ def test_a_build(tmp_path: Path) -> None:
 def test_calibrated(tmp_path: Path) -> None:
     doer, progress = Doer(), Quiet()
     build(plan_for(tmp_path, precision="int8", calibrated=("unet",)), OPTIONS, progress, doer)
-    assert doer.done == ["calibrate", *GRAPHS, "eager", "compiled"]
+    assert doer.done == ["calibrate", *GRAPHS, "eager", "compiled", "time"]
     assert doer.calibrated == ["unet"]
-    assert [line.split("]")[0] for line in progress.said if "…" in line] == [f"[{n}/6" for n in range(1, 7)]
+    assert [line.split("]")[0] for line in progress.said if "…" in line] == [f"[{n}/7" for n in range(1, 8)]
 
 
 @pytest.mark.parametrize(("calibrated", "again"), [("unet", ["calibrate"]), ("text_encoder", [])])
@@ -76,14 +78,14 @@ def test_what_is_gone_on_with_is_calibrated_where_it_still_matters(
     with pytest.raises(KeyboardInterrupt):
         built(plan, Doer(before=failing_at(CompileTask, KeyboardInterrupt())))
     built(plan, doer := Doer())
-    assert doer.done == [*again, "unet", "eager", "compiled"]
+    assert doer.done == [*again, "unet", "eager", "compiled", "time"]
 
 
 @pytest.mark.parametrize(
     ("failure", "before", "after"),
     [
-        (failing_at(CompileTask, KeyboardInterrupt()), ["text_encoder"], ["unet", "eager", "compiled"]),
-        (failing_at(DrawTask, KeyboardInterrupt()), [*GRAPHS], ["eager", "compiled"]),
+        (failing_at(CompileTask, KeyboardInterrupt()), ["text_encoder"], ["unet", "eager", "compiled", "time"]),
+        (failing_at(DrawTask, KeyboardInterrupt()), [*GRAPHS], ["eager", "compiled", "time"]),
     ],
 )
 def test_an_interrupted_build_goes_on(tmp_path: Path, failure: object, before: list[str], after: list[str]) -> None:
@@ -137,7 +139,7 @@ def test_another_model_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     doer = Doer()
     model_is("0" * 64, monkeypatch)
     built(plan_for(tmp_path, here=plan_module.Here(fingerprint="0" * 64, machine="x", versions={})), doer)
-    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"]
 
 
 def test_weights_that_were_replaced_meanwhile_are_not_placed_as_the_old_ones(
@@ -153,7 +155,7 @@ def test_weights_that_were_replaced_meanwhile_are_not_placed_as_the_old_ones(
     assert plan.store.all() == {}
     model_is(HERE.fingerprint, monkeypatch)
     built(plan, doer := Doer())
-    assert doer.done == [*GRAPHS, "eager", "compiled"], "nobody knows which graphs are of which weights"
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"], "nobody knows which graphs are of which weights"
 
 
 def test_a_model_that_was_removed_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +169,7 @@ def test_forced_begins_anew(tmp_path: Path) -> None:
         built(plan_for(tmp_path), Doer(before=failing_at(DrawTask, KeyboardInterrupt())))
     doer = Doer()
     built(plan_for(tmp_path), doer, FORCED)
-    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"]
 
 
 def test_what_draws_something_else_is_refused(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_what_draws_something_else_is_refused(tmp_path: Path) -> None:
     assert plan.store.all() == {plan.name: before}, "the one before is still there"
     plan.store.remove(plan.name)
     built(plan, doer := Doer())
-    assert doer.done == ["compiled"]
+    assert doer.done == ["compiled", "time"]
 
 
 def test_one_picture_may_stay_below_the_average(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     ):
         built(plan, Doer(before=failing_at(DrawTask, full)))
     built(plan, doer := Doer())
-    assert doer.done == ["eager", "compiled"], "it goes on when there is room"
+    assert doer.done == ["eager", "compiled", "time"], "it goes on when there is room"
 
 
 def sparse(path: Path, size: int) -> None:
@@ -244,7 +246,7 @@ def test_what_an_interrupted_build_has_made_wants_no_room_again(
         built(plan, Doer())
     room_is(1_500_000_000, monkeypatch)
     built(plan, doer := Doer())
-    assert doer.done == ["eager", "compiled"]
+    assert doer.done == ["eager", "compiled", "time"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 
     doer = Doer(before=second)
     built(plan, doer)
-    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"]
 
 
 def test_what_was_placed_since_the_plan_was_made_is_taken(tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ def test_what_was_waited_for_in_vain_is_built(tmp_path: Path) -> None:
     plan = plan_for(tmp_path)
     second, doer = built_beside(plan, WAITING, fail)
     assert second.result() == plan.store.find("openvino", "bfloat16")
-    assert doer.done == ["eager", "compiled"], "it goes on with what the other one has finished"
+    assert doer.done == ["eager", "compiled", "time"], "it goes on with what the other one has finished"
 
 
 def test_forced_takes_what_was_built_while_it_waited_and_nothing_older(tmp_path: Path) -> None:
@@ -317,7 +319,7 @@ def test_forced_takes_what_was_built_while_it_waited_and_nothing_older(tmp_path:
     second, doer = built_beside(plan, FORCED_WAITING, fail)
     newer = second.result()
     assert newer != older
-    assert doer.done == [*GRAPHS, "eager", "compiled"]
+    assert doer.done == [*GRAPHS, "eager", "compiled", "time"]
     built(plan, Doer(tone=102), FORCED)
     second, doer = built_beside(plan, FORCED_WAITING, lambda: None)
     assert second.result() == plan.store.find("openvino", "bfloat16")

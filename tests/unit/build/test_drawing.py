@@ -48,7 +48,6 @@ def test_the_probes_use_everything(components: Components, tmp_path: Path) -> No
     assert 8 < psnr_of(pictures["lora-0.png"], pictures["cached-0.png"]) < 60
     assert 8 < psnr_of(pictures["lora-0.png"], pictures["control-0.png"]) < 25
     assert not (tmp_path / CONTROLNET_FILE).exists(), "it would be as large as the model"
-    assert 0 < drawn.seconds_per_step < 60
     assert drawn.peak_bytes > 100e6
     done, total = zip(*said, strict=True)
     assert set(total) == {7 * STEPS}
