@@ -24,10 +24,14 @@ ROUNDS = ((2.0, 0.5), (2.2, 0.55), (2.0, 9.0), (2.1, 0.5), (2.0, 0.5))
 
 
 def plan_for(root: Path, **changes: Any) -> Plan:
-    """A plan to build for a model that nobody looks at."""
+    """A plan to build for a model that nobody looks at; an empty one is made if there is none."""
+    if not (root / "model").exists():
+        (root / "model").mkdir()
+        (root / "model" / "base_model.safetensors").touch()
     fields: Mapping[str, Any] = {
         "model_dir": root / "model",
         "cache_dir": root / "cache",
+        "vae": "",
         "here": HERE,
         "engine": "openvino",
         "precision": "bfloat16",

@@ -35,7 +35,7 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def model_is(fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder_module, "fingerprint", lambda model_dir: fingerprint)
+    monkeypatch.setattr(builder_module, "fingerprint", lambda model_dir, vae: fingerprint)
 
 
 def built(plan: Plan, doer: Doer, options: BuildOptions = OPTIONS) -> Artifact:
@@ -228,6 +228,8 @@ def room_is(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("weights", ["base_model/unet/model.safetensors", "base_model.safetensors"])
 def test_too_little_room_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
     sparse(tmp_path / "model" / weights, 4_000_000_000)
+    if weights.startswith("base_model/"):
+        (tmp_path / "model" / "base_model" / "model_index.json").write_text("{}")
     room_is(1_500_000_000, monkeypatch)
     with pytest.raises(BuildError, match=r"has 1\.50 GB of room; .* wants about 2\.00 GB; make room"):
         built(plan_for(tmp_path), Doer())
