@@ -1,17 +1,23 @@
 """What LoRAs cost: switching them between requests, and mixing them in one batch.
 
-``python -m benchmarks.lora``; see ``benchmarks.pairs`` for how.
+``python -m benchmarks.lora``; see ``benchmarks.pairs`` for how. Both of the embedded model's LoRAs change convolutions.
+With ``--engine openvino --model-dir …`` it is the compiled engine, of an artifact that was built there.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.pairs import Case, run, seconds
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.request import GenerationRequest, LoraChoice
 
+_SHORT_STEPS, _LONG_STEPS = 8, 100
+_LOOKS = 0.01  # seconds
+_PATIENCE = 600.0
 FLAT, HIGH_CONTRAST = "lora/flat.safetensors", "lora/high-contrast.safetensors"
 
 
@@ -39,6 +45,17 @@ class LoraBench:
             self.seconds([path])
             times.append(self.seconds([path]))
         return statistics.fmean(times)
+
+    def beside(self, paths: Sequence[str]) -> float:
+        """Return the seconds of a short request without LoRA that comes while a long one with these is drawn."""
+        long = self._loop.submit(replace(self._request(paths), image_num=4, steps=_LONG_STEPS))
+        while long.started is None:
+            time.sleep(_LOOKS)
+        try:
+            return seconds(self._loop, [replace(self._request([]), steps=_SHORT_STEPS)])
+        finally:
+            self._loop.cancel(long)
+            self._loop.wait([long], _PATIENCE)
 
     def _request(self, paths: Sequence[str]) -> GenerationRequest:
         return GenerationRequest(
@@ -73,6 +90,12 @@ def cases(loop: EngineLoop, steps: int) -> list[Case]:
             "two LoRAs, against none",
             lambda: bench.seconds([FLAT, HIGH_CONTRAST]),
             lambda: bench.seconds([]),
+        ),
+        Case(
+            "neighbour",
+            "a short request while four images with a LoRA are drawn, against four without",
+            lambda: bench.beside([FLAT]),
+            lambda: bench.beside([]),
         ),
     ]
 

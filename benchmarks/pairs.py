@@ -17,9 +17,8 @@ from typing import Any
 
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR
-from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
+from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
@@ -99,15 +98,23 @@ def run(
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--rounds", type=int, default=15, help="pairs of each case (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of each request (default: %(default)s)")
+    parser.add_argument("--engine", default="eager", help="as the setting of this name (default: %(default)s)")
+    parser.add_argument("--model-dir", type=Path, help="with the engine's artifact (default: the embedded model)")
     parser.add_argument("--output", type=Path, default=RESULTS / f"{name}.json")
     chosen = parser.parse_args()
     say = Progress()
     described = machine()
     warn_if_busy(described, say)
     with tempfile.TemporaryDirectory() as runtime, tempfile.TemporaryDirectory() as made:
-        model_dir = make_model(Path(made))
-        settings = Settings(model_dir=model_dir, runtime_dir=Path(runtime), store="", close_safety=True)
-        loop = EngineLoop(lambda: EagerEngine(load_components(settings)), settings, name="bench")
+        settings = Settings(
+            model_dir=chosen.model_dir or make_model(Path(made)),
+            runtime_dir=Path(runtime),
+            store="",
+            close_safety=True,
+            engine=chosen.engine,
+        )
+        choice = EngineChoice(settings)
+        loop = EngineLoop(choice.make, settings, name="bench")
         loop.start()
         figures: dict[str, Any] = {}
         try:
@@ -116,6 +123,7 @@ def run(
                 figures[case.name] = measure(case, chosen.rounds)
         finally:
             loop.stop()
-    write_json(chosen.output, {"machine": described, "rounds": chosen.rounds, "steps": chosen.steps, "cases": figures})
+    measured_with = {"engine": choice.made, "rounds": chosen.rounds, "steps": chosen.steps}
+    write_json(chosen.output, {"machine": described, **measured_with, "cases": figures})
     print(table(json.loads(chosen.output.read_text(encoding="utf-8"))))
     print(machine_line(described))

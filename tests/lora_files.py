@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from triton_diffusers.engines.graphs import LoraLayout
 from triton_diffusers.lora.ldm import ldm_names
 
 Weights = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # module path → (down, up)
@@ -175,6 +176,16 @@ def _full(weight: torch.Tensor, generator: torch.Generator) -> _Change:
     difference = _random(generator, *weight.shape)
     difference *= _sized(difference, weight)
     return {"diff": difference, "diff_b": torch.zeros(len(weight))}, weight + difference
+
+
+def random_inputs(layouts: Sequence[LoraLayout], groups: int, rank: int) -> list[torch.Tensor]:
+    """Random LoRAs as the inputs of a graph, those of convolutions of another rank."""
+    generator = torch.Generator().manual_seed(groups)
+    shapes = []
+    for index, layout in enumerate(layouts):
+        own = rank + index if rank else 0
+        shapes += [(groups, own, sum(layout.ins)), (groups, sum(layout.outs), own)]
+    return [_random(generator, *shape) * 0.1 for shape in shapes]
 
 
 def save(file: Path, tensors: Tensors, metadata: Mapping[str, object] | None = None) -> Path:

@@ -125,6 +125,9 @@ class FakeEngine:
             row[0] = torch.tensor([tone, RAISES in text, GIVES_NAN in text])
         return states
 
+    def computes_apart(self, loras: LoraSet | None) -> bool:
+        return False
+
     def predict(
         self,
         latents: torch.Tensor,

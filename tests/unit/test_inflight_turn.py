@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.conftest import conditioning, request_for
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
+from triton_diffusers.lora import Lora, LoraSet
 
 
 def job_of(images: int, *, number: int = 1, side: int = 8, steps: int = 4, cost: float = 0.0) -> Job:
@@ -126,6 +127,43 @@ def test_images_with_features_go_first_and_only_together() -> None:
     for sample in (cached.samples[1], other.samples[0]):
         sample.deep = None
     assert images_of(next_turn([poor, cached, other], 5)) == {1: 1, 2: 2, 3: 2}
+
+
+def lora(name: str) -> LoraSet:
+    return LoraSet.of([(Lora((name, 1, 1), {}), 1.0)])
+
+
+def of_lora(job: Job, loras: LoraSet | None) -> Job:
+    for sample in job.samples:
+        sample.loras = loras
+    return job
+
+
+def test_loras_that_are_computed_apart_share_no_call_with_others() -> None:
+    slow, quick = lora("slow"), lora("quick")
+
+    def turn(*jobs: Job) -> Counter[int]:
+        return images_of(next_turn(jobs, 8, lambda loras: loras is not None and loras.key == slow.key))
+
+    apart, other = of_lora(job_of(3), slow), of_lora(job_of(2, number=2, cost=1.0), slow)
+    assert turn(apart, other) == {1: 3, 2: 2}, "nobody waits for them"
+    plain = [of_lora(job_of(2, number=3, cost=2.0), quick), job_of(2, number=4, cost=3.0)]
+    assert turn(apart, other, *plain) == {1: 1}, "a call of one image, while others wait"
+    apart.cost_seconds = other.cost_seconds = 9.0
+    assert turn(apart, other, *plain) == {3: 2, 4: 2}
+
+
+def test_a_job_that_is_computed_apart_takes_its_share_of_the_time_and_no_more() -> None:
+    slow = lora("slow")
+    jobs = [of_lora(job_of(4, steps=50), slow), job_of(1, number=2, steps=8)]
+    seconds = 0.0
+    while not jobs[1].decoded:
+        turn = next_turn(jobs, 8, lambda loras: loras is not None)
+        assert turn is not None
+        cost = 10.0 if isinstance(turn, Step) and turn.samples[0][0] is jobs[0] else 1.0
+        take(turn, cost)
+        seconds += cost
+    assert seconds <= 9 + 10, "at most one call of the other, which is that of one image"
 
 
 def test_a_picture_is_decoded_before_the_jobs_next_step() -> None:

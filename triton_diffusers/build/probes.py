@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ _RESIDUAL_STRENGTH = 0.3  # of what the ControlNet has inside
 def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
     """Requests by name, for a model whose pictures are ``side`` pixels wide and high.
 
-    Text to image; two images of another shape by another sampler; image to image; a LoRA on every linear layer; the
+    Text to image; two images of another shape by another sampler; image to image; a LoRA on every layer; the
     same with the sampling profile that takes features over from step to step; the same with a ControlNet.
     """
     picture = GenerationRequest(
@@ -101,15 +102,15 @@ def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
 
 
 def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
-    """Write a LoRA with random weights, always the same, on every linear layer of ``targets``, for the probe."""
+    """Write a LoRA with random weights, always the same, on every linear layer and convolution, for the probe."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for path, shape in sorted(targets.items()):
-        if len(shape) != 2:
+        outs, *ins = shape
+        if not ins:  # a normalization
             continue
-        outs, ins = shape
-        tensors[f"{path}.lora_A.weight"] = torch.randn(_RANK, ins, generator=generator) / ins**0.5
-        up = torch.randn(outs, _RANK, generator=generator)
+        tensors[f"{path}.lora_A.weight"] = torch.randn(_RANK, *ins, generator=generator) / math.prod(ins) ** 0.5
+        up = torch.randn(outs, _RANK, *[1] * (len(ins) - 1), generator=generator)
         tensors[f"{path}.lora_B.weight"] = up * _LORA_STRENGTH / _RANK**0.5
     (model_dir / LORA_FILE).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, model_dir / LORA_FILE)

@@ -22,7 +22,7 @@ from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.engines.fixed_unet import fixed_name, fixed_rows, fixed_shapes, fixed_takes, predict_fixed
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs import (
-    LoraLayout,
+    lora_layouts,
     no_residuals,
     uses_mask,
 )
@@ -61,11 +61,11 @@ class CompiledEngine(CheckpointEngine):
         self._no_residuals = no_residuals(components.unet)
         self._fixed_rows = fixed_rows(components.unet.config)
         packed = LruCache(LORA_BATCH_BYTES)
-        self._unet_loras = LoraPacker(UNET, LoraLayout.of(UNET, components.unet), packed)
+        self._unet_loras = LoraPacker(UNET, lora_layouts(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
         part = {path for path, _ in target_modules(UNET, shallow)}
-        self._shallow_loras = LoraPacker(UNET, LoraLayout.of(UNET, shallow), packed, part)
-        self._text_loras = LoraPacker(TEXT_ENCODER, LoraLayout.of(TEXT_ENCODER, components.text_encoder), packed)
+        self._shallow_loras = LoraPacker(UNET, lora_layouts(UNET, shallow), packed, part)
+        self._text_loras = LoraPacker(TEXT_ENCODER, lora_layouts(TEXT_ENCODER, components.text_encoder), packed)
 
     @cached_property
     def _eager(self) -> EagerEngine:
@@ -89,6 +89,9 @@ class CompiledEngine(CheckpointEngine):
         (states,) = graph(encoder.get_input_embeddings()(ids).float(), *packed, *mask)
         return states[-clip_skip]
 
+    def computes_apart(self, loras: LoraSet | None) -> bool:
+        return UNET in self._graphs and not self._unet_loras.takes(loras)
+
     @torch.inference_mode()
     def predict(
         self,
@@ -110,12 +113,8 @@ class CompiledEngine(CheckpointEngine):
             if deep is not None:
                 return graph(*inputs, deep, *packed)[0], deep
             fixed = self._graphs.get(fixed_name(*latents.shape[2:]))
-            if (
-                fixed is not None
-                and residuals is None
-                and packed[0].shape[1] == 0
-                and fixed_takes(self._fixed_rows, states)
-            ):
+            has_lora = any(tensor.numel() for tensor in packed)
+            if fixed is not None and residuals is None and not has_lora and fixed_takes(self._fixed_rows, states):
                 return predict_fixed(fixed, self._fixed_rows, inputs)
             prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
             return prediction, features

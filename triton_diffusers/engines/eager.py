@@ -59,6 +59,9 @@ class EagerEngine(CheckpointEngine):
                     states = text.final_layer_norm(states)
         return states
 
+    def computes_apart(self, loras: LoraSet | None) -> bool:
+        return False
+
     @torch.inference_mode()
     def predict(
         self,

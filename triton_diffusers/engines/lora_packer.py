@@ -1,9 +1,9 @@
-"""The LoRAs of a call's rows as the two inputs of a graph."""
+"""The LoRAs of a call's rows as inputs of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -17,14 +17,14 @@ _MOST_BYTES = 512 * 2**20
 
 
 class PackedLora:
-    """All layers' ``down`` and ``up``, as ``LoraLayout`` describes them."""
+    """All layers' ``down`` and ``up``, as ``LoraLayout`` describes them, layout by layout."""
 
-    def __init__(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        self.tensors = (down, up)
+    def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
+        self.tensors = tensors
 
     @property
     def nbytes(self) -> int:
-        """Memory of both."""
+        """Memory of all."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
@@ -35,18 +35,18 @@ class LoraPacker:
     concern.
     """
 
-    def __init__(self, model: str, layout: LoraLayout, cache: LruCache, part: Container[str] | None = None) -> None:
-        self._model, self._layout, self._cache, self._part = model, layout, cache, part
-        self._none = PackedLora(*layout.empty())
-        ins, outs = (list(accumulate(sizes, initial=0)) for sizes in (layout.ins, layout.outs))
-        self._places = {path: (ins[i : i + 2], outs[i : i + 2]) for i, path in enumerate(layout.sizes)}
+    def __init__(
+        self, model: str, layouts: Sequence[LoraLayout], cache: LruCache, part: Container[str] | None = None
+    ) -> None:
+        self._model, self._layouts, self._cache, self._part = model, layouts, cache, part
+        self._none = PackedLora(tuple(tensor for layout in layouts for tensor in layout.empty()))
 
-    def pack(self, rows: Sequence[LoraSet | None] | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def pack(self, rows: Sequence[LoraSet | None] | None) -> tuple[torch.Tensor, ...] | None:
         """The inputs for a call's rows; none if the graph does not take some row's LoRAs, or not all at once."""
         if rows is None or not any(rows):
             return self._none.tensors
         sets = grouped(rows)
-        key = (self._layout, tuple(None if loras is None else loras.key for loras in sets))
+        key = (self._layouts, tuple(None if loras is None else loras.key for loras in sets))
         kept: PackedLora | None = self._cache.get(key)
         if kept is None:
             groups = [self._layers(loras) for loras in sets]
@@ -61,7 +61,7 @@ class LoraPacker:
 
         It cannot if they change more than by low rank, or if the inputs would be too large.
         """
-        return not self._is_changed_otherwise(loras) and self._fits([self._layers(loras)])
+        return loras is None or (not self._is_changed_otherwise(loras) and self._fits([self._layers(loras)]))
 
     def _is_changed_otherwise(self, loras: LoraSet | None) -> bool:
         """True if a layer of the graph is changed by something that is not of low rank."""
@@ -73,25 +73,35 @@ class LoraPacker:
         return {path: layer for path, layer in layers.items() if self._part is None or path in self._part}
 
     def _fits(self, groups: Sequence[Mapping[str, LoraLayer]]) -> bool:
-        rank = _rank(groups)
-        size = len(groups) * rank * (sum(self._layout.ins) + sum(self._layout.outs)) * torch.float32.itemsize
-        if rank > MOST_RANK or size > _MOST_BYTES:
+        ranks = [_rank(groups, layout) for layout in self._layouts]
+        numbers = sum(
+            rank * (sum(layout.ins) + sum(layout.outs)) for rank, layout in zip(ranks, self._layouts, strict=True)
+        )
+        if max(ranks) > MOST_RANK or len(groups) * numbers * torch.float32.itemsize > _MOST_BYTES:
             return False
-        return all(path in self._places for layers in groups for path in layers)
+        return all(any(path in layout.sizes for layout in self._layouts) for layers in groups for path in layers)
 
     def _packed(self, groups: Sequence[Mapping[str, LoraLayer]]) -> PackedLora:
-        rank = _rank(groups)
-        if rank == 0:
+        if not any(groups):
             return self._none
-        down = torch.zeros(len(groups), rank, sum(self._layout.ins))
-        up = torch.zeros(len(groups), sum(self._layout.outs), rank)
+        return PackedLora(tuple(tensor for layout in self._layouts for tensor in _pack(groups, layout)))
+
+
+def _pack(groups: Sequence[Mapping[str, LoraLayer]], layout: LoraLayout) -> tuple[torch.Tensor, torch.Tensor]:
+    rank = _rank(groups, layout)
+    if rank == 0:
+        return layout.empty()
+    down = torch.zeros(len(groups), rank, sum(layout.ins))
+    up = torch.zeros(len(groups), sum(layout.outs), rank)
+    places = (pairwise(accumulate(sizes, initial=0)) for sizes in (layout.ins, layout.outs))
+    for path, ins, outs in zip(layout.sizes, *places, strict=True):
         for group, layers in enumerate(groups):
-            for path, layer in layers.items():
-                ins, outs = self._places[path]
-                down[group, : layer.rank, slice(*ins)] = layer.down.flatten(1)
+            if (layer := layers.get(path)) is not None:
+                # Of a convolution, all inputs of each tap.
+                down[group, : layer.rank, slice(*ins)] = layer.down.movedim(1, -1).flatten(1)
                 up[group, slice(*outs), : layer.rank] = layer.up
-        return PackedLora(down, up)
+    return down, up
 
 
-def _rank(groups: Sequence[Mapping[str, LoraLayer]]) -> int:
-    return max((layer.rank for layers in groups for layer in layers.values()), default=0)
+def _rank(groups: Sequence[Mapping[str, LoraLayer]], layout: LoraLayout) -> int:
+    return max((layer.rank for layers in groups for path, layer in layers.items() if path in layout.sizes), default=0)

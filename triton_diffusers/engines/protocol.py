@@ -93,6 +93,9 @@ class Engine(Protocol):
         layer's are.
         """
 
+    def computes_apart(self, loras: LoraSet | None) -> bool:
+        """Return True if rows with these LoRAs are computed apart from others, slowly: they should not share a call."""
+
     def predict(
         self,
         latents: torch.Tensor,

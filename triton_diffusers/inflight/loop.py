@@ -278,7 +278,7 @@ class EngineLoop:
 
     def _advance(self) -> None:
         began = time.perf_counter()
-        turn = next_turn(self._running_jobs(), self._settings.max_batch)
+        turn = next_turn(self._running_jobs(), self._settings.max_batch, self._in_use.engine.computes_apart)
         if isinstance(turn, Decode):
             self._decode(turn)
         elif isinstance(turn, Step):

@@ -8,14 +8,18 @@ is alone.
 Images that have taken deep features over from a whole step (``Sample.deep``) go before all others. Their steps are
 few and cheap; then they need a whole one again, like everybody else, and can share it. So no more images hold features
 than a call has.
+
+LoRAs that an engine computes apart from others (a compiled engine leaves some to PyTorch) have calls of their own, each
+charged with its time, so that they take no more of it than their share. While others wait, such a call has one image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.lora import LoraSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,13 @@ class Step:
 Turn = Decode | Step
 
 
-def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
-    """The next turn for the jobs that run; None if there is nothing to compute.
+def next_turn(
+    jobs: Sequence[Job], max_batch: int, is_apart: Callable[[LoraSet | None], bool] = lambda loras: False
+) -> Turn | None:
+    """Return the next turn for the jobs that run; None if there is nothing to compute.
 
     ``max_batch`` bounds the images of a UNet call, and its rows: an image whose prompts are joined by ``AND`` has more
-    than two.
+    than two. ``is_apart`` tells the LoRAs that the engine computes apart from others, slowly.
     """
     waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: (not job.has_deep, job.cost_seconds))
     if not waiting:
@@ -54,8 +60,16 @@ def next_turn(jobs: Sequence[Job], max_batch: int) -> Turn | None:
     for sample in first.samples:
         if sample.denoised and not sample.decoded:
             return Decode(first, sample)
-    key = max((sample for sample in first.samples if not sample.denoised), key=_goes_first).batch_key
-    candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, key))][:max_batch]
+    leading = max((sample for sample in first.samples if not sample.denoised), key=_goes_first)
+    apart = is_apart(leading.loras)
+
+    def fits(sample: Sample) -> bool:
+        return sample.batch_key == leading.batch_key and is_apart(sample.loras) is apart
+
+    candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, fits))]
+    if apart and len(candidates) < len(waiting):
+        candidates, max_batch = candidates[:1], 1  # the others wait for it, and no image is drawn sooner for sharing it
+    candidates = candidates[:max_batch]
     share = max_batch // len(candidates)
     equal = [(job, sample) for job, fitting in candidates for sample in fitting[:share]]
     further = [(job, sample) for job, fitting in candidates for sample in fitting[share:]]
@@ -83,5 +97,5 @@ def _goes_first(sample: Sample) -> bool:
     return sample.deep is not None
 
 
-def _noisy(job: Job, key: object) -> list[Sample]:
-    return [sample for sample in job.samples if not sample.denoised and sample.batch_key == key]
+def _noisy(job: Job, fits: Callable[[Sample], bool]) -> list[Sample]:
+    return [sample for sample in job.samples if not sample.denoised and fits(sample)]

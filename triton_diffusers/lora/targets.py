@@ -17,7 +17,10 @@ def lora_modules(name: str, module: Any) -> Iterator[tuple[str, nn.Linear | nn.C
     """Yield a model's linear and (ungrouped, zero-padded) convolution layers, by their paths below ``name``."""
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Linear) or (
-            isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+            isinstance(layer, nn.Conv2d)
+            and layer.groups == 1
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
         ):
             yield f"{name}.{path}", layer
 

@@ -28,7 +28,8 @@ from triton_diffusers.engines.eager_controlnet import EagerControlNet
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.loading import Components, load_components
-from triton_diffusers.lora import Lora, LoraLayer, LoraLoader, LoraSet
+from triton_diffusers.lora import LayerChange, Lora, LoraLayer, LoraLoader, LoraSet
+from triton_diffusers.lora.changes import DenseChange
 from triton_diffusers.prompts import PromptReader, Tokens
 from triton_diffusers.request import LoraChoice
 from triton_diffusers.settings import Settings
@@ -66,6 +67,12 @@ def random_set(engine: EagerEngine, rank: int, *, of_attention: bool = True) -> 
     chosen = lora_files.is_linear if of_attention else lambda path: True
     weights = lora_files.random_weights(engine.lora_targets, rank, rank, chosen)
     return LoraSet.of([(Lora((f"rank {rank}", 1, 1), {path: LoraLayer(*pair) for path, pair in weights.items()}), 0.5)])
+
+
+def changed_set(engine: EagerEngine, path: str = "unet.mid_block.resnets.0.conv1") -> LoraSet:
+    """A full difference of one layer."""
+    difference = torch.randn(engine.lora_targets[path], generator=torch.Generator().manual_seed(0)) * 0.05
+    return LoraSet.of([(Lora((path, 1, 1), {}, {path: LayerChange(DenseChange(difference))}), 1.0)])
 
 
 def controlnet(engine: EagerEngine, seed: int, **kwargs: Any) -> ControlNetWeights:
@@ -196,15 +203,12 @@ def test_predictions_of_the_outermost_layers(compiled: CompiledEngine, eager: Ea
     torch.testing.assert_close(compiled.predict(*call, loras, deep * 0.9)[0], other[0], **NEAR)
 
 
-def test_a_lora_on_other_layers_is_computed_eagerly_where_it_changes_something(
+def test_a_full_difference_is_computed_eagerly_where_it_changes_something(
     components: Components, eager: EagerEngine
 ) -> None:
     """The graph of the outermost layers has nothing to do with what is changed within."""
-    split, weights = Split(components), lora_files.random_weights(eager.lora_targets, 2, 0)
-    inner, outer = "unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"
-    within, outermost = (
-        LoraSet.of([(Lora((path, 1, 1), {path: LoraLayer(*weights[path])}), 1.0)]) for path in (inner, outer)
-    )
+    split = Split(components)
+    within, outermost = (changed_set(eager, path) for path in ("unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"))
     latents = noise(2, 4, 2, 2)
     call = latents, torch.arange(2.0), noise(2, 77, 192), [within, outermost]
     split.engine.predict(*call)
@@ -222,10 +226,39 @@ def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> No
     assert torch.equal(first, before)
 
 
-def test_a_lora_on_other_layers_is_computed_eagerly(compiled: CompiledEngine, eager: EagerEngine) -> None:
-    loras = [random_set(eager, 2, of_attention=False), None]
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 18), (2, 2)])
+def test_loras_on_convolutions_are_computed_by_the_graphs(
+    compiled: CompiledEngine, eager: EagerEngine, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of strides, shortcuts, upsamplers, and the first and the last layer among them."""
+    loras = [random_set(eager, 2, of_attention=False), None, random_set(eager, 5, of_attention=False)]
+    call = noise(3, 4, height, width), torch.tensor([700.0, 3.0, 99.0]), noise(3, 77, 192)
+    expected, deep = eager.predict(*call, loras)
+    assert not any(compiled.computes_apart(row) for row in loras)
+    monkeypatch.setattr(compiled, "_make_eager", None)
+    monkeypatch.delitem(vars(compiled), "_eager", raising=False)
+    torch.testing.assert_close(compiled.predict(*call, loras)[0], expected, **NEAR)
+    torch.testing.assert_close(compiled.predict(*call, loras, deep)[0], expected, **NEAR)
+    assert (expected - eager.predict(*call)[0]).abs().max() > 0.05
+
+
+def test_a_full_difference_is_computed_eagerly(compiled: CompiledEngine, eager: EagerEngine) -> None:
+    changed = changed_set(eager)
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), noise(2, 77, 192)
-    torch.testing.assert_close(compiled.predict(*call, loras)[0], eager.predict(*call, loras)[0], **NEAR)
+    expected = eager.predict(*call, [changed, None])[0]
+    torch.testing.assert_close(compiled.predict(*call, [changed, None])[0], expected, **NEAR)
+    assert (expected - eager.predict(*call)[0]).abs().max() > 0.01
+
+
+def test_what_the_graph_cannot_do_is_computed_apart(
+    compiled: CompiledEngine, settings: Settings, eager: EagerEngine
+) -> None:
+    text = changed_set(eager, "text_encoder.encoder.layers.0.mlp.fc1")
+    assert compiled.computes_apart(changed_set(eager))
+    assert not any(compiled.computes_apart(loras) for loras in (None, text, random_set(eager, 4)))
+    assert not eager.computes_apart(changed_set(eager))
+    without = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
+    assert not without.computes_apart(changed_set(eager)), "all is computed by PyTorch"
 
 
 class Split:
@@ -253,7 +286,7 @@ class Split:
 
 
 def test_only_the_rows_that_must_are_computed_eagerly(components: Components, eager: EagerEngine) -> None:
-    split, inside, outside = Split(components), random_set(eager, 2), random_set(eager, 3, of_attention=False)
+    split, inside, outside = Split(components), random_set(eager, 2), changed_set(eager)
     assert split.call([outside, outside, inside, None]) == [("graph", [2, 3]), ("eager", [0, 1])]
     assert split.call([inside, outside, None, outside]) == [("graph", [0, 2]), ("eager", [1, 3])]
     assert split.call([outside, outside]) == [("eager", [0, 1])]
@@ -273,7 +306,7 @@ def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEn
             return super().predict(latents, timesteps, *others)
 
     engine = Seeing(components).engine
-    outside = random_set(eager, 3, of_attention=False)
+    outside = changed_set(eager)
     residuals = tuple(torch.arange(3.0).view(3, 1, 1, 1) for _ in range(7))
     call = noise(3, 4, 2, 2), torch.arange(3.0), noise(3, 77, 192)
     engine.predict(*call, [None, outside, None], residuals=residuals)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
+from torch import nn
 
 from triton_diffusers.engines import lora_packer
-from triton_diffusers.engines.graphs import LoraLayout
+from triton_diffusers.engines.graphs import LoraLayout, lora_layouts
 from triton_diffusers.engines.lora_packer import LoraPacker
 from triton_diffusers.lora import Lora, LoraLayer, LoraSet
 from triton_diffusers.lru import LruCache
@@ -21,7 +24,7 @@ def a_set(name: str, path: str, rank: int) -> LoraSet:
 
 
 def packer() -> LoraPacker:
-    return LoraPacker("unet", LAYOUT, LruCache(2**20))
+    return LoraPacker("unet", (LAYOUT,), LruCache(2**20))
 
 
 def test_no_lora_is_rank_zero() -> None:
@@ -45,6 +48,30 @@ def test_layers_and_groups_have_their_places() -> None:
     assert torch.equal(up[1, 3:], two.up)
     assert torch.count_nonzero(down) == one.down.numel() + two.down.numel()
     assert torch.count_nonzero(up) == one.up.numel() + two.up.numel()
+
+
+def test_convolutions_have_inputs_and_a_rank_of_their_own() -> None:
+    module = nn.ModuleDict({"one": nn.Linear(2, 3), "kernel": nn.Conv2d(4, 5, (3, 2))})
+    both = LoraPacker("unet", lora_layouts("unet", module), LruCache(2**20))
+    plain, kernel = (
+        LoraLayer(torch.randn(4, 2), torch.randn(3, 4)),
+        LoraLayer(torch.randn(2, 4, 3, 2), torch.randn(5, 2)),
+    )
+
+    def pack(*layers: Mapping[str, LoraLayer]) -> list[torch.Tensor]:
+        sets = [LoraSet.of([(Lora((" ".join(found), 1, 1), found), 1.0)]) for found in layers]
+        packed = both.pack(sets)
+        assert packed is not None
+        return list(packed)
+
+    for layers, ranks in (([{"unet.one": plain}], (4, 0)), ([{"unet.kernel": kernel}], (0, 2))):
+        down, up, kernels, outs = pack(*layers)
+        assert (down.shape, up.shape) == ((1, ranks[0], 2), (1, 3, ranks[0]))
+        assert (kernels.shape, outs.shape) == ((1, ranks[1], 24), (1, 5, ranks[1]))
+    _, _, kernels, outs = pack({"unet.one": plain}, {"unet.kernel": kernel})
+    assert torch.equal(kernels[1].reshape(2, 3, 2, 4), kernel.down.permute(0, 2, 3, 1)), "tap by tap"
+    assert torch.equal(outs[1], kernel.up)
+    assert not kernels[0].any()
 
 
 def test_a_lora_for_all_rows_is_one_group() -> None:
@@ -93,4 +120,4 @@ def test_gigabytes_are_not_made_of_one_small_layer() -> None:
     layout = LoraLayout({f"unet.{n}": (320, 320) for n in range(700)})
     layer = LoraLayer(torch.zeros(1024, 320), torch.zeros(320, 1024))
     loras = LoraSet.of([(Lora(("large", 1, 1), {"unet.0": layer}), 1.0)])
-    assert LoraPacker("unet", layout, LruCache(2**20)).pack([loras]) is None
+    assert LoraPacker("unet", (layout,), LruCache(2**20)).pack([loras]) is None

@@ -14,14 +14,16 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from tests import lora_files
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache
 from triton_diffusers.engines.compilers.openvino import _core
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
-from triton_diffusers.engines.graphs import Graph, Input, LoraLayout, no_residuals
+from triton_diffusers.engines.graphs import Graph, Input, lora_layouts, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
-from triton_diffusers.engines.graphs.lora import lora_applied
+from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs
 from triton_diffusers.engines.graphs.ops import add_residual
 from triton_diffusers.engines.graphs.unet import unet_graph
+from triton_diffusers.lora import lora_modules
 
 STATUS, CPU_INFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
 STYLES: dict[str, dict[str, Any]] = {
@@ -46,16 +48,10 @@ def tiny(style: str) -> Graph:
 
 def inputs(graph: Graph, rows: int, groups: int, side: tuple[int, int], rank: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(rows)
-    layout = graph.module.layout
-    shapes = (
-        (rows, 4, *side),
-        (rows,),
-        (rows, 77, 24),
-        (groups, rank, sum(layout.ins)),
-        (groups, sum(layout.outs), rank),
-    )
-    latents, times, states, down, up = (torch.randn(shape, generator=generator) for shape in shapes)
-    return latents, times.abs() * 300, states, down * 0.1, up * 0.1, *no_residuals(graph.module.unet)
+    shapes = ((rows, 4, *side), (rows,), (rows, 77, 24))
+    latents, times, states = (torch.randn(shape, generator=generator) for shape in shapes)
+    loras = lora_files.random_inputs(graph.module.layouts, groups, rank)
+    return latents, times.abs() * 300, states, *loras, *no_residuals(graph.module.unet)
 
 
 def test_every_shape(tmp_path: Path) -> None:
@@ -78,19 +74,24 @@ def test_every_shape(tmp_path: Path) -> None:
         torch.testing.assert_close(compiled(*call), expected, rtol=0, atol=1e-4)
 
 
-def test_lora_on_every_pointwise_layer_counts() -> None:
+def test_lora_on_every_layer_counts() -> None:
     graph = tiny("1.5")
     call = inputs(graph, 2, 1, (8, 8), 1)
     latents, times, states, *_ = call
     with torch.inference_mode():
         plain = graph.module.unet(latents, times, states).sample
-        empty, _ = graph.module(latents, times, states, *graph.module.layout.empty(), *call[5:])
-        changed, _ = graph.module(*call)
+        none = [tensor for layout in graph.module.layouts for tensor in layout.empty()]
+        empty, _ = graph.module(latents, times, states, *none, *call[7:])
+        changed = [
+            graph.module(latents, times, states, *loras, *call[7:])[0]
+            for loras in ((*call[3:5], *none[2:]), (*none[:2], *call[5:7]))
+        ]
     torch.testing.assert_close(empty, plain, rtol=0, atol=1e-5)  # a projection is another product of the same
-    assert (changed - plain).abs().max() > 0.01
-    names = graph.module.layout.sizes
-    assert {"unet.time_embedding.linear_1", "unet.mid_block.attentions.0.proj_in"} <= set(names)
-    assert "unet.conv_in" not in names
+    assert all((one - plain).abs().max() > 0.01 for one in changed)
+    pointwise, others = (set(layout.sizes) for layout in graph.module.layouts)
+    assert {"unet.time_embedding.linear_1", "unet.mid_block.attentions.0.proj_in"} <= pointwise
+    assert {"unet.conv_in", "unet.down_blocks.0.downsamplers.0.conv", "unet.up_blocks.0.upsamplers.0.conv"} <= others
+    assert pointwise | others == {path for path, _ in lora_modules("unet", graph.module.unet)}
 
 
 class Small(nn.Module):
@@ -100,10 +101,10 @@ class Small(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Conv2d(4, 64, 3, padding=1), nn.SiLU(), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 4, 1))
-        self.layout = LoraLayout.of("unet", self.net)
+        self.layouts = lora_layouts("unet", self.net)
 
-    def forward(self, latents: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        with lora_applied(self.layout, "unet", self.net, down, up):
+    def forward(self, latents: torch.Tensor, *packed: torch.Tensor) -> torch.Tensor:
+        with lora_applied(self.layouts, "unet", self.net, packed):
             output: torch.Tensor = self.net(latents)
         return output
 
@@ -113,13 +114,12 @@ def small() -> Graph:
     latents = Input(
         "latents", torch.zeros(4, 4, 6, 5), {0: ROWS, 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     )
-    return Graph("unet", module, (latents, *module.layout.inputs()), ("prediction",))
+    return Graph("unet", module, (latents, *lora_inputs(module.layouts)), ("prediction",))
 
 
 def small_inputs(rows: int, groups: int, rank: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(rows)
-    shapes = ((rows, 4, 16, 12), (groups, rank, 128), (groups, 68, rank))
-    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+    latents = torch.randn(rows, 4, 16, 12, generator=torch.Generator().manual_seed(rows))
+    return latents, *lora_files.random_inputs(Small().layouts, groups, rank)
 
 
 def relative_error(computed: torch.Tensor, expected: torch.Tensor) -> float:

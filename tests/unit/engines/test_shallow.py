@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from tests import lora_files
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph
@@ -71,13 +72,12 @@ def test_layers_bear_the_names_that_they_have_in_the_unet(style: str) -> None:
 @pytest.mark.parametrize("style", ["2.1", "plain"])  # the embedded model, in test_compiled, is like 1.5
 def test_every_shape_on_openvino(style: str, tmp_path: Path) -> None:
     graph, compiler = shallow_unet_graph(tiny(style)), COMPILERS["openvino"]()
-    layout = graph.module.layout
     compiler.compile(graph, tmp_path, "float32")
     compiled = compiler.load(tmp_path, "float32")
     for rows, groups, side, rank in ((1, 1, (16, 16), 0), (4, 2, (13, 7), 16), (6, 3, (1, 2), 2)):
         inputs = (
             *(noise(rows, 4, *side), noise(rows).abs() * 300, noise(rows, 77, 24), noise(rows, 16, *side)),
-            *(noise(groups, rank, sum(layout.ins)) * 0.1, noise(groups, sum(layout.outs), rank) * 0.1),
+            *lora_files.random_inputs(graph.module.layouts, groups, rank),
         )
         with torch.inference_mode():
             expected = graph.module(*inputs)

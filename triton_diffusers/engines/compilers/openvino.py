@@ -27,7 +27,7 @@ from triton_diffusers.engines.compilers.openvino_attention import keep_attention
 from triton_diffusers.engines.compilers.openvino_doubling import interleave_extension
 from triton_diffusers.engines.compilers.openvino_fitted import FittedGraph
 from triton_diffusers.engines.compilers.openvino_fixed import fix
-from triton_diffusers.engines.compilers.openvino_lora import lora_extension
+from triton_diffusers.engines.compilers.openvino_lora import lora_extensions
 from triton_diffusers.engines.compilers.openvino_norm import norm_extension
 from triton_diffusers.engines.compilers.openvino_ops import changes_its_inputs, reword
 from triton_diffusers.engines.compilers.openvino_parts import compute_apart
@@ -223,7 +223,8 @@ def _core() -> openvino.Core:
 def _converted(program: torch.export.ExportedProgram) -> Any:
     # openvino.convert_model does the same, and reports to its makers that it did.
     frontend = FrontEndManager().load_by_framework("pytorch")
-    frontend.add_extension(lora_extension())
+    for extension in lora_extensions():
+        frontend.add_extension(extension)
     frontend.add_extension(residual_extension())
     frontend.add_extension(norm_extension())
     frontend.add_extension(interleave_extension())

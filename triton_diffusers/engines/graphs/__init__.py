@@ -11,7 +11,7 @@ from triton_diffusers.controlnet import CONTROLNET
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
-from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout
+from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout, lora_layouts
 from triton_diffusers.engines.graphs.residuals import no_residuals
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph, uses_mask
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph, unet_graph
@@ -26,6 +26,7 @@ __all__ = [
     "Input",
     "Inputs",
     "LoraLayout",
+    "lora_layouts",
     "no_residuals",
     "uses_mask",
 ]

@@ -1,8 +1,9 @@
-"""LoRA as two inputs of a graph: all layers' ``down`` side by side, and all layers' ``up`` one below the other."""
+"""LoRA as inputs of a graph: many layers' ``down`` side by side, and their ``up`` one below the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.graphs.graph import Input
-from triton_diffusers.engines.graphs.ops import add_lora
+from triton_diffusers.engines.graphs.ops import add_convolution_lora, add_lora
 from triton_diffusers.lora import lora_modules
 
 _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]
@@ -21,19 +22,15 @@ MOST_RANK = 4096  # of all of a row's LoRAs together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraLayout:
-    """Which layers of a model can have LoRA in its graph, in order, with the sizes (in, out) of each.
+    """The layers of a model that have LoRA in its graph by one pair of inputs, with the sizes (in, out) of each.
 
     ``down`` has the shape (groups, rank, sum of all in), ``up`` (groups, sum of all out, rank). A call's rows fall into
-    ``groups`` of equal size, which have their own weights each. Rank 0 is no LoRA.
+    ``groups`` of equal size, which have their own weights each. Rank 0 is no LoRA. The inputs of a convolution count
+    for each tap of its kernel: they stand tap by tap in ``down``.
     """
 
     sizes: Mapping[str, tuple[int, int]]
-
-    @classmethod
-    def of(cls, name: str, module: nn.Module) -> LoraLayout:
-        """The linear layers and 1×1 convolutions of a module that is called ``name`` (weights may be ``meta``)."""
-        targets = {path: layer for path, layer in lora_modules(name, module) if is_pointwise(layer)}
-        return cls({path: (layer.weight.shape[1], layer.weight.shape[0]) for path, layer in targets.items()})
+    name: str = "lora"
 
     @property
     def ins(self) -> list[int]:
@@ -46,16 +43,36 @@ class LoraLayout:
         return [size for _, size in self.sizes.values()]
 
     def empty(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The inputs of a call without LoRA."""
+        """Return the inputs of a call without LoRA."""
         return torch.zeros(1, 0, sum(self.ins)), torch.zeros(1, sum(self.outs), 0)
 
     def inputs(self) -> tuple[Input, Input]:
-        """``down`` and ``up`` as inputs of a graph, as they are traced."""
-        groups, rank = torch.export.Dim("groups", min=1, max=1024), torch.export.Dim("rank", min=0, max=MOST_RANK)
+        """Return ``down`` and ``up`` as inputs of a graph, as they are traced."""
+        groups = torch.export.Dim(f"{self.name}_groups", min=1, max=1024)
+        rank = torch.export.Dim(f"{self.name}_rank", min=0, max=MOST_RANK)
         return (
-            Input("lora_down", torch.zeros(2, 3, sum(self.ins)), {0: groups, 1: rank}),
-            Input("lora_up", torch.zeros(2, sum(self.outs), 3), {0: groups, 2: rank}),
+            Input(f"{self.name}_down", torch.zeros(2, 3, sum(self.ins)), {0: groups, 1: rank}),
+            Input(f"{self.name}_up", torch.zeros(2, sum(self.outs), 3), {0: groups, 2: rank}),
         )
+
+
+def lora_layouts(name: str, module: nn.Module) -> tuple[LoraLayout, ...]:
+    """Return the layouts of a module that is called ``name`` (weights may be ``meta``).
+
+    The first has the layers that are a matrix product at each place, the second, where there are any, the other
+    convolutions: most LoRAs have none of those, and others' rank is not theirs.
+    """
+    layers = dict(lora_modules(name, module))
+    sizes = {path: (math.prod(layer.weight.shape[1:]), layer.weight.shape[0]) for path, layer in layers.items()}
+    pointwise = {path: size for path, size in sizes.items() if is_pointwise(layers[path])}
+    others = {path: size for path, size in sizes.items() if path not in pointwise}
+    layouts = (LoraLayout(pointwise), LoraLayout(others, "convolution_lora"))
+    return tuple(layout for layout in layouts if layout.sizes)
+
+
+def lora_inputs(layouts: Sequence[LoraLayout]) -> tuple[Input, ...]:
+    """Return the inputs of all layouts, in order."""
+    return tuple(port for layout in layouts for port in layout.inputs())
 
 
 def is_pointwise(layer: nn.Linear | nn.Conv2d) -> bool:
@@ -65,14 +82,19 @@ def is_pointwise(layer: nn.Linear | nn.Conv2d) -> bool:
 
 @contextmanager
 def lora_applied(
-    layout: LoraLayout, name: str, module: nn.Module, down: torch.Tensor, up: torch.Tensor
+    layouts: Sequence[LoraLayout], name: str, module: nn.Module, packed: Sequence[torch.Tensor]
 ) -> Iterator[None]:
-    """Within this, ``module`` adds LoRA. What is traced here depends on the two tensors and nothing else."""
+    """Within this, ``module`` adds LoRA. What is traced here depends on the ``packed`` tensors and nothing else.
+
+    They are the ``down`` and ``up`` of each layout.
+    """
     layers = dict(lora_modules(name, module))
     precision = next(module.parameters()).dtype
-    down, up = down.to(precision), up.to(precision)
-    parts = zip(layout.sizes, torch.split(down, layout.ins, 2), torch.split(up, layout.outs, 1), strict=True)
-    handles = [layers[path].register_forward_hook(_adding(own, own_up, down)) for path, own, own_up in parts]
+    tensors = iter([tensor.to(precision) for tensor in packed])
+    handles = []
+    for layout, down, up in zip(layouts, tensors, tensors, strict=True):
+        parts = zip(layout.sizes, torch.split(down, layout.ins, 2), torch.split(up, layout.outs, 1), strict=True)
+        handles += [layers[path].register_forward_hook(_adding(own, own_up, down)) for path, own, own_up in parts]
     try:
         yield
     finally:
@@ -81,8 +103,13 @@ def lora_applied(
 
 
 def _adding(down: torch.Tensor, up: torch.Tensor, packed: torch.Tensor) -> _Hook:
-    def add(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        summed: torch.Tensor = add_lora(output, inputs[0], down, up, packed)
+    def add(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        summed: torch.Tensor
+        if is_pointwise(layer):
+            summed = add_lora(output, inputs[0], down, up, packed)
+        else:
+            shape = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+            summed = add_convolution_lora(output, inputs[0], down, up, packed, *shape)
         return summed
 
     return add

@@ -6,9 +6,13 @@ divide into groups, which takes it minutes or fails, and that sizes are equal or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch.nn import functional
 
 ADD_LORA = "triton_diffusers::add_lora"
+ADD_CONVOLUTION_LORA = "triton_diffusers::add_convolution_lora"
 ADD_RESIDUAL = "triton_diffusers::add_residual"
 INTERLEAVE = "triton_diffusers::interleave"
 
@@ -43,6 +47,48 @@ def _sum(output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: tor
     hidden = torch.bmm(inputs.reshape(len(down), -1, down.shape[2]), down.transpose(1, 2))
     added = torch.bmm(hidden, up.transpose(1, 2))
     return output + added.view(output.shape)
+
+
+@torch.library.custom_op(ADD_CONVOLUTION_LORA, mutates_args=())
+def add_convolution_lora(
+    output: torch.Tensor,
+    inputs: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    packed: torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> torch.Tensor:
+    """Return the ``output`` of a convolution that was given ``inputs``, plus ``up`` of a convolution with ``down``.
+
+    ``output`` is (rows, out, …), ``inputs`` (rows, in, h, w). ``down`` is (groups, rank, taps · in): for each tap of
+    the ``kernel``, all inputs. The rest is as in ``add_lora``.
+    """
+    if down.shape[1] == 0:
+        return output.clone()
+    kernels = down.reshape(*down.shape[:2], *kernel, inputs.shape[1]).permute(0, 1, 4, 2, 3)
+    convolved = [
+        functional.conv2d(functional.conv2d(rows, own, None, stride, padding, dilation), own_up[..., None, None])
+        for rows, own, own_up in zip(inputs.chunk(len(down)), kernels, up, strict=True)
+    ]
+    return output + torch.cat(convolved)
+
+
+@add_convolution_lora.register_fake
+def _(
+    output: torch.Tensor,
+    inputs: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    packed: torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> torch.Tensor:
+    return torch.empty_like(output)
 
 
 @torch.library.custom_op(ADD_RESIDUAL, mutates_args=())

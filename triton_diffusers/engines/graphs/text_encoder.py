@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
-from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
 from triton_diffusers.loading import LoadError
 from triton_diffusers.lora import TEXT_ENCODER
 
@@ -24,11 +24,11 @@ class TextEncoderModule(nn.Module):
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder
-        self.layout = LoraLayout.of(TEXT_ENCODER, encoder)
+        self.layouts = lora_layouts(TEXT_ENCODER, encoder)
 
-    def forward(
-        self, embeddings: torch.Tensor, lora_down: torch.Tensor, lora_up: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        count = 2 * len(self.layouts)
+        packed, mask = others[:count], others[count] if len(others) > count else None
         # Some versions of transformers have everything one module further in.
         text = getattr(self.encoder, "text_model", self.encoder)
         positions = text.embeddings.position_embedding.weight
@@ -38,7 +38,7 @@ class TextEncoderModule(nn.Module):
         if mask is not None:
             hidden_places = hidden_places + ((1 - mask) * _MASKED).to(hidden.dtype)[:, None, None]
         states = []
-        with lora_applied(self.layout, TEXT_ENCODER, self.encoder, lora_down, lora_up):
+        with lora_applied(self.layouts, TEXT_ENCODER, self.encoder, packed):
             for layer in text.encoder.layers:
                 hidden = layer(hidden, hidden_places)
                 states.append(text.final_layer_norm(hidden))
@@ -54,7 +54,7 @@ def text_encoder_graph(encoder: Any) -> Graph:
     tokens, width = config.max_position_embeddings, config.hidden_size
     mask = (Input("mask", torch.ones(3, tokens), {0: ROWS}),) if uses_mask(config) else ()
     embeddings = Input("embeddings", torch.zeros(3, tokens, width), {0: ROWS})
-    return Graph(TEXT_ENCODER, module, (embeddings, *module.layout.inputs(), *mask), ("states",))
+    return Graph(TEXT_ENCODER, module, (embeddings, *lora_inputs(module.layouts), *mask), ("states",))
 
 
 def uses_mask(config: Any) -> bool:

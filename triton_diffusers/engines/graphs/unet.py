@@ -10,7 +10,7 @@ from torch.export import Dim
 
 from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
-from triton_diffusers.engines.graphs.lora import LoraLayout, lora_applied
+from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
 from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals_added
 from triton_diffusers.engines.graphs.sides import all_sides
@@ -31,7 +31,7 @@ class UNetModule(nn.Module):
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
-        self.layout = LoraLayout.of(UNET, unet)
+        self.layouts = lora_layouts(UNET, unet)
 
     def forward(
         self,
@@ -40,13 +40,15 @@ class UNetModule(nn.Module):
         states: torch.Tensor,
         *others: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        guidance, (lora_down, lora_up, *residuals) = _guidance(self.unet, others)
+        guidance, others = _guidance(self.unet, others)
+        count = 2 * len(self.layouts)
+        packed, residuals = others[:count], others[count:]
         # Timesteps stay as they are: a thousand of them need more than bfloat16 has.
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
         with (
             all_sides(self.unet),
             linear_projections(self.unet),
-            lora_applied(self.layout, UNET, self.unet, lora_down, lora_up),
+            lora_applied(self.layouts, UNET, self.unet, packed),
             residuals_added(self.unet, residuals),
         ):
             prediction, deep = predict_whole(self.unet, latents, timesteps, states, guidance=guidance)
@@ -59,7 +61,7 @@ class ShallowUNetModule(nn.Module):
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = ShallowUNet(unet)
-        self.layout = LoraLayout.of(UNET, self.unet)
+        self.layouts = lora_layouts(UNET, self.unet)
 
     def forward(
         self,
@@ -68,10 +70,10 @@ class ShallowUNetModule(nn.Module):
         states: torch.Tensor,
         *others: torch.Tensor,
     ) -> torch.Tensor:
-        guidance, (deep, lora_down, lora_up) = _guidance(self.unet, others)
+        guidance, (deep, *packed) = _guidance(self.unet, others)
         dtype = self.unet.conv_in.weight.dtype
         latents, states, deep = (tensor.to(dtype) for tensor in (latents, states, deep))
-        with linear_projections(self.unet), lora_applied(self.layout, UNET, self.unet, lora_down, lora_up):
+        with linear_projections(self.unet), lora_applied(self.layouts, UNET, self.unet, packed):
             prediction: torch.Tensor = self.unet(latents, timesteps, states, deep, guidance)
         return prediction.float()
 
@@ -81,7 +83,7 @@ def unet_graph(unet: Any) -> Graph:
     module = UNetModule(unet)
     inputs = unet_inputs(unet.config)
     residuals = residual_inputs(unet, inputs[0].example)
-    return Graph(UNET, module, (*inputs, *module.layout.inputs(), *residuals), ("prediction", "deep"))
+    return Graph(UNET, module, (*inputs, *lora_inputs(module.layouts), *residuals), ("prediction", "deep"))
 
 
 def shallow_unet_graph(unet: Any) -> Graph:
@@ -90,7 +92,7 @@ def shallow_unet_graph(unet: Any) -> Graph:
     latents, *others = unet_inputs(unet.config)
     rows, _, *sides = latents.example.shape
     deep = Input("deep", torch.zeros(rows, module.unet.deep_channels, *sides), latents.dynamic)
-    return Graph(UNET_SHALLOW, module, (latents, *others, deep, *module.layout.inputs()), ("prediction",))
+    return Graph(UNET_SHALLOW, module, (latents, *others, deep, *lora_inputs(module.layouts)), ("prediction",))
 
 
 def unet_inputs(config: Any) -> tuple[Input, ...]:
