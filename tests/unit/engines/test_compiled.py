@@ -302,7 +302,8 @@ def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEn
             return super()._graph(*inputs)
 
         def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
-            seen.append(("eager", others[-1][-1].flatten().tolist()))
+            _, _, _, residuals, _ = others
+            seen.append(("eager", residuals[-1].flatten().tolist()))
             return super().predict(latents, timesteps, *others)
 
     engine = Seeing(components).engine
@@ -336,7 +337,7 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
     call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
     for _ in range(2):
         with pytest.raises(EngineFailure, match=r"weights cannot be loaded$"):
-            split.engine.predict(*call, [random_set(eager, 2, of_attention=False)])
+            split.engine.predict(*call, [changed_set(eager)])
     assert split.call([random_set(eager, 2)]) == [("graph", [0])]
 
 
