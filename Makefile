@@ -38,8 +38,8 @@ check: setup ## Lint, types, import layers
 	$(BIN)/lint-imports
 
 generated: setup ## Write every config.pbtxt and docs/reference.md from the tables
-	$(BIN)/python -m triton_diffusers.model_config
-	$(BIN)/python -m triton_diffusers.reference
+	$(BIN)/python -m tools.model_config
+	$(BIN)/python -m tools.reference
 
 bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.serving

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from triton_diffusers.cli import main
+from triton_diffusers.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["build", *sys.argv[1:]]))

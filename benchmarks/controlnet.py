@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from benchmarks.pairs import Case, run, seconds
 from benchmarks.servers import MODEL_DIR
+from triton_diffusers.api.request import ControlChoice, GenerationRequest
 from triton_diffusers.checkpoints.layout import BASE_MODEL
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.request import ControlChoice, GenerationRequest
 
 ONE, OTHER = "one", "other"
 _SIDE = 128

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.pairs import Case, run, seconds
+from triton_diffusers.api.request import GenerationRequest, LoraChoice
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.request import GenerationRequest, LoraChoice
 
 _SHORT_STEPS, _LONG_STEPS = 8, 100
 _LOOKS = 0.01  # seconds

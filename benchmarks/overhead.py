@@ -35,9 +35,9 @@ class EngineAlone:
 
     def __init__(self, model_dir: Path) -> None:
         # Imported here, since they take seconds that --help need not.
+        from triton_diffusers.checkpoints.load import load_components
         from triton_diffusers.engines.eager import EagerEngine
         from triton_diffusers.inflight.loop import EngineLoop
-        from triton_diffusers.loading import load_components
         from triton_diffusers.settings import Settings
 
         _be_silent()
@@ -51,7 +51,7 @@ class EngineAlone:
 
     def call(self, ask: Ask) -> Sequence[bytes]:
         """Make pictures of a request. Raises what the job ended with, if it did not succeed."""
-        from triton_diffusers.request import GenerationRequest
+        from triton_diffusers.api.request import GenerationRequest
 
         job = self._loop.submit(
             GenerationRequest(

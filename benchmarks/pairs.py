@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 600.0

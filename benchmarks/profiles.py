@@ -28,11 +28,11 @@ from benchmarks.engines_contenders import FAST
 from benchmarks.likeness import ssim_of
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR
-from triton_diffusers.build.quality import psnr_of
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.compile.quality import psnr_of
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
-from triton_diffusers.profiles import EXACT, PROFILES, Profile
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.sampling.profiles import EXACT, PROFILES, Profile
 from triton_diffusers.settings import Settings
 
 _SIDE = 128

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.workload import GUIDANCE_SCALE, Ask
-from triton_diffusers.contract import INPUTS
+from triton_diffusers.api.contract import INPUTS
 
 _NUMPY_TYPES: Mapping[str, tuple[str, Any]] = {
     "STRING": ("BYTES", np.object_),

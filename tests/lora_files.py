@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from triton_diffusers.adapters.lora.ldm import ldm_names
 from triton_diffusers.engines.graphs import LoraLayout
-from triton_diffusers.lora.ldm import ldm_names
 
 Weights = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # module path → (down, up)
 Tensors = dict[str, torch.Tensor]

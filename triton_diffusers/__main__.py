@@ -2,6 +2,6 @@
 
 import sys
 
-from triton_diffusers.cli import main
+from triton_diffusers.cli.main import main
 
 sys.exit(main())

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from triton_diffusers.profiles import EXACT, PROFILES
+from triton_diffusers.sampling.profiles import EXACT, PROFILES
 
 PREFIX = "TRITON_DIFFUSERS_"
 _OF_THE_CLIENT = "url"  # where its command line finds the server

@@ -17,11 +17,11 @@ from PIL import Image
 
 from benchmarks.contenders.turn import Turn, take_turn
 from benchmarks.random_model import LORA
+from triton_diffusers.api.request import ControlChoice, GenerationRequest, LoraChoice
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
-from triton_diffusers.profiles import PROFILES
-from triton_diffusers.request import ControlChoice, GenerationRequest, LoraChoice
+from triton_diffusers.sampling.profiles import PROFILES
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 3600.0

@@ -23,7 +23,7 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from tests.integration.conftest import RunningTriton
-from triton_diffusers.contract import CONTRACTS, JOBS_INPUTS, JOBS_OUTPUTS, Input
+from triton_diffusers.api.contract import CONTRACTS, JOBS_INPUTS, JOBS_OUTPUTS, Input
 
 WITHIN = 120.0  # seconds; what takes a few on an idle machine
 MODELS = ("sd_base", "ensemble")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.api.request import GenerationRequest
 
 _MULTISTEP, _SINGLESTEP = diffusers.DPMSolverMultistepScheduler, diffusers.DPMSolverSinglestepScheduler
 _SPACED: Mapping[str, tuple[Any, Mapping[str, Any]]] = {

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.integration.calls import MODELS, Calls, opened, pixels, psnr, small
 from tests.integration.conftest import RunningTriton, TritonStarter
-from triton_diffusers.schedulers import SCHEDULERS
+from triton_diffusers.sampling.schedulers import SCHEDULERS
 
 CLOSE = 40.0  # dB
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from triton_diffusers.artifacts import OPTIMIZED_MODEL, Artifact, ArtifactStore
-from triton_diffusers.build.options import LEAST_PSNR, SPREAD_PSNR
-from triton_diffusers.build.probes import probes
-from triton_diffusers.build.quality import BEST
-from triton_diffusers.build.timing import ROUNDS
+from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.probes import probes
+from triton_diffusers.compile.quality import BEST
+from triton_diffusers.compile.timing import ROUNDS
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.graphs import GRAPHS
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tests.integration.calls import Calls, pixels, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
 from tests.unit.checkpoints.original import original, write
-from tests.unit.sources.hubs import Hub
-from triton_diffusers.loading import load_components
+from tests.unit.downloads.hubs import Hub
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.settings import Settings
 
 EMOJI = ROOT / "models" / "emoji"

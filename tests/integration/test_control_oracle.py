@@ -23,10 +23,10 @@ from tests.integration.conftest import ROOT
 from tests.integration.oracle import Oracle
 from tests.integration.test_picture_oracle import HEIGHT, SEED, WIDTH, mask, picture, png
 from tests.integration.test_picture_oracle import request_for as pictured_request
+from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
-from triton_diffusers.request import ControlChoice, Function, GenerationRequest, LoraChoice
 from triton_diffusers.settings import Settings
 
 BASE_MODEL = ROOT / "models" / "emoji" / "base_model"

@@ -17,6 +17,9 @@ from tests.distilled_model import write_distilled
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.test_control_oracle import LORA, ControlOracle, control, request_for
+from triton_diffusers.adapters.lora import UNET
+from triton_diffusers.api.request import Function, LoraChoice
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.compiled import load_compiled
 from triton_diffusers.engines.compilers import COMPILERS
@@ -26,10 +29,7 @@ from triton_diffusers.engines.graph_names import UNET_SHALLOW
 from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
-from triton_diffusers.lora import UNET
-from triton_diffusers.profiles import PROFILES
-from triton_diffusers.request import Function, LoraChoice
+from triton_diffusers.sampling.profiles import PROFILES
 from triton_diffusers.settings import Settings
 
 SAME = 40.0  # dB

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.integration.calls import MODELS, WITHIN, Calls, from_base64, opened, pixels, psnr, small, tensors
 from tests.integration.conftest import RunningTriton
-from triton_diffusers.contract import INPUTS, OUTPUTS
+from triton_diffusers.api.contract import INPUTS, OUTPUTS
 
 
 @pytest.fixture(scope="module")

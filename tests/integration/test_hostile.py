@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.integration.calls import MODELS, WITHIN, Calls, small
 from tests.integration.conftest import TritonStarter
-from triton_diffusers.contract import INPUTS, JOBS_INPUTS
+from triton_diffusers.api.contract import INPUTS, JOBS_INPUTS
 
 # So narrow that whatever is accepted is made at once.
 BOUNDS = {

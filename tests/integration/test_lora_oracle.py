@@ -19,11 +19,11 @@ import torch
 from tests import lora_files
 from tests.integration.calls import psnr
 from tests.integration.conftest import ROOT
+from triton_diffusers.adapters.lora import LoraLoader, LoraSet
+from triton_diffusers.api.request import GenerationRequest, LoraChoice
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
-from triton_diffusers.loading import load_components
-from triton_diffusers.lora import LoraLoader, LoraSet
 from triton_diffusers.prompts import PromptReader
-from triton_diffusers.request import GenerationRequest, LoraChoice
 from triton_diffusers.settings import Settings
 
 # PEFT says so of a second adapter.

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import Calls, pixels, png, psnr, small, until
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
-from triton_diffusers.build.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
 
 BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
 SENDERS = 4

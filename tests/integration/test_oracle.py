@@ -14,12 +14,12 @@ import pytest
 from tests.integration.calls import WITHIN, Calls, pixels, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton
 from tests.integration.oracle import ORACLE, Oracle
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
-from triton_diffusers.request import GenerationRequest
-from triton_diffusers.schedulers import SCHEDULERS
+from triton_diffusers.sampling.schedulers import SCHEDULERS
 from triton_diffusers.settings import Settings
 
 SAME = 45.0  # dB

@@ -20,13 +20,13 @@ from PIL import Image, ImageDraw
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.oracle import Oracle
+from triton_diffusers.api.request import Expansion, Fill, Function, GenerationRequest
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.images.fit import expand
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
-from triton_diffusers.pictures import expand
-from triton_diffusers.request import Expansion, Fill, Function, GenerationRequest
-from triton_diffusers.schedulers import SCHEDULERS
+from triton_diffusers.sampling.schedulers import SCHEDULERS
 from triton_diffusers.settings import Settings
 
 SAME = 40.0  # dB

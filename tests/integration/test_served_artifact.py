@@ -18,9 +18,9 @@ from PIL import Image
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import Calls, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
-from triton_diffusers.build.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.engines.compiled import fixed_name
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.fixed_unet import fixed_name
 
 pytest.importorskip("openvino")
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from tests.unit.fake_engine import WITHIN, FakeEngine
-from triton_diffusers.board import JobBoard
-from triton_diffusers.contract import INPUT_BY_NAME, Input
+from triton_diffusers.api.contract import INPUT_BY_NAME, Input
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import Components, load_components
-from triton_diffusers.request import GenerationRequest
+from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from triton_diffusers.controlnet import ControlNetWeights
+from triton_diffusers.adapters.controlnet import ControlNetWeights
+from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.engines import ControlNet, Residuals
-from triton_diffusers.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
 WITHIN = 60.0  # seconds; what happens at once on an idle machine must happen within this on any

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from tests.unit.conftest import finish
 from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.request import GenerationRequest
 
 StartLoop = Callable[..., EngineLoop]
 

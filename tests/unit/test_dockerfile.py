@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers import cli
-from triton_diffusers.server import tritonserver
+from triton_diffusers.cli import main as cli
+from triton_diffusers.launcher import tritonserver
 from triton_diffusers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

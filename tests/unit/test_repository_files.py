@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from triton_diffusers.model_config import REPOSITORY, configs
+from tools.model_config import REPOSITORY, configs
 
 # Those that have a process of their own.
 MODELS = ("sd_base", "sd_controlnet", "jobs", "translator")
@@ -19,7 +19,7 @@ def test_every_model_has_a_version_that_a_clone_has_too() -> None:
 def test_a_models_file_has_its_contract_and_nothing_of_weight() -> None:
     """Triton also loads the file in a process that only completes the config, and has none of its utilities."""
     program = (
-        "import runpy, sys; from triton_diffusers.contract import CONTRACTS; "
+        "import runpy, sys; from triton_diffusers.api.contract import CONTRACTS; "
         "models = {name: runpy.run_path(path)['TritonPythonModel'] for name, path in "
         "zip(sys.argv[1::2], sys.argv[2::2])}; "
         "print([name for name, model in models.items() if getattr(model, 'contract', None) is CONTRACTS[name]], "

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
-from triton_diffusers.triton_adapter.parameters import settings_of
+from triton_diffusers.triton_backend.parameters import settings_of
 
 
 def test_every_setting_has_a_description_and_a_default() -> None:

@@ -18,7 +18,7 @@ from training.emoji.pictures import PICTURE_SIZE, compose, to_image
 from training.emoji.sheet import make_sheet
 from training.emoji.subjects import Subject
 from training.emoji.vae import psnr
-from triton_diffusers.request import Expansion, Function, LoraChoice
+from triton_diffusers.api.request import Expansion, Function, LoraChoice
 
 CASES = 24
 LORA_SUBJECTS = 50

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from training.emoji.pictures import PICTURE_SIZE, from_image, to_image
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.loading import load_components
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
 PATIENCE_SECONDS = 3600.0

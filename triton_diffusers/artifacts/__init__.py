@@ -8,11 +8,9 @@ Nothing here knows how an artifact is made or run; that is what compilers are fo
 from __future__ import annotations
 
 from triton_diffusers.artifacts.damage import damage
-from triton_diffusers.artifacts.errors import ArtifactError
 from triton_diffusers.artifacts.fingerprint import fingerprint
-from triton_diffusers.artifacts.fit import Here, misfit
-from triton_diffusers.artifacts.manifest import ArtifactFile, Figures, Manifest
-from triton_diffusers.artifacts.store import OPTIMIZED_MODEL, Artifact, ArtifactStore, store_folder
+from triton_diffusers.artifacts.manifest import ArtifactError, ArtifactFile, Figures, Manifest
+from triton_diffusers.artifacts.store import OPTIMIZED_MODEL, Artifact, ArtifactStore, Here, misfit, store_folder
 
 __all__ = [
     "OPTIMIZED_MODEL",

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from triton_diffusers.artifacts.errors import ArtifactError
-from triton_diffusers.checkpoints.layout import VAE_FOLDER, find_base_model
+from triton_diffusers.artifacts.manifest import ArtifactError
+from triton_diffusers.checkpoints.layout import VAE_FOLDER, choose, find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
-from triton_diffusers.checkpoints.variants import choose
 
 _SCHEME = "fingerprint 1"  # change it when what is read changes
 _COMPONENTS = ("text_encoder", "unet", "vae")

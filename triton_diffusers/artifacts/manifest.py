@@ -1,4 +1,4 @@
-"""What an artifact says of itself: ``manifest.json``."""
+"""What is said of an artifact that cannot be read or placed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from triton_diffusers.artifacts.errors import ArtifactError
+
+class ArtifactError(RuntimeError):
+    """An artifact cannot be read or placed; the message is one line that names it and says why."""
+
 
 FORMAT = 5  # raise it when a manifest, or what a graph takes and gives, changes its meaning
 MANIFEST = "manifest.json"

@@ -1,8 +1,4 @@
-"""The folder ``optimized_model/``: artifacts come and go whole, whoever builds, reads or crashes meanwhile.
-
-An artifact is made in a folder beside and gets its name when it is complete. Names that begin with a dot are no
-artifacts. Whoever changes the folder holds the lock of ``.lock``, which dies with its process.
-"""
+"""Whether an artifact can be used here."""
 
 from __future__ import annotations
 
@@ -10,13 +6,41 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from triton_diffusers.artifacts.damage import damage
-from triton_diffusers.artifacts.errors import ArtifactError
-from triton_diffusers.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from triton_diffusers.artifacts.manifest import MANIFEST, ArtifactError, Manifest, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """What an artifact has to fit: the model, and what the artifact's compiler says of this machine."""
+
+    fingerprint: str
+    machine: str
+    versions: Mapping[str, str]
+
+
+def misfit(artifact: Artifact, here: Here) -> str | None:
+    """Why an artifact cannot be used here, in one sentence; None if it can. Reads no file, looks at their sizes."""
+    manifest = artifact.manifest
+    if manifest.fingerprint != here.fingerprint:
+        return (
+            f"{manifest.name} was built from another model "
+            f"(fingerprint {manifest.fingerprint[:12]}, this model's is {here.fingerprint[:12]})"
+        )
+    if manifest.machine != here.machine:
+        return f"{manifest.name} was built for another machine ({manifest.machine}; this is {here.machine})"
+    for library in sorted({*manifest.versions, *here.versions}):
+        then, now = manifest.versions.get(library, "none"), here.versions.get(library, "none")
+        if then != now:
+            return f"{manifest.name} was built with another version of {library} ({then}; this is {now})"
+    if fault := damage(artifact.folder, manifest):
+        return f"{manifest.name} is damaged: {fault}"
+    return None
+
 
 OPTIMIZED_MODEL = "optimized_model"
 _LOCK = ".lock"

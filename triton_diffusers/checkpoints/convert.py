@@ -17,7 +17,10 @@ from typing import Any
 
 import torch
 
-from triton_diffusers.checkpoints import prediction, shapes
+from triton_diffusers.adapters.controlnet.config import agree
+from triton_diffusers.adapters.files import named
+from triton_diffusers.checkpoints import kinds as prediction
+from triton_diffusers.checkpoints import shapes
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.kinds import CLIP, OPEN_CLIP, UNET, VAE, checked, uses_open_clip
 from triton_diffusers.checkpoints.layout import INDEX
@@ -26,8 +29,6 @@ from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.checkpoints.statements import PIXELS, SCALING_FACTOR, Statements, read_statements
 from triton_diffusers.checkpoints.vocabulary import write_tokenizer
 from triton_diffusers.checkpoints.weights import Weights, in_kept_precision, read_weights
-from triton_diffusers.controlnet.config import agree
-from triton_diffusers.weight_files import named
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from triton_diffusers.adapters.files import named
 from triton_diffusers.checkpoints.compatibility import (
     check_index,
     check_networks,
@@ -27,10 +28,8 @@ from triton_diffusers.checkpoints.compatibility import (
 )
 from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
-from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT
-from triton_diffusers.checkpoints.variants import WeightFiles, choose
-from triton_diffusers.pickles import read_pickle
-from triton_diffusers.weight_files import named
+from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT, WeightFiles, choose
+from triton_diffusers.util.pickles import read_pickle
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.checkpoints.prediction import by_global_step
+from triton_diffusers.checkpoints.kinds import by_global_step
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.checkpoints.weights import Weights
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
-from triton_diffusers.pickles import HarmfulPickle, PickleError, read_pickle
+from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
 
 _MAX_NESTING = 4  # of containers around the tensors
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triton_diffusers.engines.protocol import ControlNet, Engine, Residuals
-from triton_diffusers.registry import Registry
+from triton_diffusers.util.lazy import Registry
 
 __all__ = ["ENGINES", "ControlNet", "Engine", "Residuals"]
 

@@ -1,4 +1,4 @@
-"""A checkpoint whose networks, or some of them, run as compiled graphs."""
+"""A ControlNet as a compiled graph."""
 
 from __future__ import annotations
 
@@ -11,31 +11,80 @@ from typing import Any
 import numpy as np
 import torch
 
+from triton_diffusers.adapters.controlnet import ControlNetWeights
+from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, LoraSet, target_modules
 from triton_diffusers.artifacts import fingerprint
-from triton_diffusers.controlnet import ControlNetWeights
-from triton_diffusers.engines.checkpoint import CheckpointEngine
-from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
-from triton_diffusers.engines.compilers import CompiledGraph, UnfitWeights
+from triton_diffusers.checkpoints.load import Components, LoadError, device_and_dtype, load_skeleton, load_weights
+from triton_diffusers.engines.base import CheckpointEngine
+from triton_diffusers.engines.compilers import CompiledGraph, Shapes, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
-from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerEngine
-from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.fixed_unet import fixed_name, fixed_rows, fixed_shapes, fixed_takes, predict_fixed
-from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
-from triton_diffusers.engines.graphs import (
-    lora_layouts,
-    no_residuals,
-    uses_mask,
-)
+from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerControlNet, EagerEngine
+from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
+from triton_diffusers.engines.graphs import lora_layouts, no_residuals, uses_mask
 from triton_diffusers.engines.lora_packer import LoraPacker
 from triton_diffusers.engines.protocol import ControlNet, Residuals
 from triton_diffusers.engines.shallow import ShallowUNet
 from triton_diffusers.errors import EngineFailure
-from triton_diffusers.loading import Components, LoadError, device_and_dtype, load_skeleton, load_weights
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet, target_modules
-from triton_diffusers.lru import LruCache
-from triton_diffusers.memory import give_back, on_disk
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.cache import LruCache
+from triton_diffusers.util.memory import give_back, on_disk
+
+
+class CompiledControlNet:
+    """Runs ``graph``, which has the ``weights``, in a ``precision`` of its own."""
+
+    def __init__(self, weights: ControlNetWeights, graph: CompiledGraph, precision: str) -> None:
+        self._graph = graph
+        self._is_bgr = weights.config["controlnet_conditioning_channel_order"] == "bgr"
+        itemsize = 4 if precision == "float32" else 2
+        self.nbytes = sum(tensor.numel() for tensor in weights.tensors.values()) * itemsize
+
+    @torch.inference_mode()
+    def __call__(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+    ) -> Residuals:
+        pictures = pictures.flip(1) if self._is_bgr else pictures
+        return self._graph(latents, timesteps.float(), states.float().cpu(), pictures)
+
+
+_TOKENS = 77  # one chunk of a prompt
+
+
+def fixed_name(height: int, width: int) -> str:
+    """What the graph for latents of these sides is called."""
+    return f"{UNET}-{width}x{height}"
+
+
+def fixed_rows(config: Any) -> int:
+    """Return the rows of one image: without the prompt and with it, or one if guidance is distilled into the UNet."""
+    return 2 if config.time_cond_proj_dim is None else 1
+
+
+def fixed_shapes(config: Any, height: int, width: int) -> Shapes:
+    """The inputs of the graph for latents of these sides, of the UNet that ``config`` describes."""
+    rows = fixed_rows(config)
+    shapes: dict[str, tuple[int, ...]] = {
+        "latents": (rows, config.in_channels, height, width),
+        "timesteps": (rows,),
+        "states": (rows, _TOKENS, config.cross_attention_dim),
+    }
+    if config.time_cond_proj_dim is not None:
+        shapes[GUIDANCE] = (rows, config.time_cond_proj_dim)
+    return shapes
+
+
+def fixed_takes(rows: int, states: torch.Tensor) -> bool:
+    """Return True if ``states`` are those of whole images, and prompts are as long as such a graph wants them."""
+    return len(states) % rows == 0 and states.shape[1] == _TOKENS
+
+
+def predict_fixed(graph: CompiledGraph, rows: int, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return predictions and deep features, image by image: a busy core has no use for more rows at once."""
+    images = zip(*(torch.split(tensor, rows) for tensor in inputs), strict=True)
+    predictions, deep = zip(*(graph(*image) for image in images), strict=True)
+    return torch.cat(predictions), torch.cat(deep)
+
 
 logger = logging.getLogger(__name__)
 

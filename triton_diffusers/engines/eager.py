@@ -1,25 +1,102 @@
-"""PyTorch as it is: always there, and the reference that compiled engines are verified against."""
+"""LoRAs on PyTorch modules, for one call at a time."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ControlNetModel
+from torch import nn
 
-from triton_diffusers.controlnet import ControlNetWeights
-from triton_diffusers.engines.checkpoint import CheckpointEngine
-from triton_diffusers.engines.eager_controlnet import EagerControlNet
-from triton_diffusers.engines.lora_hooks import LoraHooks
+from triton_diffusers.adapters.controlnet import ControlNetWeights
+from triton_diffusers.adapters.lora import (
+    TEXT_ENCODER,
+    UNET,
+    ChangeBatch,
+    LoraBatch,
+    LoraSet,
+    LoraStacker,
+    grouped,
+    target_modules,
+)
+from triton_diffusers.checkpoints.load import Components
+from triton_diffusers.engines.base import CheckpointEngine
 from triton_diffusers.engines.protocol import Residuals
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
-from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET, LoraSet
-from triton_diffusers.lru import LruCache
 from triton_diffusers.prompts import Tokens
+from triton_diffusers.util.cache import LruCache
+
+_Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]
+
+
+class LoraHooks:
+    """Makes a module compute with LoRA within a call, by hooks that are gone when the call is over."""
+
+    def __init__(self, name: str, module: Any, cache: LruCache) -> None:
+        parameter = next(module.parameters())
+        self._name = name
+        self._modules: dict[str, Any] = dict(target_modules(name, module))
+        self._stacker = LoraStacker(name, parameter.device, parameter.dtype, cache)
+
+    @contextmanager
+    def applied(self, rows: Sequence[LoraSet | None] | None) -> Iterator[None]:
+        """Within this, the module's rows have these LoRAs; it must be called with exactly as many rows."""
+        handles: list[torch.utils.hooks.RemovableHandle] = []
+        try:
+            if rows is not None and any(rows):
+                for path, batch in self._batches(rows):
+                    handles.append(self._modules[path].register_forward_hook(_adding(batch)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _batches(self, rows: Sequence[LoraSet | None]) -> Iterator[tuple[str, LoraBatch | ChangeBatch]]:
+        yield from self._stacker.stack(rows).items()
+        groups = [{} if loras is None else loras.changes_of(self._name) for loras in grouped(rows)]
+        for path in dict.fromkeys(path for changes in groups for path in changes):
+            yield path, ChangeBatch([changes.get(path, ()) for changes in groups])
+
+
+def _adding(batch: LoraBatch | ChangeBatch) -> _Hook:
+    """A hook that adds to what its layer has computed."""
+
+    def add(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        batch.add(layer, inputs[0], output)
+
+    return add
+
+
+class EagerControlNet:
+    """diffusers' own network, on a device and in a precision, with weights that fit it."""
+
+    def __init__(self, weights: ControlNetWeights, device: torch.device, dtype: torch.dtype) -> None:
+        with torch.device("meta"):
+            network = ControlNetModel.from_config(weights.config)
+        converted = {name: tensor.to(device, dtype, copy=True) for name, tensor in weights.tensors.items()}
+        network.load_state_dict(converted, assign=True)
+        self._network = network.to(memory_format=torch.channels_last).eval()
+        self._device, self._dtype = device, dtype
+        self.nbytes = sum(parameter.nbytes for parameter in network.parameters())
+
+    @torch.inference_mode()
+    def __call__(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+    ) -> Residuals:
+        skips, middle = self._network(
+            latents.to(self._device, self._dtype),
+            timesteps.to(self._device),
+            states.to(self._device, self._dtype),
+            pictures.to(self._device, self._dtype, memory_format=torch.channels_last),
+            return_dict=False,
+        )
+        return tuple(residual.float().cpu() for residual in (*skips, middle))
+
 
 # For the LoRAs of batches, put together for their rows; the latest batch's are kept whatever their size.
 LORA_BATCH_BYTES = 128 * 2**20

@@ -7,9 +7,9 @@ from itertools import accumulate, pairwise
 
 import torch
 
+from triton_diffusers.adapters.lora import LoraLayer, LoraSet, grouped
 from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
-from triton_diffusers.lora import LoraLayer, LoraSet, grouped
-from triton_diffusers.lru import LruCache
+from triton_diffusers.util.cache import LruCache
 
 # Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
 # gigabytes.

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from triton_diffusers.controlnet import ControlNetWeights
-from triton_diffusers.lora import LoraSet
+from triton_diffusers.adapters.controlnet import ControlNetWeights
+from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
 Residuals = tuple[torch.Tensor, ...]
@@ -140,3 +140,28 @@ class Engine(Protocol):
 
         Raises ``EngineFailure`` if the checker comes to no finite result.
         """
+
+
+# What the requests in flight and the loop's users have been told, and what their latents and LoRAs were made for.
+_LASTING = (
+    "latent_channels",
+    "unet_channels",
+    "pixels_per_latent",
+    "native_side",
+    "text_layers",
+    "scheduler_config",
+    "lora_targets",
+)
+
+
+class UnfitEngine(ValueError):
+    """An engine cannot take over; the message says what is different."""
+
+
+def check_successor(running: Engine, successor: Engine) -> None:
+    """Raise ``UnfitEngine`` unless ``successor`` runs the same checkpoint, as far as its shapes and configs tell."""
+    for name in _LASTING:
+        before, after = getattr(running, name), getattr(successor, name)
+        if before != after:
+            shown = "" if name in ("scheduler_config", "lora_targets") else f": {after} instead of {before}"
+            raise UnfitEngine(f"the new engine runs another model: its {name} is different{shown}")

@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import torch
 
+from triton_diffusers.adapters.lora import LoraLoader, LoraSet
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.canvas import Canvas
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
-from triton_diffusers.inflight.controls import ControlMaker
+from triton_diffusers.inflight.control_images import ControlMaker
 from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
 from triton_diffusers.inflight.rounding import rounding_warnings
 from triton_diffusers.inflight.sizes import DrawnSizes
 from triton_diffusers.inflight.text import PromptEncoder
-from triton_diffusers.lora import LoraLoader, LoraSet
-from triton_diffusers.profiles import Profile
-from triton_diffusers.request import GenerationRequest
-from triton_diffusers.schedulers import SchedulerFactory, takes_generator
+from triton_diffusers.sampling.profiles import Profile
+from triton_diffusers.sampling.schedulers import SchedulerFactory, takes_generator
 from triton_diffusers.settings import Settings
 
 

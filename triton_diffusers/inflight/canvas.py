@@ -14,11 +14,11 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
+from triton_diffusers.images.inputs import SourcePictures
 from triton_diffusers.inflight.autoencoder import encode
-from triton_diffusers.pictures import SourcePictures
-from triton_diffusers.request import GenerationRequest
-from triton_diffusers.schedulers import begin_late
+from triton_diffusers.sampling.schedulers import begin_late
 
 Array = np.ndarray[Any, Any]
 

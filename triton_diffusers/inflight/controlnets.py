@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from triton_diffusers.controlnet import ControlNetReader, ControlNetWeights, Identity
+from triton_diffusers.adapters.controlnet import ControlNetReader, ControlNetWeights, Identity
 from triton_diffusers.engines import ControlNet, Engine
 from triton_diffusers.errors import Cancelled
 from triton_diffusers.settings import Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
-from triton_diffusers.request import GenerationRequest
 
 _SCALE = 1000.0  # as for timesteps, which the scale is embedded like
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from triton_diffusers.errors import TritonDiffusersError
-from triton_diffusers.fetch import LinkFetcher, LinkQueue
+from triton_diffusers.images.budget import MemoryBudget
+from triton_diffusers.images.inputs import Footprint, Gatherer
 from triton_diffusers.inflight.controlnets import ControlNets, Held
 from triton_diffusers.inflight.job import Job
-from triton_diffusers.pictures import Footprint, Gatherer, MemoryBudget
+from triton_diffusers.links.fetcher import LinkFetcher
+from triton_diffusers.links.queue import LinkQueue
 from triton_diffusers.settings import Settings
 
 # Jobs whose images are read at once, and how many of them may have large ones, which take a second or more each.

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from triton_diffusers.board import BoardEntry
+from triton_diffusers.adapters.lora import LoraSet
+from triton_diffusers.api.request import GenerationRequest, GenerationResult
+from triton_diffusers.images.budget import Share
+from triton_diffusers.images.inputs import SourcePictures
 from triton_diffusers.inflight.canvas import Known
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controlnets import Held
-from triton_diffusers.lora import LoraSet
-from triton_diffusers.pictures import Share, SourcePictures
-from triton_diffusers.profiles import EXACT, Profile
-from triton_diffusers.request import GenerationRequest, GenerationResult
+from triton_diffusers.jobs.board import BoardEntry
+from triton_diffusers.sampling.profiles import EXACT, Profile
 
 _CONTROLNET_WORK = 0.5  # of a UNet's: a ControlNet is the first half of one
 

@@ -13,25 +13,24 @@ from dataclasses import dataclass
 
 import torch
 
-from triton_diffusers.board import JobBoard
+from triton_diffusers.api.request import GenerationRequest, GenerationResult
 from triton_diffusers.engines import Engine
+from triton_diffusers.engines.protocol import check_successor
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
 from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.controlnets import ControlNets, Held
+from triton_diffusers.inflight.finish import Outlet
 from triton_diffusers.inflight.intake import Intake
 from triton_diffusers.inflight.job import Job, JobState
-from triton_diffusers.inflight.outlet import Outlet
 from triton_diffusers.inflight.pace import Pace
-from triton_diffusers.inflight.previews import show_previews
-from triton_diffusers.inflight.reporter import Reporter
+from triton_diffusers.inflight.reporter import Reporter, show_previews
 from triton_diffusers.inflight.safety import release, release_control_images
 from triton_diffusers.inflight.step import advance, predict
-from triton_diffusers.inflight.succession import check_successor
+from triton_diffusers.inflight.telemetry import Telemetry
 from triton_diffusers.inflight.turn import Decode, Step, max_rows, next_turn
-from triton_diffusers.request import GenerationRequest, GenerationResult
+from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.settings import Settings
-from triton_diffusers.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET
+from triton_diffusers.adapters.lora.catalogue import LoraCatalogue
+from triton_diffusers.api.request import GenerationRequest, LoraChoice
 from triton_diffusers.errors import InvalidRequest, shown
-from triton_diffusers.lora import TEXT_ENCODER, UNET
-from triton_diffusers.lora.catalogue import LoraCatalogue
 from triton_diffusers.prompts import Tag, split_tags
-from triton_diffusers.request import GenerationRequest, LoraChoice
 from triton_diffusers.settings import Settings
 
 _FIELD = "prompt"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.job import Sample
-from triton_diffusers.request import Function, GenerationRequest
 
 
 def rounding_warnings(request: GenerationRequest, sample: Sample) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from triton_diffusers.api.request import SafetyAction
 from triton_diffusers.engines import Engine
-from triton_diffusers.images import resized, to_pixels
+from triton_diffusers.images.encode import resized, to_pixels
+from triton_diffusers.images.paste import paste_back
 from triton_diffusers.inflight.job import Job, Sample
-from triton_diffusers.pictures import paste_back
-from triton_diffusers.request import SafetyAction
 
 Array = np.ndarray[Any, Any]
 

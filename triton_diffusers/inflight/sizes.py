@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from math import log, sqrt
 
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.engines import Engine
-from triton_diffusers.loading import LoadError
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
 FILE = "drawing.json"

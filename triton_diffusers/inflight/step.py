@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import Sample
-from triton_diffusers.lora import LoraSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)

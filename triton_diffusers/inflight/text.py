@@ -9,11 +9,12 @@ from itertools import islice
 
 import torch
 
+from triton_diffusers.adapters.lora import LoraSet
+from triton_diffusers.adapters.lora.set import LoraKey
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import EngineFailure, InvalidRequest, shown
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
-from triton_diffusers.lora import LoraSet
-from triton_diffusers.lora.set import LoraKey
 from triton_diffusers.prompts import (
     Chunk,
     Prompt,
@@ -26,7 +27,6 @@ from triton_diffusers.prompts import (
     split_tags,
     texts_by_step,
 )
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.settings import Settings
 
 

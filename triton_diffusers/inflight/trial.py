@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 import torch
 
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.checkpoints.errors import one_line
+from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import EngineFailure
-from triton_diffusers.images import to_pixels
+from triton_diffusers.images.encode import to_pixels
 from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.canvas import Canvas
 from triton_diffusers.inflight.guidance import embed_guidance
 from triton_diffusers.inflight.job import Sample
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.text import PromptEncoder
-from triton_diffusers.loading import LoadError
-from triton_diffusers.request import GenerationRequest
-from triton_diffusers.schedulers import SchedulerFactory
+from triton_diffusers.sampling.schedulers import SchedulerFactory
 from triton_diffusers.settings import Settings
 
 _LATENTS = 8  # in each direction: UNets of the family halve it three times

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.inflight.job import Job, Sample
-from triton_diffusers.lora import LoraSet
 
 
 @dataclass(frozen=True, slots=True)

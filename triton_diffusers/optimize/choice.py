@@ -20,14 +20,14 @@ from triton_diffusers.artifacts import (
     misfit,
     store_folder,
 )
+from triton_diffusers.checkpoints.load import device_and_dtype, load_components
 from triton_diffusers.engines import ENGINES, Engine
 from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler, caches_of
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
-from triton_diffusers.loading import device_and_dtype, load_components
-from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize.named_engine import NamedEngine
-from triton_diffusers.optimize.wishes import AUTO, EAGER, Target, Wishes
+from triton_diffusers.optimize.policy import AUTO, EAGER, Target, Wishes
 from triton_diffusers.settings import PREFIX, Settings
+from triton_diffusers.util.notice import NOTICE
 
 logger = logging.getLogger(__name__)
 

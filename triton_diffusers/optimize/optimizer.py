@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from triton_diffusers.attached import python
 from triton_diffusers.engines import Engine
-from triton_diffusers.memory import give_back
-from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize.named_engine import NamedEngine
+from triton_diffusers.optimize.policy import Target
 from triton_diffusers.optimize.process import BackgroundProcess
-from triton_diffusers.optimize.wishes import Target
 from triton_diffusers.settings import PREFIX, Settings
+from triton_diffusers.util.memory import give_back
+from triton_diffusers.util.notice import NOTICE
+from triton_diffusers.util.process import python
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from triton_diffusers.attached import attached
+from triton_diffusers.util.process import attached
 
 _GRACE = 2.0  # seconds between asking it to end and ending it
 _KILLED = "it was killed; perhaps the memory ran out"

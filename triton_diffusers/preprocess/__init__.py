@@ -3,7 +3,6 @@
 What is imported here is light; ``preprocessors.Preprocessors`` does the work.
 """
 
-from triton_diffusers.preprocess.names import PREPROCESSORS
-from triton_diffusers.preprocess.weights import WEIGHTS
+from triton_diffusers.preprocess.registry import PREPROCESSORS, WEIGHTS
 
 __all__ = ["PREPROCESSORS", "WEIGHTS"]

@@ -9,11 +9,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModelForDepthEstimation
 
-from triton_diffusers.preprocess.networks import Network, Networks
-from triton_diffusers.preprocess.pretrained import load_pretrained
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.networks import Network, Networks, load_pretrained
+from triton_diffusers.preprocess.registry import DEPTH, Pixels
 from triton_diffusers.preprocess.sizes import Map, grey, map_at_size_of, working_size
-from triton_diffusers.preprocess.weights import DEPTH
 
 
 class Depth:

@@ -8,9 +8,8 @@ import torch
 
 from triton_diffusers.preprocess.nets.hed import HedNetwork
 from triton_diffusers.preprocess.networks import Network, Networks, with_weights
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import HED, Pixels
 from triton_diffusers.preprocess.sizes import grey, map_at_size_of, to_tensor, to_working_size
-from triton_diffusers.preprocess.weights import HED
 
 
 class Hed:

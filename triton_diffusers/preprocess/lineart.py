@@ -8,9 +8,8 @@ import torch
 
 from triton_diffusers.preprocess.nets.lineart import LineartNetwork
 from triton_diffusers.preprocess.networks import Network, Networks, with_weights
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import LINEART, Pixels
 from triton_diffusers.preprocess.sizes import grey, map_at_size_of, to_tensor, to_working_size
-from triton_diffusers.preprocess.weights import LINEART
 
 
 class Lineart:

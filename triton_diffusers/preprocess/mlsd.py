@@ -11,9 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from triton_diffusers.preprocess.nets.mlsd import MlsdNetwork
 from triton_diffusers.preprocess.networks import Network, Networks, with_weights
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import MLSD, Pixels
 from triton_diffusers.preprocess.sizes import to_tensor, to_working_size
-from triton_diffusers.preprocess.weights import MLSD
 
 _MOST_LINES = 200
 _LEAST_SCORE = 0.1

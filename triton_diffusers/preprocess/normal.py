@@ -7,7 +7,7 @@ import numpy as np
 
 from triton_diffusers.preprocess.depth import Depth, nearness_in_range
 from triton_diffusers.preprocess.networks import Networks
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 from triton_diffusers.preprocess.sizes import map_at_size_of
 
 _TOWARDS_US = 2 * np.pi  # of a normal, before it is brought to length 1; the slope is in the depth network's units

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForObjectDetection, VitPoseForPoseEstimation
 
-from triton_diffusers.preprocess.networks import Network, Networks
-from triton_diffusers.preprocess.pretrained import load_pretrained
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.networks import Network, Networks, load_pretrained
+from triton_diffusers.preprocess.registry import PEOPLE, POSE, Pixels
 from triton_diffusers.preprocess.skeleton import Joint, drawing
-from triton_diffusers.preprocess.weights import PEOPLE, POSE
 
 _PERSON = "person"
 _MOST_PEOPLE = 16  # so that a crowd does not take minutes

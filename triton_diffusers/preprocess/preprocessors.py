@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 
 from triton_diffusers.errors import EngineFailure, InvalidPicture, InvalidRequest, NotFound
-from triton_diffusers.preprocess.names import PREPROCESSORS
 from triton_diffusers.preprocess.networks import MissingWeights, Networks, UnreadableWeights
-from triton_diffusers.preprocess.protocol import Pixels, Preprocessor
-from triton_diffusers.preprocess.weights import WEIGHTS
+from triton_diffusers.preprocess.registry import PREPROCESSORS, WEIGHTS, Pixels, Preprocessor
 from triton_diffusers.settings import Settings
 
 FIELD = "process_func"

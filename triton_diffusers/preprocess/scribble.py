@@ -7,7 +7,7 @@ import numpy as np
 
 from triton_diffusers.preprocess.hed import Hed
 from triton_diffusers.preprocess.networks import Networks
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 from triton_diffusers.preprocess.sizes import Map, grey
 
 _SMOOTHING = 3.0  # pixels

@@ -9,10 +9,8 @@ import torch
 from transformers import AutoModelForSemanticSegmentation
 
 from triton_diffusers.preprocess.ade20k import CLASSES, PALETTE
-from triton_diffusers.preprocess.networks import Network, Networks
-from triton_diffusers.preprocess.pretrained import load_pretrained
-from triton_diffusers.preprocess.protocol import Pixels
-from triton_diffusers.preprocess.weights import SEGMENTATION
+from triton_diffusers.preprocess.networks import Network, Networks, load_pretrained
+from triton_diffusers.preprocess.registry import SEGMENTATION, Pixels
 
 
 class Seg:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 
 Map = np.ndarray[Any, Any]
 

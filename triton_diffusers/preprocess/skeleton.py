@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 
 # A joint's place in pixels; None where it is not seen.
 Joint = tuple[float, float] | None

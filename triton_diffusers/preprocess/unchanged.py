@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 
 
 class Unchanged:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from triton_diffusers.registry import Registry
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.keeper import Patience, ResultKeeper
 from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoreAway, StoredResult
 from triton_diffusers.storage.unstored import UnstoredFolder
+from triton_diffusers.util.lazy import Registry
 
 __all__ = [
     "STORES",

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.errors import InvalidRequest, StorageFailure
-from triton_diffusers.request import GenerationRequest
 from triton_diffusers.storage.names import result_names
 from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoreAway, StoredResult
 from triton_diffusers.storage.unstored import UnstoredFolder

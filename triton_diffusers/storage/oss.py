@@ -21,8 +21,8 @@ import oss2
 import requests
 
 from triton_diffusers.errors import StorageFailure
-from triton_diffusers.oss import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.storage.bucket import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.notice import NOTICE
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines import ENGINES, TranslationEngine
 from triton_diffusers.translate.folder import FolderKind, find_folder, find_own_folder, kind_of
 from triton_diffusers.translate.translator import Translator
+from triton_diffusers.util.notice import NOTICE
 
 log = logging.getLogger(__name__)
 

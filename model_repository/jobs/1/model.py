@@ -1,6 +1,6 @@
 """Progress, cancellation and a list of the server's jobs."""
 
-from triton_diffusers.triton_adapter.models import JobsModel
+from triton_diffusers.triton_backend.models import JobsModel
 
 
 class TritonPythonModel(JobsModel):

@@ -1,7 +1,7 @@
 """Stable Diffusion: pictures from text and from pictures."""
 
-from triton_diffusers.contract import CONTRACTS
-from triton_diffusers.triton_adapter.models import GeneratingModel
+from triton_diffusers.api.contract import CONTRACTS
+from triton_diffusers.triton_backend.models import GeneratingModel
 
 
 class TritonPythonModel(GeneratingModel):

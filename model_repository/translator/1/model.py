@@ -1,6 +1,6 @@
 """Prompts: Chinese to English."""
 
-from triton_diffusers.triton_adapter.models import TranslatorModel
+from triton_diffusers.triton_backend.models import TranslatorModel
 
 
 class TritonPythonModel(TranslatorModel):

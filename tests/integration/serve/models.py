@@ -78,7 +78,7 @@ MIRROR_MODEL = """
 import json, os, pathlib, sys, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
-import triton_diffusers.cli
+import triton_diffusers.cli.main
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -93,7 +93,7 @@ class TritonPythonModel:
         seen = json.dumps({
             "pid": os.getpid(),
             "prefix": sys.prefix,
-            "package": triton_diffusers.cli.__file__,
+            "package": triton_diffusers.cli.main.__file__,
             "variables": {key: value for key, value in os.environ.items() if key.startswith("TRITON_DIFFUSERS_")},
         })
         nothing = pb_utils.Tensor("nothing", np.zeros(0, np.float32))

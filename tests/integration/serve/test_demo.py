@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers import cli
+from triton_diffusers.cli import main as cli
 
 
 def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:

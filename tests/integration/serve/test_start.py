@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.integration.conftest import RunningTriton
 from tests.integration.serve.request import call, generate, infer_over_grpc, pid_of
-from triton_diffusers import cli
+from triton_diffusers.cli import main as cli
 
 
 def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton], model_dir: Path) -> None:

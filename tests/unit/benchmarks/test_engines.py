@@ -24,10 +24,10 @@ from benchmarks.report import Progress
 from benchmarks.tables import fill
 from tests.lora_files import is_attention
 from tests.unit.conftest import request_for
-from triton_diffusers.engines.checkpoint import CheckpointEngine
-from triton_diffusers.loading import load_components
-from triton_diffusers.lora import LoraLoader
-from triton_diffusers.request import LoraChoice
+from triton_diffusers.adapters.lora import LoraLoader
+from triton_diffusers.api.request import LoraChoice
+from triton_diffusers.checkpoints.load import load_components
+from triton_diffusers.engines.base import CheckpointEngine
 from triton_diffusers.settings import Settings
 
 

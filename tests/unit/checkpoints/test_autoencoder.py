@@ -15,7 +15,7 @@ from tests.unit.conftest import ROOT
 from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.checkpoints.autoencoder import convert_vae
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.loading import load_components
+from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.settings import Settings
 
 VAE = "first_stage_model."

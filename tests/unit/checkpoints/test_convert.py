@@ -18,8 +18,8 @@ from tests.unit.conftest import ROOT
 from triton_diffusers.checkpoints.convert import convert
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.checkpoints.folder import load_folder
+from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.checkpoints.weights import read_weights
-from triton_diffusers.loading import Components, load_components
 from triton_diffusers.settings import Settings
 
 EMOJI = ROOT / "models" / "emoji" / "base_model"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers.checkpoints import converted as module
-from triton_diffusers.checkpoints.converted import converted
+from triton_diffusers.checkpoints import conversion_cache as module
+from triton_diffusers.checkpoints.conversion_cache import converted
 from triton_diffusers.checkpoints.errors import LoadError
 
 

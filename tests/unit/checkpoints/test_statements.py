@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.unit.checkpoints.original import Tensors, original, text_encoder, unet, vae
 from triton_diffusers.checkpoints.convert import convert
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.schedulers import SchedulerFactory
+from triton_diffusers.sampling.schedulers import SchedulerFactory
 
 MARK = torch.zeros(0)
 V_PREDICTION = {"prediction_type": "v_prediction"}

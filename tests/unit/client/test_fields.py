@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from triton_diffusers import contract
+from triton_diffusers.api import contract
 from triton_diffusers_client import Generation, Options, Progress, fields
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.graphs import GRAPHS
-from triton_diffusers.loading import Components
 
 
 @pytest.fixture(scope="session")

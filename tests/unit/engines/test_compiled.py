@@ -16,22 +16,20 @@ from safetensors.torch import save_file
 from tests import lora_files
 from tests.controlnet_files import random_controlnet
 from tests.unit.conftest import ROOT, request_for
+from triton_diffusers.adapters.controlnet import CONTROLNET, ControlNetWeights
+from triton_diffusers.adapters.lora import LayerChange, Lora, LoraLayer, LoraLoader, LoraSet
+from triton_diffusers.adapters.lora.changes import DenseChange
+from triton_diffusers.api.request import LoraChoice
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.controlnet import CONTROLNET, ControlNetWeights
+from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.engines import Residuals, lora_packer
-from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
-from triton_diffusers.engines.compiled_controlnet import CompiledControlNet
+from triton_diffusers.engines.compiled import CompiledControlNet, CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, UnfitWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
-from triton_diffusers.engines.eager import EagerEngine
-from triton_diffusers.engines.eager_controlnet import EagerControlNet
+from triton_diffusers.engines.eager import EagerControlNet, EagerEngine
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.trial import try_out
-from triton_diffusers.loading import Components, load_components
-from triton_diffusers.lora import LayerChange, Lora, LoraLayer, LoraLoader, LoraSet
-from triton_diffusers.lora.changes import DenseChange
 from triton_diffusers.prompts import PromptReader, Tokens
-from triton_diffusers.request import LoraChoice
 from triton_diffusers.settings import Settings
 
 MAPS = Path("/proc/self/maps")

@@ -10,7 +10,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.compilers.openvino import _core
+from triton_diffusers.engines.compilers.openvino.compiler import _core
 from triton_diffusers.engines.graphs.doubling import can_double, convolve_double
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.sides import all_sides

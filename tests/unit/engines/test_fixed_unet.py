@@ -11,14 +11,14 @@ import torch
 
 from tests import lora_files
 from tests.unit.conftest import ROOT
+from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, Lora, LoraLayer, LoraSet
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph
 from triton_diffusers.engines.compilers.cache import GraphCache
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs import no_residuals
-from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET, Lora, LoraLayer, LoraSet
 from triton_diffusers.settings import Settings
 
 SIZE = (104, 144)  # 13 latents wide: halved, they leave a remainder

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from triton_diffusers.adapters.lora import Lora, LoraLayer, LoraSet
 from triton_diffusers.engines import lora_packer
 from triton_diffusers.engines.graphs import LoraLayout, lora_layouts
 from triton_diffusers.engines.lora_packer import LoraPacker
-from triton_diffusers.lora import Lora, LoraLayer, LoraSet
-from triton_diffusers.lru import LruCache
+from triton_diffusers.util.cache import LruCache
 
 LAYOUT = LoraLayout({"unet.one": (2, 3), "unet.two": (4, 5)})
 

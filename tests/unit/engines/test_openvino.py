@@ -15,15 +15,15 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from tests import lora_files
+from triton_diffusers.adapters.lora import lora_modules
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache
-from triton_diffusers.engines.compilers.openvino import _core
+from triton_diffusers.engines.compilers.openvino.compiler import _core
 from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Input, lora_layouts, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs
 from triton_diffusers.engines.graphs.ops import add_residual
 from triton_diffusers.engines.graphs.unet import unet_graph
-from triton_diffusers.lora import lora_modules
 
 STATUS, CPU_INFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
 STYLES: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from tests.unit.conftest import ROOT
 from triton_diffusers.engines.compiled import load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, Shapes
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
-from triton_diffusers.engines.compilers.openvino_fitted import FittedGraph
+from triton_diffusers.engines.compilers.openvino.compiler import FittedGraph
 from triton_diffusers.engines.graph_names import VAE_DECODER
 from triton_diffusers.settings import Settings
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from tests import lora_files
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.compilers.openvino import _core
+from triton_diffusers.engines.compilers.openvino.compiler import _core
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
 

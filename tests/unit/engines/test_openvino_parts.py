@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.compilers.openvino import _core
+from triton_diffusers.engines.compilers.openvino.compiler import _core
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.ops import add_lora
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers.engines.compilers.resident import drop_pages, few_pages
+from triton_diffusers.util.memory import drop_pages, few_pages
 
 SIZE = 32 * 2**20
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux counts pages")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from training.emoji.safety import tripping_picture
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.safety import square_views
-from triton_diffusers.loading import Components
 
 
 def test_square_views_of_a_square_is_the_image_alone() -> None:

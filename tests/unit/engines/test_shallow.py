@@ -9,12 +9,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from tests import lora_files
+from triton_diffusers.adapters.lora import UNET, Lora, LoraLayer, LoraSet, lora_modules
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
-from triton_diffusers.loading import Components
-from triton_diffusers.lora import UNET, Lora, LoraLayer, LoraSet, lora_modules
 
 # The last up block, and attention of SD 1.x or SD 2.x.
 STYLES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.unit.conftest import ROOT
-from triton_diffusers.loading import load_skeleton
+from triton_diffusers.checkpoints.load import load_skeleton
 from triton_diffusers.settings import Settings
 
 

@@ -19,11 +19,11 @@ from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, f
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engines import compiled
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache, caches_of
-from triton_diffusers.notice import NOTICE
 from triton_diffusers.optimize import choice as choice_module
 from triton_diffusers.optimize.choice import EngineChoice
-from triton_diffusers.optimize.wishes import Target
+from triton_diffusers.optimize.policy import Target
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.notice import NOTICE
 
 
 class FakeCompiler:

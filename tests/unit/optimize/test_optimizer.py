@@ -17,12 +17,12 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.artifacts import ArtifactError
 from triton_diffusers.engines import Engine
+from triton_diffusers.engines.protocol import UnfitEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.inflight.succession import UnfitEngine
 from triton_diffusers.optimize.named_engine import NamedEngine
 from triton_diffusers.optimize.optimizer import Optimizer, OptimizerState, build_command, build_environment
-from triton_diffusers.optimize.wishes import Target
+from triton_diffusers.optimize.policy import Target
 from triton_diffusers.settings import Settings
 
 TARGET = Target("openvino", "bfloat16")

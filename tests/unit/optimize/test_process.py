@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fake_engine import WITHIN
-from triton_diffusers.build.work import WorkFolder
+from triton_diffusers.compile.work import WorkFolder
 from triton_diffusers.optimize.process import BackgroundProcess
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,7 +113,7 @@ def test_a_stop_ends_a_wait_for_another_build(tmp_path: Path) -> None:
     (other := WorkFolder(tmp_path, "openvino-bfloat16")).open()
     lines: list[str] = []
     program = (
-        "import sys; from pathlib import Path; from triton_diffusers.build.work import WorkFolder;"
+        "import sys; from pathlib import Path; from triton_diffusers.compile.work import WorkFolder;"
         "print('waits', flush=True); WorkFolder(Path(sys.argv[1]), 'openvino-bfloat16').open(wait=True)"
     )
     process = BackgroundProcess([sys.executable, "-c", program, str(tmp_path)], os.environ, lines.append)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers.board import JobBoard
+from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.optimize.optimizer import OptimizerState
-from triton_diffusers.optimize.wishes import Target
-from triton_diffusers.triton_adapter.optimizing import OptimizerOnBoard
+from triton_diffusers.optimize.policy import Target
+from triton_diffusers.triton_backend.optimizing import OptimizerOnBoard
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,7 +52,7 @@ def test_a_failed_build_has_its_reason(board: JobBoard) -> None:
 
 def test_the_library_writes_to_standard_error_whatever_the_locale() -> None:
     program = (
-        "import logging; from triton_diffusers.triton_adapter.logs import log_to_server; log_to_server('sd_base');"
+        "import logging; from triton_diffusers.triton_backend.logs import log_to_server; log_to_server('sd_base');"
         "log_to_server('sd_base'); logging.getLogger('triton_diffusers.optimize').info('compiling \\u2026');"
         "logging.getLogger('other').info('chatter')"
     )

@@ -8,7 +8,7 @@ import pytest
 
 from triton_diffusers.engines.compilers import COMPILERS as REGISTRY
 from triton_diffusers.engines.compilers import PRECISIONS
-from triton_diffusers.optimize.wishes import Target, Wishes
+from triton_diffusers.optimize.policy import Target, Wishes
 from triton_diffusers.settings import Settings, SettingsError
 
 COMPILERS = {"openvino": ("float32", "bfloat16", "int8"), "inductor": ("float32", "bfloat16")}

@@ -12,7 +12,7 @@ from tests.unit.preprocess import weights
 from triton_diffusers.preprocess import sizes
 from triton_diffusers.preprocess.networks import Networks
 from triton_diffusers.preprocess.preprocessors import Preprocessors
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 from triton_diffusers.settings import Settings
 
 CPU = torch.device("cpu")

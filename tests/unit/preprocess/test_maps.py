@@ -16,8 +16,8 @@ from triton_diffusers.preprocess.depth import Depth
 from triton_diffusers.preprocess.mlsd import lines
 from triton_diffusers.preprocess.networks import Network, Networks
 from triton_diffusers.preprocess.normal import Normal
+from triton_diffusers.preprocess.registry import Weights
 from triton_diffusers.preprocess.scribble import strokes
-from triton_diffusers.preprocess.weights import Weights
 
 PICTURE = np.zeros((64, 128, 3), np.uint8)
 

@@ -21,7 +21,7 @@ from triton_diffusers.preprocess import PREPROCESSORS, WEIGHTS
 from triton_diffusers.preprocess.ade20k import PALETTE
 from triton_diffusers.preprocess.canny import Canny
 from triton_diffusers.preprocess.preprocessors import Preprocessors
-from triton_diffusers.preprocess.protocol import Pixels
+from triton_diffusers.preprocess.registry import Pixels
 from triton_diffusers.settings import Settings
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from tests.unit.conftest import ROOT
-from triton_diffusers.loading import Components
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.prompts import Chunk, PromptReader
 
 POSITIONS = 77

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import request_for
+from triton_diffusers.api.request import OutputFormat
 from triton_diffusers.errors import InvalidRequest, StorageFailure
-from triton_diffusers.request import OutputFormat
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import NameTaken, Patience, ResultKeeper, StoreAway, StoredResult, UnstoredFolder
 

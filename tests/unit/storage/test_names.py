@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import request_for
+from triton_diffusers.api.request import OutputFormat
+from triton_diffusers.api.save_dir import check_save_dir
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.request import OutputFormat
-from triton_diffusers.storage.names import check_save_dir, result_names
+from triton_diffusers.storage.names import result_names
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 891011, UTC)
 

@@ -18,9 +18,9 @@ import pytest
 from tests.oss_server import OssServer
 from tests.unit.conftest import request_for
 from triton_diffusers.errors import StorageFailure
-from triton_diffusers.oss import OssAddress
 from triton_diffusers.settings import Settings, SettingsError
 from triton_diffusers.storage import NameTaken, ResultKeeper, ResultStore, StoredResult, open_store
+from triton_diffusers.storage.bucket import OssAddress
 
 BUCKET = "a-bucket"
 CHAIN = "alibabacloud_credentials.utils.auth_util"

@@ -11,8 +11,8 @@ from training.emoji.evidence import World, image_to_image, inpaint, outpaint, pa
 from training.emoji.evidence_measures import background_colour, centre, distances, overlap, silhouette
 from training.emoji.pictures import PICTURE_SIZE, compose, from_image
 from training.emoji.subjects import Subject
-from triton_diffusers.pictures import Gatherer
-from triton_diffusers.request import Function, GenerationRequest
+from triton_diffusers.api.request import Function, GenerationRequest
+from triton_diffusers.images.inputs import Gatherer
 from triton_diffusers.settings import Settings
 
 RED = (214.0, 40.0, 40.0)

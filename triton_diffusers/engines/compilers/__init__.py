@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from triton_diffusers.engines.compilers.cache import GraphCache, caches_of
 from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, Shapes, UnfitWeights
-from triton_diffusers.registry import Registry
+from triton_diffusers.util.lazy import Registry
 
 __all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "GraphCache", "Shapes", "UnfitWeights", "caches_of"]
 
 COMPILERS = Registry(
     "compiled engine",
     {
-        "openvino": "triton_diffusers.engines.compilers.openvino:OpenVinoCompiler",
+        "openvino": "triton_diffusers.engines.compilers.openvino.compiler:OpenVinoCompiler",
         "inductor": "triton_diffusers.engines.compilers.inductor:InductorCompiler",
         "blade": "triton_diffusers.engines.compilers.blade:BladeCompiler",
     },

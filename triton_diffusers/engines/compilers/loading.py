@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from triton_diffusers.controlnet import CONTROLNET
+from triton_diffusers.adapters.controlnet import CONTROLNET
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache, Shapes
 from triton_diffusers.engines.graph_names import VAE_DECODER, VAE_ENCODER
 

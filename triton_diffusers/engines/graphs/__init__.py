@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from triton_diffusers.controlnet import CONTROLNET
+from triton_diffusers.adapters.controlnet import CONTROLNET
+from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET
+from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
@@ -16,8 +18,6 @@ from triton_diffusers.engines.graphs.residuals import no_residuals
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph, uses_mask
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph, unet_graph
 from triton_diffusers.engines.graphs.vae import vae_decoder_graph, vae_encoder_graph
-from triton_diffusers.loading import Components
-from triton_diffusers.lora import TEXT_ENCODER, UNET
 
 __all__ = [
     "GRAPHS",

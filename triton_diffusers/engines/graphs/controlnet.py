@@ -10,7 +10,7 @@ from torch import nn
 from torch.export import Dim
 from torch.func import functional_call
 
-from triton_diffusers.controlnet import CONTROLNET, HINT, network_for, usual_channels
+from triton_diffusers.adapters.controlnet import CONTROLNET, HINT, network_for, usual_channels
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.unet import unet_inputs

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from triton_diffusers.adapters.lora import lora_modules
 from triton_diffusers.engines.graphs.graph import Input
 from triton_diffusers.engines.graphs.ops import add_convolution_lora, add_lora
-from triton_diffusers.lora import lora_modules
 
 _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from triton_diffusers.adapters.lora import TEXT_ENCODER
+from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
-from triton_diffusers.loading import LoadError
-from triton_diffusers.lora import TEXT_ENCODER
 
 _MASKED = -1e9  # before softmax; an infinity would make a row without any place not a number
 

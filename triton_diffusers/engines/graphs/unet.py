@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from triton_diffusers.adapters.lora import UNET
 from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
@@ -15,7 +16,6 @@ from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals_added
 from triton_diffusers.engines.graphs.sides import all_sides
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
-from triton_diffusers.lora import UNET
 
 _LARGEST_SIDE = 1024  # latents
 _MOST_TOKENS = 77 * 64

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from triton_diffusers.registry import Registry
 from triton_diffusers.translate.engines.protocol import TranslationEngine
+from triton_diffusers.util.lazy import Registry
 
 __all__ = ["ENGINES", "TranslationEngine"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import ctranslate2
 import sentencepiece
 
-from triton_diffusers.checkpoints.converted import converted
+from triton_diffusers.checkpoints.conversion_cache import converted
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines.protocol import min_score, most_output_tokens

@@ -1,0 +1,53 @@
+"""Two engines are timed in turns, by the same loop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.compile.errors import BuildError
+from triton_diffusers.compile.timing import ROUNDS, time_in_turns
+
+
+class Slow(FakeEngine):
+    """An engine that notes its steps in ``steps``, and takes a time for each."""
+
+    def __init__(self, name: str, steps: list[str], seconds: float) -> None:
+        super().__init__()
+        self.name, self.steps, self.seconds = name, steps, seconds
+
+    def predict(self, *arguments: Any, **named: Any) -> Any:
+        self.steps.append(self.name)
+        time.sleep(self.seconds)
+        return super().predict(*arguments, **named)
+
+
+def test_engines_are_timed_in_turns_and_no_round_begins_as_the_one_before(tmp_path: Path) -> None:
+    steps: list[str] = []
+    said: list[tuple[int, int]] = []
+    timed = time_in_turns(
+        lambda: Slow("eager", steps, 0.02),
+        lambda: Slow("compiled", steps, 0.0),
+        tmp_path,
+        64,
+        lambda done, total: said.append((done, total)),
+    )
+    assert len(timed.rounds) == ROUNDS
+    assert all(eager >= 0.02 for eager, _ in timed.rounds)
+    turns = [name for name, before in zip(steps, ["", *steps], strict=False) if name != before]
+    # A turn that ends a round and the one that begins the next are of one engine.
+    assert turns == ["eager", "compiled"] * (ROUNDS // 2) + ["eager", "compiled"] * (ROUNDS % 2)
+    assert said == [(number + 1, ROUNDS) for number in range(ROUNDS)]
+
+
+def test_step_that_fails_is_told(tmp_path: Path) -> None:
+    class Broken(FakeEngine):
+        def predict(self, *arguments: Any, **named: Any) -> Any:
+            raise RuntimeError("no such kernel")
+
+    with pytest.raises(BuildError, match="a step could not be timed"):
+        time_in_turns(FakeEngine, Broken, tmp_path, 64, lambda done, total: None)

@@ -1,0 +1,143 @@
+"""The work folder: what an interrupted build has finished is used again if it is whole and of the same making."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fake_engine import WITHIN
+from triton_diffusers.compile.errors import AtWork, BuildError
+from triton_diffusers.compile.work import WorkFolder
+
+NAME = "openvino-bfloat16"
+MADE_OF = {"fingerprint": "f", "versions": {"openvino": "1"}}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[WorkFolder]:
+    folder = WorkFolder(tmp_path, NAME)
+    folder.open()
+    folder.prepare(MADE_OF)
+    yield folder
+    folder.close()
+
+
+def make(work: WorkFolder, graph: str, content: bytes = b"weights") -> None:
+    (work.part(graph) / "model.bin").write_bytes(content)
+    work.complete(graph)
+
+
+def test_a_finished_graph_is_used_again(work: WorkFolder) -> None:
+    assert work.graph("unet") is None
+    make(work, "unet")
+    files = work.graph("unet")
+    assert files is not None
+    assert [(file.path, file.size) for file in files] == [("model.bin", 7)]
+    work.prepare(MADE_OF)
+    assert work.graph("unet") == files
+    assert (work.artifact / "unet" / "model.bin").read_bytes() == b"weights"
+
+
+def test_what_was_being_made_is_not(work: WorkFolder) -> None:
+    (work.part("unet") / "model.bin").write_bytes(b"half")
+    assert work.graph("unet") is None
+    assert list(work.part("unet").iterdir()) == [], "it begins anew"
+    (work.part("unet") / "model.bin").write_bytes(b"half")
+    (work.folder / "unet.part").rename(work.artifact / "unet")  # killed just before it was marked
+    assert work.graph("unet") is None
+    make(work, "unet")
+    assert work.graph("unet")
+
+
+@pytest.mark.parametrize("content", [b"weightz", b"short", None])
+def test_a_graph_that_is_no_longer_whole_is_not(work: WorkFolder, content: bytes | None) -> None:
+    make(work, "unet")
+    path = work.artifact / "unet" / "model.bin"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert work.graph("unet") is None
+
+
+def test_another_making_begins_anew(work: WorkFolder) -> None:
+    make(work, "unet")
+    work.prepare({**MADE_OF, "fingerprint": "another"})
+    assert work.graph("unet") is None
+    assert not (work.artifact / "unet").exists()
+    make(work, "unet")
+    work.prepare({**MADE_OF, "fingerprint": "another"}, anew=True)
+    assert work.graph("unet") is None
+
+
+def test_a_compiler_that_writes_nothing_is_told(work: WorkFolder) -> None:
+    work.part("unet")
+    with pytest.raises(BuildError, match="unet: the compiler wrote no file"):
+        work.complete("unet")
+
+
+def test_two_at_once(work: WorkFolder, tmp_path: Path) -> None:
+    second = WorkFolder(tmp_path, NAME)
+    with pytest.raises(AtWork, match=rf"another build of {NAME} is at work in .* \(process {os.getpid()}\)"):
+        second.open()
+    other = WorkFolder(tmp_path, "openvino-int8")
+    other.open()
+    other.close()
+
+
+def test_a_child_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
+    first = WorkFolder(tmp_path, NAME)
+    first.open()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(first.lock,), stdout=subprocess.DEVNULL
+    )
+    first.close()
+    second = WorkFolder(tmp_path, NAME)
+    try:
+        with pytest.raises(AtWork, match="another build"):
+            second.open()
+    finally:
+        child.communicate(b"\n")
+    second.open()
+    second.close()
+
+
+def test_a_wait_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
+    first = WorkFolder(tmp_path, NAME)
+    first.open()
+    build = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(first.lock,))
+    first.close()
+    second = WorkFolder(tmp_path, NAME)
+    with build, ThreadPoolExecutor() as pool:
+        opened = pool.submit(second.open, wait=True)
+        try:
+            assert not wait([opened], 0.2).done
+        finally:
+            build.kill()
+        opened.result(WITHIN)
+    with pytest.raises(AtWork, match=rf"\(process {os.getpid()}\)"):
+        WorkFolder(tmp_path, NAME).open()
+    second.close()
+
+
+def test_a_build_that_is_waited_for_may_delete_the_folder(tmp_path: Path) -> None:
+    first, second = WorkFolder(tmp_path, NAME), WorkFolder(tmp_path, NAME)
+    first.open()
+    first.prepare(MADE_OF)
+    with ThreadPoolExecutor() as pool:
+        opened = pool.submit(second.open, wait=True)
+        try:
+            assert not wait([opened], 0.1).done
+            shutil.rmtree(first.folder)
+        finally:
+            first.close()
+        opened.result(WITHIN)
+    second.prepare(MADE_OF)
+    second.close()

@@ -1,0 +1,471 @@
+"""Pictures of all kinds, whole, damaged and hostile."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageFile
+
+from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.images import formats
+from triton_diffusers.images.read import decoding_bytes, read_mask, read_picture
+from triton_diffusers.settings import Settings
+
+SETTINGS = Settings()
+formats.readable_formats()  # HEIC can be written, too
+SMALL = Settings(max_image_pixels=64 * 48)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colours(width: int = 64, height: int = 48) -> Image.Image:
+    """A smooth picture, red to the right and green downwards."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+def read(data: bytes, limits: Settings = SETTINGS) -> np.ndarray[Any, Any]:
+    image = read_picture("image", data, limits)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, depth: int, colour_type: int, *chunks: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *chunks, chunk(b"IEND", b"")])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 95}),
+        ("JPEG", {"quality": 97, "subsampling": 0}),
+        ("JPEG", {"quality": 97, "progressive": True}),
+        ("GIF", {}),
+        ("AVIF", {"quality": 95}),
+        ("HEIF", {"quality": 95}),
+    ],
+)
+def test_the_formats_are_read(kind: str, options: dict[str, Any]) -> None:
+    assert np.abs(read(encoded(colours(), kind, **options)) - np.asarray(colours())).mean() < 6
+
+
+def test_one_picture_of_several_in_a_jpeg_is_read() -> None:
+    # Phones store such a file, with a preview or a depth map after the picture.
+    data = encoded(colours(), "MPO", save_all=True, append_images=[Image.new("RGB", (32, 24))], quality=95)
+    assert np.abs(read(data) - np.asarray(colours())).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO", "EPS", "PDF", "TGA", "PCX", "JPEG2000"])
+def test_other_formats_are_refused(kind: str) -> None:
+    try:
+        data = encoded(colours(), kind)
+    except (KeyError, OSError):
+        pytest.skip("this Pillow cannot write it")
+    with pytest.raises(InvalidPicture, match=r"^image: .* must be an image: PNG, JPEG, WEBP, GIF, BMP, AVIF, HEIC$"):
+        read(data)
+
+
+def test_heic_is_refused_with_a_hint_where_its_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    heic = encoded(colours(), "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    formats.readable_formats.cache_clear()
+    try:
+        with pytest.raises(InvalidPicture, match=r"BMP, AVIF \(HEIC needs pillow-heif on the server\)$"):
+            read(heic)
+    finally:
+        formats.readable_formats.cache_clear()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "HEIF"])
+def test_a_turned_picture_is_put_upright(kind: str, orientation: int) -> None:
+    stored_as = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # what undoes each orientation
+    upright = colours()
+    stored = upright
+    if orientation > 1:
+        method = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}[stored_as[orientation]]
+        stored = upright.transpose(Image.Transpose(method))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(stored, kind, exif=exif.tobytes(), **({} if kind == "PNG" else {"quality": 97}))
+    assert np.abs(read(data) - np.asarray(upright)).mean() < 5
+    mask = read_mask("mask", data, SETTINGS)
+    assert mask.size == upright.size
+
+
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00broken", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"\x00" * 30])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_does_not_matter(exif: bytes) -> None:
+    assert read(encoded(colours(), "JPEG", exif=exif)).shape == (48, 64, 3)
+    assert read(encoded(colours(), "PNG", exif=exif)).shape == (48, 64, 3)
+
+
+def test_an_orientation_that_is_none_does_not_matter() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    assert np.array_equal(read(encoded(colours(), exif=exif)), np.asarray(colours()))
+
+
+def half_transparent(mode: str) -> Image.Image:
+    """Two pixels of black: one transparent, one opaque."""
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_transparency_is_over_white_in_a_picture_and_over_black_in_a_mask(kind: str) -> None:
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    for mode in ("RGBA", "LA") if kind == "PNG" else ("RGBA",):
+        assert read(encoded(half_transparent(mode), kind, **options))[0].tolist() == [[255] * 3, [0] * 3]
+    white = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
+    white.putpixel((0, 0), (255, 255, 255, 0))
+    mask = read_mask("mask", encoded(white, kind, **options), SETTINGS)
+    assert (mask.mode, np.asarray(mask).tolist()) == ("L", [[0, 255]])
+
+
+def test_partial_transparency_is_a_mixture() -> None:
+    assert read(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128))))[0, 0].tolist() == [127, 127, 127]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_may_have_a_transparent_colour(kind: str) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    data = encoded(image, kind, transparency=0)
+    assert read(data)[0].tolist() == [[255, 255, 255], [255, 0, 0], [0, 0, 255]]
+    assert np.asarray(read_mask("mask", data, SETTINGS))[0, 0] == 0
+
+
+def test_a_palette_may_have_several_transparencies() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putdata([0, 1])
+    assert read(encoded(image, transparency=bytes([128, 0])))[0].tolist() == [[127] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize(("mode", "key"), [("RGB", (0, 0, 0)), ("L", 0), ("1", 0)])
+def test_a_colour_may_be_transparent(mode: str, key: Any) -> None:
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), (9, 9, 9) if mode == "RGB" else 255)
+    assert read(encoded(image, transparency=key))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_greyscale_and_black_and_white() -> None:
+    assert read(encoded(Image.new("L", (1, 1), 77)))[0, 0].tolist() == [77, 77, 77]
+    assert read(encoded(Image.new("1", (1, 1), 1)))[0, 0].tolist() == [255, 255, 255]
+    assert np.asarray(read_mask("mask", encoded(Image.new("1", (1, 1), 1)), SETTINGS))[0, 0] == 255
+
+
+def test_16_bits_are_scaled_not_clipped() -> None:
+    values = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
+    data = encoded(Image.fromarray(values))
+    assert read(data)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert np.asarray(read_mask("mask", data, SETTINGS))[0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_16_bits_may_have_a_transparent_value_and_an_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 2
+    rows = zlib.compress(b"\x00" + struct.pack(">HH", 0, 40_000))
+    data = png(
+        2, 1, 16, 0, chunk(b"tRNS", struct.pack(">H", 0)), chunk(b"eXIf", exif.tobytes()[6:]), chunk(b"IDAT", rows)
+    )
+    assert read(data)[0, :, 0].tolist() == [156, 255]
+
+
+def test_16_bits_in_colour() -> None:
+    rows = zlib.compress(b"\x00" + struct.pack(">HHH", 65535, 32768, 0))
+    assert read(png(1, 1, 16, 2, chunk(b"IDAT", rows)))[0, 0].tolist() == [255, 128, 0]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    pixel = read(encoded(red, "JPEG", quality=95))[8, 8]
+    assert np.abs(pixel - [255, 0, 0]).max() < 8
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "HEIF"])
+def test_the_first_frame_counts(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encoded(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    assert np.abs(read(data)[4, 4] - [255, 0, 0]).max() < 6
+
+
+def test_a_masks_luminance_counts() -> None:
+    mask = read_mask("mask", encoded(Image.new("RGB", (1, 1), (255, 0, 0))), SETTINGS)
+    assert np.asarray(mask)[0, 0] == 76
+
+
+def test_the_same_bytes_give_the_same_pixels() -> None:
+    data = encoded(colours(640, 480), "JPEG", quality=80)
+    assert np.array_equal(read(data), read(data))
+    assert read(data).shape == (480, 640, 3)
+
+
+# What is too large, and must not be decoded.
+
+
+def test_pixels_are_judged_by_the_header() -> None:
+    assert read(encoded(colours()), SMALL).shape == (48, 64, 3)
+    with pytest.raises(InvalidPicture, match=r"^image: '64×49' is not accepted; at most 3072 pixels"):
+        read(encoded(colours(64, 49)), SMALL)
+    # No pixels follow, and none are asked for.
+    with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+        read(png(8001, 8000, 8, 2))
+
+
+@pytest.mark.parametrize("side", [9_500, 14_000, 2**31 - 1])
+def test_a_bomb_is_refused_whether_pillow_warns_or_not(side: int) -> None:
+    bomb = png(side, side, 8, 2)
+    with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+        read(bomb)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+            read(bomb)
+
+
+def test_a_gifs_first_frame_may_not_be_larger_than_the_gif_says() -> None:
+    data = bytearray(encoded(Image.new("P", (8, 8)), "GIF"))
+    data[6:10] = struct.pack("<HH", 1, 1)
+    with pytest.raises(InvalidPicture):
+        read(bytes(data), Settings(max_image_pixels=10))
+
+
+def test_bytes_are_limited() -> None:
+    data = encoded(Image.effect_noise((64, 64), 50))
+    with pytest.raises(InvalidPicture, match=r"at most 0\.001 MB"):
+        read(data, Settings(max_image_megabytes=0.001))
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    data = encoded(colours(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    scan, end = data[last:-2], data[-2:]
+    assert read(data[:-2] + scan * 50 + end).shape == (48, 64, 3)
+    with pytest.raises(InvalidPicture, match=r"scans' is not accepted; at most 100 in a JPEG"):
+        read(data[:-2] + scan * 100 + end)
+    # Elsewhere the two bytes mean nothing.
+    assert read(encoded(colours(), "BMP") + b"\xff\xda" * 200).shape == (48, 64, 3)
+
+
+def test_a_text_bomb_in_a_png_is_refused() -> None:
+    bomb = zlib.compress(bytes(50_000_000))
+    rows = zlib.compress(b"\x00\x01\x02\x03")
+    for kind in (b"zTXt", b"iCCP"):
+        data = png(1, 1, 8, 2, chunk(kind, b"name\x00\x00" + bomb), chunk(b"IDAT", rows))
+        with contextlib.suppress(InvalidPicture):
+            assert read(data).shape == (1, 1, 3)
+
+
+# What is damaged.
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_a_cut_picture_is_refused(kind: str, part: float) -> None:
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    data = encoded(noise, kind)
+    # Of an AVIF, what is left may not be one.
+    with pytest.raises(
+        InvalidPicture, match=r"^image: '\d+ bytes' is not accepted; (the picture is damaged|must be an)"
+    ):
+        read(data[: int(len(data) * part)])
+
+
+def test_damage_inside_a_png_is_refused() -> None:
+    data = bytearray(encoded(Image.effect_noise((64, 64), 90)))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(InvalidPicture, match="damaged"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidPicture, match=r"^image: "):
+        read(data)
+
+
+SEEDS = [
+    encoded(colours(12, 9)),
+    encoded(colours(12, 9).quantize(8), transparency=0),
+    encoded(Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8))),
+    encoded(half_transparent("LA")),
+    encoded(colours(24, 16), "JPEG", progressive=True),
+    encoded(colours(12, 9), "WEBP"),
+    encoded(colours(12, 9), "GIF"),
+    encoded(colours(12, 9), "BMP"),
+    encoded(colours(12, 9), "AVIF"),
+    encoded(colours(12, 9), "HEIF"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_no_mutation_raises_anything_else(seed: bytes, data: st.DataObject) -> None:
+    mutated = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(mutated) - 1))
+        mutated[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    for reader in (read_picture, read_mask):
+        try:
+            decoding_bytes("image", bytes(mutated), SMALL)
+            image = reader("image", bytes(mutated), SMALL)
+        except InvalidPicture:
+            continue
+        assert image.width * image.height <= SMALL.max_image_pixels
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_png_with_right_checksums_raises_anything_else(data: st.DataObject) -> None:
+    """Mutations that get past the checksums: right ones are written over arbitrary chunks."""
+    kinds = [
+        b"IDAT",
+        b"PLTE",
+        b"tRNS",
+        b"eXIf",
+        b"zTXt",
+        b"iTXt",
+        b"iCCP",
+        b"gAMA",
+        b"pHYs",
+        b"acTL",
+        b"fcTL",
+        b"fdAT",
+        b"cHRM",
+    ]
+    chunks = data.draw(
+        st.lists(st.tuples(st.sampled_from(kinds), st.binary(max_size=40) | st.binary(max_size=60).map(zlib.compress)))
+    )
+    small = st.integers(0, 9)
+    depth, colour_type = data.draw(st.sampled_from([1, 2, 4, 8, 16, 3])), data.draw(st.sampled_from([0, 2, 3, 4, 6, 1]))
+    picture = png(data.draw(small), data.draw(small), depth, colour_type, *(chunk(*pair) for pair in chunks))
+    with contextlib.suppress(InvalidPicture):
+        read(picture, SMALL)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"\xff\xd8\xff\xe0", b"RIFF    WEBPVP8X"]),
+    st.binary(),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_bytes_raise_anything_else(magic: bytes, rest: bytes) -> None:
+    with contextlib.suppress(InvalidPicture):
+        read(magic + rest, SMALL)
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_that_is_too_long_is_refused_by_the_header(size: tuple[int, int]) -> None:
+    header = png(*size, 8, 2)
+    for judge in (read_picture, decoding_bytes):
+        with pytest.raises(InvalidPicture, match="at most 65535 pixels a side"):
+            judge("image", header, SETTINGS)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (200, 150)), (6, (300, 400))])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    orientation: int, size: tuple[int, int], progressive: bool
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    large = encoded(colours(1600, 1200), "JPEG", quality=95, exif=exif, progressive=progressive)
+    whole, part = read_picture("image", large, SETTINGS), read_picture("image", large, SETTINGS, (100, 60))
+    assert part.size == size
+    scaled = [np.asarray(image.resize((100, 60), Image.Resampling.LANCZOS), np.float32) for image in (whole, part)]
+    assert np.square(scaled[0] - scaled[1]).mean() < 1  # 48 dB and more
+    assert read_picture("image", large, SETTINGS, (1600, 1200)).size == whole.size
+    assert read_mask("mask", large, SETTINGS, (100, 60)).size == part.size
+    coefficients = 1600 * 1200 * 6 * progressive  # always of the whole image
+    assert decoding_bytes("image", large, SETTINGS, (100, 60)) == size[0] * size[1] * 16 + coefficients
+
+
+def test_the_memory_of_decoding_is_judged_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Image.Image) -> None:
+        raise AssertionError("it is decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    for kind, per_pixel in (("PNG", 16), ("JPEG", 16), ("WEBP", 24), ("GIF", 16), ("BMP", 16)):
+        assert decoding_bytes("image", encoded(colours(), kind), SETTINGS) == 64 * 48 * per_pixel
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+from triton_diffusers.images.read import decoding_bytes, read_picture
+from triton_diffusers.settings import Settings
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    data = path.read_bytes()
+    if path.name == "0":
+        read_picture("image", data, Settings())  # imports and the like
+        continue
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = peak()
+    read_picture("image", data, Settings())
+    print(path.name, peak() - before, decoding_bytes("image", data, Settings()))
+"""
+
+
+def test_decoding_takes_no_more_memory_than_is_judged(tmp_path: Path) -> None:
+    """The worst of each decoder: transparency, 16 bits, and an orientation by which the image is turned."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (tmp_path / "0").write_bytes(encoded(colours()))
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        ("PNG", "LA", {"exif": exif}),
+        ("PNG", "P", {"exif": exif, "transparency": 0}),
+        ("PNG", "I;16", {"exif": exif}),
+        ("JPEG", "CMYK", {"exif": exif}),
+        ("JPEG", "RGB", {"exif": exif, "progressive": True, "subsampling": 0}),
+        ("WEBP", "RGBA", {"exif": exif, "lossless": True, "quality": 0, "method": 0}),
+        ("GIF", "P", {"transparency": 0}),
+        ("AVIF", "RGBA", {"exif": exif, "speed": 10}),
+        ("HEIF", "RGBA", {"exif": exif.tobytes()}),
+    ]
+    for kind, mode, options in kinds:
+        name = f"{kind}-{mode.replace(';', '')}-{len(options)}"
+        (tmp_path / name).write_bytes(encoded(Image.new(mode, (1500, 1500)), kind, **options))
+    command = [sys.executable, "-c", _PEAK, str(tmp_path)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == len(kinds)
+    for line in lines:
+        name, used, judged = line.split()
+        assert int(used) <= int(judged) + 2e6, name  # what Python itself takes meanwhile

@@ -1,0 +1,67 @@
+"""Requests with links to silent hosts hold up nobody else's requests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from tests.unit.conftest import finish, request_for
+from tests.unit.fake_engine import FakeEngine
+from tests.unit.links.local_server import LocalServer, ok
+from tests.unit.loops import StartLoop, pictures
+from triton_diffusers.api.request import Function, Link
+from triton_diffusers.errors import Busy, InvalidPicture
+
+
+def red() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def silent() -> Iterator[LocalServer]:
+    """A server that accepts connections and answers only ``/red.png``."""
+
+    def answer(request: bytes) -> Iterator[bytes]:
+        if b"/red.png" in request:
+            yield ok(red())
+        else:
+            server.stopping.wait(60)
+
+    server = LocalServer(answer)
+    yield server
+    server.stop()
+
+
+SETTINGS = {"link_allow_hosts": "127.0.0.1,localhost", "link_seconds": 60.0, "max_link_queue": 8, "max_queue": 2}
+
+
+def test_silent_links_hold_up_nobody_else(start_loop: StartLoop, engine: FakeEngine, silent: LocalServer) -> None:
+    loop = start_loop(engine, **SETTINGS)
+    link = Link(f"http://127.0.0.1:{silent.port}/silent.png")
+    waiting = [loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=link)) for _ in range(4)]
+    with pytest.raises(Busy, match=r"image_link: too many links to '127\.0\.0\.1'"):
+        loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=link))
+    others = [
+        loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=image))
+        for image in (red(), Link(f"http://localhost:{silent.port}/red.png"))
+    ]
+    finish(loop, *others)
+    finish(loop, text := loop.submit(request_for()))  # twice as many requests wait as the queue takes
+    assert all(pictures(job) for job in (*others, text))
+    assert not any(job.state.ended for job in waiting)
+    silent.stopping.set()
+    finish(loop, *waiting)
+    assert all(isinstance(job.error, InvalidPicture) for job in waiting)
+
+
+def test_a_refused_link_leaves_nothing_behind(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    with pytest.raises(InvalidPicture, match="image_link"):
+        loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=Link("ftp://example.com")))
+    finish(loop, job := loop.submit(request_for()))
+    assert pictures(job)

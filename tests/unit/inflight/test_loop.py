@@ -1,0 +1,457 @@
+"""The engine loop on a fake engine: jobs join, leave, fail and are cancelled without touching one another."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.conftest import finish, request_for
+from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.loops import Counts, StartLoop, made_alone, pictures, stand_before_the_next_step
+from triton_diffusers.checkpoints.load import LoadError
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, TimedOut
+from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.jobs.board import JobBoard
+from triton_diffusers.settings import Settings
+from triton_diffusers.storage import StoredResult
+from triton_diffusers.storage.local import LocalStore
+
+
+def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    request = request_for(image_num=2)
+    finish(loop, job := loop.submit(request))
+    assert job.result is not None
+    assert job.result.request is request
+    assert (len(job.result.images), job.result.is_nsfw, job.result.warnings) == (2, (False, False), ())
+    assert job.result.optimized is False
+    assert min(job.result.queue_seconds, job.result.run_seconds) >= 0
+    assert Image.open(io.BytesIO(job.result.images[0])).size == (64, 64)
+
+
+def test_a_size_that_is_no_multiple_comes_back_exactly(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(width=100, height=90)))
+    assert tuple(job.samples[0].latents.shape) == (4, 12, 13)
+    assert Image.open(io.BytesIO(pictures(job)[0])).size == (100, 90)
+
+
+def test_a_request_joins_the_running_batch(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    first = loop.submit(request_for(steps=6))
+    engine.turnstile.allow(2)
+    second = loop.submit(request_for("a green pear", steps=4))
+    engine.turnstile.open()
+    finish(loop, first, second)
+    # The first is alone for the two steps and the one that it stood before; the second needs one more.
+    assert counts.calls == [1, 1, 1, 2, 2, 2, 1]
+
+
+def test_batched_is_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Whatever shares the calls, each picture is the one that its request gives alone, to the last bit."""
+    requests = [
+        request_for("one", steps=7, image_num=2),
+        request_for("two", steps=3, seed=5, guidance_scale=1.0),
+        request_for("three", scheduler="Euler a", seed=9, image_num=3),
+        request_for("four", scheduler="DDIM", width=96),
+        request_for("five", scheduler="Heun", steps=5, guidance_scale=9.5),
+        request_for("six", scheduler="DPM++ 2M SDE Karras", width=96, negative_prompt="blurry"),
+        request_for("seven", scheduler="UniPC", steps=6),
+        request_for("eight", scheduler="LCM", seed=2**64 - 1, image_num=2),
+    ]
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    jobs = [loop.submit(request) for request in requests]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert max(counts.calls) == 4, "some calls were shared"
+    made = [picture for job in jobs for picture in pictures(job)]
+    assert len(set(made)) == len(made)
+    for request, job in zip(requests, jobs, strict=True):
+        assert pictures(job) == made_alone(start_loop, request), request.prompt
+
+
+@pytest.mark.parametrize("seed", [5, 2**64 - 2])
+def test_image_i_is_the_picture_of_seed_plus_i(start_loop: StartLoop, engine: FakeEngine, seed: int) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(seed=seed, image_num=4, scheduler="Euler a")))
+    assert len(set(pictures(job))) == 4
+    for index, picture in enumerate(pictures(job)):
+        alone = request_for(seed=(seed + index) % 2**64, scheduler="Euler a")
+        assert made_alone(start_loop, alone) == (picture,)
+
+
+def test_a_short_request_overtakes_a_long_one(
+    start_loop: StartLoop, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Costs decide whose turn it is: here a step takes a second and all else no time, however busy the machine is.
+    clock = SimpleNamespace(perf_counter=lambda: float(engine.turnstile.passed), time=time.time)
+    monkeypatch.setattr("triton_diffusers.inflight.loop.time", clock)
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    long = loop.submit(request_for(steps=50, image_num=4))
+    engine.turnstile.allow(3)
+    short = loop.submit(request_for(steps=4))
+    # While the short one is there, each step takes it along: one step that was begun and its own four; then it is
+    # decoded, after a step or two more if it has cost more than the long one by then.
+    engine.turnstile.allow(8)
+    finish(loop, short)
+    assert pictures(short)
+    assert long.state is JobState.RUNNING
+
+
+def test_a_newcomer_is_owed_nothing_for_the_time_before_it_came(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Or it would have the engine for itself until it has caught up."""
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    old = loop.submit(request_for(steps=50))
+    engine.turnstile.allow(10)
+    new = loop.submit(request_for(steps=50, width=128))
+    engine.turnstile.allow(1)
+    assert new.cost_seconds >= old.cost_seconds > 0  # a little more: making it ready is charged, too
+
+
+def test_cancel_a_running_job(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    job, other = loop.submit(request_for(steps=100)), loop.submit(request_for("another"))
+    engine.turnstile.allow(2)
+    loop.cancel(job)
+    engine.turnstile.open()
+    finish(loop, job, other)
+    assert (job.state, type(job.error)) == (JobState.CANCELLED, Cancelled)
+    assert job.samples[0].position <= 3
+    assert pictures(other) == made_alone(start_loop, request_for("another"))
+    assert sorted(counts.outcomes) == ["cancelled", "succeeded"]
+
+
+def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    running, queued = loop.submit(request_for()), loop.submit(request_for())
+    stand_before_the_next_step(engine)
+    assert (running.state, queued.state) == (JobState.RUNNING, JobState.QUEUED)
+    loop.cancel(queued)
+    engine.turnstile.allow(1)
+    assert (queued.state, queued.run_seconds, queued.samples) == (JobState.CANCELLED, 0.0, [])
+    engine.turnstile.open()
+    finish(loop, running)
+    assert pictures(running)
+
+
+@pytest.mark.parametrize("arrived_seconds_ago", [0.0, 1000.0])
+def test_a_request_ends_when_its_timeout_is_over(
+    start_loop: StartLoop, engine: FakeEngine, arrived_seconds_ago: float
+) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    running, queued = (loop.submit(request_for(timeout_seconds=900.0)) for _ in range(2))
+    stand_before_the_next_step(engine)
+    for job in (running, queued):
+        job.arrived -= arrived_seconds_ago
+    engine.turnstile.open()
+    finish(loop, running, queued)
+    if not arrived_seconds_ago:
+        assert pictures(running) == pictures(queued)
+        return
+    for job in (running, queued):
+        assert (job.state, type(job.error)) == (JobState.CANCELLED, TimedOut)
+        assert str(job.error) == "the job was cancelled: its timeout of 900 s is over (timeout_seconds)"
+
+
+def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(
+    start_loop: StartLoop, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    saved: list[str] = []
+    saving, may_save = threading.Event(), threading.Event()
+    save = LocalStore.save
+
+    def held_save(self: LocalStore, name: str, data: bytes, content_type: str) -> StoredResult:
+        saving.set()
+        assert may_save.wait(WITHIN)
+        saved.append(name)
+        return save(self, name, data, content_type)
+
+    monkeypatch.setattr(LocalStore, "save", held_save)
+    loop = start_loop(engine, store=str(tmp_path / "store"))
+    being_stored = loop.submit(request_for(task_id="being-stored"))
+    assert saving.wait(WITHIN)
+    before_it = loop.submit(request_for(task_id="before-it"))
+    while not before_it.decoded:
+        loop.wait([before_it], 0.01)
+    kept = loop.submit(request_for(task_id="kept"))
+    for job in (being_stored, before_it):
+        loop.cancel(job)
+    finish(loop, being_stored, before_it)
+    assert {job.state for job in (being_stored, before_it)} == {JobState.CANCELLED}
+    may_save.set()
+    finish(loop, kept)
+    loop.stop()
+    assert {name.split("_")[0] for name in saved} == {"result/being-stored", "result/before-it", "result/kept"}
+    assert [path.name.split("_")[0] for path in (tmp_path / "store").rglob("*.png")] == ["kept"]
+    assert being_stored.result is None, "or it would be answered with it"
+
+
+def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for()))
+    loop.cancel(job)
+    finish(loop, loop.submit(request_for()))
+    assert pictures(job)
+
+
+def test_a_failing_call_fails_its_culprit_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("good", "boom", "also good")]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert str(jobs[1].error) == "task a-task failed; the server's log says why"
+    assert "RuntimeError: the prompt says boom" in caplog.text
+    for job in (jobs[0], jobs[2]):
+        assert pictures(job) == made_alone(start_loop, job.request)
+    finish(loop, after := loop.submit(request_for()))
+    assert pictures(after)
+
+
+def test_a_failing_scheduler_fails_its_job_alone(
+    start_loop: StartLoop, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(prompt, steps=6)) for prompt in ("one", "two", "three")]
+    engine.turnstile.allow(1)
+    jobs[1].samples[0].step_options["no_such_option"] = 1
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert "no_such_option" in caplog.text
+    assert "no_such_option" not in str(jobs[1].error)
+    assert 3 in counts.calls, "they did share a call"
+    for job in (jobs[0], jobs[2]):
+        assert pictures(job) == made_alone(start_loop, job.request)
+
+
+def test_numbers_that_are_not_finite_are_a_failure_and_no_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    jobs = [loop.submit(request_for(prompt)) for prompt in ("good", "nan")]
+    finish(loop, *jobs)
+    assert pictures(jobs[0]) == made_alone(start_loop, jobs[0].request)
+    assert jobs[1].state is JobState.FAILED
+    assert isinstance(jobs[1].error, EngineFailure)
+    assert "gave NaN or infinite values" in str(jobs[1].error)
+
+
+def test_what_only_the_model_finds_wrong_is_the_callers_mistake(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(scheduler="LCM", steps=60)))
+    assert (job.state, type(job.error)) == (JobState.FAILED, InvalidRequest)
+    finish(loop, after := loop.submit(request_for()))
+    assert pictures(after)
+
+
+def test_one_more_than_may_wait_is_busy(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_queue=2, max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for())]
+    stand_before_the_next_step(engine)
+    jobs += [loop.submit(request_for()) for _ in range(2)]
+    with pytest.raises(Busy, match="2 requests wait already"):
+        loop.submit(request_for())
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    finish(loop, after := loop.submit(request_for()))
+    assert all(pictures(job) for job in [*jobs, after])
+
+
+def test_images_in_flight_are_bounded_and_nobody_starves(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()), max_images_in_flight=4)
+    jobs = [loop.submit(request_for(image_num=number % 4 + 1, seed=number)) for number in range(12)]
+    finish(loop, *jobs)
+    assert all(pictures(job) for job in jobs)
+    assert max(images for images, _ in counts.in_flight_and_queued) <= 4
+    assert counts.images == sum(job.request.image_num for job in jobs)
+    started = [job.started for job in jobs]
+    assert started == sorted(started, key=lambda moment: moment or 0), "in the order of arrival"
+
+
+def test_the_last_counts_are_zero(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, telemetry=(counts := Counts()))
+    finish(loop, loop.submit(request_for()), loop.submit(request_for("boom")))
+    loop.stop()
+    assert counts.in_flight_and_queued[-1] == (0, 0)
+    assert sorted(counts.outcomes) == ["failed", "succeeded"]
+
+
+def test_stop_ends_everything(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for(steps=100)) for _ in range(3)]
+    stand_before_the_next_step(engine)
+    assert loop.alive
+    stopper = threading.Thread(target=loop.stop)
+    stopper.start()
+    deadline = time.monotonic() + WITHIN
+    while loop.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    engine.turnstile.open()
+    stopper.join(WITHIN)
+    assert not stopper.is_alive()
+    assert [job.state for job in jobs] == [JobState.CANCELLED] * 3
+    assert all(isinstance(job.error, Busy) for job in jobs)
+    with pytest.raises(Busy, match="stopping"):
+        loop.submit(request_for())
+
+
+def test_nobody_waits_for_a_loop_that_died(start_loop: StartLoop, engine: FakeEngine) -> None:
+    class Broken(Counts):
+        def unet_called(self, images: int, seconds: float) -> None:
+            raise OSError("this telemetry breaks its promise")
+
+    loop = start_loop(engine, telemetry=Broken(), max_images_in_flight=1)
+    engine.turnstile.hold()
+    jobs = [loop.submit(request_for()) for _ in range(2)]
+    engine.turnstile.open()
+    finish(loop, *jobs)
+    assert [job.state for job in jobs] == [JobState.CANCELLED] * 2
+    assert {str(job.error) for job in jobs} == {
+        "the engine loop has failed, the server's log says why; send the request again later"
+    }
+    assert not loop.alive
+    with pytest.raises(Busy, match="engine loop has failed"):
+        loop.submit(request_for())
+
+
+def test_wait_returns_at_its_timeout(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    loop.wait([job], 0.05)
+    loop.wait([], 0.0)
+    assert not job.state.ended
+
+
+@pytest.mark.parametrize(("guided", "warned"), [(3.0, ["negative_prompt", "prompt"]), (1.0, ["prompt"])])
+def test_cut_prompts_are_told(start_loop: StartLoop, engine: FakeEngine, guided: float, warned: list[str]) -> None:
+    loop = start_loop(engine, max_prompt_chunks=1)
+    request = request_for("x" * 80, negative_prompt="y" * 80, guidance_scale=guided)
+    finish(loop, job := loop.submit(request))
+    assert job.result is not None
+    assert [warning.split(":")[0] for warning in job.result.warnings] == warned
+    assert job.result.warnings[-1].endswith("cut: 'xxxxx'")
+
+
+def test_without_guidance_a_negative_prompt_and_half_the_rows_are_saved(
+    start_loop: StartLoop, engine: FakeEngine
+) -> None:
+    loop = start_loop(engine)
+    jobs = [
+        loop.submit(request_for(guidance_scale=1.0, negative_prompt=negative)) for negative in ("", "blurry", "boom")
+    ]
+    finish(loop, *jobs)
+    assert {pictures(job) for job in jobs} == {pictures(jobs[0])}
+    assert {job.samples[0].conditioning.rows for job in jobs} == {1}
+
+
+def test_guidance_moves_away_from_the_negative_prompt(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    variants = [
+        {"guidance_scale": 3.0},
+        {"guidance_scale": 6.0},
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "x"},
+    ]
+    jobs = [loop.submit(request_for(**changes)) for changes in variants]
+    finish(loop, *jobs)
+    assert len({pictures(job) for job in jobs}) == len(variants)
+
+
+def test_a_flagged_picture_is_black(start_loop: StartLoop) -> None:
+    engine = FakeEngine(is_unsafe=lambda pixels: bool(pixels[..., 0].mean() > 128))
+    loop = start_loop(engine)
+    finish(loop, job := loop.submit(request_for(image_num=8, steps=2, guidance_scale=1.0)))
+    assert job.result is not None
+    unchecked = start_loop(FakeEngine())
+    finish(unchecked, plain := unchecked.submit(job.request))
+    assert set(job.result.is_nsfw) == {True, False}, "the seeds give some of both"
+    for flagged, picture, before in zip(job.result.is_nsfw, job.result.images, pictures(plain), strict=True):
+        if flagged:
+            assert not np.asarray(Image.open(io.BytesIO(picture))).any()
+        else:
+            assert picture == before
+
+
+def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+    loop = start_loop(engine, board=board)
+    jobs: list[Job] = []
+
+    def submit(first: int) -> None:
+        for seed in range(first, first + 5):
+            jobs.append(job := loop.submit(request_for(seed=seed, task_id=f"task-{seed}", steps=2)))
+            if seed % 5 == 0:
+                loop.cancel(job)
+
+    threads = [threading.Thread(target=submit, args=(first,)) for first in range(0, 40, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finish(loop, *jobs)
+    assert len({job.number for job in jobs}) == 40
+    succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
+    assert len(succeeded) >= 32
+    for job in succeeded[::8]:
+        assert pictures(job) == made_alone(start_loop, job.request)
+    assert {entry.state for entry in board.entries()} <= {"succeeded", "cancelled"}
+
+
+def test_the_engine_is_made_and_called_by_one_thread_only() -> None:
+    """OpenMP keeps a pool of threads for every thread that computes, and two pools slow each other down."""
+    seen: set[int] = set()
+
+    class Watched(FakeEngine):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("encode_prompts", "predict", "decode", "is_unsafe"):
+                seen.add(threading.get_ident())
+            return super().__getattribute__(name)
+
+    made: list[int] = []
+
+    def make() -> Watched:
+        made.append(threading.get_ident())
+        return Watched()
+
+    loop = EngineLoop(make, Settings(store=""), name="sd_base")
+    loop.start()
+    job = loop.submit(request_for(steps=2))
+    loop.wait([job], WITHIN)
+    loop.stop()
+    assert job.state is JobState.SUCCEEDED
+    assert seen == set(made)
+    assert threading.get_ident() not in seen
+
+
+def test_what_the_engines_making_raises_is_raised_at_the_start() -> None:
+    def make() -> FakeEngine:
+        raise LoadError("no model")
+
+    loop = EngineLoop(make, Settings(store=""), name="sd_base")
+    with pytest.raises(LoadError, match="no model"):
+        loop.start()
+    assert not loop.alive

@@ -1,0 +1,136 @@
+"""Input images of all requests together have a bound on their memory, and large ones hold up no small ones."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.unit.conftest import finish, request_for
+from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.loops import StartLoop, pictures
+from triton_diffusers.api.request import FromBase64, Function
+from triton_diffusers.errors import Busy, InvalidPicture
+from triton_diffusers.images.inputs import Gatherer
+from triton_diffusers.inflight.job import JobState
+from triton_diffusers.inflight.loop import EngineLoop
+
+
+def webp(side: int) -> bytes:
+    """A file of some bytes that becomes a large image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    return buffer.getvalue()
+
+
+LARGE = webp(1000)  # takes 24 MB while it is decoded
+SMALL = webp(64)
+
+
+class Gate:
+    """Where the decoding of large images waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.decoding = threading.Semaphore(0)
+        gather = Gatherer.gather
+
+        def wait(gatherer: Gatherer, request: Any) -> Any:
+            if request.image == LARGE:
+                self.decoding.release()
+                assert self.open.wait(WITHIN)
+            return gather(gatherer, request)
+
+        monkeypatch.setattr(Gatherer, "gather", wait)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
+    yield made
+    made.open.set()
+
+
+def send(loop: EngineLoop, image: bytes, **fields: Any) -> Any:
+    return loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=image, **fields))
+
+
+def used(loop: EngineLoop) -> tuple[int, int]:
+    return loop._intake._encoded.used, loop._intake._decoded.used
+
+
+def test_large_images_wait_for_memory_and_hold_up_nobody(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
+    loop = start_loop(engine, max_input_megabytes=30)
+    large = [send(loop, LARGE) for _ in range(4)]
+    assert gate.decoding.acquire(timeout=WITHIN)
+    finish(loop, small := send(loop, SMALL), text := loop.submit(request_for()))
+    assert pictures(small)
+    assert pictures(text)
+    assert not gate.decoding.acquire(blocking=False), "only one is decoded at a time"
+    assert not any(job.state.ended for job in large)
+    gate.open.set()
+    finish(loop, *large)
+    assert all(pictures(job) for job in large)
+    assert used(loop) == (0, 0)
+
+
+def test_who_waits_too_long_for_memory_is_told(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
+    loop = start_loop(engine, max_input_megabytes=30, input_wait_seconds=0.05)
+    first = send(loop, LARGE)
+    assert gate.decoding.acquire(timeout=WITHIN)
+    finish(loop, second := send(loop, LARGE))
+    assert isinstance(second.error, Busy)
+    gate.open.set()
+    finish(loop, first)
+    assert pictures(first)
+
+
+def test_the_memory_of_ended_jobs_is_free(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
+    loop = start_loop(engine, max_input_megabytes=30)
+    cancelled = send(loop, LARGE)
+    assert gate.decoding.acquire(timeout=WITHIN)
+    loop.cancel(cancelled)
+    finish(loop, cancelled)
+    assert cancelled.state is JobState.CANCELLED
+    gate.open.set()
+    finish(loop, broken := send(loop, b"no image"), drawn := send(loop, LARGE))
+    assert isinstance(broken.error, InvalidPicture)
+    assert pictures(drawn)
+    loop.stop()
+    assert used(loop) == (0, 0)
+    assert drawn.pictures is cancelled.pictures is None
+
+
+def test_a_waiting_jobs_images_are_counted(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    job = send(loop, SMALL)
+    engine.turnstile.allow(0)
+    assert used(loop) == (len(SMALL), 64 * 64 * 6)
+    engine.turnstile.open()
+    finish(loop, job)
+
+
+def test_encoded_images_of_all_requests_are_bounded(start_loop: StartLoop, engine: FakeEngine) -> None:
+    padded = SMALL + bytes(600_000)  # decoders ignore what follows an image
+    loop = start_loop(engine, max_input_megabytes=1)
+    engine.turnstile.hold()
+    first = send(loop, padded)
+    for image in (padded, FromBase64(padded)):
+        with pytest.raises(Busy, match="images: the 1 MB for input images"):
+            send(loop, image)  # type: ignore[arg-type]
+    engine.turnstile.open()
+    finish(loop, first)
+    finish(loop, again := send(loop, padded))
+    assert pictures(again)
+
+
+def test_an_image_that_never_fits_is_refused_at_once(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_input_megabytes=20)
+    finish(loop, job := send(loop, LARGE))
+    assert isinstance(job.error, InvalidPicture)
+    assert "image: '24 MB to decode' is not accepted; at most 20 MB (max_input_megabytes)" in str(job.error)

@@ -1,0 +1,226 @@
+"""Another engine takes over while requests are in flight: none is dropped, none waits, and each goes on as it was."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.lora_files import kohya, random_weights
+from tests.unit.conftest import NATIVE_SIDE, finish, request_for
+from tests.unit.fake_engine import WITHIN, FakeEngine, Turnstile
+from triton_diffusers.api.request import LoraChoice
+from triton_diffusers.checkpoints.load import Components
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.protocol import UnfitEngine
+from triton_diffusers.errors import Busy
+from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.settings import Settings
+
+StartLoop = Callable[..., EngineLoop]
+
+
+class OptimizedEngine(FakeEngine):
+    """The same to the bit, so that what is in flight must come out as if nothing had happened."""
+
+    optimized = True
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+def made_alone(start_loop: StartLoop, job: Job) -> tuple[bytes, ...]:
+    loop = start_loop(FakeEngine())
+    finish(loop, again := loop.submit(job.request))
+    assert again.result is not None
+    return again.result.images
+
+
+def test_the_last_step_says_which_engine_made_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    finish(loop, before := loop.submit(request_for(image_num=2)))
+    loop.swap(OptimizedEngine())
+    finish(loop, after := loop.submit(request_for(image_num=2)))
+    assert before.result is not None
+    assert after.result is not None
+    assert (before.result.optimized, after.result.optimized) == (False, True)
+    assert before.result.images == after.result.images
+
+
+def test_requests_in_flight_go_on_with_the_new_engine(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine, max_images_in_flight=4)
+    engine.turnstile.hold()
+    running = [
+        loop.submit(request_for("one", steps=6, scheduler="Euler a")),
+        loop.submit(request_for("two", steps=8, image_num=2, scheduler="DPM++ 2M SDE Karras", seed=5)),
+        loop.submit(request_for("three", steps=5, width=96, scheduler="Heun")),
+    ]
+    waiting = loop.submit(request_for("four", image_num=3))
+    engine.turnstile.allow(3)
+    successor = OptimizedEngine()
+    with ThreadPoolExecutor() as pool:
+        swapping = pool.submit(loop.swap, successor)
+        while loop._successor is None:
+            time.sleep(0.001)
+        assert successor.turnstile.passed == 0
+        engine.turnstile.open()
+        swapping.result(WITHIN)
+        made_before = engine.turnstile.passed
+        finish(loop, *running, waiting)
+    assert made_before == engine.turnstile.passed == 4, "the step under way was the old engine's last"
+    assert successor.turnstile.passed > 0
+    for job in (*running, waiting):
+        assert job.result is not None
+        assert job.result.optimized
+        assert job.result.images == made_alone(start_loop, job)
+
+
+def test_an_idle_loop_is_taken_over_at_once(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    loop.swap(OptimizedEngine())
+    assert loop.alive
+    assert loop.native_side == FakeEngine.native_side
+
+
+def test_no_step_waits_for_an_engine_to_go() -> None:
+    """The old engine goes only when the new one has made steps: whoever waited for that would wait in vain."""
+    before, successor = Turnstile(), OptimizedEngine()
+    steps_meanwhile: list[bool] = []
+
+    class SlowToGo(FakeEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turnstile = before
+
+        def __del__(self) -> None:  # as long as giving gigabytes back may take
+            steps_meanwhile.append(successor.turnstile.wait_for(3))
+
+    loop = EngineLoop(SlowToGo, Settings(store=""), name="sd_base")
+    loop.start()
+    try:
+        before.hold()
+        jobs = [loop.submit(request_for(steps=6, seed=seed)) for seed in range(3)]
+        before.allow(2)
+        with ThreadPoolExecutor() as pool:
+            swapping = pool.submit(loop.swap, successor)
+            while loop._successor is None:
+                time.sleep(0.001)
+            before.open()
+            finish(loop, *jobs)
+            swapping.result(WITHIN)
+    finally:
+        loop.stop()
+    assert steps_meanwhile == [True]
+    assert all(job.result is not None and job.result.optimized for job in jobs)
+
+
+def test_the_old_engine_is_let_go_of_and_not_by_the_loops_thread() -> None:
+    ended_in: list[str] = []
+
+    class Mortal(FakeEngine):
+        def __del__(self) -> None:
+            ended_in.append(threading.current_thread().name)
+
+    loop = EngineLoop(Mortal, Settings(store=""), name="sd_base")
+    loop.start()
+    try:
+        finish(loop, loop.submit(request_for()))
+        loop.swap(OptimizedEngine())
+        assert ended_in == [threading.current_thread().name]
+    finally:
+        loop.stop()
+
+
+@pytest.mark.parametrize(
+    ("trait", "value"),
+    [
+        ("latent_channels", 16),
+        ("unet_channels", 9),
+        ("pixels_per_latent", 4),
+        ("native_side", 512),
+        ("text_layers", 12),
+        ("scheduler_config", {**FakeEngine.scheduler_config, "prediction_type": "v_prediction"}),
+        ("lora_targets", {"unet.conv_in": (8, 4, 3, 3)}),
+    ],
+)
+def test_an_engine_of_another_model_is_refused(
+    start_loop: StartLoop, engine: FakeEngine, trait: str, value: object
+) -> None:
+    other = OptimizedEngine()
+    setattr(other, trait, value)
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    with pytest.raises(UnfitEngine, match=f"another model: its {trait} is different"):
+        loop.swap(other)
+    engine.turnstile.open()
+    finish(loop, job)
+    assert job.result is not None
+    assert job.result.optimized is False
+    assert other.turnstile.passed == 0
+
+
+def test_a_swap_does_not_outwait_the_loop(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    engine.turnstile.allow(1)
+    with ThreadPoolExecutor() as pool:
+        swapping = pool.submit(loop.swap, OptimizedEngine())
+        stopping = pool.submit(loop.stop)
+        with pytest.raises(Busy):
+            swapping.result(WITHIN)
+        engine.turnstile.open()
+        stopping.result(WITHIN)
+    assert job.state is JobState.CANCELLED
+    with pytest.raises(Busy):
+        loop.swap(OptimizedEngine())
+
+
+def test_loras_that_were_read_are_not_read_again(start_loop: StartLoop, engine: FakeEngine, tmp_path: Path) -> None:
+    file = tmp_path / "lora" / "style.safetensors"
+    file.parent.mkdir()
+    save_file(kohya(random_weights(FakeEngine.lora_targets, rank=2, seed=0)), file)
+    loop = start_loop(engine, model_dir=tmp_path)
+    chosen = request_for(loras=(LoraChoice("lora/style.safetensors", 1.0),))
+    finish(loop, loop.submit(chosen))
+    status = file.stat()
+    file.write_bytes(b"\0" * status.st_size)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    loop.swap(OptimizedEngine())
+    finish(loop, job := loop.submit(chosen))
+    assert job.error is None
+
+
+def test_real_engines(components: Components, start_loop: StartLoop) -> None:
+    """Nothing of the first engine stays, and a picture made by both is the picture."""
+
+    class Compiled(EagerEngine):
+        optimized = True
+
+    engines = [EagerEngine(components)]
+    gone = weakref.ref(engines[0])
+    loop = EngineLoop(engines.pop, Settings(store=""), name="sd_base")
+    loop.start()
+    try:
+        side = NATIVE_SIDE // 2
+        jobs = [loop.submit(request_for(steps=6, seed=seed, width=side, height=side)) for seed in range(3)]
+        loop.swap(Compiled(components))
+        assert gone() is None
+        finish(loop, *jobs)
+        assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 3
+        assert all(job.result is not None and job.result.optimized for job in jobs)
+        finish(loop, again := loop.submit(jobs[0].request))
+        assert again.state is JobState.SUCCEEDED
+    finally:
+        loop.stop()

@@ -1,0 +1,132 @@
+"""An engine draws a tiny image before it serves: what keeps it from that is told by the part of the model."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from tests.unit.checkpoints.chinese import make_chinese
+from tests.unit.conftest import ROOT, request_for
+from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.checkpoints.load import Components, LoadError, load_components, load_skeleton
+from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph
+from triton_diffusers.inflight.text import PromptEncoder
+from triton_diffusers.inflight.trial import try_out
+from triton_diffusers.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(model_dir=tmp_path / "mine", cache_dir=tmp_path)
+
+
+def test_a_model_that_draws_passes_and_is_tried_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    engine = FakeEngine()
+    with caplog.at_level(logging.WARNING):
+        try_out(engine, settings)
+    assert engine.turnstile.passed == 1
+    assert caplog.messages == []
+
+
+def test_the_emoji_model_passes(components: Components, settings: Settings) -> None:
+    try_out(EagerEngine(components), settings)
+
+
+def raises(*args: Any, **keywords: Any) -> Any:
+    raise RuntimeError("mat1 and mat2 shapes\ncannot be multiplied")
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("encode_prompts", "text_encoder"), ("predict", "unet"), ("decode", "vae"), ("is_unsafe", "safety_checker")],
+)
+def test_a_part_that_fails_is_named(settings: Settings, method: str, part: str) -> None:
+    engine = FakeEngine()
+    setattr(engine, method, raises)
+    expected = f"{settings.model_dir} draws no image: its {part} failed the trial: RuntimeError: mat1 and mat2 shapes "
+    with pytest.raises(LoadError, match=f"^{expected}cannot be multiplied$"):
+        try_out(engine, settings)
+
+
+def test_a_scheduler_that_cannot_be_made_is_named(settings: Settings) -> None:
+    engine = FakeEngine()
+    engine.scheduler_config = {**FakeEngine.scheduler_config, "beta_schedule": "somebody's"}
+    with pytest.raises(LoadError, match="its scheduler failed the trial: NotImplementedError: somebody's"):
+        try_out(engine, settings)
+
+
+def test_an_autoencoder_that_overflows_is_told_in_the_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    class Overflowing(FakeEngine):
+        def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
+            return super().decode(latents) if precise else np.full((3, 64, 64), np.nan, np.float32)
+
+    try_out(Overflowing(), settings)
+    (said,) = caplog.messages
+    assert said == (
+        f"{settings.model_dir}: the model's autoencoder overflowed in this precision; images were decoded in float32"
+    )
+
+
+def test_a_safety_checker_of_another_size_fails_at_the_start(components: Components, settings: Settings) -> None:
+    extractor = copy.deepcopy(components.feature_extractor)
+    extractor.size, extractor.crop_size = {"shortest_edge": 96}, {"height": 96, "width": 96}
+    with pytest.raises(LoadError, match="its safety_checker failed the trial: "):
+        try_out(EagerEngine(replace(components, feature_extractor=extractor)), settings)
+
+
+def test_weights_beyond_half_precision_fail_at_the_start(components: Components, settings: Settings) -> None:
+    unet = copy.deepcopy(components.unet)
+    with torch.no_grad():
+        unet.conv_in.weight.mul_(1e38)
+    with pytest.raises(LoadError, match=r"its unet failed the trial: the model \(unet\) gave NaN or infinite values"):
+        try_out(EagerEngine(replace(components, unet=unet)), settings)
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The emoji model with a Chinese BERT as its text encoder."""
+    folder = tmp_path_factory.mktemp("chinese")
+    shutil.copytree(ROOT / "models" / "emoji" / "base_model", folder / "base_model")
+    make_chinese(folder / "base_model", width=192)
+    return Settings(model_dir=folder, dtype="float32", device="cpu", close_safety=True)
+
+
+@torch.inference_mode()
+def test_a_chinese_text_encoder_encodes_as_diffusers_has_it(chinese: Settings) -> None:
+    loaded = load_components(chinese)
+    engine = EagerEngine(loaded)
+    try_out(engine, chinese)
+    pipeline = StableDiffusionPipeline(
+        vae=loaded.vae,
+        text_encoder=loaded.text_encoder,
+        tokenizer=loaded.tokenizer,
+        unet=loaded.unet,
+        scheduler=DDIMScheduler.from_config(loaded.scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for prompt in ("红苹果", "", "红苹果在蓝色背景上，猫狗。"):
+        positive, negative = pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt="猫")
+        encoded = PromptEncoder(engine, chinese).encode(request_for(prompt, negative_prompt="猫"), None, [])
+        torch.testing.assert_close(encoded.at(0, 2), torch.cat([negative, positive]))
+    second = PromptEncoder(engine, chinese).encode(request_for("红", clip_skip=2), None, []).at(0, 1)
+    assert second.shape == positive.shape
+    assert not torch.allclose(second, positive)
+
+
+def test_a_chinese_text_encoder_is_left_to_eager(chinese: Settings) -> None:
+    with pytest.raises(LoadError, match=r"text_encoder: compiled engines need CLIP's text encoder"):
+        load_skeleton(chinese, torch.float32)
+    with pytest.raises(LoadError, match="BertModel is unsupported by compiled engines"):
+        text_encoder_graph(load_components(chinese).text_encoder)

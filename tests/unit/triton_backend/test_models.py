@@ -1,0 +1,56 @@
+"""What Triton calls."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from tools.model_config import REPOSITORY
+from triton_diffusers.settings import Settings, SettingsError
+
+
+@pytest.fixture
+def log_to_server(adapter: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    made = MagicMock()
+    monkeypatch.setattr(adapter("logs"), "log_to_server", made)
+    return made
+
+
+@pytest.mark.parametrize("name", ["jobs", "translator"])
+def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, tmp_path: Path) -> None:
+    parameters = {key: {"string_value": str(tmp_path)} for key in ("runtime_dir", "model_dir")}
+    model: Any = runpy.run_path(str(REPOSITORY / name / "1" / "model.py"))["TritonPythonModel"]()
+    model.initialize({"model_name": name, "model_config": json.dumps({"parameters": parameters})})
+    log_to_server.assert_called_once_with(name)
+    assert model.execute([]) == []
+    request = MagicMock(**{"inputs.return_value": [], "parameters.return_value": ""})
+    (answer,) = model.execute([request])
+    assert answer is backend.InferenceResponse.return_value
+    model.finalize()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"engine": "warp"}, "TRITON_DIFFUSERS_ENGINE: .*warp"),
+        (
+            {"engine": "eager", "optimize": "openvino"},
+            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager",
+        ),
+    ],
+)
+def test_settings_are_read_before_anything_is_made(
+    adapter: Callable[[str], ModuleType], tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    adapter("mailbox").Mailbox = MagicMock()
+    model: Any = runpy.run_path(str(REPOSITORY / "sd_base" / "1" / "model.py"))["TritonPythonModel"]()
+    with pytest.raises(SettingsError, match=reason):
+        model.make_handler("sd_base", Settings(runtime_dir=tmp_path, **settings))
+    adapter("mailbox").Mailbox.assert_not_called()

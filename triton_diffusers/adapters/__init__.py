@@ -1,0 +1,1 @@
+"""Adapters of a checkpoint: LoRAs, ControlNets and textual inversion embeddings."""

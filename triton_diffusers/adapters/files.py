@@ -1,0 +1,179 @@
+"""Files of weights that requests name, below the model directory, and what is in them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from triton_diffusers.errors import InvalidRequest, NotFound, shown
+from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
+
+_LONGEST_PATH = 1024  # characters
+_MOST_NAMED_KEYS = 3
+_LONGEST_NAMED_KEY = 120
+
+
+class WeightError(ValueError):
+    """A file of weights cannot be used; the message says why, and names keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFinder:
+    """Finds files that the request's ``field`` names; ``root`` is a real path, and nothing outside is ever looked at.
+
+    ``suffixes`` are those of the files that are read; ``in_folder`` are the names, the best first, that the weights may
+    have in a folder that is named.
+    """
+
+    root: Path
+    field: str
+    suffixes: tuple[str, ...]
+    in_folder: tuple[str, ...]
+
+    def find(self, path: str) -> Path:
+        """The real file that a request's path means. Raises ``InvalidRequest`` and ``NotFound``."""
+        parts = PurePosixPath(path).parts
+        if not 1 <= len(path) <= _LONGEST_PATH:
+            raise InvalidRequest(self.field, path, f"a path has 1 to {_LONGEST_PATH} characters")
+        if path.startswith("/") or ".." in parts:
+            raise InvalidRequest(self.field, path, "it must be relative to the model directory, without `..`")
+        found = self._inside(path, self._place(path))
+        if stat.S_ISDIR(found.stat().st_mode):
+            weights = [found / name for name in self.in_folder if (found / name).exists()]
+            if not weights:
+                raise InvalidRequest(self.field, path, f"a folder must hold {' or '.join(self.in_folder)}")
+            found = self._inside(path, weights[0])
+        if not stat.S_ISREG(found.stat().st_mode) or found.suffix not in self.suffixes:
+            raise InvalidRequest(self.field, path, f"it must be a file that ends in {', '.join(self.suffixes)}")
+        return found
+
+    def beside(self, path: str, name: str) -> Path | None:
+        """The real file ``name`` in the folder, or beside the file, that ``find`` has found; None if there is none."""
+        place = self._place(path)
+        found = self._resolved((place if place.is_dir() else place.parent) / name)
+        return found if found is not None and found.is_file() else None
+
+    def _place(self, path: str) -> Path:
+        """Return where ``path`` leads; letters may be composed or decomposed (NFC or NFD), there as here."""
+        place = self.root
+        for part in PurePosixPath(path).parts:
+            place /= part if part.isascii() else _name_in(place, part)
+        return place
+
+    def _inside(self, path: str, place: Path) -> Path:
+        real = self._resolved(place)
+        if real is None:
+            raise NotFound(f"{self.field}: {shown(path)} is not in the model directory")
+        return real
+
+    def _resolved(self, place: Path) -> Path | None:
+        """A place with all links resolved. What a link leads to outside is answered like what does not exist."""
+        try:
+            real = place.resolve()
+            if real.is_relative_to(self.root) and real.exists():
+                return real
+        except (OSError, RuntimeError, ValueError):  # too long a name, links in a circle, characters that no file has
+            pass
+        return None
+
+
+def _name_in(folder: Path, name: str) -> str:
+    """Return the entry of ``folder`` that is canonically equal to ``name``, else ``name``."""
+    if os.path.lexists(folder / name):
+        return name
+    composed = unicodedata.normalize("NFC", name)
+    try:
+        entries = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return name
+    return next((entry for entry in entries if unicodedata.normalize("NFC", entry) == composed), name)
+
+
+class _Weights(Mapping[str, torch.Tensor]):
+    """The tensors of an open safetensors file, each read when it is asked for."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+        self._keys = frozenset(opened.keys())
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        with _reading():
+            tensor: torch.Tensor = self._opened.get_tensor(key)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._keys))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@contextmanager
+def opened(file: Path, most_bytes: int) -> Iterator[tuple[Mapping[str, torch.Tensor], Mapping[str, str]]]:
+    """A file's tensors and its metadata. The tensors may be the file's own memory: copy what is to outlive this.
+
+    Raises ``WeightError``.
+    """
+    if file.stat().st_size > most_bytes:
+        raise WeightError(f"the file has more than {most_bytes // 2**20} MB")
+    if file.suffix != ".safetensors":
+        with _reading():
+            tensors = _unpickled(file)
+        yield tensors, {}
+        return
+    with _reading():
+        weights: Any = safe_open(file, framework="pt")
+    with weights:
+        # By their names alone most files that are something else are told, however large they are.
+        yield _Weights(weights), weights.metadata() or {}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Within this, whatever goes wrong is the file's fault."""
+    try:
+        yield
+    except WeightError:
+        raise
+    except Exception as error:  # the libraries raise what they like about a broken file
+        raise WeightError(f"the file cannot be read ({type(error).__name__})") from error
+
+
+def _unpickled(file: Path) -> Mapping[str, torch.Tensor]:
+    if not zipfile.is_zipfile(file):
+        raise WeightError("it is not in the format of torch.save since PyTorch 1.6; save it as .safetensors")
+    try:
+        loaded = read_pickle(file)
+    except HarmfulPickle as error:
+        raise WeightError(f"the file cannot be read: it is a pickle that holds more than tensors ({error})") from error
+    except PickleError as error:
+        raise WeightError(str(error)) from error
+    if isinstance(loaded, Mapping) and "state_dict" in loaded:  # as training frameworks write it
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
+    ):
+        raise WeightError("the file holds something else than named weights")
+    return loaded
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has its numbers in memory, one by one."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def named(keys: Sequence[str]) -> str:
+    """Keys of a file as a message may show them: the first ones, each cut to a sane length."""
+    first = ", ".join(key[:_LONGEST_NAMED_KEY] for key in keys[:_MOST_NAMED_KEYS])
+    more = len(keys) - _MOST_NAMED_KEYS
+    return f"{first} and {more} more" if more > 0 else first

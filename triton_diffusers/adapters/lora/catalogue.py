@@ -1,0 +1,109 @@
+"""The LoRA files of a model directory by their names, as ``<lora:name:weight>`` in a prompt gives them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+
+from triton_diffusers.adapters.lora.store import IN_FOLDER, SUFFIXES
+from triton_diffusers.errors import InvalidRequest, NotFound, shown
+
+FOLDERS = ("lora", "loras", "lycoris")
+"""Folders of a model directory where LoRAs are looked for by name, in any case."""
+
+_MAX_COMPARED = 1000  # names, to find near ones
+_MAX_NEAR = 3
+_MAX_SHOWN = 64  # characters of a name that is compared
+
+
+class LoraCatalogue:
+    """Finds LoRAs by name. For one thread; a file that is added is found at once."""
+
+    def __init__(self, model_dir: Path) -> None:
+        self._root = model_dir
+        self._files: list[str] = []
+        self._seen: dict[str, int] = {}
+
+    def find(self, field: str, name: str) -> str:
+        """Return the path, relative to the model directory, of the LoRA that a tag in ``field`` names.
+
+        A name is a file's, with or without its suffix and the folders before it; capitals matter only where two names
+        differ by nothing else. A folder that holds ``pytorch_lora_weights.safetensors`` has the folder's name.
+
+        Raises: NotFound: no file has the name. InvalidRequest: several files have it.
+        """
+        files = self._listed()
+        wanted = _plain(name)
+        found = [file for file in files if wanted in _names(file)]
+        if not found:
+            found = [file for file in files if wanted.casefold() in map(str.casefold, _names(file))]
+        if not found:
+            raise NotFound(f"{field}: LoRA {shown(name)} not found in lora/, loras/ or lycoris/{_hint(wanted, files)}")
+        if len(found) > 1:
+            known = ", ".join(map(shown, found[:_MAX_NEAR]))
+            raise InvalidRequest(field, name, f"several LoRAs have this name; write the path of one: {known}")
+        return found[0]
+
+    def _listed(self) -> list[str]:
+        """Return the paths of all LoRAs, listed again if a folder has changed."""
+        tops = {folder: _modified(folder) for folder in self._folders()}
+        known = {folder: _modified(folder) for folder in self._seen}
+        if not self._seen or known != self._seen or not tops.keys() <= known.keys():
+            self._seen, self._files = {}, []
+            for top in tops:
+                self._list(top)
+        return self._files
+
+    def _folders(self) -> list[str]:
+        try:
+            return [
+                entry.path for entry in os.scandir(self._root) if entry.name.casefold() in FOLDERS and entry.is_dir()
+            ]
+        except OSError:
+            return []
+
+    def _list(self, top: str) -> None:
+        for folder, _, names in os.walk(top):
+            self._seen[folder] = _modified(folder)
+            weights = [name for name in IN_FOLDER if name in names]
+            place = PurePosixPath(Path(folder).relative_to(self._root).as_posix())
+            if weights and folder != top:
+                self._files.append(str(place))
+            elif weights:
+                self._files.append(str(place / weights[0]))
+            self._files.extend(
+                str(place / name) for name in sorted(names) if name.endswith(SUFFIXES) and name not in IN_FOLDER
+            )
+
+
+def _modified(folder: str) -> int:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+
+
+def _names(file: str) -> list[str]:
+    """Return the names that a file answers to."""
+    parts = PurePosixPath(_plain(file)).parts
+    whole = ["/".join(parts[first:]) for first in range(len(parts))]
+    bare = [name.removesuffix(suffix) for name in whole for suffix in SUFFIXES if name.endswith(suffix)]
+    return [*whole, *bare]
+
+
+def _hint(wanted: str, files: list[str]) -> str:
+    names = {_bare(file): None for file in files[:_MAX_COMPARED]}
+    lowered = {name.casefold(): name for name in names}
+    near = get_close_matches(PurePosixPath(wanted).name.casefold()[:_MAX_SHOWN], lowered, n=_MAX_NEAR, cutoff=0.5)
+    return f"; did you mean {' or '.join(lowered[name] for name in near)}?" if near else ""
+
+
+def _bare(file: str) -> str:
+    name = PurePosixPath(file).name
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)

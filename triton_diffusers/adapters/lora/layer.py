@@ -1,0 +1,101 @@
+"""The two forms that every LoRA file becomes: low-rank layers, and other changes of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+
+from triton_diffusers.adapters.files import WeightError
+
+
+class LoraError(WeightError):
+    """A LoRA file cannot be used with this model; the message says why, and names keys."""
+
+
+class WeightChange(Protocol):
+    """What is added to the weight of one layer, kept in the form in which it is small."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept."""
+
+    def of(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the change of a layer's own ``weight``, of its shape and on its device, in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraLayer:
+    """A change of low rank: ``up (down x)`` is added to a layer's output, with every scale in ``up``.
+
+    ``down`` has the shape (rank, in) for a linear layer and (rank, in, height, width) for a convolution; ``up`` has
+    (out, rank) for both.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """Rows of ``down``."""
+        return len(self.down)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both weights."""
+        return self.down.nbytes + self.up.nbytes
+
+    @property
+    def product(self) -> torch.Tensor:
+        """The change itself: (out, in) or (out, in, height, width)."""
+        product: torch.Tensor = torch.tensordot(self.up, self.down, 1)
+        return product
+
+    def of(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the change, which does not depend on ``weight``."""
+        return self.product.to(weight.device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerChange:
+    """A change of one layer that is not of low rank: of its weight, of its ``bias`` (out,), or of both."""
+
+    weight: WeightChange | None = None
+    bias: torch.Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both changes."""
+        return sum(change.nbytes for change in (self.weight, self.bias) if change is not None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """One LoRA file. ``layers`` and ``changes`` go by the path of the module: ``unet.mid_block.….to_q``.
+
+    ``identity`` tells it from every other file and from its own earlier versions. ``embeddings`` are the names of
+    those that the file bundles, which are not used.
+    """
+
+    identity: tuple[str, int, int]
+    layers: Mapping[str, LoraLayer]
+    changes: Mapping[str, LayerChange] = field(default_factory=dict)
+    embeddings: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all layers and changes."""
+        return sum(part.nbytes for parts in (self.layers, self.changes) for part in parts.values())
+
+    def only(self, model: str) -> Lora:
+        """Return what the file changes of one model (``unet`` or ``text_encoder``), as a LoRA of its own."""
+        name, size, modified = self.identity
+        prefix = f"{model}."
+        return replace(
+            self,
+            identity=(f"{name}#{model}", size, modified),
+            layers={path: layer for path, layer in self.layers.items() if path.startswith(prefix)},
+            changes={path: change for path, change in self.changes.items() if path.startswith(prefix)},
+        )

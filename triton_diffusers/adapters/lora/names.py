@@ -1,0 +1,64 @@
+"""How the tools that write LoRA files spell the layers of a model.
+
+diffusers' own converters rename by replacing parts of a key, whatever model it is for, and drop what they do not know.
+Here every spelling is made from the layers that the loaded model has, so that a key means one layer or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from triton_diffusers.adapters.lora.ldm import ldm_names
+from triton_diffusers.adapters.lora.targets import TEXT_ENCODER, UNET
+
+# transformers has dropped this level of the text encoder; files have it.
+_TEXT_MODEL = "text_model."
+# Older diffusers' attention processors named the layers of all models like those of the UNet.
+_OLDER_ENDINGS = {
+    ".to_out.0": ".to_out",
+    ".self_attn.q_proj": ".self_attn.to_q",
+    ".self_attn.k_proj": ".self_attn.to_k",
+    ".self_attn.v_proj": ".self_attn.to_v",
+    ".self_attn.out_proj": ".self_attn.to_out",
+}
+
+
+class LayerNames:
+    """Finds a model's layers by any of their spellings."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        unet: list[str] = []
+        text_encoder: list[str] = []
+        for path in paths:
+            model, _, inner = path.partition(".")
+            (unet if model == UNET else text_encoder).append(inner)
+        original = ldm_names(unet)
+        self._paths: dict[str, str] = {}
+        for inner in unet:
+            path = f"{UNET}.{inner}"
+            for spelling in _endings(inner):
+                self._paths |= {spelling: path, f"{UNET}.{spelling}": path}
+            for spelling in filter(None, (inner, original.get(inner))):
+                self._paths[f"lora_unet_{_flat(spelling)}"] = path
+        for inner in text_encoder:
+            path, bare = f"{TEXT_ENCODER}.{inner}", inner.removeprefix(_TEXT_MODEL)
+            for level in ("", _TEXT_MODEL):
+                for spelling in _endings(level + bare):
+                    self._paths |= {spelling: path, f"{TEXT_ENCODER}.{spelling}": path}
+                for prefix in ("lora_te_", "lora_te1_"):
+                    self._paths[prefix + _flat(level + bare)] = path
+
+    def find(self, spelling: str) -> str | None:
+        """The module path of a layer, however a file spells it; none if the model has no such layer."""
+        return self._paths.get(spelling.replace("base_model.model.", "", 1).replace(".processor.", "."))
+
+
+def _endings(inner: str) -> Iterator[str]:
+    yield inner
+    for ending, older in _OLDER_ENDINGS.items():
+        if inner.endswith(ending):
+            yield inner.removesuffix(ending) + older
+
+
+def _flat(inner: str) -> str:
+    return inner.replace(".", "_")

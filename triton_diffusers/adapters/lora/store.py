@@ -1,0 +1,44 @@
+"""The LoRA files of a model directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from triton_diffusers.adapters.files import WeightError, WeightFinder, opened
+from triton_diffusers.adapters.lora.layer import Lora
+from triton_diffusers.adapters.lora.reader import LoraReader
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.util.cache import LruCache
+
+_FIELD = "lora_path"
+SUFFIXES = (".safetensors", ".bin", ".pt")
+IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+
+
+class LoraStore:
+    """Reads LoRAs for one model, and keeps in ``cache`` what it has read until the file changes."""
+
+    def __init__(
+        self, model_dir: Path, targets: Mapping[str, tuple[int, ...]], *, cache: LruCache, largest_file_bytes: int
+    ) -> None:
+        self._finder = WeightFinder(model_dir.resolve(), _FIELD, SUFFIXES, IN_FOLDER)
+        self._reader = LoraReader(targets)
+        self._cache = cache
+        self._largest_file_bytes = largest_file_bytes
+
+    def get(self, path: str) -> Lora:
+        """The LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
+        file = self._finder.find(path)
+        status = file.stat()
+        identity = (str(file), status.st_size, status.st_mtime_ns)
+        kept: Lora | None = self._cache.get(file)
+        if kept is not None and kept.identity == identity:
+            return kept
+        try:
+            with opened(file, self._largest_file_bytes) as (tensors, metadata):
+                lora = Lora(identity, *self._reader.read(tensors, metadata))
+        except WeightError as error:
+            raise InvalidRequest(_FIELD, path, str(error)) from error
+        self._cache.put(file, lora)
+        return lora

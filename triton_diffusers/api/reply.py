@@ -1,0 +1,34 @@
+"""A finished request as the contract's outputs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+from triton_diffusers.api.request import GenerationResult
+
+
+def reply_values(result: GenerationResult, *, return_images: bool, use_base64: bool) -> dict[str, Any]:
+    """The value of every output of the generating models."""
+    return {
+        "success": 1,
+        "task_id": result.request.task_id,
+        "seed": str(result.request.seed),
+        "prompt": result.request.prompt,
+        "images": result.images if return_images else (),
+        "images_base64": _base64(result.images) if use_base64 else (),
+        "control_images_base64": _base64(result.control_images),
+        "image_url": result.image_urls,
+        "oss_url": result.oss_urls,
+        "is_nsfw": result.is_nsfw,
+        "use_blade": result.optimized,
+        "profile": result.request.profile.name,
+        "warnings": result.warnings,
+        "queue_seconds": result.queue_seconds,
+        "run_seconds": result.run_seconds,
+    }
+
+
+def _base64(images: Iterable[bytes]) -> list[bytes]:
+    return [base64.urlsafe_b64encode(image) for image in images]

@@ -1,0 +1,223 @@
+"""What is asked for and what comes of it, as typed values; nothing here knows the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from triton_diffusers.sampling.profiles import EXACT, Profile
+
+SEEDS = 2**64  # seeds are less than this
+
+
+class Function(StrEnum):
+    """What a request makes. The values are the wire's names (``func_name``)."""
+
+    TEXT_TO_IMAGE = "t2i"
+    IMAGE_TO_IMAGE = "i2i"
+    INPAINT = "inpaint"
+    OUTPAINT = "outpaint"
+
+
+class OutputFormat(StrEnum):
+    """How a picture is encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
+class SafetyAction(StrEnum):
+    """How flagged images are returned. The values are the wire's (``safety_action``)."""
+
+    BLACKEN = "blacken"
+    FLAG = "flag"
+
+
+class ResizeMode(IntEnum):
+    """How an input picture comes to the request's size. The values are the wire's (``resize_mode``)."""
+
+    STRETCH = 0
+    CROP = 1
+    PAD = 2
+
+
+class Fill(StrEnum):
+    """What is on the pixels that outpainting adds, before they are drawn. The wire's ``expand_type``."""
+
+    COPY = "copy"
+    REFLECT = "reflect"
+
+
+@dataclass(frozen=True, slots=True)
+class FromBase64:
+    """An encoded picture that came as base64; ``data`` is what that stood for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A picture that is still to be fetched; ``url`` is as the caller wrote it."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataUrl:
+    """An encoded image that came as a data URL in the field for links; ``data`` is its content."""
+
+    data: bytes
+
+
+# An image that comes with a request: an encoded one, or a link to one. Its type records which of the three fields it
+# came in, for error messages.
+PictureSource = bytes | FromBase64 | Link | DataUrl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """Pixels that outpainting adds at each side of the picture."""
+
+    left: int
+    right: int
+    up: int
+    down: int
+    fill: Fill = Fill.COPY
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA file, by its path relative to the model directory, and the weight that it gets.
+
+    ``only`` names the network that it changes (``unet`` or ``text_encoder``); empty: both.
+    """
+
+    path: str
+    weight: float
+    only: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlChoice:
+    """A ControlNet, and what of a request it controls.
+
+    ``path`` is relative to the model directory; empty: the model directory's own, ``controlnet/``. ``process`` names
+    the preprocessor that makes the control picture of ``image``, or of the request's own picture if that is None.
+    ``start`` and ``end`` are the parts of the steps, 0 to 1, at which it begins and ends to control.
+    """
+
+    path: str
+    process: str = "none"
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    image: PictureSource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One request, valid in every field. Sizes are pixels; image *i* is drawn from ``seed + i``.
+
+    ``width`` and ``height`` are those of the input picture once it is fitted; outpainting adds ``expansion`` to them.
+    The ``image`` of text to image is not drawn over: it is there for ``controls`` that have none of their own.
+    ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one. The job is cancelled
+    ``timeout_seconds`` after its arrival; 0: never.
+    """
+
+    task_id: str
+    prompt: str
+    negative_prompt: str = ""
+    function: Function = Function.TEXT_TO_IMAGE
+    steps: int = 50
+    guidance_scale: float = 7.0
+    width: int
+    height: int
+    seed: int = 0
+    image_num: int = 1
+    scheduler: str = "DPM++ 2M"
+    output_format: OutputFormat = OutputFormat.PNG
+    image: PictureSource | None = None
+    mask: PictureSource | None = None
+    denoising_strength: float = 0.55
+    resize_mode: ResizeMode = ResizeMode.STRETCH
+    expansion: Expansion | None = None
+    keep_unmasked: bool = True
+    loras: tuple[LoraChoice, ...] = ()
+    controls: tuple[ControlChoice, ...] = ()
+    return_control_image: bool = False
+    clip_skip: int = 1
+    profile: Profile = EXACT
+    save_dir: str = "result"
+    embed_metadata: bool = True
+    safety_action: SafetyAction = SafetyAction.BLACKEN
+    warnings: tuple[str, ...] = ()
+    timeout_seconds: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the result."""
+        added = self.expansion or Expansion(left=0, right=0, up=0, down=0)
+        return self.width + added.left + added.right, self.height + added.up + added.down
+
+    @property
+    def unexpanded_size(self) -> tuple[int, int]:
+        """Width and height of the fitted input image."""
+        return self.width, self.height
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the encoded images that came in the request itself."""
+        sources = {self.image, self.mask, *(control.image for control in self.controls)}
+        brought = [source.data if isinstance(source, FromBase64 | DataUrl) else source for source in sources]
+        return sum(len(data) for data in brought if isinstance(data, bytes))
+
+    def seed_of(self, index: int) -> int:
+        """The seed that image ``index`` is drawn from; after the last one comes 0."""
+        return (self.seed + index) % SEEDS
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures come with it."""
+        return self.image is not None or any(control.image is not None for control in self.controls)
+
+    @property
+    def links(self) -> dict[str, str]:
+        """URLs to fetch, each with the first field that it came in."""
+        named = [("image", self.image), ("mask", self.mask)]
+        named += [("control_image", control.image) for control in self.controls]
+        found: dict[str, str] = {}
+        for name, source in named:
+            if isinstance(source, Link):
+                found.setdefault(source.url, f"{name}_link")
+        return found
+
+    @property
+    def unchanged(self) -> bool:
+        """True if the result is the input image, fitted to the size."""
+        return self.function is not Function.TEXT_TO_IMAGE and self.denoising_strength == 0
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on (a scale of 1 is no guidance)."""
+        return self.guidance_scale > 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult:
+    """What a finished request gives. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
+
+    So have ``image_urls`` and ``oss_urls``, unless the server stores no results. ``control_images`` (PNG) have one for
+    each ControlNet, if they were asked for.
+    """
+
+    request: GenerationRequest
+    images: tuple[bytes, ...]
+    control_images: tuple[bytes, ...] = ()
+    is_nsfw: tuple[bool, ...]
+    image_urls: tuple[str, ...]
+    oss_urls: tuple[str, ...]
+    optimized: bool
+    warnings: tuple[str, ...]
+    queue_seconds: float
+    run_seconds: float

@@ -1,0 +1,276 @@
+"""The command ``triton-diffusers``. It only reads its arguments; each command's work is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from triton_diffusers.cli import build_arguments, fetch_preprocessors
+from triton_diffusers.launcher.errors import LaunchError
+from triton_diffusers.launcher.logs import LOG_LEVELS, default_log_file, logging_to
+from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
+
+_DISTRIBUTION = "triton-diffusers"
+_SERVE = """\
+Find a tritonserver (one on the PATH or in /opt/tritonserver first, else the one of the nvidia-pytriton wheel), start it
+on the model repository with a model directory, and stay until Ctrl-C or SIGTERM. Model processes are watched by a tiny
+real inference; one that has died is brought back without restarting the server."""
+_SERVE_END = """\
+Anything after a lone -- goes to tritonserver as it is, for example:
+  triton-diffusers serve --model-dir models/emoji -- --http-thread-count=16
+Settings of the models are environment variables: TRITON_DIFFUSERS_*."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 2 if the command could not begin, else the command's own."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a program has put in its place
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
+    ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    chosen = make_parser().parse_args(ours)
+    if chosen.command == "build":
+        return _build(chosen)
+    if chosen.command == "fetch-preprocessors":
+        return fetch_preprocessors.run(chosen)
+    try:
+        return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
+    except LaunchError as error:
+        print(f"{_DISTRIBUTION}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the command had taken over Ctrl-C
+        return 130
+
+
+def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
+    from triton_diffusers.launcher.launcher import serve
+
+    level = "verbose" if chosen.verbose else chosen.log_level
+    file = default_log_file(chosen.http_port) if chosen.log_file is None else chosen.log_file
+    with logging_to(Path(file) if file else None, level) as log_file:
+        return serve(
+            ServeOptions(
+                model_repository=chosen.model_repository,
+                model_dir=chosen.model_dir,
+                func_name=chosen.func_name,
+                store=chosen.store,
+                translator_dir=_checkout() / "models" / "translator",
+                host=chosen.host,
+                http_port=chosen.http_port,
+                grpc_port=chosen.grpc_port,
+                metrics_port=chosen.metrics_port,
+                tritonserver=chosen.tritonserver,
+                watch=not chosen.no_watch,
+                hang_timeout=chosen.hang_timeout,
+                exit_timeout=chosen.exit_timeout,
+                log_file=log_file,
+                extra_arguments=passed_on,
+            )
+        )
+
+
+def _build(chosen: argparse.Namespace) -> int:
+    try:
+        from triton_diffusers.cli.build import run
+    except ModuleNotFoundError as error:
+        print(
+            f"{_DISTRIBUTION}: build needs the package {error.name!r}; "
+            "install it with: pip install 'triton-diffusers[engine]'",
+            file=sys.stderr,
+        )
+        return 2
+    return run(chosen)
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from triton_diffusers.launcher.demo import demo
+
+    print(
+        demo(
+            model_dir=chosen.model_dir,
+            model_repository=chosen.model_repository,
+            prompt=chosen.prompt,
+            output=chosen.output,
+        )
+    )
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``command`` of what it returns is the command's name."""
+    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Stable Diffusion on Triton Inference Server.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    build = commands.add_parser(
+        "build",
+        help="compile a model for this machine",
+        description=build_arguments.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build_arguments.add_arguments(build)
+    fetch_preprocessors.add_arguments(
+        commands.add_parser(
+            "fetch-preprocessors",
+            help="fetch what ControlNet preprocessors need",
+            description=fetch_preprocessors.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run Triton here",
+        description=_SERVE,
+        epilog=_SERVE_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = serve.add_argument_group("what is served")
+    _add_models(where)
+    where.add_argument(
+        "--func-name",
+        choices=tuple(LEFT_OUT),
+        default="all",
+        help="which of the models that make pictures to load: sd_base, sd_controlnet or both (default: %(default)s); "
+        "each has the checkpoint in memory",
+    )
+    where.add_argument(
+        "--store",
+        metavar="PLACE",
+        help="where results are stored: a directory, oss://bucket/prefix, or '' for nowhere "
+        "(default: $TRITON_DIFFUSERS_STORE, else results)",
+    )
+    network = serve.add_argument_group("where it listens")
+    network.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s, this machine only). Other machines can call it with "
+        "--host 0.0.0.0; whoever reaches the ports can then draw and cancel jobs, so put it behind a proxy",
+    )
+    for name, port, what in (
+        ("http", 8000, "HTTP"),
+        ("grpc", 8001, "gRPC"),
+        ("metrics", 8002, "Prometheus metrics"),
+    ):
+        network.add_argument(
+            f"--{name}-port",
+            type=int,
+            default=port,
+            metavar="PORT",
+            help=f"port for {what} (default: %(default)s; 0 takes a free one)",
+        )
+    how = serve.add_argument_group("how it runs")
+    how.add_argument(
+        "--tritonserver",
+        type=Path,
+        metavar="PROGRAM",
+        help="use this tritonserver and no other (it needs its backends directory beside its bin directory)",
+    )
+    how.add_argument("--no-watch", action="store_true", help="do not bring dead model processes back")
+    how.add_argument(
+        "--hang-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="also bring a model back that neither answers its probe nor makes any progress for so long "
+        "(default: %(default)g; 0 never does)",
+    )
+    how.add_argument(
+        "--exit-timeout",
+        type=_whole_seconds,
+        default=15,
+        metavar="SECONDS",
+        help="how long requests in flight may go on after a stop (default: %(default)s); a second Ctrl-C stops at once",
+    )
+    how.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="what is shown here (default: %(default)s); verbose shows all that Triton and the models write, too",
+    )
+    how.add_argument("--verbose", action="store_true", help="the same as --log-level verbose")
+    how.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="where the full log goes, whatever is shown here; '' for nowhere (default: serve.log in "
+        "$TRITON_DIFFUSERS_RUNTIME_DIR, else serve-PORT.log in ~/.local/state/triton-diffusers)",
+    )
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="start a server, draw one picture, stop the server",
+        description="Start a server on free ports, have one picture drawn, stop the server, print the picture's path.",
+    )
+    _add_models(demo)
+    demo.add_argument(
+        "--prompt",
+        default="a red apple on a blue background",
+        metavar="TEXT",
+        help="what to draw (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("result") / "demo.png",
+        metavar="FILE",
+        help="where to write the picture, as PNG (default: %(default)s)",
+    )
+
+
+def _add_models(options: argparse._ActionsContainer) -> None:
+    options.add_argument(
+        "--model-dir",
+        default=os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or str(_checkout() / "models" / "emoji"),
+        metavar="DIR",
+        help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
+        "or hf://OWNER/NAME[@REVISION], "
+        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX "
+        "(default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
+    )
+    options.add_argument(
+        "--model-repository",
+        type=Path,
+        default=_checkout() / "model_repository",
+        metavar="DIR",
+        help="Triton's model repository (default: the checkout's model_repository/)",
+    )
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+
+
+def _whole_seconds(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (seconds := int(text)) >= 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number of seconds, 0 or more")
+
+
+def _checkout() -> Path:
+    """The checkout that this package lies in; the current directory if it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "model_repository").is_dir() else Path.cwd()
+
+
+def _version() -> str:
+    try:
+        return version(_DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "not installed"

@@ -1,0 +1,96 @@
+"""Drawing with an engine as a server does, by the same loop, and measuring it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.compile.errors import BuildError
+from triton_diffusers.compile.probes import CONTROLNET_FILE, write_controlnet, write_lora
+from triton_diffusers.compile.tasks import Advance, Drawn
+from triton_diffusers.engines import Engine
+from triton_diffusers.errors import TritonDiffusersError
+from triton_diffusers.inflight.loop import EngineLoop
+from triton_diffusers.inflight.telemetry import NoTelemetry
+from triton_diffusers.settings import Settings
+
+_LOOKS = 0.5  # seconds between two looks at how far a picture is
+_STATUS = Path("/proc/self/status")
+
+# Makes the requests once the engine is there; the number is the side of its pictures.
+MakeRequests = Callable[[int], Mapping[str, GenerationRequest]]
+
+
+def draw(
+    make_engine: Callable[[], Engine], make_requests: MakeRequests, folder: Path, side: int, advance: Advance
+) -> Drawn:
+    """Draw the requests one after another into ``folder``, as ``<name>-<number>.png``.
+
+    ``side`` is 0 for the model's own. LoRAs and ControlNets are looked for in ``folder``, where those of the probes are
+    written. Requests with ControlNets come last: their memory does not count. Raises ``BuildError`` for a picture that
+    cannot be drawn.
+    """
+    engines: list[Engine] = []
+
+    def made() -> Engine:
+        engine = make_engine()
+        write_lora(folder, engine.lora_targets)
+        engines.append(engine)
+        return engine
+
+    steps = _Steps(advance)
+    # The folder stands for the model directory, which may be read-only: the loop looks for these two there and no more.
+    loop = EngineLoop(made, Settings(model_dir=folder, store="", close_safety=True), name="build", telemetry=steps)
+    loop.start()
+    try:
+        side = side or loop.native_side
+        requests = make_requests(side)
+        steps.total = sum(request.steps * request.image_num for request in requests.values())
+        controlled = {name for name, request in requests.items() if request.controls}
+        files = {name: _draw(loop, name, requests[name], folder) for name in requests if name not in controlled}
+        peak = peak_bytes()
+        if controlled:
+            (engine,) = engines
+            write_controlnet(folder, engine.unet_config, engine.pixels_per_latent)
+            files |= {name: _draw(loop, name, requests[name], folder) for name in requests if name in controlled}
+    finally:
+        loop.stop()
+        (folder / CONTROLNET_FILE).unlink(missing_ok=True)  # as large as the model, nearly
+    return Drawn(files=files, side=side, peak_bytes=peak)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had at a time, resident, in bytes."""
+    line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def _told(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, TritonDiffusersError) else f"{type(error).__name__}: {error}"
+
+
+def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path) -> list[str]:
+    job = loop.submit(request)
+    while not job.state.ended:
+        loop.wait([job], _LOOKS)
+    if job.result is None:
+        cause = job.error and job.error.__cause__  # what a caller is not told, the operator is
+        raise BuildError(f"the picture {name!r} cannot be drawn: {_told(cause or job.error)}")
+    names = [f"{name}-{number}.png" for number in range(len(job.result.images))]
+    for file, image in zip(names, job.result.images, strict=True):
+        (folder / file).write_bytes(image)
+    return names
+
+
+class _Steps(NoTelemetry):
+    """Counts steps."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.total = 0
+        self._advance = advance
+        self._done = 0
+
+    def unet_called(self, images: int, seconds: float) -> None:
+        self._done += images
+        self._advance(min(self._done, self.total), self.total)

@@ -1,0 +1,69 @@
+"""Putting an artifact into a bucket, from where ``--model-dir oss://…`` fetches it with its model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from triton_diffusers.artifacts import OPTIMIZED_MODEL, Artifact
+from triton_diffusers.artifacts.manifest import MANIFEST
+from triton_diffusers.compile.errors import BuildError, CannotBegin
+from triton_diffusers.compile.tasks import Advance
+from triton_diffusers.downloads import SourceError
+from triton_diffusers.downloads.oss import OssFolder
+from triton_diffusers.downloads.remote import Interrupted
+from triton_diffusers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 4
+_FIRST_PAUSE = 0.5  # seconds; doubled each time
+
+
+class Upload:
+    """The place ``<target>/optimized_model`` in a bucket; ``target`` is ``oss://bucket/prefix``."""
+
+    def __init__(self, target: str, settings: Settings) -> None:
+        """Raises ``CannotBegin`` if the name, the credentials or the settings are not usable; sends nothing."""
+        bucket, _, prefix = target.removeprefix("oss://").partition("/")
+        parts = [part for part in prefix.split("/") if part]
+        if not bucket or {".", ".."} & {*parts}:
+            raise CannotBegin(f"--out {target}: oss://bucket/prefix is expected")
+        self.target = "/".join([f"oss://{bucket}", *parts, OPTIMIZED_MODEL])
+        try:
+            self._folder = OssFolder(bucket, "/".join([*parts, OPTIMIZED_MODEL]), settings)
+        except SourceError as error:
+            raise CannotBegin(f"--out {error}") from error
+
+    def put(self, artifact: Artifact, advance: Advance) -> None:
+        """Upload all files, in place of an older artifact of the name. Raises ``BuildError``.
+
+        Its manifest goes first and the new one comes last, so who reads meanwhile finds no artifact, and no mixture.
+        """
+        name = artifact.manifest.name
+        files = {f"{name}/{path}": file.size for path, file in artifact.manifest.paths().items()}
+        done, total = 0, sum(files.values())
+        try:
+            there = {file.path for file in self._folder.files() if file.path.startswith(f"{name}/")}
+            self._folder.delete(f"{name}/{MANIFEST}")
+            for path, size in files.items():
+                self._put(artifact.folder.parent / path, path)
+                done += size
+                advance(done, total)
+            for stale in sorted(there - {*files, f"{name}/{MANIFEST}"}):
+                self._folder.delete(stale)
+            self._put(artifact.folder / MANIFEST, f"{name}/{MANIFEST}")
+        except SourceError as error:
+            raise BuildError(f"{name} is not uploaded: {error}; it is built in {artifact.folder}") from error
+
+    def _put(self, path: Path, name: str) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._folder.put(path, name)
+                return
+            except Interrupted as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                log.warning("%s; trying again", error)
+                time.sleep(_FIRST_PAUSE * 2**attempt)

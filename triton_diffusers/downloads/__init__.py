@@ -1,0 +1,6 @@
+"""Model directories that are not on this machine yet: hubs and object stores."""
+
+from triton_diffusers.downloads.remote import SourceError
+from triton_diffusers.downloads.resolve import is_remote, resolve_model_dir
+
+__all__ = ["SourceError", "is_remote", "resolve_model_dir"]

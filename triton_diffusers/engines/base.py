@@ -1,0 +1,87 @@
+"""What an engine says of its checkpoint, however it runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, target_modules
+from triton_diffusers.checkpoints.load import Components
+from triton_diffusers.engines.safety import square_views
+from triton_diffusers.errors import EngineFailure
+
+
+class CheckpointEngine:
+    """The part that engines have in common: facts of the checkpoint, and its safety checker in PyTorch.
+
+    Weights of text encoder, UNet and VAE are not needed for this.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._components.tokenizer
+
+    @property
+    def text_layers(self) -> int:
+        return int(self._components.text_encoder.config.num_hidden_layers)
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        return self._components.scheduler_config
+
+    @property
+    def latent_channels(self) -> int:
+        return self._components.latent_channels
+
+    @property
+    def unet_channels(self) -> int:
+        return int(self._components.unet.config.in_channels)
+
+    @property
+    def guidance_width(self) -> int | None:
+        width = self._components.unet.config.time_cond_proj_dim
+        return None if width is None else int(width)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        return self._components.pixels_per_latent
+
+    @property
+    def native_side(self) -> int:
+        return int(self._components.unet.config.sample_size) * self.pixels_per_latent
+
+    @property
+    def unet_config(self) -> Mapping[str, Any]:
+        return dict(self._components.unet.config)
+
+    @property
+    def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
+        models = ((UNET, self._components.unet), (TEXT_ENCODER, self._components.text_encoder))
+        return {
+            path: tuple(layer.weight.shape) for name, module in models for path, layer in target_modules(name, module)
+        }
+
+    @torch.inference_mode()
+    def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
+        checker, extractor = self._components.safety_checker, self._components.feature_extractor
+        if checker is None or extractor is None:
+            return False
+        parameter = next(checker.parameters())
+        views = square_views(pixels)
+        inputs = extractor(images=views, return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
+        embeddings: list[torch.Tensor] = []  # the checker's own verdict on NaN would be that all is well
+        hook = checker.visual_projection.register_forward_hook(lambda module, args, output: embeddings.append(output))
+        try:
+            # The checker blackens its input; the caller decides what to do with a flagged image.
+            _, flags = checker(images=np.zeros((len(views), 1, 1, 3), np.float32), clip_input=inputs)
+        finally:
+            hook.remove()
+        if not all(embedding.isfinite().all() for embedding in embeddings):
+            raise EngineFailure("the model's safety checker gave NaN or infinite values, so the image is not returned")
+        return any(flags)

@@ -1,0 +1,135 @@
+"""What a picture says of the request that made it.
+
+``parameters`` is the text that the image tools of Stable Diffusion users read: the prompt, a line
+``Negative prompt: …`` and a line of ``Key: value`` pairs. It has no way to escape a prompt, so a prompt can look like
+the lines that follow it; the JSON record has no such doubts. Its ``request`` has the API's own field names and makes
+this one image again.
+
+Neither holds input pictures, links to them, or anything of the server's directories.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest
+from triton_diffusers.images.encode import Metadata
+from triton_diffusers.sampling.profiles import EXACT
+
+_OWN = "controlnet"  # the model directory's own ControlNet
+_WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
+
+
+Size = tuple[int, int]
+
+
+def metadata_of(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> Metadata:
+    """Return both texts for image ``index`` of a request; ``model`` is the checkpoint's name, or empty.
+
+    ``drawn_size`` is the width and height of an image before it was enlarged, if it was.
+    """
+    return Metadata(parameters_text(request, index, model, drawn_size), record_text(request, index, model, drawn_size))
+
+
+def parameters_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
+    """The text named ``parameters``, for image ``index`` of a request."""
+    width, height = request.size
+    pairs: dict[str, Any] = {
+        "Steps": request.steps,
+        "Sampler": request.scheduler,
+        "CFG scale": f"{request.guidance_scale:g}",
+        "Seed": request.seed_of(index),
+        "Size": f"{width}x{height}",
+    }
+    if drawn_size:
+        pairs["Drawn size"] = "{}x{}".format(*drawn_size)
+    # Before the model: readers that split at every comma take the last `Model` for the checkpoint.
+    pairs |= {f"ControlNet {index}": _control(control) for index, control in enumerate(request.controls)}
+    if model:
+        pairs["Model"] = model
+    if request.function is not Function.TEXT_TO_IMAGE:
+        pairs["Denoising strength"] = f"{request.denoising_strength:g}"
+    if request.clip_skip > 1:
+        pairs["Clip skip"] = request.clip_skip
+    if request.loras:
+        pairs["Loras"] = ", ".join(f"{lora.path}:{lora.weight:g}" for lora in request.loras)
+    if request.profile is not EXACT:
+        pairs["Profile"] = request.profile.name
+    pairs["Version"] = _program()
+    lines = [
+        request.prompt,
+        f"Negative prompt: {request.negative_prompt}" if request.negative_prompt else "",
+        ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items()),
+    ]
+    # PNG forbids NUL in a text.
+    return "\n".join(filter(None, lines)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _control(control: ControlChoice) -> str:
+    """In the words of the ControlNet extension of those tools."""
+    words = {
+        "Module": control.process,
+        "Model": control.path or _OWN,
+        "Weight": f"{control.scale:g}",
+        "Guidance Start": f"{control.start:g}",
+        "Guidance End": f"{control.end:g}",
+    }
+    return ", ".join(f"{key}: {value}" for key, value in words.items())
+
+
+def _quoted(value: str) -> str:
+    """A value that holds what separates pairs is written as a JSON string."""
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
+
+
+def record_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
+    """The JSON text named ``triton_diffusers`` (pure ASCII), for image ``index`` of a request."""
+    fields: dict[str, Any] = {
+        "func_name": request.function.value,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "steps": request.steps,
+        "cfg_scale": request.guidance_scale,
+        "width": request.width,
+        "height": request.height,
+        "seed": str(request.seed_of(index)),
+        "scheduler": request.scheduler,
+        "clip_skip": request.clip_skip,
+        "output_format": request.output_format.value,
+        "profile": request.profile.name,
+    }
+    if request.function is not Function.TEXT_TO_IMAGE:
+        fields["denoising_strength"] = request.denoising_strength
+    if request.has_pictures:
+        fields["resize_mode"] = request.resize_mode.value
+    if request.function in _WITH_MASK:
+        fields["keep_unmasked"] = request.keep_unmasked
+    if added := request.expansion:
+        fields |= {"expand": [added.left, added.right, added.up, added.down], "expand_type": added.fill.value}
+    if request.loras:
+        fields |= {
+            "lora_path": [lora.path for lora in request.loras],
+            "lora_attn": [lora.weight for lora in request.loras],
+        }
+    if request.controls:
+        fields |= {
+            "controlnet_path": [control.path for control in request.controls],
+            "process_func": [control.process for control in request.controls],
+            "control_scale": [control.scale for control in request.controls],
+            "control_start": [control.start for control in request.controls],
+            "control_end": [control.end for control in request.controls],
+        }
+    record: dict[str, Any] = {"version": _program(), "task_id": request.task_id, "image_index": index}
+    if model:
+        record["model"] = model
+    if drawn_size:
+        record["drawn_size"] = drawn_size
+    return json.dumps({**record, "request": fields})
+
+
+@cache
+def _program() -> str:
+    return f"triton-diffusers {version('triton-diffusers')}"

@@ -1,0 +1,1 @@
+"""The jobs of a server, as other processes see them."""

@@ -1,0 +1,143 @@
+"""The folder and the shared memory that belong to one running server, and to nobody once it is gone.
+
+``<temp>/triton-diffusers-<random>/`` holds what is assembled for one server. Its ``lock`` is held by the launcher *and*
+by the processes that it starts, which inherit it: a lock that can be taken means that all of them are gone, even if
+they were killed. Then the next launcher removes what they left, shared memory included (its names start with the
+folder's name).
+
+Triton names the folder in a shell's command, and its stub imports from there before file names are UTF-8 (see
+``utf8``). So its path is plain: another directory stands in for a ``TMPDIR`` that is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from triton_diffusers.launcher.errors import BadOption
+
+_PREFIX = "triton-diffusers-"
+_LOCK = "lock"
+_ENDPOINTS = "endpoints.json"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel has it
+_STAND_INS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a folder of our own is made there
+_PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A server's own folder, locked; a context manager that removes it.
+
+    ``runtime_dir`` is where the models of this server meet. It is inside the folder, unless the caller brought one,
+    which is then kept. ``control_key`` opens what ordinary callers of the server must not use.
+    """
+
+    root: Path
+    lock: int
+    runtime_dir: Path
+    control_key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    @classmethod
+    def create(cls, runtime_dir: Path | None = None) -> Workspace:
+        """Make and lock a new workspace; ``runtime_dir`` is made if it is given and missing.
+
+        Raises: BadOption: there is no place for it.
+        """
+        root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
+        # The lock gets its name when it is already held: a sweep never sees it free while this server starts.
+        nascent = root / f"{_LOCK}.new"
+        lock = os.open(nascent, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        nascent.rename(root / _LOCK)
+        runtime_dir = (runtime_dir or root / "runtime").absolute()
+        runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(root, lock, runtime_dir)
+
+    @property
+    def region_prefix(self) -> str:
+        """What the names of this server's shared memory regions begin with."""
+        return f"{self.root.name}-"
+
+    def plain(self, path: Path) -> Path:
+        """Return ``path``, or a link to it in this workspace if its name has characters that Triton cannot take."""
+        if is_plain(path):
+            return path
+        link = self.root / "links" / secrets.token_hex(4)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(path.absolute())
+        return link
+
+    def publish(self, endpoints: dict[str, str | int]) -> None:
+        """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
+        nascent = self.runtime_dir / f"{_ENDPOINTS}.new"
+        nascent.touch(mode=0o600)  # it holds a key
+        nascent.write_text(json.dumps(endpoints, indent=2) + "\n", encoding="utf-8")
+        nascent.rename(self.runtime_dir / _ENDPOINTS)
+
+    def remove_shared_memory(self) -> None:
+        """Remove what a server that has died left in the shared memory, so that the next one finds its names free."""
+        _remove_regions(self.root.name)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self.runtime_dir / _ENDPOINTS).unlink(missing_ok=True)
+        _remove(self.root)
+        os.close(self.lock)
+
+
+def sweep() -> int:
+    """Remove what servers left that were killed; return how many there were. Running ones keep theirs."""
+    removed = 0
+    for root in Path(_place()).glob(f"{_PREFIX}*"):
+        # Missing: swept by somebody else just now. Not permitted: another user's.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            lock = os.open(root / _LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                _remove(root)
+                removed += 1
+            finally:
+                os.close(lock)
+    return removed
+
+
+def is_plain(path: Path) -> bool:
+    """True if a path has only characters that neither a shell nor a Python in the C locale takes for something else."""
+    return _PLAIN.fullmatch(str(path)) is not None
+
+
+def _place() -> str:
+    """Return the directory of workspaces. Raises ``BadOption``."""
+    usual = tempfile.gettempdir()
+    for place in (usual, *_STAND_INS):
+        if is_plain(Path(place)) and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise BadOption(f"TMPDIR: {usual!r} is invalid: expected a path of letters A-Z, digits and ._/+- that is writable")
+
+
+def _remove(root: Path) -> None:
+    _remove_regions(root.name)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _remove_regions(workspace: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # no shared memory on this system
+        for region in _SHARED_MEMORY.iterdir():
+            if region.name.startswith(f"{workspace}-"):
+                region.unlink(missing_ok=True)

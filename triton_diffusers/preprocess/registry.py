@@ -1,0 +1,96 @@
+"""The preprocessors by their names. Nothing of one is imported before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from triton_diffusers.util.lazy import Registry
+
+_NAMES = {
+    "canny": "canny:Canny",
+    "depth": "depth:Depth",
+    "hed": "hed:Hed",
+    "lineart": "lineart:Lineart",
+    "mlsd": "mlsd:Mlsd",
+    "none": "unchanged:Unchanged",
+    "normal": "normal:Normal",
+    "openpose": "openpose:Openpose",
+    "scribble": "scribble:Scribble",
+    "seg": "seg:Seg",
+    "tile": "unchanged:Unchanged",
+}
+
+# Classes that satisfy ``Preprocessor``; those in ``WEIGHTS`` are made of ``Networks``, the others of nothing.
+PREPROCESSORS = Registry(
+    "preprocessor",
+    {name: f"triton_diffusers.preprocess.{place}" for name, place in _NAMES.items()},
+    extras=dict.fromkeys(_NAMES, "controlnet"),
+)
+
+
+# RGB, uint8, shape (height, width, 3).
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Preprocessor(Protocol):
+    """Makes a control picture of a picture. Computes in the caller's thread; called by one thread at a time."""
+
+    def process(self, pixels: Pixels) -> Pixels:
+        """The control picture, of the same shape, in the channel order that its ControlNets expect."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's files, in ``folder`` of the folder of preprocessors, by the names that they have in ``repository``.
+
+    Each entry of ``files`` is a file by its name, or by several: the first of them that is there is taken.
+    ``megabytes`` is the size to expect, for people.
+    """
+
+    folder: str
+    repository: str
+    files: tuple[tuple[str, ...], ...]
+    megabytes: int
+
+    def missing(self, root: Path) -> list[str]:
+        """Files that are not below ``root``, by their preferred names, relative to it."""
+        return [
+            f"{self.folder}/{names[0]}"
+            for names in self.files
+            if not any((root / self.folder / name).is_file() for name in names)
+        ]
+
+    def found(self, root: Path) -> list[Path]:
+        """The files that count, of those below ``root``."""
+        present = ([root / self.folder / name for name in names] for names in self.files)
+        return [path for paths in present for path in [next(filter(Path.is_file, paths), None)] if path is not None]
+
+
+# A model in the layout of transformers.
+_MODEL = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin"))
+_ANNOTATORS = "lllyasviel/Annotators"
+
+HED = Weights("annotators", _ANNOTATORS, (("ControlNetHED.pth",),), 30)
+LINEART = Weights("annotators", _ANNOTATORS, (("sk_model.pth",),), 17)
+MLSD = Weights("annotators", _ANNOTATORS, (("mlsd_large_512_fp32.pth",),), 6)
+DEPTH = Weights("depth", "Intel/dpt-hybrid-midas", _MODEL, 490)
+SEGMENTATION = Weights("segmentation", "openmmlab/upernet-convnext-small", _MODEL, 328)
+PEOPLE = Weights("people", "PekingU/rtdetr_r18vd_coco_o365", _MODEL, 81)
+POSE = Weights("pose", "usyd-community/vitpose-base-simple", _MODEL, 344)
+
+# By preprocessor; those that are not here need none.
+WEIGHTS: Mapping[str, tuple[Weights, ...]] = {
+    "depth": (DEPTH,),
+    "hed": (HED,),
+    "lineart": (LINEART,),
+    "mlsd": (MLSD,),
+    "normal": (DEPTH,),
+    "openpose": (PEOPLE, POSE),
+    "scribble": (HED,),
+    "seg": (SEGMENTATION,),
+}

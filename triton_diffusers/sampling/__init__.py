@@ -1,0 +1,1 @@
+"""How images are sampled: schedulers and profiles."""

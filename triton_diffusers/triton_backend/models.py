@@ -1,0 +1,87 @@
+"""What Triton calls: the base classes of the ``model.py`` files.
+
+Imports nothing of weight before ``initialize``: Triton first loads the file in a process that has none of its utilities
+(to complete the config), which is over sooner without PyTorch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from triton_diffusers.api.contract import Contract
+from triton_diffusers.util.utf8 import use_utf8
+
+if TYPE_CHECKING:
+    from triton_diffusers.settings import Settings
+
+
+class Handler(Protocol):
+    """Answers the requests of a model."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for each of Triton's requests, or None for one that is to come back."""
+
+    def close(self) -> None:
+        """Give back what is held."""
+
+
+class Model(ABC):
+    """Reads the settings, and hands requests to a handler."""
+
+    @abstractmethod
+    def make_handler(self, name: str, settings: Settings) -> Handler:
+        """The handler of the model's requests; ``name`` is what the model is called in the repository."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """``args`` are Triton's."""
+        use_utf8()  # before any name is read
+        from triton_diffusers.settings import Settings
+        from triton_diffusers.triton_backend.logs import log_to_server
+        from triton_diffusers.triton_backend.parameters import settings_of
+
+        log_to_server(args["model_name"])
+        self._handler = self.make_handler(args["model_name"], Settings.read(settings_of(args["model_config"])))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for each of Triton's requests, or None for one that is to come back."""
+        return self._handler.execute(requests)
+
+    def finalize(self) -> None:
+        """The model is unloaded."""
+        self._handler.close()
+
+
+class GeneratingModel(Model):
+    """Makes pictures."""
+
+    contract: ClassVar[Contract]
+
+    def make_handler(self, name: str, settings: Settings) -> Handler:
+        from triton_diffusers.optimize.choice import EngineChoice
+
+        choice = EngineChoice(settings)
+        choice.begin()
+
+        from triton_diffusers.triton_backend.mailbox import Mailbox  # seconds, in which graphs are loaded
+
+        return Mailbox(name, self.contract, settings, choice)
+
+
+class JobsModel(Model):
+    """Tells about jobs."""
+
+    def make_handler(self, name: str, settings: Settings) -> Handler:
+        from triton_diffusers.triton_backend.jobs import JobsHandler
+
+        return JobsHandler(settings)
+
+
+class TranslatorModel(Model):
+    """Translates prompts."""
+
+    def make_handler(self, name: str, settings: Settings) -> Handler:
+        from triton_diffusers.triton_backend.translator import TranslatorHandler
+
+        return TranslatorHandler(settings)
