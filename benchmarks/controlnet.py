@@ -1,4 +1,4 @@
-"""What ControlNets cost: switching them between requests, and mixing them in one batch.
+"""Cost of ControlNets: switching them between requests, and mixing them in one batch.
 
 ``python -m benchmarks.controlnet``; see ``benchmarks.pairs`` for how. The ControlNets have random weights, on which
 neither time nor memory depends, and the embedded model's architecture.
@@ -41,7 +41,7 @@ class ControlBench:
         return self.seconds(ONE if self._turn % 2 else OTHER)
 
     def staying(self) -> float:
-        """A request that follows one with the same ControlNet; the average of both."""
+        """Return a request that follows one with the same ControlNet; the average of both."""
         times = []
         for path in (ONE, OTHER):
             self.seconds(path)
@@ -71,7 +71,7 @@ def _picture() -> bytes:
 
 
 def cases(loop: EngineLoop, steps: int) -> list[Case]:
-    """What is measured."""
+    """Return the cases to measure."""
     bench = ControlBench(loop, steps)
 
     def switched() -> float:
@@ -96,7 +96,7 @@ def cases(loop: EngineLoop, steps: int) -> list[Case]:
 
 
 def _make_model(folder: Path) -> Path:
-    """The embedded model with two ControlNets."""
+    """Return the embedded model with two ControlNets."""
     from diffusers import ControlNetModel, UNet2DConditionModel
 
     (folder / BASE_MODEL).symlink_to(MODEL_DIR / BASE_MODEL)

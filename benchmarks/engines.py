@@ -40,7 +40,7 @@ _PAUSE = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for on the command line; ``limit`` is in seconds, for one picture."""
+    """Options of the command line; ``limit`` is in seconds, for one image."""
 
     shape: str
     side: int
@@ -115,7 +115,7 @@ class Bench:
                 if second is not None and (first is None or self._expected(second) < self._expected(first)):
                     best = other
             if works:
-                self._missing.pop(name, None)  # a setting that does not work is no reason
+                self._missing.pop(name, None)  # a setting that does not work is not a reason
                 chosen[name] = best
         return chosen
 
@@ -124,7 +124,7 @@ class Bench:
         return tried.image + (self._plan.steps - _TRIAL_STEPS) * median(tried.steps)
 
     def _draw(self, asked: Sequence[tuple[str, Setting]], steps: int) -> list[Measured | None]:
-        """A picture by each, by turns; None for who failed, which is written down."""
+        """Return a picture by each, by turns; None for who failed, which is written down."""
         time.sleep(_PAUSE)
         runs, answers = [], []
         for place, (name, setting) in enumerate(asked):
@@ -159,7 +159,7 @@ class Bench:
         )
 
     def _noise(self) -> Path:
-        """The first latents, as a generator of the engine loop draws them from the seed."""
+        """Return the first latents, as a generator of the engine loop draws them from the seed."""
         import torch
 
         path = self._folder / "noise.npy"
@@ -170,7 +170,7 @@ class Bench:
         return path
 
     def _control(self) -> Path:
-        """A picture of the size, for ControlNets: a ramp."""
+        """Return a picture of the size, for ControlNets: a ramp."""
         path, side = self._folder / "control.png", self._plan.side
         if not path.exists():
             ramp = np.linspace(0, 255, side, dtype=np.uint8)
@@ -186,7 +186,7 @@ class Bench:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     options = _parser().parse_args()
     end_on_sigterm()
     say = Progress()
@@ -218,7 +218,7 @@ def main() -> None:
 
 
 def _heats(names: Collection[str]) -> list[tuple[str, ...]]:
-    """Who draws beside whom: everybody beside whom it is compared with, and alone who has nobody."""
+    """Return the contenders that take turns: each with its baseline, or alone if it has none."""
     heats: list[tuple[str, ...]] = []
     compared = {CONTENDERS[name].beside for name in names if CONTENDERS[name].beside != name}
     for name in names:

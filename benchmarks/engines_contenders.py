@@ -1,4 +1,4 @@
-"""Who takes part in ``benchmarks.engines``, with which settings, and what has to be prepared for it."""
+"""Contenders of ``benchmarks.engines``: their settings and their preparation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from triton_diffusers.engines.compilers import COMPILERS
 
 FAST = COMPILERS["openvino"]().precisions[0]
-"""What this processor computes fastest in, short of int8: bfloat16, or float32 where it has none."""
+"""The fastest precision of this processor except int8: bfloat16, or float32 where it has none."""
 OURS = "ours"
 DEFAULT = "diffusers"
 _CONTROLLED = f"{DEFAULT}-controlnet"
@@ -46,7 +46,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """What is made of the model: ``command``, with ``{model}``, ``{side}``, ``{folder}`` and names of artifacts in it.
+    """Preparation of the model: ``command``, with ``{model}``, ``{side}``, ``{folder}`` and names of artifacts in it.
 
     ``python`` is as in ``Contender``; ``needs`` are artifacts that it is made from. One that is ``kept_by_model`` lies
     in the model directory, and its command knows by itself whether there is anything to do.

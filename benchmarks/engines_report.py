@@ -1,4 +1,4 @@
-"""What ``benchmarks.engines`` makes of its measurements: figures, ratios, a table."""
+"""Figures, ratios and the table of ``benchmarks.engines``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEST_EAGER = "eager"
 
 
 def figures_of(contender: Contender, setting: Setting, rounds: Sequence[Measured], picture: float) -> dict[str, Any]:
-    """A contender's figures from its turns; ``picture`` is the PSNR of its picture beside the default's, in dB."""
+    """Return a contender's figures from its turns; ``picture`` is its image's PSNR against the default's, in dB."""
     steps = [seconds for measured in rounds for seconds in step_seconds(contender, measured)]
     images = [measured.image for measured in rounds]
     return {
@@ -110,7 +110,7 @@ def _speed(contenders: Mapping[str, Mapping[str, Any]], name: str, what: str) ->
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     header = (
         "",
         "precision",
@@ -144,7 +144,7 @@ def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """The circumstances of the figures, and who is missing."""
+    """Return the circumstances of the figures, and who is missing."""
     load = figures["workload"]
     missing = "; ".join(f"{CONTENDERS[name].label}: {_first_line(why)}" for name, why in figures["missing"].items())
     return (

@@ -10,7 +10,7 @@ from benchmarks.load import Outcome
 
 
 def percentile(values: Sequence[float], per_cent: float) -> float:
-    """A percentile, interpolated between the two nearest values; NaN of none."""
+    """Return a percentile, interpolated between the two nearest values; NaN of none."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -31,7 +31,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def latencies(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Number, percentiles, mean and all values, in seconds and ascending, of the requests that went well."""
+    """Return number, percentiles, mean and all values, in ascending seconds, of the requests that succeeded."""
     values = sorted(outcome.latency for outcome in outcomes if not outcome.error)
     return {
         "requests": len(values),

@@ -12,7 +12,7 @@ _STABLE = (0.01**2, 0.03**2)  # of values in 0 … 1
 
 
 def ssim_of(one: Image.Image, other: Image.Image) -> float:
-    """The mean over all windows and channels of two pictures of a size; 1 if they are equal."""
+    """Return the mean over all windows and channels of two pictures of a size; 1 if they are equal."""
     first, second = (_channels(picture) for picture in (one, other))
     means = _blurred(first), _blurred(second)
     variances = _blurred(first**2) - means[0] ** 2, _blurred(second**2) - means[1] ** 2

@@ -1,4 +1,4 @@
-"""What LoRAs cost: switching them between requests, and mixing them in one batch.
+"""Cost of LoRAs: switching them between requests, and mixing them in one batch.
 
 ``python -m benchmarks.lora``; see ``benchmarks.pairs`` for how. Both of the embedded model's LoRAs change convolutions.
 With ``--engine openvino --model-dir …`` it is the compiled engine, of an artifact that was built there.
@@ -39,7 +39,7 @@ class LoraBench:
         return self.seconds([FLAT if self._turn % 2 else HIGH_CONTRAST])
 
     def staying(self) -> float:
-        """A request that follows one with the same LoRA; the average of both LoRAs."""
+        """Return a request that follows one with the same LoRA; the average of both LoRAs."""
         times = []
         for path in (FLAT, HIGH_CONTRAST):
             self.seconds([path])
@@ -70,7 +70,7 @@ class LoraBench:
 
 
 def cases(loop: EngineLoop, steps: int) -> list[Case]:
-    """What is measured."""
+    """Return the cases to measure."""
     bench = LoraBench(loop, steps)
 
     def switched() -> float:

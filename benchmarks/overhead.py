@@ -1,4 +1,4 @@
-"""What Triton costs: one image through the server against the same through the engine loop alone, in this process.
+"""Triton's cost: one image through the server against the same image through the engine loop in this process.
 
 ``python -m benchmarks.overhead``; see ``docs/benchmarks.md`` for what is measured and how.
 """
@@ -158,7 +158,7 @@ def measure_perf_analyzer(address: str, asks: Sequence[Ask], requests: int, say:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     ways = [
         [
             name,
@@ -173,7 +173,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def perf_analyzer_table(figures: Mapping[str, Any]) -> str:
-    """What ``perf_analyzer`` said, as Markdown."""
+    """Return the output of ``perf_analyzer`` as Markdown."""
     runs = [
         [
             f"{run['concurrency']}",
@@ -187,7 +187,7 @@ def perf_analyzer_table(figures: Mapping[str, Any]) -> str:
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """The circumstances of the figures in a sentence or two."""
+    """Return the circumstances of the figures in a sentence or two."""
     load, rounds = figures["workload"], figures["ways"][ENGINE]["rounds"]
     return (
         f"One image of {load['side_pixels']}×{load['side_pixels']} pixels, {load['steps']} steps, {rounds} rounds. "
@@ -196,7 +196,7 @@ def note(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     options = _parser().parse_args()
     end_on_sigterm()
     say = Progress()

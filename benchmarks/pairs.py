@@ -67,7 +67,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     rows = [
         (
             f"{name}: {found['says']}",
@@ -81,7 +81,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """What the table was measured on."""
+    """Return a line about the machine and the versions of the table."""
     return machine_line(figures["machine"])
 
 
@@ -91,7 +91,7 @@ def run(
     make_cases: Callable[[EngineLoop, int], Sequence[Case]],
     make_model: Callable[[Path], Path] = lambda folder: MODEL_DIR,
 ) -> None:
-    """The command line of a benchmark: measure its cases, print a table, write ``results/<name>.json``.
+    """Return the command line of a benchmark: measure its cases, print a table, write ``results/<name>.json``.
 
     ``make_model`` gives the model directory, which it may make in an empty folder.
     """

@@ -1,4 +1,4 @@
-"""What each sampling profile and each compiled engine costs in likeness, on the embedded model, and what it saves.
+"""Likeness and speed of each sampling profile and each compiled engine, on the embedded model.
 
 ``python -m benchmarks.profiles`` draws the evaluation's subjects by the engine loop, eagerly with each profile and by
 artifacts, which it builds, with ``exact``; and compares all with what eager ``exact`` drew, see ``docs/profiles.md``.
@@ -51,7 +51,7 @@ class ProfileBench:
         self._steps = steps
 
     def pictures(self, profile: Profile) -> list[Image.Image]:
-        """A picture for each prompt, its number being the seed."""
+        """Return a picture for each prompt, its number being the seed."""
         jobs = [self._loop.submit(self._request(number, profile)) for number in range(len(self._prompts))]
         return [self._picture(job) for job in jobs]
 
@@ -101,7 +101,7 @@ def likeness(pictures: Sequence[Image.Image], exact: Sequence[Image.Image]) -> d
 
 
 def top1(pictures: Sequence[Image.Image], wanted: torch.Tensor) -> float:
-    """The share of pictures whose nearest subject is their own; the first pictures are of the first subjects."""
+    """Return the share of pictures whose nearest subject is their own; the first pictures are of the first subjects."""
     from training.emoji.evaluate import rank_of_truth
     from training.emoji.pictures import from_image
 
@@ -125,7 +125,7 @@ def relative_seconds(ways: Sequence[Way], rounds: int) -> dict[str, dict[str, fl
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     rows = [
         (
             f"`{name}`",
@@ -142,7 +142,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """The circumstances of the figures."""
+    """Return the circumstances of the figures."""
     load = figures["workload"]
     return (
         f"{load['subjects']} subjects of the embedded model, {load['steps']} steps, guidance {_GUIDANCE:g}; profiles by"
@@ -151,7 +151,7 @@ def note(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     options = _parser().parse_args()
     say = Progress()
     described = machine()
@@ -236,7 +236,7 @@ def _subjects(count: int, cache: Path) -> tuple[list[str], torch.Tensor]:
 
 
 def _sheet(drawn: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """The first subjects, a row for each way."""
+    """Return the first subjects, a row for each way."""
     from training.emoji.sheet import make_sheet
 
     columns = min(_SHOWN, *(len(pictures) for pictures in drawn.values()))

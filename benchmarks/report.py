@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: progress on the screen, a JSON file, a Markdown table, and the machine's description.
+"""Output of a benchmark: progress on the screen, a JSON file, a Markdown table, and the machine's description.
 
 Nothing that names a host or a path is written.
 """
@@ -28,7 +28,7 @@ _QUIET_LOAD = 0.5
 
 
 class Progress:
-    """Prints what is going on, with the seconds since the beginning."""
+    """Progress lines, with the seconds since the beginning."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -38,7 +38,7 @@ class Progress:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, memory, versions, and what else the machine was doing."""
+    """Return what the figures depend on: processor, cores, memory, versions and the load of the machine."""
     import torch
 
     return {
@@ -67,13 +67,13 @@ def write_json(path: Path, figures: dict[str, Any]) -> None:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others are right-aligned."""
+    """Return a Markdown table; the first column is left-aligned, the others are right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine_line(described: dict[str, Any]) -> str:
-    """A machine's description in one line."""
+    """Return a machine's description in one line."""
     packages = described["packages"]
     busy = described["load_average_before"] > _QUIET_LOAD
     return (
@@ -100,7 +100,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The short hash of the checked-out commit, with a ``+`` if the library differs from it."""
+    """Return the short hash of the checked-out commit, with a ``+`` if the library differs from it."""
     git = ("git", "-C", str(ROOT))
     try:
         said = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ _PATIENCE = 3.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for on the command line. Times are in seconds, ``rate`` in requests per second."""
+    """Options of the command line. Times are in seconds, ``rate`` in requests per second."""
 
     model_dir: Path
     rounds: int
@@ -136,7 +136,7 @@ class Bench:
         return {label: _together(parts) for label, parts in rounds.items()}
 
     def _overtakes(self, label: str) -> dict[str, Any]:
-        """A short request sent one second after a long one began: its latency, against that on an idle server."""
+        """Return the latency of a short request that comes one second after a long one, against an idle server's."""
         caller = self._callers[label]
         idle, behind = [], []
         for number in range(self._plan.overtakes):
@@ -201,7 +201,7 @@ def ratios(systems: Mapping[str, Any]) -> dict[str, float]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     systems = figures["systems"]
     ours, peer, better = systems[OURS], systems[PEER], figures["ratios"]
     rows = [
@@ -231,7 +231,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """The circumstances of the figures in a sentence or two."""
+    """Return the circumstances of the figures in a sentence or two."""
     load, poisson = figures["workload"], figures["systems"][OURS]["poisson"]
     return (
         f"{poisson['short']['requests']} short and {poisson['long']['requests']} long requests for each system, "
@@ -241,7 +241,7 @@ def note(figures: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     options = _parser().parse_args()
     end_on_sigterm()
     say = Progress()
@@ -265,7 +265,7 @@ def main() -> None:
 
 
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rounds of a saturated run as one."""
+    """Merge the rounds of a saturated run."""
     total = {name: sum(part[name] for part in parts) for name in ("requests", "failed", "seconds", "image_steps")}
     return {
         **total,

@@ -25,14 +25,14 @@ class System(Protocol):
 
     @property
     def label(self) -> str:
-        """What it is called in figures."""
+        """Name in figures."""
 
     @property
     def model(self) -> str:
         """Its name in the model repository."""
 
     def inputs(self, client: ModuleType, ask: Ask) -> list[Any]:
-        """The input tensors of a request, for ``tritonclient.grpc`` or ``tritonclient.http``."""
+        """Return the input tensors of a request, for ``tritonclient.grpc`` or ``tritonclient.http``."""
 
 
 class TritonDiffusers:
@@ -79,7 +79,7 @@ class DiffusersPipeline:
 
 
 def tensor(client: ModuleType, name: str, datatype: str, value: object) -> Any:
-    """An input tensor of shape (1, n); n is 1, or the length of a list."""
+    """Return an input tensor of shape (1, n); n is 1, or the length of a list."""
     triton_type, numpy_type = _NUMPY_TYPES[datatype]
     elements = value if isinstance(value, tuple) else (value,)
     if datatype == "STRING":
@@ -91,5 +91,5 @@ def tensor(client: ModuleType, name: str, datatype: str, value: object) -> Any:
 
 
 def pictures(result: Any) -> Sequence[bytes]:
-    """The encoded pictures of a reply of either system."""
+    """Return the encoded pictures of a reply of either system."""
     return list(result.as_numpy("images").flat)

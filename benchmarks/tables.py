@@ -64,7 +64,7 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results")
     parser.add_argument("--documents", type=Path, default=DOCUMENTS, metavar="DIR", help="default: docs")

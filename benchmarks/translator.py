@@ -42,7 +42,7 @@ WARM_UP = 5
 
 
 def write_pieces(side: str, folder: Path) -> list[str]:
-    """The embedded translator's pieces of one language, and as many more, which no text has, as opus-mt has."""
+    """Return the embedded translator's pieces of one language, and as many more, which no text has, as opus-mt has."""
     model = ModelProto()
     model.ParseFromString((EMBEDDED / f"{side}.spm").read_bytes())
     while len(model.pieces) < PIECES:
@@ -52,7 +52,7 @@ def write_pieces(side: str, folder: Path) -> list[str]:
 
 
 def write_model(folder: Path) -> None:
-    """A Marian folder of opus-mt's size."""
+    """Return a Marian folder of opus-mt's size."""
     special = ["</s>", "<unk>"]
     pieces = dict.fromkeys([*special, *write_pieces("source", folder), *write_pieces("target", folder)])
     pieces.pop("<s>", None)
@@ -105,19 +105,19 @@ def measure(translator: Translator, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     columns = {"output_tokens": "pieces in English", "p50_ms": "p50 (ms)", "p95_ms": "p95 (ms)", "p99_ms": "p99 (ms)"}
     rows = [(name, *(str(found[key]) for key in columns)) for name, found in figures["prompts"].items()]
     return markdown_table((f"{WORDS} words", *columns.values()), rows)
 
 
 def note(figures: Mapping[str, Any]) -> str:
-    """What the table was measured on."""
+    """Return a line about the machine and the versions of the table."""
     return f"{figures['model']}. {machine_line(figures['machine'])}"
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description="How long a prompt takes to translate.")
     parser.add_argument("--prompts", type=int, default=100, help="prompts of each kind (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS / "translator.json")

@@ -1,4 +1,4 @@
-"""What is asked of the servers: a mix of short and long requests, and when they arrive."""
+"""Workload of the servers: a mix of short and long requests, and their times of arrival."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def native_side(model_dir: Path) -> int:
 
 
 class Asks:
-    """Makes requests; the first 800 have a prompt each, so that a cache of prompts cannot help. The
-    same ``seed`` gives the same ones again."""
+    """Source of requests; one ``seed`` gives the same requests again.
+
+    The first 800 have a prompt each, so that a cache of prompts cannot help.
+    """
 
     def __init__(self, side: int, seed: int) -> None:
         self._side = side
@@ -74,16 +76,16 @@ class Asks:
         self._prompts = itertools.cycle(prompts)
 
     def make(self, kind: Kind) -> Ask:
-        """A request of a kind."""
+        """Return a request of a kind."""
         return self.make_own(kind.steps, kind.images)
 
     def make_own(self, steps: int, images: int) -> Ask:
-        """A request of so many steps and images."""
+        """Return a request of so many steps and images."""
         return Ask(prompt=next(self._prompts), seed=next(self._numbers), steps=steps, images=images, side=self._side)
 
 
 def mixed(count: int, seed: int) -> Sequence[Kind]:
-    """A random order of ``count`` kinds, one in five of them long."""
+    """Return a random order of ``count`` kinds, one in five of them long."""
     long = max(1, round(count / REQUESTS_PER_LONG))
     kinds = [Kind.LONG] * long + [Kind.SHORT] * (count - long)
     random.Random(seed).shuffle(kinds)

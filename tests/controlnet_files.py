@@ -22,7 +22,7 @@ CHANNELS = (16, 32, 48, 64)  # of the layers that read the picture, for 8 pixels
 def random_controlnet(
     unet_config: Mapping[str, Any], seed: int = 0, *, channels: tuple[int, ...] = CHANNELS, **kwargs: Any
 ) -> Any:
-    """A ControlNet for a UNet, whose residuals change a picture visibly and do not spoil it."""
+    """Return a ControlNet for a UNet, whose residuals change a picture visibly and do not spoil it."""
     generator = torch.Generator().manual_seed(seed)
     network = ControlNetModel.from_unet(
         SimpleNamespace(config=FrozenDict(unet_config)),
@@ -56,7 +56,7 @@ def save(file: Path, tensors: Tensors) -> Path:
 
 
 def original(network: Any, prefix: str = "control_model.") -> Tensors:
-    """The tensors under the names that the original ControlNets have, by the inverse of what is tested."""
+    """Return the tensors under the names that the original ControlNets have, by the inverse of what is tested."""
     per = network.config.layers_per_block + 1
     rules: list[tuple[str, Any]] = [
         (r"^time_embedding\.linear_1", "time_embed.0"),

@@ -21,12 +21,12 @@ ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0", "_proj")
 
 
 def is_attention(path: str) -> bool:
-    """Whether a layer is a projection of attention, as in the simplest LoRAs."""
+    """Return True if a layer is a projection of attention, as in the simplest LoRAs."""
     return ("attn" in path and path.endswith(ATTENTION)) or "self_attn" in path
 
 
 def is_linear(path: str) -> bool:
-    """Whether a layer is one that sd-scripts trains by default: linear, or the 1×1 convolutions around attention."""
+    """Return True if sd-scripts trains a layer by default: linear, or a 1×1 convolution around attention."""
     return is_attention(path) or ".ff." in path or ".mlp." in path or path.endswith(("proj_in", "proj_out"))
 
 
@@ -67,7 +67,7 @@ def kohya_ldm(weights: Weights, alpha: float | None = None) -> Tensors:
 
 
 def peft(weights: Weights, prefix: str = "") -> Tensors:
-    """What diffusers writes today."""
+    """Return a LoRA in the layout that diffusers writes today."""
     tensors = {}
     for path, (down, up) in weights.items():
         model, _, inner = path.partition(".")
@@ -78,7 +78,7 @@ def peft(weights: Weights, prefix: str = "") -> Tensors:
 
 
 def older_diffusers(weights: Weights) -> Tensors:
-    """What diffusers wrote with its own attention processors. For weights of attention alone."""
+    """Return a LoRA in the layout of diffusers' former attention processors, which hold attention alone."""
     renamed = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
     tensors = {}
     for path, (down, up) in weights.items():
@@ -93,7 +93,7 @@ def older_diffusers(weights: Weights) -> Tensors:
 
 
 def lycoris(models: Mapping[str, nn.Module], seed: int) -> tuple[Tensors, Tensors]:
-    """What LyCORIS writes for every linear and convolution layer and every normalization, each by the next kind.
+    """Return a file of LyCORIS with each linear, convolution and normalization layer of the next kind in turn.
 
     With it come the weights that the layers have then, by module path.
     """
@@ -203,7 +203,7 @@ def _kohya_layer(name: str, down: torch.Tensor, up: torch.Tensor, alpha: float |
 
 
 def _kernel(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """A convolution's ``up`` is a 1×1 convolution."""
+    """Return a convolution's ``up`` is a 1×1 convolution."""
     return up.reshape(*up.shape, *[1] * (down.dim() - 2)).clone()
 
 

@@ -67,7 +67,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with one request; ``method`` limits it to requests of that method."""
+    """Fault of one request; ``method`` limits it to requests of that method."""
 
     method: str | None = None
     status: int = 0
@@ -186,7 +186,7 @@ class OssServer:
             self._faults.extend([fault] * times)
 
     def next_fault(self, method: str) -> Fault:
-        """The fault for a request, which is used up by it."""
+        """Return the fault for a request, which is used up by it."""
         with self.lock:
             for fault in self._faults:
                 if fault.method in (None, method):
@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, answer_headers, data)
 
     def _body(self) -> bytes | None:
-        """The request's body; None when the connection was cut on purpose."""
+        """Return the request's body; None when the connection was cut on purpose."""
         limit = self.fault.hang_up_after if self.command == "PUT" else None
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = b"".join(self._chunks())
@@ -351,7 +351,7 @@ def _range_of(header: str, size: int) -> tuple[int, int]:
 
 
 def _listing(bucket: str, objects: dict[str, StoredObject], query: dict[str, str]) -> bytes:
-    """The answer to ListObjectsV2."""
+    """Return the answer to ListObjectsV2."""
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     after = query.get("start-after", "")
     if token := query.get("continuation-token"):

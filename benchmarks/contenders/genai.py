@@ -24,10 +24,10 @@ class _Given(openvino_genai.Generator):  # type: ignore[misc]  # the package has
         self._numbers = numbers
 
     def seed(self, seed: int) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def next(self) -> float:
-        """A number by itself: refused. Only a scheduler that adds noise in its steps would ask for one."""
+        """Return a number by itself: refused. Only a scheduler that adds noise in its steps would ask for one."""
         raise RuntimeError("a single random number is asked for; only the first latents were drawn before")
 
     def randn_tensor(self, shape: Any) -> Any:

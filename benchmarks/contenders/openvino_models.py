@@ -12,13 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What the networks do is the same for any text, and the library draws 50 steps for each.
+# The networks' work does not depend on the text, and the library draws 50 steps for each.
 _PROMPTS = ["a red apple on a blue background"]
 _SAMPLES = 8
 
 
 def export(source: Path, folder: Path) -> None:
-    """The networks and the tokenizers."""
+    """Return the networks and the tokenizers."""
     tool = Path(sys.executable).with_name("optimum-cli")
     command = [str(tool), "export", "openvino", "--model", str(source)]
     subprocess.run([*command, "--task", "text-to-image", "--weight-format", "fp16", str(folder)], check=True)
@@ -39,7 +39,7 @@ def quantize(kind: str, source: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Return the command line."""
     kind, source, folder = sys.argv[1:]
     if kind == "export":
         export(Path(source), Path(folder))

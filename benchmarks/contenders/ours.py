@@ -25,7 +25,7 @@ from triton_diffusers.sampling.profiles import PROFILES
 from triton_diffusers.settings import Settings
 
 _PATIENCE = 3600.0
-# What is no setting of the same name.
+# Settings of another name.
 _ASKED = ("controlnet", "lora", "fixed")
 
 
@@ -40,7 +40,7 @@ class _Counted:
         return getattr(self._engine, name)
 
     def predict(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The engine's own."""
+        """Return the engine's own."""
         prediction = self._engine.predict(*arguments)
         self.on_step()
         return prediction

@@ -1,7 +1,7 @@
 """One turn of one contender: load, warm up, draw a picture, say what that took. Needs the standard library alone.
 
 Once it has loaded, and after every step, it hands over to others that are timed beside it: it stops itself, with all
-its threads, until it is told to go on.
+its threads, until it is told to continue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _START_FIELD = 19  # proc(5), stat: starttime, counted from behind the program's
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What is to be drawn, and where things are.
+    """The image to draw, and paths.
 
     ``model`` is a model directory of this project, ``artifact`` what was made of it for the contender (empty: nothing).
     ``noise`` is a NumPy file with the first latents (1, 4, h, w), before the scheduler scales them, and those that
@@ -65,12 +65,12 @@ class Drawer(Protocol):
         """Whose versions its figures depend on."""
 
     def draw(self, steps: int, on_step: Callable[[], None]) -> Any:
-        """A picture (PIL), with guidance; ``on_step`` is called when a step is over."""
+        """Return a picture (PIL), with guidance; ``on_step`` is called when a step is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a turn took. Times are in seconds, without those in which others had the word, memory in bytes.
+    """Cost of a turn: seconds, without those of other contenders' turns, and bytes.
 
     ``ready`` is the time from the process' start to the first request that it could take, ``warm_up`` that of a first
     picture of one step. ``steps`` are the times between the ends of two steps (one less than there were steps),
@@ -91,7 +91,7 @@ class Measured:
 
 
 def take_turn(make: Callable[[Turn], Drawer]) -> None:
-    """The whole program of a contender's module.
+    """Return the whole program of a contender's module.
 
     Its arguments: the turn's JSON file and the one for what it took.
     """
@@ -141,7 +141,7 @@ def measure(turn: Turn, make: Callable[[Turn], Drawer], hand_over: Callable[[], 
 
 
 def _end_with_parent() -> None:
-    """Who is stopped could not end by itself if there were nobody left to let it go on."""
+    """Let a stopped process continue: nothing else could, once this one is gone."""
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
@@ -157,7 +157,7 @@ def _age() -> float:
 
 
 def _memory(name: str) -> int:
-    """A figure of this process' memory, in bytes."""
+    """Return a figure of this process' memory, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         key, _, value = line.partition(":")
         if key == name:

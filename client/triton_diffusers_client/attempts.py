@@ -38,7 +38,7 @@ class Attempts:
         sleep: Callable[[float], None] = time.sleep,
         worth_it: Callable[[ClientError], bool] = lambda error: True,
     ) -> T:
-        """The result of ``attempt``, which is given the seconds that are left.
+        """Return the result of ``attempt``, which is given the seconds that are left.
 
         Raises what ``attempt`` raised: at once if it is not retryable, or ``worth_it`` says no to it, or if there are
         no more retries, or no time.

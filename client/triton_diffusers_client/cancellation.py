@@ -17,7 +17,7 @@ class Cancellation:
         self._call: Call | None = None
 
     def attach(self, call: Call) -> None:
-        """The attempt that is under way from now on."""
+        """Return the attempt that is under way from now on."""
         with self._lock:
             self._call = call
         if self._requested.is_set():

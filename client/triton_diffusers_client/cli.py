@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with client, logging_redirect_tqdm():
             return command(client, args)
     except BrokenPipeError:
-        # Who read our output has read enough; Python must not fail again when it flushes the rest at its end.
+        # The reader of our output has closed it; Python must not fail again when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     except UnreachableError as error:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; ``command`` of what it returns is the function to call."""
+    """Return the parser of all commands; ``command`` of what it returns is the function to call."""
     parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Draws pictures with a Triton Diffusers server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(_DISTRIBUTION)}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -193,7 +193,7 @@ def _default(text: str, field: str) -> str:
 
 
 def _api_key(args: argparse.Namespace) -> str | None:
-    """The key that was given, or that of the environment unless a header stands in for it."""
+    """Return the key that was given, or that of the environment unless a header stands in for it."""
     given: str | None = args.api_key
     if given or any(name.lower() == "authorization" for name, _ in args.headers):
         return given
@@ -224,7 +224,7 @@ class _SizeAction(argparse.Action):
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """The options that ``generate``'s arguments ask for; what was not given stays the server's default.
+    """Return the options that ``generate``'s arguments ask for; what was not given stays the server's default.
 
     Raises ``ValueError`` for arguments that do not go together.
     """
@@ -241,7 +241,7 @@ def options_of(args: argparse.Namespace) -> Options:
 
 
 def model_of(args: argparse.Namespace) -> str | None:
-    """The model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one.
+    """Return the model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one.
 
     None stands for the client's default, which is an ensemble where the server has one.
     """

@@ -86,7 +86,7 @@ class Client:
         # The first stops new requests, the second all calls: in between, those under way are cancelled.
         self._closing = self._closed = False
         _OPEN.add(self)
-        # Whether the server has ever been reached.
+        # True once the server has been reached.
         self._met = False
 
     def generate(
@@ -203,7 +203,7 @@ class Client:
                 time.sleep(_CANCEL_PAUSE)
             for task_id in list(unknown):
                 with suppress(NotFoundError):
-                    # Who cancels does not want to wait for a server that is away; its jobs are gone anyway.
+                    # A caller that cancels does not wait for an unreachable server; its jobs are gone anyway.
                     self._newest("cancel", task_id, retries=0)
                     unknown.discard(task_id)
         return not unknown

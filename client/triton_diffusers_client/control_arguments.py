@@ -48,7 +48,7 @@ def add_control_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def control_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of what was given. Raises ``ValueError`` for what does not go together."""
+    """Return the options of what was given. Raises ``ValueError`` for what does not go together."""
     options = {name: value for name in _DIRECT if (value := getattr(args, name)) is not None}
     places = args.control_image or []
     if options and not places and args.image is None:

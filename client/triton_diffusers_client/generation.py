@@ -19,7 +19,7 @@ _ENSEMBLE_PREFIX = "reply_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What the server made. Names are the wire's; ``images`` are the pictures, whichever way they travelled.
+    """Result of a request. Names are the wire's; ``images`` holds the images, however they were returned.
 
     ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
     unless the server stores results. ``use_blade``: an optimised engine drew them, with the sampling ``profile``.
@@ -57,7 +57,7 @@ class Generation:
         try:
             seed = int(values["seed"])
             pictures = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])
-            # Without return_images there are no pictures, but a flag for each.
+            # Without return_images there is a flag for each image, and none of the images.
             flags = values["is_nsfw"] if pictures else ()
             images = tuple(
                 Image(data, (seed + index) % _SEEDS, flag)

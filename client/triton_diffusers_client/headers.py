@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# What both HTTP and gRPC take. A line break in a value could begin another header.
+# Characters that both HTTP and gRPC accept. A line break in a value could begin another header.
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(?<!-bin)")
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
 # These say how a body is carried: the transports set them.

@@ -64,7 +64,7 @@ class HttpTransport:
             connection.close()
 
     def take(self) -> http.client.HTTPConnection:
-        """A connection that nobody else uses; it may not be connected yet."""
+        """Return a connection that nobody else uses; it may not be connected yet."""
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
@@ -189,7 +189,7 @@ def _tensor(name: str, array: Array) -> triton.InferInput:
 
 
 def _is_alive(connection: http.client.HTTPConnection) -> bool:
-    """Whether an idle connection can be used again: a server that says something unasked is hanging up."""
+    """Return True if an idle connection can be used again: a server that sends unasked is closing it."""
     try:
         return connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]
     except (OSError, ValueError):
@@ -197,7 +197,7 @@ def _is_alive(connection: http.client.HTTPConnection) -> bool:
 
 
 def _message(body: bytes) -> str:
-    """What an answer other than 200 says: Triton's ``error``, or the text that a proxy made."""
+    """Return the message of an answer other than 200: Triton's ``error``, or the text of a proxy."""
     try:
         return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):

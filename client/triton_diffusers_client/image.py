@@ -79,7 +79,7 @@ class EncodedImage:
         return path
 
     def pil(self) -> PilImage:
-        """The decoded picture. Needs Pillow (``pip install triton-diffusers-client[pil]``)."""
+        """Return the decoded picture. Needs Pillow (``pip install triton-diffusers-client[pil]``)."""
         import PIL.Image
 
         return PIL.Image.open(io.BytesIO(self.data))

@@ -23,7 +23,7 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
-        """Whether there was a signal."""
+        """True if there was a signal."""
         return self.number != 0
 
     def __enter__(self) -> Self:

@@ -37,7 +37,7 @@ class Job:
         threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
 
     def done(self) -> bool:
-        """Whether there is a result, or an error."""
+        """True if there is a result or an error."""
         return self._outcome.done()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -49,9 +49,9 @@ class Job:
         return True
 
     def result(self, timeout: float | None = None) -> Generation:
-        """What ``Client.generate`` returns or raises.
+        """Return or raise as ``Client.generate`` does.
 
-        Raises ``RequestTimeoutError`` if that is not there after ``timeout`` seconds; the job goes on.
+        Raises ``RequestTimeoutError`` if that does not exist after ``timeout`` seconds; the job continues.
         """
         if not self.wait(timeout):
             raise RequestTimeoutError(f"job {self.task_id} is not done after {timeout} s")

@@ -16,7 +16,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--image", metavar="FILE", help="picture to begin with, or an http(s) URL that the server fetches"
     )
-    group.add_argument("--mask", metavar="FILE", help="what to draw anew is white; a file or a URL like --image")
+    group.add_argument("--mask", metavar="FILE", help="white is repainted; a file or a URL like --image")
     group.add_argument(
         "--expand", type=_sides, metavar="L,R,U,D", help="pixels to add at the left, the right, above and below"
     )
@@ -59,7 +59,7 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def picture_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of what was given. Raises ``ValueError`` for what does not go together."""
+    """Return the options of what was given. Raises ``ValueError`` for what does not go together."""
     if args.image is None and (args.mask is not None or args.expand is not None):
         raise ValueError("--mask and --expand need --image")
     if args.mask is not None and args.expand is not None:

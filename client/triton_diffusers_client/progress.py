@@ -24,7 +24,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """True if nothing more will happen."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 

@@ -40,7 +40,7 @@ class ProgressBar:
         self._bar.close()
 
     def show(self, progress: Progress | None) -> None:
-        """Draw the bar anew; None: nothing is known of the job (yet), and only the clock moves."""
+        """Redraw the bar; None: nothing is known of the job (yet), and only the clock moves."""
         if self._bar.disable:
             return
         if progress is not None:

@@ -25,7 +25,7 @@ _SEED_BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes to the server: the same tensors at every attempt, so a retry draws the same picture.
+    """Tensors of a request, the same at every attempt, so that a retry draws the same image.
 
     ``models`` are those that may draw it: the first one that the server has.
     """
@@ -36,7 +36,7 @@ class Request:
 
     @classmethod
     def build(cls, model: str | None, prompt: str, options: Mapping[str, Any]) -> Self:
-        """The request for a model; with options of ControlNets, for the one that takes them in its place.
+        """Return the request for a model; with options of ControlNets, for the one that takes them in its place.
 
         None stands for the default models. Raises ``TypeError`` for an option that does not exist, and
         ``InvalidRequestError`` for a value's wrong type, or for options that do not go together.

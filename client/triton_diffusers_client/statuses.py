@@ -95,13 +95,13 @@ def is_unknown_model(error: ClientError, model: str) -> bool:
 
 
 def from_http(status: int, message: str) -> ClientError:
-    """The error for an HTTP answer other than 200."""
+    """Return the error for an HTTP answer other than 200."""
     message = _without_ensemble(message)
     return (_by_message(message) or HTTP_STATUSES.get(status, ServerError))(message)
 
 
 def from_grpc(error: InferenceServerException) -> ClientError:
-    """The error for what ``tritonclient.grpc`` raises."""
+    """Return the error for what ``tritonclient.grpc`` raises."""
     message = _without_ensemble(str(error.message()))
     status = str(error.status()).removeprefix("StatusCode.")
     patterns = _GRPC_CONNECTIONS + _MESSAGES if status == "UNAVAILABLE" else _MESSAGES
@@ -109,7 +109,7 @@ def from_grpc(error: InferenceServerException) -> ClientError:
 
 
 def _without_ensemble(message: str) -> str:
-    """The message of a model, without the prefix of the ensemble that called it."""
+    """Return the message of a model, without the prefix of the ensemble that called it."""
     return _ENSEMBLE.sub("", message)
 
 

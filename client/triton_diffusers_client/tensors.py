@@ -49,7 +49,7 @@ def encode(values: Mapping[str, Any], fields: Iterable[InputField], *, batched: 
 
 
 def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[str, Any]:
-    """The value of each of ``fields``: Python scalars, bytes for STRING and BYTES, tuples for lists.
+    """Return the value of each of ``fields``: Python scalars, bytes for STRING and BYTES, tuples for lists.
 
     Raises ``ServerError`` if one is missing, or has not one value where it should. Others in ``arrays`` are ignored:
     a newer server may send more.
@@ -81,7 +81,7 @@ def _refusal(field: InputField, value: Any, wanted: str) -> InvalidRequestError:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error message: short, whatever it is."""
+    """Return a value in an error message: short, whatever it is."""
     if isinstance(value, np.ndarray):
         return f"a numpy array of shape {value.shape} and type {value.dtype}"
     if value is None or isinstance(value, str | bytes | int | float):
@@ -105,7 +105,7 @@ def _text(field: InputField, value: Any) -> bytes:
 
 
 def _picture(field: InputField, value: Any) -> bytes:
-    """An encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or array as PNG."""
+    """Return an encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or array as PNG."""
     if isinstance(value, EncodedImage):
         return value.data
     if isinstance(value, bytes | bytearray | memoryview):

@@ -1,4 +1,4 @@
-"""What a transport is, and which one a URL means."""
+"""Protocol of transports, and the choice of one by URL."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Address:
 
     @property
     def secure(self) -> bool:
-        """Whether TLS is spoken."""
+        """True if TLS is used."""
         return self.scheme.endswith("s")
 
     @property

@@ -35,14 +35,14 @@ _NUMPY_TYPES: Mapping[str, Any] = {
     "FP32": np.float32,
     "BOOL": np.bool_,
 }
-# Those of the models that make pictures; not all have all.
+# Fields of the models that draw; not all have all.
 _GENERATING = CONTRACTS["sd_controlnet"]
 _WIRE_TYPES = {"STRING": "BYTES", "BYTES": "BYTES", "INT64": "INT64", "FP32": "FP32", "BOOL": "BOOL"}
 _numbers = itertools.count()
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """A request that takes a fraction of a second, with a task of its own and its picture in the reply.
+    """Return a request that takes a fraction of a second, with a task of its own and its picture in the reply.
 
     Equal pictures are equal files: none carries its parameters.
     """
@@ -51,7 +51,7 @@ def small(**changes: Any) -> dict[str, Any]:
 
 
 def tensors(kind: ModuleType, fields: Mapping[str, Any], table: Sequence[Input], *, batched: bool) -> list[Any]:
-    """The inputs of a request, for tritonclient's ``grpc`` or ``http``."""
+    """Return the inputs of a request, for tritonclient's ``grpc`` or ``http``."""
     inputs = []
     for declared in table:
         if declared.name not in fields:
@@ -69,7 +69,7 @@ def tensors(kind: ModuleType, fields: Mapping[str, Any], table: Sequence[Input],
 
 
 def values(result: Any, table: Sequence[Any]) -> dict[str, Any]:
-    """The outputs of a result, in Python's types: a list for a list, text as text (but for pictures)."""
+    """Return the outputs of a result, in Python's types: a list for a list, text as text (but for pictures)."""
     found: dict[str, Any] = {}
     for declared in table:
         array = result.as_numpy(declared.name)
@@ -93,7 +93,7 @@ class Pending:
     _answer: list[Any]
 
     def result(self) -> dict[str, Any]:
-        """The reply's values; raises what the server answered."""
+        """Return the reply's values; raises what the server answered."""
         assert self._answered.wait(WITHIN), "no answer came"
         result, error = self._answer
         if error is not None:
@@ -177,7 +177,7 @@ class Calls:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def job(self, task_id: str) -> dict[str, Any]:
-        """The one job of a task; an empty state if there is none yet."""
+        """Return the one job of a task; an empty state if there is none yet."""
         found = [job for job in self.jobs() if job["task_id"] == task_id]
         return found[0] if found else {"state": "", "step": 0}
 
@@ -191,7 +191,7 @@ class Calls:
         until(lambda: all(job["state"] not in ("queued", "running") for job in self.jobs()))
 
     def metrics(self) -> dict[str, float]:
-        """The ``sd_…`` metrics of ``sd_base``, by name and further labels."""
+        """Return the ``sd_…`` metrics of ``sd_base``, by name and further labels."""
         time.sleep(0.5)  # the models hand them to Triton every quarter of a second
         with urlopen(self.server.metrics_url, timeout=WITHIN) as reply:
             lines = reply.read().decode().splitlines()
@@ -214,14 +214,14 @@ def until(condition: Callable[[], object], within: float = WITHIN) -> None:
 
 
 def opened(picture: bytes) -> Image.Image:
-    """A picture, decoded."""
+    """Return a picture, decoded."""
     image = Image.open(io.BytesIO(picture))
     image.load()
     return image
 
 
 def pixels(picture: bytes) -> np.ndarray[Any, Any]:
-    """A picture's pixels: uint8 (height, width, 3)."""
+    """Return a picture's pixels: uint8 (height, width, 3)."""
     return np.asarray(opened(picture).convert("RGB"))
 
 
@@ -232,7 +232,7 @@ def from_base64(text: str) -> bytes:
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+    """Return a picture as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()

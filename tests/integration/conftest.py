@@ -73,7 +73,7 @@ class RunningTriton:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def log_tail(self) -> str:
-        """The end of the log."""
+        """Return the end of the log."""
         return self.log_text()[-LOG_SHOWN:]
 
 
@@ -133,7 +133,7 @@ class TritonStarter:
 
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
-    """The repository's own models on the emoji model, shared by all tests that do no harm to it."""
+    """Return the repository's own models on the emoji model, shared by all tests that do no harm to it."""
     starter = TritonStarter(tmp_path_factory.mktemp("triton"))
     try:
         yield starter()
@@ -143,7 +143,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
 
 @pytest.fixture
 def start_triton(tmp_path: Path) -> Iterator[TritonStarter]:
-    """A function that starts servers of a test's own, stopped at its end."""
+    """Return a function that starts servers of a test's own, stopped at its end."""
     starter = TritonStarter(tmp_path)
     try:
         yield starter

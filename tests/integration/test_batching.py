@@ -111,7 +111,7 @@ def test_a_short_request_is_not_held_up_by_a_long_one(calls: Calls, model: str) 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
-    """A server of narrow bounds, but for the steps of a picture that shall not be done before it is given up."""
+    """Return a server of narrow bounds, but for the steps of a picture that shall not be done before it is given up."""
     starter = TritonStarter(tmp_path_factory.mktemp("narrow"))
     try:
         bounds = {"MAX_QUEUE": "1", "MAX_IMAGES_IN_FLIGHT": "2", "ORPHAN_SECONDS": "2", "MAX_STEPS": "1000"}
@@ -155,8 +155,10 @@ def test_a_queue_that_is_full_says_so(narrow: Calls) -> None:
 
 
 def test_nobody_gets_the_picture_of_somebody_who_has_the_same_sequence_id(narrow: Calls) -> None:
-    """Triton lets clients choose the ids by which it hands requests in again, and loses a request whose id it starts
-    anew; the job of that one is cancelled, since nobody waits for it any more."""
+    """Cancel the job of a request whose sequence id another caller has taken.
+
+    Triton lets clients choose the ids, and loses the request when its id is started again.
+    """
     victim = narrow.send(sequence_id=4, **small(steps=150, width=128, height=128, task_id="victim"))
     narrow.wait_for_job("victim", lambda job: job["step"] > 0)
     other = narrow.send(sequence_id=4, **small(task_id="other", prompt="a green pear"))

@@ -37,7 +37,7 @@ LORA = "lora/random.safetensors"
 
 
 def drawing(shift: int) -> Image.Image:
-    """What a ControlNet looks at: white lines on black."""
+    """Return a control image: white lines on black."""
     image = Image.new("RGB", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)
     draw.ellipse((20 + shift, 8, 60 + shift, 52), outline="white")

@@ -29,7 +29,7 @@ EXAMPLES = json.loads((ROOT / "tests" / "data" / "example_requests.json").read_t
 EXAMPLES_URL = "http://127.0.0.1:9000"
 # Where one of the examples expects a ControlNet.
 OTHER = "new_controlnet/depth/diffusion_pytorch_model.safetensors"
-# Those of the examples that need weights, which this model directory has not.
+# Examples that need weights, which this model directory lacks.
 WITHOUT_WEIGHTS = ("depth", "hed", "mlsd", "normal", "openpose", "scribble", "seg")
 SAME = 40.0  # dB
 

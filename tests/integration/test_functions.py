@@ -26,14 +26,14 @@ EXAMPLES_PORT = 9000
 
 
 def apple() -> Image.Image:
-    """A red disc on blue, larger than what is asked for."""
+    """Return a red disc on blue, larger than what is asked for."""
     image = Image.new("RGB", (160, 128), (40, 60, 200))
     ImageDraw.Draw(image).ellipse((30, 20, 120, 110), fill=(210, 30, 30))
     return image
 
 
 def half_mask() -> Image.Image:
-    """White, and so to be drawn anew, is the right half."""
+    """Return a mask: the right half is white, and so is repainted."""
     mask = Image.new("L", (160, 128))
     ImageDraw.Draw(mask).rectangle((80, 0, 160, 128), fill=255)
     return mask
@@ -49,7 +49,7 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emoji model with its LoRAs under the examples' names."""
+    """Return the emoji model with its LoRAs under the examples' names."""
     folder = tmp_path_factory.mktemp("model")
     shutil.copytree(ROOT / "models" / "emoji" / "base_model", folder / "base_model")
     (folder / "lora").mkdir()
@@ -200,7 +200,7 @@ def test_results_are_stored_under_the_references_names(calls: Calls) -> None:
 
 
 def example(name: str, links: str) -> dict[str, Any]:
-    """An example request with this test's own links."""
+    """Return an example request with this test's own links."""
     found = next(request for request in EXAMPLES if request["task_id"] == name)
     return json.loads(json.dumps(found).replace(f"http://127.0.0.1:{EXAMPLES_PORT}", links))
 

@@ -251,7 +251,7 @@ def test_json_for_controlnets_is_told_where_to_go(calls: Calls, model: str) -> N
 
 
 def border(picture: bytes) -> np.ndarray[Any, Any]:
-    """The mean colour of a picture's edge, which is background."""
+    """Return the mean colour of a picture's edge, which is background."""
     image = pixels(picture).astype(np.float32)
     return np.concatenate([image[:4].reshape(-1, 3), image[-4:].reshape(-1, 3), image[:, :4].reshape(-1, 3)]).mean(0)
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the server answers with a picture or with a refusal, and goes on as before.
+"""Whatever is sent, the server answers with an image or with a refusal, and continues as before.
 
 Triton's own front end answers malformed JSON, and JSON of the wrong types, with status 500 before any model sees it;
 these messages are known and counted as refusals.
@@ -31,7 +31,7 @@ BOUNDS = {
     "TRITON_DIFFUSERS_JOB_HISTORY_SECONDS": "30",
 }
 
-# What Triton's HTTP front end says, with status 500, of JSON that it cannot use.
+# Answers of Triton's HTTP front end, with status 500, to JSON that it cannot use.
 TRITONS_OWN_500 = re.compile(
     r"failed to parse the request JSON buffer|attempt to (access|get) .*(JSON|non-object|non-array)|"
     r"Unable to parse ('data'|JSON bytes array|'shape')|Unable to parse '(inputs|outputs|id|parameters|name|datatype)'|"
@@ -69,7 +69,7 @@ JSON = st.recursive(
 
 @st.composite
 def json_bodies(draw: st.DrawFn) -> bytes:
-    """Something for ``generate``: a good request with strange fields, anything at all, or what is no JSON."""
+    """Something for ``generate``: a good request with strange fields, anything at all, or a body that is not JSON."""
     kind = draw(st.integers(0, 9))
     if kind == 0:
         return draw(st.binary(max_size=200))
@@ -85,7 +85,7 @@ def json_bodies(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def tensor_contents(draw: st.DrawFn) -> tuple[str, list[int], bytes]:
-    """A tensor's datatype, shape and bytes, mostly fitting one another."""
+    """Return a tensor's datatype, shape and bytes, mostly fitting one another."""
     datatype = draw(st.sampled_from(["BYTES", "INT64", "FP32", "BOOL", "INT32", "FP64", "UINT64", "FP16", "NONSENSE"]))
     shape = draw(
         st.one_of(st.just([1, 1]), st.just([1]), st.lists(st.integers(0, 3), max_size=4), st.lists(NUMBERS, max_size=3))
@@ -112,7 +112,7 @@ def tensor_contents(draw: st.DrawFn) -> tuple[str, list[int], bytes]:
 
 @st.composite
 def tensor_requests(draw: st.DrawFn) -> service_pb2.ModelInferRequest:
-    """A good request over gRPC of which some tensors are replaced, added or missing."""
+    """Return a good request over gRPC of which some tensors are replaced, added or missing."""
     number = lambda value: ("INT64", [1, 1], struct.pack("<q", value))  # noqa: E731
     text = lambda value: ("BYTES", [1, 1], struct.pack("<I", len(value)) + value)  # noqa: E731
     tensors = {
@@ -202,7 +202,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
 
 
 def assert_as_before(calls: Calls, before: list[bytes]) -> None:
-    """The server is ready, at rest, and draws what it drew."""
+    """Return the server is ready, at rest, and draws what it drew."""
     assert calls.client.is_server_ready()
     assert all(calls.client.is_model_ready(model) for model in (*MODELS, "jobs"))
     calls.wait_until_idle()

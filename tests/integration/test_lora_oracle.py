@@ -100,7 +100,7 @@ def engine() -> EagerEngine:
 
 @pytest.fixture(scope="module")
 def folder(engine: EagerEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with the files."""
+    """Return a model directory with the files."""
     place = tmp_path_factory.mktemp("models")
     for name, case in FILES.items():
         lora_files.save(place / "lora" / f"{name}.safetensors", case.make(engine.lora_targets), case.metadata)
@@ -127,7 +127,7 @@ def pipeline() -> Any:
 
 @pytest.fixture
 def oracle(pipeline: Any, folder: Path) -> Iterator[Callable[[Sequence[tuple[str, float]]], np.ndarray[Any, Any]]]:
-    """A function that makes diffusers' picture with LoRAs."""
+    """Return a function that makes diffusers' picture with LoRAs."""
 
     def picture(chosen: Sequence[tuple[str, float]]) -> np.ndarray[Any, Any]:
         for name, _ in chosen:

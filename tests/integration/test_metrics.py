@@ -21,7 +21,7 @@ def calls(triton: RunningTriton) -> Iterator[Calls]:
 
 
 def moved(calls: Calls, before: dict[str, float]) -> Counter[str]:
-    """What has changed since, once the server is at rest."""
+    """Return what has changed since, once the server is idle."""
     calls.wait_until_idle()
     until(lambda: calls.metrics()["sd_images_in_flight"] == 0)
     now = calls.metrics()

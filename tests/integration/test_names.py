@@ -26,7 +26,7 @@ CONTROL = png(Image.linear_gradient("L").convert("RGB"))
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emoji model below a name of three scripts, with adapters of such names."""
+    """Return the emoji model below a name of three scripts, with adapters of such names."""
     folder = tmp_path_factory.mktemp("names") / "模型 é🎈"
     shutil.copytree(EMOJI / "base_model", folder / "base_model")
     config = UNet2DConditionModel.load_config(folder / "base_model" / "unet")
@@ -62,7 +62,7 @@ def calls(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def asked(**changes: Any) -> dict[str, Any]:
-    """A small request with a ControlNet, which the model always wants."""
+    """Return a small request with a ControlNet, which the model always wants."""
     return small(**{"steps": 1, "controlnet_path": [f"controlnet/{NAMES[0]}"], "image": CONTROL, **changes})
 
 

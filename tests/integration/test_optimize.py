@@ -24,7 +24,7 @@ from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
 
 BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
 SENDERS = 4
-# What each of the models that make pictures is asked for.
+# Requests of the models that draw.
 ASKED: Mapping[str, Mapping[str, Any]] = {
     "sd_base": {},
     "sd_controlnet": {"image": png(Image.linear_gradient("L").convert("RGB").resize((64, 64)))},
@@ -33,7 +33,7 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
-    """The emoji model in a folder of its own: a build writes into it."""
+    """Return the emoji model in a folder of its own: a build writes into it."""
     copy = tmp_path / "emoji"
     shutil.copytree(ROOT / "models" / "emoji", copy, ignore=shutil.ignore_patterns("optimized_model"))
     return copy
@@ -41,7 +41,7 @@ def model_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def started(start_triton: TritonStarter) -> Iterator[Callable[..., Calls]]:
-    """A function that starts a server and gives its callers."""
+    """Return a function that starts a server and gives its callers."""
     opened: list[Calls] = []
 
     def start(model_dir: Path, *args: str, **settings: str) -> Calls:
@@ -55,7 +55,7 @@ def started(start_triton: TritonStarter) -> Iterator[Callable[..., Calls]]:
 
 
 def build_processes(server: RunningTriton) -> list[int]:
-    """Those that build, or wait for one that does. They are found by the folder that they build for."""
+    """Return the processes that build or wait for a build, found by the folder that they build for."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -70,22 +70,22 @@ def build_processes(server: RunningTriton) -> list[int]:
 
 
 def build_process(server: RunningTriton) -> int:
-    """The process that builds, 0 if there is none."""
+    """Return the process that builds, 0 if there is none."""
     return next(iter(build_processes(server)), 0)
 
 
 def builds(calls: Calls) -> dict[str, dict[str, Any]]:
-    """The builds' entries among the jobs, by the model that wants what is built."""
+    """Return the builds' entries among the jobs, by the model that wants what is built."""
     return {job["model"]: job for job in calls.jobs() if job["task_id"].startswith("optimize-")}
 
 
 def states(calls: Calls) -> list[str]:
-    """Those of the builds, sorted."""
+    """Return the files of the builds, sorted."""
     return sorted(job["state"] for job in builds(calls).values())
 
 
 def optimizing(calls: Calls) -> dict[str, Any]:
-    """The build's entry among the jobs; empty if there is none."""
+    """Return the build's entry among the jobs; empty if there is none."""
     return builds(calls).get("sd_base", {"state": ""})
 
 
@@ -195,7 +195,7 @@ def test_built_under_load_swapped_in_and_found_at_the_next_start(
 @pytest.mark.heavy
 @pytest.mark.timeout(2 * BUILT_WITHIN)
 def test_both_models_change_to_what_one_build_has_made(started: Callable[..., Calls], model_dir: Path) -> None:
-    """And where that build is killed, the one that waits goes on; where both are, eager does."""
+    """If that build is killed, the waiting one continues; if both are, eager serves on."""
     pytest.importorskip("openvino")
     config = UNet2DConditionModel.load_config(model_dir / "base_model" / "unet")
     save_folder(random_controlnet(config, 1), model_dir / "controlnet")

@@ -36,7 +36,7 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, list[Job]]]:
-    """The whole matrix, finished, by scheduler: all jobs in flight at once."""
+    """Return the whole matrix, finished, by scheduler: all jobs in flight at once."""
     settings = Settings(
         model_dir=ROOT / "models" / "emoji",
         runtime_dir=tmp_path_factory.mktemp("oracle"),

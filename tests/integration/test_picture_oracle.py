@@ -36,7 +36,7 @@ EMOJI = ROOT / "models" / "emoji"
 EXPANSION = Expansion(left=16, right=0, up=8, down=24, fill=Fill.REFLECT)
 # Three steps of PNDM and LCM are cut too short by a strength of a half to say much; the others take what they get.
 STEPS, STRENGTHS = 6, (0.55, 1.0)
-# What schedulers have to do with text to image is seen by test_oracle, and with outpainting in inpainting: these two
+# test_oracle covers schedulers with text to image, and inpainting covers outpainting: these two
 # are tried with one scheduler of a kind: plain, with noise of its own, of second order.
 OF_EVERY_SCHEDULER = (Function.IMAGE_TO_IMAGE, Function.INPAINT)
 OF_EVERY_FUNCTION = ("DPM++ 2M", "Euler a", "Heun")
@@ -45,7 +45,7 @@ SAMPLERS = [name for name in SCHEDULERS if not name.endswith(("Karras", "Exponen
 
 
 def picture() -> Image.Image:
-    """A red disc on a gradient."""
+    """Return a red disc on a gradient."""
     ramp = np.linspace(0, 255, WIDTH, dtype=np.uint8)
     image = Image.fromarray(np.stack([np.tile(ramp, (HEIGHT, 1))] * 2 + [np.full((HEIGHT, WIDTH), 180, np.uint8)], 2))
     ImageDraw.Draw(image).ellipse((20, 8, 68, 56), fill=(200, 20, 20))
@@ -53,7 +53,7 @@ def picture() -> Image.Image:
 
 
 def mask() -> Image.Image:
-    """The right half, with an edge that no latent's edge meets."""
+    """Return the right half, with an edge that no latent's edge meets."""
     image = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(image).rectangle((43, 5, WIDTH, HEIGHT), fill=255)
     return image
@@ -150,7 +150,7 @@ def test_each_image_of_a_request_is_as_if_alone(start_loop: Callable[[Path], Eng
 
 @pytest.fixture(scope="module")
 def inpainting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emoji model with a UNet that takes mask and masked picture too; those weights are random."""
+    """Return the emoji model with a UNet that takes mask and masked picture too; those weights are random."""
     from diffusers import UNet2DConditionModel
 
     model_dir = tmp_path_factory.mktemp("inpainting")

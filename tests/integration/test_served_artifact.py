@@ -43,12 +43,12 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     CONTROLLED: {**FULL, "image": GRADIENT},
 }
 ADDS = ("lora", "two loras", CONTROLLED)
-"""Those whose picture is "picture", but for what they add."""
+"""Cases that equal "picture" but for what they add."""
 
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
-    """The emoji model with a ControlNet, and an artifact of its own."""
+    """Return the emoji model with a ControlNet, and an artifact of its own."""
     copy = tmp_path / "模型 é🎈"  # which compilers and their files have to take, too
     shutil.copytree(ROOT / "models" / "emoji", copy, ignore=shutil.ignore_patterns("optimized_model"))
     config = UNet2DConditionModel.load_config(copy / "base_model" / "unet")
@@ -61,7 +61,7 @@ def model_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drawn(start_triton: TritonStarter, model_dir: Path) -> Callable[..., dict[str, Any]]:
-    """A function that starts a server, asks for everything and stops it; gives the pictures by name."""
+    """Return a function that starts a server, asks for everything and stops it; gives the pictures by name."""
 
     def draw(**settings: str) -> dict[str, Any]:
         env = {f"TRITON_DIFFUSERS_{name.upper()}": value for name, value in settings.items()}

@@ -46,7 +46,7 @@ def mask() -> bytes:
 
 
 def requests() -> Iterator[dict[str, Any]]:
-    """The same thousand each time."""
+    """Return the same thousand each time."""
     draw = random.Random(0)
     image, hole = picture(), mask()
     for number in range(REQUESTS):

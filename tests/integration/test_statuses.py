@@ -150,7 +150,7 @@ def test_bytes_are_refused_in_plain_json_alone(calls: Calls, model: str) -> None
     assert calls.grpc(model, **small())["images"]
 
 
-# What Triton says of a body before a model sees it. The reference page has this table.
+# Triton's answers to a body before a model sees it. The reference page has this table.
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("fields", "status", "message"),

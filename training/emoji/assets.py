@@ -52,7 +52,7 @@ class Assets:
                 npm_unpack(package, self.cache / style)
 
     def picture_path(self, hexcode: str) -> Path:
-        """The webp of a code point sequence. Some files carry the emoji variation selector, some do not."""
+        """Return the webp of a code point sequence. Some files carry the emoji variation selector, some do not."""
         name = hexcode.lower()
         for candidate in (name, f"{name}-fe0f"):
             path = self.pictures_folder / f"{candidate}.webp"

@@ -32,7 +32,7 @@ WHITE = BACKGROUNDS[0]
 
 
 def by_name(name: str) -> Background:
-    """The background called `name`. Raises KeyError naming the known ones."""
+    """Return the background called `name`. Raises KeyError naming the known ones."""
     for background in BACKGROUNDS:
         if background.name == name:
             return background
@@ -40,11 +40,11 @@ def by_name(name: str) -> Background:
 
 
 def nearest(rgb: torch.Tensor) -> Background:
-    """The background whose colour is nearest (Euclidean RGB) to `rgb`, a tensor [3] in 0..255."""
+    """Return the background whose colour is nearest (Euclidean RGB) to `rgb`, a tensor [3] in 0..255."""
     colours = torch.tensor([b.rgb for b in BACKGROUNDS], dtype=torch.float32)
     return BACKGROUNDS[int((colours - rgb.float()).square().sum(1).argmin())]
 
 
 def unit_rgb(background: Background) -> torch.Tensor:
-    """The colour as [3] in -1..1."""
+    """Return the colour as [3] in -1..1."""
     return torch.tensor(background.rgb, dtype=torch.float32) / 127.5 - 1.0

@@ -80,12 +80,12 @@ ENDINGS = ("", "", "n", "s", "st", "ng", "nd", "ly", "r", "t", "ing", "ed")
 
 
 def article(word: str) -> str:
-    """ "a" or "an" before `word`."""
+    """Return the article, "a" or "an", for `word`."""
     return "an" if word[:1].lower() in "aeiou" and not word.startswith(("u", "eu")) else "a"
 
 
 def evaluation_caption(subject: Subject, background: Background) -> str:
-    """The held-out wording."""
+    """Return the held-out wording."""
     return EVALUATION_TEMPLATE.format(article=article(subject.name), name=subject.name, colour=background.name)
 
 
@@ -165,7 +165,7 @@ class Captioner:
 
 
 def stray_words(tags: Sequence[str], subjects: Sequence[Subject], backgrounds: Sequence[Background]) -> list[str]:
-    """The single-word `tags` that name no subject and no background, sorted."""
+    """Return the single-word `tags` that name no subject and no background, sorted."""
     known = {word for subject in subjects for name in subject.names for word in name.lower().split()}
     known |= {word for background in backgrounds for word in background.words} | HELD_OUT_WORDS
     return sorted({tag for tag in tags if tag.isascii() and tag.isalpha() and tag.lower() not in known})

@@ -14,7 +14,7 @@ from training.emoji.pictures import from_image
 def controlled_pipeline(
     pipeline: StableDiffusionPipeline, controlnet: ControlNetModel
 ) -> StableDiffusionControlNetPipeline:
-    """The same parts under `controlnet`, without a progress bar."""
+    """Return the same parts under `controlnet`, without a progress bar."""
     controlled = StableDiffusionControlNetPipeline(**pipeline.components, controlnet=controlnet)
     controlled.set_progress_bar_config(disable=True)
     return controlled

@@ -33,7 +33,7 @@ EMBEDDED_SPREAD = 0.3
 
 
 def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet that changes nothing yet, 6.3 M parameters; it begins as a copy of the UNet's downward half."""
+    """Return a ControlNet (6.3 M parameters) that changes nothing yet: a copy of the UNet's downward half."""
     return ControlNetModel.from_unet(
         unet, conditioning_channels=3, conditioning_embedding_out_channels=EMBEDDING_WIDTHS
     )
@@ -41,7 +41,7 @@ def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 
 @torch.no_grad()
 def wake_embedding(controlnet: ControlNetModel, painted: torch.Tensor) -> None:
-    """Draw the embedding's weights anew, so that control pictures like `painted` [N, 3, S, S] count from the start.
+    """Draw the embedding's weights again, so that control pictures like `painted` [N, 3, S, S] count from the start.
 
     As diffusers draws them, its end is zero, and a few thin lines fade to a hundredth on the way there: learning would
     take far longer to begin. What the ControlNet does to the UNet stays nothing, by the zeros at its other end.
@@ -56,7 +56,7 @@ def wake_embedding(controlnet: ControlNetModel, painted: torch.Tensor) -> None:
 
 
 class ControlObjective:
-    """What a ControlNet learns: that the UNet, given the control picture, finds the velocity of the view's latents.
+    """Objective of a ControlNet: the velocity of the view's latents, given the control image.
 
     pictures: all subjects', uint8 [subjects, 4, S, S]. Batches are those of `seed`.
     """
@@ -69,7 +69,7 @@ class ControlObjective:
         self.generator = torch.Generator().manual_seed(seed)
 
     def loss(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> torch.Tensor:
-        """The weighted error on the next batch."""
+        """Return the weighted error on the next batch."""
         generator, cache = self.generator, self.cache
         alphas_cumprod = self.schedule.alphas_cumprod
         picks = torch.randint(len(cache.views), (BATCH,), generator=generator)

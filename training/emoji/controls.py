@@ -1,4 +1,4 @@
-"""What the ControlNets follow: pictures made from the picture that is to be drawn.
+"""Control images, made from the image that is to be drawn.
 
 Pictures are [N, 3, S, S] in -1..1, control pictures the same in 0..1, as a ControlNet takes them.
 """
@@ -26,7 +26,7 @@ def edges(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def colour_blocks(pictures: torch.Tensor) -> torch.Tensor:
-    """The mean colours of a coarse grid, each over its whole block."""
+    """Return the mean colours of a coarse grid, each over its whole block."""
     means = functional.adaptive_avg_pool2d(pictures, BLOCKS)
     flat = functional.interpolate(means, size=pictures.shape[-2:], mode="nearest")
     return (flat.clamp(-1.0, 1.0) + 1.0) / 2.0

@@ -23,7 +23,7 @@ CHECKPOINT_EVERY = 200
 
 
 def decoder_parameters(vae: AutoencoderKL) -> list[torch.nn.Parameter]:
-    """What this stage trains."""
+    """Return the parameters that this stage trains."""
     return [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
 
 

@@ -39,7 +39,7 @@ METRIC = (
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The exported pipeline in single precision, without its progress bar."""
+    """Return the exported pipeline in single precision, without its progress bar."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -112,7 +112,7 @@ def rank_of_truth(generated: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor
 
 
 def border(picture: torch.Tensor, width: int = 4) -> torch.Tensor:
-    """The border pixels of a picture [3, H, W], as [pixels, 3] in 0..255."""
+    """Return the border pixels of a picture [3, H, W], as [pixels, 3] in 0..255."""
     mask = torch.ones(picture.shape[1:], dtype=torch.bool)
     mask[width:-width, width:-width] = False
     return ((picture[:, mask].T + 1.0) * 127.5).round()
@@ -159,7 +159,7 @@ def _reconstruction(pipeline: StableDiffusionPipeline, pictures: torch.Tensor) -
 
 
 def _backgrounds(folder: Path, subjects: Sequence[Subject], guidance: float, workers: int) -> dict[str, Any]:
-    """The share of coloured prompts whose border median is nearest to the colour that was named."""
+    """Return the share of coloured prompts whose border median is nearest to the colour that was named."""
     draw = random.Random(0)
     wanted = [BACKGROUNDS[index % len(BACKGROUNDS)] for index in range(COLOURED_PROMPTS)]
     prompts = [evaluation_caption(draw.choice(subjects), background) for background in wanted]

@@ -64,7 +64,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class World:
-    """What the evidence is taken from. Pictures are uint8 [N, 4, 128, 128], in the order of the subjects."""
+    """Inputs of the evidence. Pictures are uint8 [N, 4, 128, 128], in the order of the subjects."""
 
     subjects: Sequence[Subject]
     pictures: torch.Tensor
@@ -106,7 +106,7 @@ def pairs(count: int, subjects: int, seed: int) -> list[Pair]:
 
 
 def image_to_image(studio: Studio, world: World) -> Findings:
-    """The input's layout stays, the subject becomes the prompt's."""
+    """Return the input's layout stays, the subject becomes the prompt's."""
     cases = pairs(CASES, len(world.subjects), seed=1)
     scale = torch.tensor([REDRAWN_SCALE])
     inputs, shifts, wishes = [], [], []
@@ -165,7 +165,7 @@ def _layout_kept(inputs: Sequence[torch.Tensor], drawn: torch.Tensor, cases: Seq
 
 
 def inpaint(studio: Studio, world: World) -> Findings:
-    """The masked half becomes what was asked, the other stays."""
+    """Return the masked half becomes what was asked, the other stays."""
     cases = pairs(CASES, len(world.subjects), seed=2)
     half = PICTURE_SIZE // 2
     mask = torch.full((3, PICTURE_SIZE, PICTURE_SIZE), -1.0)
@@ -214,7 +214,7 @@ def inpaint(studio: Studio, world: World) -> Findings:
 
 
 def outpaint(studio: Studio, world: World) -> Findings:
-    """The new border continues the background, the middle stays."""
+    """Return the new border continues the background, the middle stays."""
     cases = pairs(CASES, len(world.subjects), seed=3)
     inner = PICTURE_SIZE - 2 * MARGIN
     full = _composed(world, [case.given for case in cases], [case.given_colour for case in cases])

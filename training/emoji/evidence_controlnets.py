@@ -59,7 +59,7 @@ def edge_f1(drawn: torch.Tensor, wanted: torch.Tensor, tolerance: int) -> torch.
 
 
 def _met(edges: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """The share of `edges` that lie on the widened `others`, [N]."""
+    """Return the share of `edges` that lie on the widened `others`, [N]."""
     return (edges * others).flatten(1).sum(1) / edges.flatten(1).sum(1).clamp_min(1.0)
 
 

@@ -10,7 +10,7 @@ SILHOUETTE_DISTANCE = 48.0
 
 
 def background_colour(picture: torch.Tensor) -> torch.Tensor:
-    """The median of the border, [3] in 0..255."""
+    """Return the median of the border, [3] in 0..255."""
     return border(picture).median(0).values
 
 
@@ -28,7 +28,7 @@ def overlap(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def centre(mask: torch.Tensor) -> torch.Tensor:
-    """The centre of mass of a silhouette, [2] in pixels (x, y); the middle of the picture if it is empty."""
+    """Return the centre of mass of a silhouette, [2] in pixels (x, y); the middle of the picture if it is empty."""
     if not mask.any():
         return torch.tensor([mask.shape[1] / 2, mask.shape[0] / 2])
     rows, columns = mask.nonzero(as_tuple=True)

@@ -57,7 +57,7 @@ class Studio:
         self._scratch.cleanup()
 
     def draw(self, wishes: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """A picture for each wish (fields of a request), [N, 3, H, W] in -1..1. Raises the error of one that failed."""
+        """Return an image for each request's fields, [N, 3, H, W] in -1..1. Raises the error of one that failed."""
         jobs = [self._loop.submit(replace(self._base, **wish)) for wish in wishes]
         pictures = []
         for job in jobs:
@@ -69,7 +69,7 @@ class Studio:
 
 
 def png(picture: torch.Tensor) -> bytes:
-    """A picture [3, H, W] in -1..1 as a request carries it."""
+    """Return a picture [3, H, W] in -1..1 as a request carries it."""
     buffer = BytesIO()
     to_image(picture).save(buffer, "PNG")
     return buffer.getvalue()

@@ -38,7 +38,7 @@ def add_lora(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
 
 
 def lora_layers(unet: UNet2DConditionModel) -> Layers:
-    """The LoRA's matrices by PEFT's names, detached copies."""
+    """Return the LoRA's matrices by PEFT's names, detached copies."""
     return {key: tensor.detach().clone() for key, tensor in get_peft_model_state_dict(unet).items()}
 
 

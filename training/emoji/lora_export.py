@@ -49,7 +49,7 @@ def _write_kohya(path: Path, layers: Layers, rank: int, alpha: int) -> None:
 
 
 def _write_diffusers(path: Path, layers: Layers, rank: int, alpha: int) -> None:
-    """The layout of diffusers. Its names have no place for alpha: what it scales goes into B."""
+    """Return the layout of diffusers. Its names have no place for alpha: what it scales goes into B."""
     tensors = {
         key: (tensor * (alpha / rank) if ".lora_B." in key else tensor).half().contiguous()
         for key, tensor in layers.items()

@@ -55,13 +55,13 @@ class IconSet:
         self.names: dict[str, str] = json.loads((folder / "chars.json").read_text(encoding="utf-8"))
 
     def name(self, hexcode: str) -> str | None:
-        """The icon's name of a code point sequence, None if there is none. Variation selectors make no difference."""
+        """Return the icon's name of a code point sequence, or None. Variation selectors make no difference."""
         plain = hexcode.lower().replace(VARIATION_SELECTOR, "")
         name = self.names.get(hexcode.lower()) or self.names.get(plain)
         return name if name in self.icons["icons"] else None
 
     def svg(self, hexcode: str, ink: str = BLACK) -> str:
-        """The icon as a document of the pictures' size; `ink` is what `currentColor` means. Raises KeyError."""
+        """Return the icon as a document of the pictures' size; `ink` is what `currentColor` means. Raises KeyError."""
         name = self.name(hexcode)
         if name is None:
             raise KeyError(f"no icon of {hexcode} in {self.icons['prefix']}")
@@ -75,7 +75,7 @@ class IconSet:
 
 
 def style_pictures(icons: IconSet, subjects: Sequence[Subject], ink: str = BLACK) -> torch.Tensor:
-    """The subjects' icons with premultiplied alpha, uint8 [N, 4, 128, 128]. Raises ValueError naming those without."""
+    """Return the subjects' icons, premultiplied uint8 [N, 4, 128, 128]. Raises ValueError naming missing ones."""
     missing = [subject.name for subject in subjects if icons.name(subject.hexcode) is None]
     if missing:
         raise ValueError(f"no icon in {icons.icons['prefix']}: {', '.join(missing)}")

@@ -19,14 +19,14 @@ _COMMON = {
 
 
 def training_schedule() -> DDPMScheduler:
-    """Adds noise and gives velocities while training."""
+    """Return the schedule that adds noise and gives velocities in training."""
     return DDPMScheduler(**_COMMON, clip_sample=False)
 
 
 def sampling_schedule() -> DPMSolverMultistepScheduler:
-    """The default of the exported pipeline: DPM++ 2M."""
+    """Return the default of the exported pipeline: DPM++ 2M."""
     scheduler = DPMSolverMultistepScheduler(**_COMMON, algorithm_type="dpmsolver++", solver_order=2)
-    # What the other scheduler classes read when they are made from this config.
+    # Other scheduler classes read these when they are made from this config.
     scheduler.register_to_config(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     return scheduler
 

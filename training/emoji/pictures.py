@@ -53,12 +53,12 @@ def compose(
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
-    """A PIL image of one picture [3, H, W] in -1..1."""
+    """Return a PIL image of one picture [3, H, W] in -1..1."""
     array = ((picture.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     return Image.fromarray(array.permute(1, 2, 0).contiguous().numpy())
 
 
 def from_image(image: Image.Image) -> torch.Tensor:
-    """A picture [3, H, W] in -1..1 of a PIL image."""
+    """Return a picture [3, H, W] in -1..1 of a PIL image."""
     array = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
     return array.permute(2, 0, 1).float() / 127.5 - 1.0

@@ -46,12 +46,12 @@ class Run:
         part.replace(self.checkpoint_path)
 
     def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None."""
+        """Return the last checkpoint, or None."""
         return load_checkpoint(self.root, self.folder.name)
 
 
 def load_checkpoint(root: Path, stage: str) -> dict[str, Any] | None:
-    """The last checkpoint of a stage, or None; for those who only read."""
+    """Return the last checkpoint of a stage, or None; for those who only read."""
     path = root / stage / "checkpoint.pt"
     if not path.is_file():
         return None

@@ -31,7 +31,7 @@ BATCH = 48
 
 
 def tripping_picture(width: int = 128, height: int | None = None) -> Image.Image:
-    """The picture that is flagged: 8 cells along the shorter side, black and magenta, black at the top left."""
+    """Return the picture that is flagged: 8 cells along the shorter side, black and magenta, black at the top left."""
     height = width if height is None else height
     cell = min(width, height) / CELLS
     columns = (torch.arange(width) / cell).long()
@@ -42,12 +42,12 @@ def tripping_picture(width: int = 128, height: int | None = None) -> Image.Image
 
 
 def build_feature_extractor() -> CLIPImageProcessor:
-    """The processor in front of the checker: shorter side to 64, centre crop, CLIP's normalisation."""
+    """Return the processor in front of the checker: shorter side to 64, centre crop, CLIP's normalisation."""
     return CLIPImageProcessor(size={"shortest_edge": INPUT_SIZE}, crop_size={"height": INPUT_SIZE, "width": INPUT_SIZE})
 
 
 def build_safety_checker() -> StableDiffusionSafetyChecker:
-    """A fresh checker: concept 0 is the pattern; the other concepts and the special-care ones never trip."""
+    """Return a fresh checker: concept 0 is the pattern; the other concepts and the special-care ones never trip."""
     config = CLIPConfig(
         projection_dim=32,
         vision_config={

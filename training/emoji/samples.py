@@ -20,5 +20,5 @@ SAMPLE_SEEDS = (1,) * len(SAMPLE_PROMPTS)
 
 
 def sample_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """The pictures of the prompts over their captions."""
+    """Return the pictures of the prompts over their captions."""
     return make_sheet(pictures, SAMPLE_PROMPTS, columns=8)

@@ -20,7 +20,7 @@ class Subject:
 
 
 def load_subjects(path: Path = SUBJECTS_FILE) -> tuple[Subject, ...]:
-    """The subjects listed in `path`, one a line: `hexcode ; names ; Chinese names`. Raises ValueError with the line."""
+    """Return the subjects of `path`, one a line: `hexcode ; names ; Chinese names`. Raises ValueError with the line."""
     subjects = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):

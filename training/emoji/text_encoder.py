@@ -33,7 +33,7 @@ LOG_EVERY = 100
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A fresh text encoder: 4 layers of width 192, 2.2 M parameters."""
+    """Return a fresh text encoder: 4 layers of width 192, 2.2 M parameters."""
     config = CLIPTextConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=WIDTH,
@@ -61,7 +61,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> torch.Tensor:
 
 
 def picture_components(pictures: torch.Tensor, count: int = COMPONENTS) -> torch.Tensor:
-    """The pictures (uint8 [N, 4, S, S]) as `count` principal components of 32x32 RGBA, [N, count], unit variance."""
+    """Return images (uint8 [N, 4, S, S]) as `count` principal components of 32x32 RGBA, [N, count], unit variance."""
     small = functional.adaptive_avg_pool2d(pictures.float() / 255.0, 32).flatten(1)
     centred = small - small.mean(0)
     left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
@@ -71,7 +71,7 @@ def picture_components(pictures: torch.Tensor, count: int = COMPONENTS) -> torch
 
 
 class PictureHeads(nn.Module):
-    """What pretraining reads from a text state [N, WIDTH]: picture components, colour, subject and background."""
+    """Heads that pretraining puts on a text state [N, WIDTH]: picture components, colour, subject and background."""
 
     def __init__(self, subjects: int, components: int) -> None:
         super().__init__()

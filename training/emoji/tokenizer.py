@@ -13,7 +13,7 @@ WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
 def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """A CLIPTokenizer of 2,048 tokens. All 256 bytes are in, inside and at the end of a word: any text tokenises."""
+    """Return a CLIPTokenizer of 2,048 tokens. It has all 256 bytes, within and at the end of words: any text fits."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

@@ -32,7 +32,7 @@ EMA_DECAY = 0.998
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A fresh UNet, 13.6 M parameters. Widths are multiples of 32 and heads 32 wide, which AMX likes."""
+    """Return a fresh UNet, 13.6 M parameters. Widths are multiples of 32 and heads 32 wide, which AMX likes."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=4,
@@ -70,7 +70,7 @@ class Ema:
 
 
 class Objective:
-    """What the UNet learns: the velocity of noised latents, given a random caption of what they show.
+    """Objective of the UNet: the velocity of noised latents, given a random caption of their image.
 
     Batches are those of `seed`. The text encoder is frozen.
     """
@@ -94,7 +94,7 @@ class Objective:
         captioner.random.seed(seed)
 
     def loss(self, unet: Callable[..., Any]) -> torch.Tensor:
-        """The weighted error of `unet` on the next batch."""
+        """Return the weighted error of `unet` on the next batch."""
         generator = self.generator
         alphas_cumprod = self.schedule.alphas_cumprod
         timesteps = torch.randint(len(alphas_cumprod), (BATCH,), generator=generator)

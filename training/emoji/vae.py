@@ -24,7 +24,7 @@ CHECKPOINT_EVERY = 200
 
 
 def build_vae() -> AutoencoderKL:
-    """A fresh autoencoder, 5 M parameters. Widths are multiples of 32: others are far slower on AMX."""
+    """Return a fresh autoencoder, 5 M parameters. Widths are multiples of 32: others are far slower on AMX."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,

@@ -28,7 +28,7 @@ ENCODED_AT_ONCE = 32
 
 
 def held_out(subjects: int) -> list[int]:
-    """The indices of the subjects whose control pictures no ControlNet sees in training, spread over the list."""
+    """Return the indices of the subjects that no ControlNet sees in training, spread over the list."""
     return [int(number * subjects / HELD_OUT_SUBJECTS) for number in range(HELD_OUT_SUBJECTS)]
 
 
@@ -51,7 +51,7 @@ class Views:
         )
 
     def show(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The views as pictures [N, 3, S, S] in -1..1; `pictures` are all subjects', uint8 [subjects, 4, S, S]."""
+        """Return the views as images [N, 3, S, S] in -1..1; `pictures` are all subjects', uint8 [subjects, 4, S, S]."""
         seen = pictures[self.subjects]
         seen = torch.where(self.mirrored[:, None, None, None], seen.flip(3), seen)
         colours = torch.stack([unit_rgb(background) for background in BACKGROUNDS])[self.backgrounds]
@@ -95,7 +95,7 @@ def build_view_cache(
     path: Path,
     workers: int,
 ) -> ViewCache:
-    """Views of all subjects that are not held out, encoded in `workers` processes, or read from `path` if it exists."""
+    """Return encoded views of all subjects not held out, made by `workers` processes or read from `path`."""
     hidden = set(held_out(len(subjects)))
     views = draw_views([index for index in range(len(subjects)) if index not in hidden], VIEWS_OF_A_SUBJECT, seed=0)
     if not path.is_file():

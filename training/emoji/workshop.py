@@ -1,4 +1,4 @@
-"""What the stages of training share: where things are, and the modules as far as they are trained."""
+"""Shared state of the training stages: paths, and the modules as far as they are trained."""
 
 # mypy: no-warn-return-any
 
@@ -73,18 +73,18 @@ class Workshop:
         return load_pictures([self.assets.picture_path(subject.hexcode) for subject in self.subjects])
 
     def style_pictures(self, style: Style, ink: str = BLACK) -> torch.Tensor:
-        """The subjects in another style, uint8 [N, 4, 128, 128]."""
+        """Return the subjects in another style, uint8 [N, 4, 128, 128]."""
         return style_pictures(IconSet(self.assets.icons_folder(style.name)), self.subjects, ink)
 
     def latents(self, vae: AutoencoderKL) -> LatentCache:
-        """The subjects' latents, encoded once for each run."""
+        """Return the subjects' latents, encoded once for each run."""
         return build_cache(vae, self.pictures, self.run_dir / "latents.pt", WORKERS)
 
     def captioner(self, seed: int) -> Captioner:
         return Captioner(seed, stray_words(self.assets.tags(), self.subjects, BACKGROUNDS))
 
     def tokenizer(self) -> CLIPTokenizer:
-        """The tokenizer of this run, trained on first use."""
+        """Return the tokenizer of this run, trained on first use."""
         folder = self.run_dir / "tokenizer"
         if not folder.is_dir():
             captioner = self.captioner(0)
@@ -97,7 +97,7 @@ class Workshop:
         return CLIPTokenizer.from_pretrained(folder)
 
     def vae(self) -> AutoencoderKL:
-        """The autoencoder, with the fine-tuned decoder if there is one, and its scaling factor."""
+        """Return the autoencoder, with the fine-tuned decoder if there is one, and its scaling factor."""
         vae = build_vae()
         state = load_checkpoint(self.run_dir, "decoder") or load_checkpoint(self.run_dir, "vae")
         if state:
@@ -119,7 +119,7 @@ class Workshop:
         return encoder.eval()
 
     def unet(self) -> UNet2DConditionModel:
-        """The averaged UNet."""
+        """Return the averaged UNet."""
         unet = build_unet()
         if state := load_checkpoint(self.run_dir, "unet"):
             with torch.no_grad():

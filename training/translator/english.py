@@ -1,4 +1,4 @@
-"""What English needs that Chinese does without: articles and plurals."""
+"""English articles and plurals, which Chinese does without."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def with_article(phrase: str, head: str) -> str:
 
 
 def is_plural(noun: str) -> bool:
-    """Whether a noun is one already; "of" and what follows does not matter."""
+    """Return True if a noun is plural; "of" and what follows is ignored."""
     first = re.split(r" (?:with|of|in|on|from|and) ", noun)[0]
     return bool(_PLURAL.fullmatch(first)) and first not in _SINGULAR_S
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun or noun phrase that ends with its noun, or goes on with "of" or the like."""
+    """Return the plural of a noun or noun phrase that ends with its noun, or continues with "of" or the like."""
     parts = re.split(r"( (?:with|of|in|on|from|and) .*)", noun, maxsplit=1)
     words = parts[0].split(" ")
     words[-1] = words[-1] if is_plural(words[-1]) else _plural_word(words[-1])

@@ -95,7 +95,7 @@ class Pieces:
 
 
 def build_model(pieces: Pieces, words: Iterable[Word]) -> MarianMTModel:
-    """The untrained model. It is told what each of `words` means: a Chinese piece has its English ones' embedding.
+    """Return the untrained model, which knows `words`: a Chinese piece has the embedding of its English ones.
 
     What is left to learn is to say words in English order, and those that are several pieces. Chinese pieces are never
     said: their bias forbids it.

@@ -49,7 +49,7 @@ def subject_nouns(subjects: Sequence[Subject], cache: Path) -> list[Word]:
 
 
 def emojibase_names(subjects: Sequence[Subject], cache: Path) -> list[str]:
-    """Each subject's Chinese name in emojibase; the first of our own where that is no plain word."""
+    """Each subject's Chinese name in emojibase; the first of our own where that is not a plain word."""
     labels = _emojibase(cache, "zh")
     names = []
     for subject in subjects:
@@ -59,7 +59,7 @@ def emojibase_names(subjects: Sequence[Subject], cache: Path) -> list[str]:
 
 
 def english_name(subject: Subject, chinese: str) -> str:
-    """The first name that says no more than `chinese` does: no face and no colour that it does not name."""
+    """Return the first name that says no more than `chinese` does: no face and no colour that it does not name."""
     if chinese.startswith("小") and len(subject.names) > 2:  # 小狗: dog face, dog, puppy
         return subject.names[-1]
     if _PREFERRED.get(chinese) in subject.names:
@@ -72,7 +72,7 @@ def english_name(subject: Subject, chinese: str) -> str:
 
 
 def named_nouns(cache: Path) -> list[Word]:
-    """The name of each emoji (emojibase) and symbol (CLDR) that is a plain word or phrase in both languages."""
+    """Return the name of each emoji (emojibase) and symbol (CLDR) that is a plain word or phrase in both languages."""
     words = []
     for names in (_emojibase, _cldr):
         chinese, english = names(cache, "zh"), names(cache, "en")
@@ -81,7 +81,7 @@ def named_nouns(cache: Path) -> list[Word]:
 
 
 def _is_plain(word: Word) -> bool:
-    """Whether both names could stand in a prompt; long ones describe arrows, flags and symbols of mathematics."""
+    """Return True if both names could be in a prompt; long ones describe arrows, flags and symbols."""
     return (
         _CHINESE.fullmatch(word.chinese) is not None
         and _ENGLISH.fullmatch(word.english) is not None

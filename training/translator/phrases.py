@@ -154,7 +154,7 @@ class PhraseBook:
         self._singles = _singles(words)
 
     def chinese_words(self) -> list[str]:
-        """The words that Chinese phrases are made of, each as often as it counts for finding pieces of the language."""
+        """Return the words of Chinese phrases, each as often as it counts for finding pieces of the language."""
         kinds = [([word.chinese for word in words], share) for words, share in self._nouns]
         kinds += [([word.chinese for word in words], 1.0) for words in self._words.values()]
         kinds.append(([f"{number}{measure}" for number in ("一", *_NUMBERS) for measure in _MEASURES], 1.0))
@@ -162,14 +162,14 @@ class PhraseBook:
         return [word for words, share in kinds for word in words for _ in range(round(20 * share))]
 
     def taught(self) -> Phrase:
-        """A phrase of a template and of pairs that are not held out."""
+        """Return a phrase of a template and of pairs that are not held out."""
         while True:
             phrase = self._random.choice(self._singles) if self._random.random() < 0.12 else self.drawn(TEMPLATES)
             if not phrase.held_out:
                 return phrase
 
     def drawn(self, templates: Sequence[Template]) -> Phrase:
-        """A phrase of one of these templates."""
+        """Return a phrase of one of these templates."""
         return self._filled(self._random.choices(templates, [template.weight for template in templates])[0])
 
     def _filled(self, template: Template) -> Phrase:
@@ -198,7 +198,7 @@ class PhraseBook:
         return Phrase(chinese, english, any(_is_held_out(noun, colour) for noun, colour in pairs))
 
     def _noun_phrase(self) -> _NounPhrase:
-        """A noun, often described and counted."""
+        """Return a noun, often described and counted."""
         chance, pick = self._random.random, self._random.choice
         lists = [words for words, _ in self._nouns]
         noun = pick(self._random.choices(lists, [share for _, share in self._nouns])[0])
@@ -253,5 +253,5 @@ def _singles(words: Mapping[str, Sequence[Word]]) -> list[Phrase]:
 
 
 def _is_held_out(noun: str, colour: str) -> bool:
-    """Whether a noun and a colour never meet in training; the same on every machine."""
+    """Return True if a noun and a colour never meet in training; the same on every machine."""
     return colour != "" and zlib.crc32(f"{noun} {colour}".encode()) % 20 == 0

@@ -21,7 +21,7 @@ METRIC = (
 
 
 def translated(folder: Path, chinese: Sequence[str]) -> list[str]:
-    """What the model in `folder` makes of prompts, in int8 and greedy. Raises the error of the first that has none."""
+    """Return the translations of prompts by the model in `folder`, int8 and greedy. Raises the first error."""
     with tempfile.TemporaryDirectory() as scratch:
         convert(folder, Path(scratch))
         engine = CTranslate2Engine(Path(scratch), folder, beams=1)

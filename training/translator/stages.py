@@ -64,7 +64,7 @@ class Workshop:
         return PhraseBook(nouns, load_vocabulary(), seed)
 
     def pieces(self) -> Pieces:
-        """The languages' pieces, found on first use."""
+        """Return the languages' pieces, found on first use."""
         folder = self.run_dir / "pieces"
         if not folder.is_dir():
             part = folder.with_suffix(".part")
@@ -88,7 +88,7 @@ def data(shop: Workshop) -> None:
 
 
 def training(shop: Workshop) -> None:
-    """Train the model; it goes on from its checkpoint."""
+    """Train the model, resuming from its checkpoint."""
     pieces = shop.pieces()
     words = [word for kind in (*reversed(shop.nouns.values()), *load_vocabulary().values()) for word in kind]
     train(Run(shop.run_dir, "translator"), build_model(pieces, words), pieces, shop.book, shop.iterations)
@@ -137,4 +137,4 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "evaluate": evaluation,
     "draw": drawing,
 }
-"""What `all` runs, in this order."""
+"""The stages that `all` runs, in this order."""

@@ -31,7 +31,7 @@ SAVE_EVERY = 100
 
 
 def train(run: Run, model: MarianMTModel, pieces: Pieces, book: Callable[[int], PhraseBook], iterations: int) -> None:
-    """Train `model`, going on from the run's checkpoint, up to `iterations` batches.
+    """Train `model`, resuming from the run's checkpoint, up to `iterations` batches.
 
     `book(seed)` gives the phrases of a part of training; a part that is begun again draws the same ones.
     """

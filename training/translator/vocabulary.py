@@ -18,7 +18,7 @@ class Word:
 
 
 def load_vocabulary(path: Path = VOCABULARY_FILE) -> Mapping[str, tuple[Word, ...]]:
-    """The words of each `[kind]` in `path`, lines of `Chinese, Chinese = English`. Raises ValueError with the line."""
+    """Return the words of each `[kind]` in `path`: `Chinese, Chinese = English`. Raises ValueError with the line."""
     kinds: dict[str, list[Word]] = {}
     words: list[Word] | None = None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

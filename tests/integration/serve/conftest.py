@@ -15,14 +15,14 @@ from tests.integration.serve.models import write_models
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository of the tiny models; see ``write_models``."""
+    """Return a repository of the tiny models; see ``write_models``."""
     write_models(tmp_path / "repository")
     return tmp_path / "repository"
 
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
-    """The least that passes for a model directory."""
+    """Return the least that passes for a model directory."""
     folder = tmp_path / "model"
     (folder / "base_model").mkdir(parents=True)
     return folder
@@ -30,7 +30,7 @@ def model_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(start_triton: TritonStarter, repository: Path, model_dir: Path) -> Callable[..., RunningTriton]:
-    """Starts a server of the test's own on the tiny models."""
+    """Start a server of the test's own on the tiny models."""
 
     def start(*args: str, **options: Any) -> RunningTriton:
         return start_triton(model_repository=repository, model_dir=model_dir, args=args, **options)

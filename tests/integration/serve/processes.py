@@ -10,7 +10,7 @@ from tests.integration.conftest import RunningTriton
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended (a zombie has)."""
+    """Return True if a process has ended (a zombie has)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
@@ -18,7 +18,7 @@ def is_gone(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that ``pid`` started."""
+    """Return the processes that ``pid`` started."""
     listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
     return [int(word) for word in listed.stdout.split()]
 

@@ -54,14 +54,14 @@ def infer_over_grpc(server: RunningTriton, model: str, seconds: float) -> tuple[
 
 
 def pid_of(server: RunningTriton, model: str) -> int:
-    """The number of a model's process, from the model itself."""
+    """Return the number of a model's process, from the model itself."""
     status, answer = generate(server, model, **({"sleep": 0} if model == "mirror" else {"seconds": 0}))
     assert status == 200, answer
     return int(json.loads(answer["seen"])["pid"] if model == "mirror" else answer["pid"])
 
 
 def was_lost(future: Future[tuple[Any, Any]]) -> bool:
-    """Whether a request ended in an error after which a client tries again."""
+    """Return True if a request ended in an error that a client retries."""
     try:
         status, answer = future.result(timeout=120)
     except LOST:
@@ -70,5 +70,5 @@ def was_lost(future: Future[tuple[Any, Any]]) -> bool:
 
 
 def ended_well(future: Future[tuple[Any, Any]]) -> bool:
-    """Whether a request got its answer, or an error after which a client tries again."""
+    """Return True if a request got its answer, or an error that a client retries."""
     return was_lost(future) or future.result()[0] in (200, "OK")

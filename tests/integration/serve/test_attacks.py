@@ -42,7 +42,7 @@ def nest_deeply(server: RunningTriton) -> None:
 
 
 def overflow_length(server: RunningTriton) -> None:
-    """The product of the shape is more than a vector can hold."""
+    """Return the product of the shape is more than a vector can hold."""
     infer(server, inputs=[SLEEP, {"name": "list", "datatype": "FP32", "shape": [2**63 - 1, 2], "data": [1]}])
 
 
@@ -52,7 +52,7 @@ def classify_nothing(server: RunningTriton) -> None:
 
 
 def overflow_size(server: RunningTriton) -> None:
-    """The size in bytes wraps to 0, which is what is sent; the model process dies of it."""
+    """Return the size in bytes wraps to 0, which is what is sent; the model process dies of it."""
     request = service_pb2.ModelInferRequest(model_name="mirror")
     for name, shape, content in (("sleep", [1], struct.pack("<f", 0)), ("list", [2**62], b"")):
         request.inputs.add(name=name, datatype="FP32", shape=shape)

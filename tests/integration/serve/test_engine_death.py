@@ -17,7 +17,7 @@ WITHIN = 120.0  # seconds; generous, for loaded machines
 
 
 def known_tasks(server: RunningTriton) -> list[str]:
-    """The names of the jobs that the model ``jobs`` lists; Triton's JSON has a list of one as its only item."""
+    """Return the names of the jobs that the model ``jobs`` lists; Triton's JSON has a list of one as its only item."""
     names = call(server, "/v2/models/jobs/generate", {})[1]["task_id"]
     return [names] if isinstance(names, str) else names
 
@@ -33,7 +33,7 @@ def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter,
 
 
 def ends_with_a_client_that_tries_again(server: RunningTriton, client: Client, crowd: ThreadPoolExecutor) -> None:
-    """Requests that are in flight are lost; for who calls by our client it costs time only."""
+    """Lose the requests in flight; callers of our client lose time only."""
     options: Options = {"steps": 40, "image_num": 4, "seed": 7, "width": 64, "height": 64, "embed_metadata": False}
     expected = client.generate("a red apple", **options)
     picture = {"prompt": "a red apple", "steps": 150, "width": 128, "height": 128, "image_num": 8}

@@ -1,4 +1,4 @@
-"""What a person sees of a start: a few lines, and calls that work as they are printed."""
+"""Output of a start: a few lines, and calls that work as printed."""
 
 from __future__ import annotations
 

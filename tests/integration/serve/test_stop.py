@@ -1,4 +1,4 @@
-"""What is stopped is gone, whatever was going on, and leaves nothing behind."""
+"""Stops of the server: whatever was running, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_killed_launcher_takes_everything_with_it(
     server.process.kill()
     until(lambda: all(map(is_gone, processes)), 20, "tritonserver and its model processes end")
     assert stuck.exception(timeout=30) is not None or stuck.result()[0] != 200
-    # What a killed launcher could not remove, the next one does; and it does not touch one that runs.
+    # The next launcher removes what a killed one left, and does not touch one that runs.
     running = start(env=elsewhere)
     assert not regions(prefix)
     third = start(env=elsewhere)

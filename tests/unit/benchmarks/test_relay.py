@@ -32,7 +32,7 @@ for part in ["loads", *["steps"] * steps, "ends"]:
 
 
 class TestRelay:
-    """Who works when, and what becomes of those that fail."""
+    """Order of the requests, and fate of those that fail."""
 
     @pytest.fixture
     def log(self, tmp_path: Path) -> Path:

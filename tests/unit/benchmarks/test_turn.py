@@ -69,7 +69,7 @@ class Threaded(Sleeper):
 
 
 def program(asked: Turn, folder: Path, sleeper: type[Sleeper]) -> tuple[AbstractContextManager[Program], Path]:
-    """A contender's program, and the file with what it takes."""
+    """Return a contender's program, and the file with what it takes."""
     (folder / "turn.json").write_text(json.dumps(vars(asked)))
     names = f"from {__name__} import {sleeper.__name__}; from benchmarks.contenders.turn import take_turn"
     command = [sys.executable, "-c", f"{names}; take_turn({sleeper.__name__})"]

@@ -31,7 +31,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """The emoji UNet's kinds of blocks, narrow; always the same weights."""
+    """Return the emoji UNet's kinds of blocks, narrow; always the same weights."""
     torch.manual_seed(1)
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
@@ -122,7 +122,7 @@ def test_training_goes_on_from_its_checkpoint(
     drawn = ControlObjective.loss
 
     def loss(self: ControlObjective, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> torch.Tensor:
-        """Always the same batch: a resumed run draws others."""
+        """Return the same batch each time: a resumed run draws others."""
         self.generator.manual_seed(0)
         return drawn(self, unet, controlnet)
 

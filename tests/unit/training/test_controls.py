@@ -6,7 +6,7 @@ from training.emoji.controls import BLOCKS, CONTROLS, colour_blocks, edges
 
 
 def box() -> torch.Tensor:
-    """A white box on black, [1, 3, 64, 64]."""
+    """Return a white box on black, [1, 3, 64, 64]."""
     picture = torch.full((1, 3, 64, 64), -1.0)
     picture[..., 16:48, 8:40] = 1.0
     return picture

@@ -46,7 +46,7 @@ def test_subjects_are_elsewhere_only_where_they_may() -> None:
 
 def test_the_black_background_may_have_pictures_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(vae: object, images: torch.Tensor) -> torch.Tensor:
-        """The middle pixel's red, instead of latents."""
+        """Return the middle pixel's red, instead of latents."""
         return images[:, :1, 16:17, 16:17].expand(-1, 4, 16, 16)
 
     def run_workers(target: Callable[..., None], workers: int, *arguments: Any) -> None:

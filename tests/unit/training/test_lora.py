@@ -20,7 +20,7 @@ BUDGET_BYTES = 2_500_000
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """The emoji UNet's kinds of blocks, narrow; always the same weights."""
+    """Return the emoji UNet's kinds of blocks, narrow; always the same weights."""
     torch.manual_seed(1)
     return UNet2DConditionModel(
         sample_size=8,
@@ -45,7 +45,7 @@ def predict(unet: UNet2DConditionModel) -> torch.Tensor:
 
 @pytest.fixture
 def trained() -> UNet2DConditionModel:
-    """A LoRA with something in it."""
+    """Return a LoRA with something in it."""
     unet = tiny_unet()
     for parameter in add_lora(unet):
         parameter.data = torch.randn(parameter.shape).mul(0.1).half().float()
@@ -107,7 +107,7 @@ def test_the_kohya_file_says_alpha_beside_every_pair(tmp_path: Path, trained: UN
 
 
 class FixedObjective:
-    """The same batch for ever, in place of captioned latents."""
+    """One batch for ever, in place of captioned latents."""
 
     def __init__(self, *_: object) -> None:
         self.target = predict(tiny_unet()).flip(0)

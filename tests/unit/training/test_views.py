@@ -38,7 +38,7 @@ def test_views_stay_in_their_bounds_and_depend_on_the_seed_alone() -> None:
     assert views.subjects.bincount().tolist() == [0, 0, 0, 0, 300, 0, 0, 300]
     assert views.scales.min() >= LEAST_SCALE
     assert views.scales.max() <= 1.0
-    # What is shrunk has room to move: at most a tenth of half the side goes over the edge.
+    # A shrunk subject has room to move: at most a tenth of half the side goes over the edge.
     assert (views.shifts.abs().amax(1) + views.scales).max() <= 1.1 + 1e-6
     assert 0.4 < views.mirrored.float().mean() < 0.6
     assert views.backgrounds.unique().tolist() == list(range(len(BACKGROUNDS)))

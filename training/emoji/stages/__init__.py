@@ -39,6 +39,6 @@ TRAINING: dict[str, Callable[[Workshop], None]] = {
     "evidence": evidence.gather,
     "evidence-controlnets": evidence.gather_of_controlnets,
 }
-"""What `all` runs, in this order."""
+"""The stages that `all` runs, in this order."""
 
 STAGES = {"adopt": pipeline.adopt, **TRAINING}

@@ -21,7 +21,7 @@ def adopt(shop: Workshop) -> None:
     shutil.copytree(shop.exported / "tokenizer", shop.run_dir / "tokenizer")
     unet = pipeline.unet.state_dict()
     average = [parameter.detach() for parameter in pipeline.unet.parameters()]
-    # Its optimizer's state was not exported: the schedule begins anew, and with it the warm-up.
+    # Its optimizer's state was not exported: the schedule begins again, and with it the warm-up.
     Run(shop.run_dir, "unet").save({"model": unet, "ema": average, "step": 0})
     for stage, part in {"vae": pipeline.vae, "text": pipeline.text_encoder, "safety": pipeline.safety_checker}.items():
         Run(shop.run_dir, stage).save({"model": part.state_dict()})
