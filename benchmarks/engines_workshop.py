@@ -17,7 +17,7 @@ from benchmarks.report import Progress
 
 _REQUIREMENTS = Path(__file__).parent / "contenders" / "requirements"
 _PREPARE_SECONDS = 3600.0
-# Packages that an environment does better without. optimum-intel asks for torchvision and needs it for other models; a torch for
+# Packages to leave out of an environment. optimum-intel asks for torchvision and needs it for other models; a torch for
 # processors alone cannot load the registry's, and transformers fails with one that cannot be loaded.
 _REMOVED = {"optimum": ("torchvision",)}
 # Nothing is to ask a network for anything.

@@ -37,7 +37,7 @@ class Job:
         threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
 
     def done(self) -> bool:
-        """True if there is a result or an error."""
+        """Return True if there is a result or an error."""
         return self._outcome.done()
 
     def wait(self, timeout: float | None = None) -> bool:
