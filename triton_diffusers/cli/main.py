@@ -265,7 +265,7 @@ def _whole_seconds(text: str) -> int:
 
 def _checkout() -> Path:
     """The checkout that this package lies in; the current directory if it is installed elsewhere."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "model_repository").is_dir() else Path.cwd()
 
 

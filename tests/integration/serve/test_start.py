@@ -40,7 +40,7 @@ def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton], mo
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(server.runtime_dir),
         "TRITON_DIFFUSERS_STORE": str(server.log.parent / "results"),
-        "TRITON_DIFFUSERS_TRANSLATOR_DIR": str(Path(cli.__file__).resolve().parents[1] / "models" / "translator"),
+        "TRITON_DIFFUSERS_TRANSLATOR_DIR": str(Path(cli.__file__).resolve().parents[2] / "models" / "translator"),
         "TRITON_DIFFUSERS_HEADERS_FORWARDED": "true",
         "TRITON_DIFFUSERS_SOMETHING_ELSE": "as it is",
         "TRITON_DIFFUSERS_CACHE_DIR": os.environ["TRITON_DIFFUSERS_CACHE_DIR"],  # of the tests
