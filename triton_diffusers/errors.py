@@ -1,7 +1,7 @@
 """Every error that a caller can meet, as one tree.
 
     TritonDiffusersError
-     ├── InvalidRequest          the caller's mistake: field, value and limit
+     ├── InvalidRequest          the caller's mistake: field, value and rule
      │    └── InvalidPicture     a picture that cannot be had or read
      ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
@@ -47,12 +47,12 @@ class TritonDiffusersError(Exception):
 
 
 class InvalidRequest(TritonDiffusersError):
-    """A field's value is not acceptable; the message names the field, the value and the limit."""
+    """A field's value is invalid; the message names the field, the value and the rule."""
 
     code = 460
 
     def __init__(self, field: str, value: Any, limit: str) -> None:
-        super().__init__(f"{field}: {shown(value)} is not accepted; {limit}")
+        super().__init__(f"{field}: {shown(value)} is invalid: {limit}")
         self.field = field
 
 

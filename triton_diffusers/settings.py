@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            raise SettingsError(f"{PREFIX}{name.upper()}: {first['input']!r} does not fit: {first['msg']}") from error
+            raise SettingsError(f"{PREFIX}{name.upper()}: {first['input']!r} is invalid: {first['msg']}") from error
 
     @classmethod
     def unknown(cls, environment: Mapping[str, str]) -> list[str]:

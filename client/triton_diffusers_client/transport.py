@@ -53,12 +53,12 @@ class Address:
         """Read ``[scheme://]host[:port][/path]``; the scheme is http if there is none. Raises ``ValueError``."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in _DEFAULT_PORTS:
-            raise ValueError(f"url: {url!r} is not accepted; it must start with {'://, '.join(_DEFAULT_PORTS)}://")
+            raise ValueError(f"url: {url!r} is invalid: it must start with {'://, '.join(_DEFAULT_PORTS)}://")
         if not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise ValueError(f"url: {url!r} is not accepted; it must be [scheme://]host[:port]")
+            raise ValueError(f"url: {url!r} is invalid: it must be [scheme://]host[:port]")
         path = parts.path.rstrip("/")
         if path and parts.scheme.startswith("grpc"):
-            raise ValueError(f"url: {url!r} is not accepted; gRPC has no path")
+            raise ValueError(f"url: {url!r} is invalid: gRPC has no path")
         return cls(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme], path)
 
     @property

@@ -198,14 +198,14 @@ def test_strange_prompts_are_drawn(calls: Calls, prompt: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("steps", 151, "steps: 151 is not accepted; must be between 1 and 150"),
-        ("width", 5000, "width: 5000 is not accepted; must be between 16 and 2048"),
-        ("cfg_scale", float("nan"), "cfg_scale: nan is not accepted"),
-        ("task_id", "../etc/passwd", "task_id: '../etc/passwd' is not accepted"),
-        ("scheduler", "magic", "scheduler: 'magic' is not accepted; known: DPM"),
-        ("func_name", "t2v", "func_name: 't2v' is not accepted; must be one of: t2i"),
-        ("prompt", b"\xff", "prompt: b'.xff' is not accepted; text must be UTF-8"),
-        ("seed", "1e5", "seed: '1e5' is not accepted"),
+        ("steps", 151, "steps: 151 is invalid: must be between 1 and 150"),
+        ("width", 5000, "width: 5000 is invalid: must be between 16 and 2048"),
+        ("cfg_scale", float("nan"), "cfg_scale: nan is invalid"),
+        ("task_id", "../etc/passwd", "task_id: '../etc/passwd' is invalid"),
+        ("scheduler", "magic", "scheduler: 'magic' is invalid: known: DPM"),
+        ("func_name", "t2v", "func_name: 't2v' is invalid: must be one of: t2i"),
+        ("prompt", b"\xff", "prompt: b'.xff' is invalid: text must be UTF-8"),
+        ("seed", "1e5", "seed: '1e5' is invalid"),
     ],
 )
 def test_a_bad_field_is_told_in_every_transport(calls: Calls, model: str, field: str, value: Any, message: str) -> None:
@@ -219,7 +219,7 @@ def test_a_bad_field_is_told_in_every_transport(calls: Calls, model: str, field:
 
 
 def test_what_only_the_model_finds_wrong_is_the_callers_mistake(calls: Calls) -> None:
-    with pytest.raises(InferenceServerException, match="steps: 60 is not accepted; the scheduler LCM says") as caught:
+    with pytest.raises(InferenceServerException, match="steps: 60 is invalid: the scheduler LCM says") as caught:
         calls.grpc(**small(scheduler="LCM", steps=60))
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
@@ -228,7 +228,7 @@ def test_a_bad_field_is_told_to_json(calls: Calls) -> None:
     status, reply = calls.generate("ensemble", {"task_id": "a", "prompt": "b", "steps": 0})
     assert (status, reply) == (
         400,
-        {"error": "in ensemble 'ensemble', steps: 0 is not accepted; must be between 1 and 150"},
+        {"error": "in ensemble 'ensemble', steps: 0 is invalid: must be between 1 and 150"},
     )
 
 
@@ -247,7 +247,7 @@ def test_json_for_controlnets_is_told_where_to_go(calls: Calls, model: str) -> N
     """Triton itself would make a parameter of it, which nobody reads."""
     status, reply = calls.generate(model, {"task_id": "a", "prompt": "b", "process_func": "canny"})
     assert status == 400
-    assert "process_func: 'canny' is not accepted; this model has no ControlNets; sd_controlnet has" in reply["error"]
+    assert "process_func: 'canny' is invalid: this model has no ControlNets; sd_controlnet has" in reply["error"]
 
 
 def border(picture: bytes) -> np.ndarray[Any, Any]:

@@ -245,5 +245,5 @@ def test_a_request_of_many_megabytes(calls: Calls) -> None:
     body = json.dumps({"task_id": "a", "prompt": "x" * 20_000_000}).encode()
     status, reply = calls.post("/v2/models/ensemble/generate", body)
     assert status == 400
-    assert b"prompt: '20000000 characters' is not accepted; at most 10000" in reply
+    assert b"prompt: '20000000 characters' is invalid: at most 10000" in reply
     calls.grpc(**small())

@@ -61,7 +61,7 @@ def test_a_failed_job_is_told(calls: Calls) -> None:
         calls.grpc(**fields)
     (told,) = calls.jobs("progress", task_id=fields["task_id"])
     assert told["state"] == "failed"
-    assert told["error_msg"].startswith("steps: 60 is not accepted")
+    assert told["error_msg"].startswith("steps: 60 is invalid")
 
 
 def test_the_list_has_the_newest_first(calls: Calls) -> None:
@@ -108,11 +108,11 @@ def test_an_unknown_task_is_not_found(calls: Calls, action: str) -> None:
 @pytest.mark.parametrize(
     ("action", "task_id", "message"),
     [
-        ("stop", "a", "action: 'stop' is not accepted; must be one of: list, progress, cancel"),
-        ("", "", "action: '' is not accepted"),
-        ("progress", "", "task_id: '' is not accepted; progress needs the task's id"),
-        ("cancel", "", "task_id: '' is not accepted; cancel needs the task's id"),
-        ("\0", "a", "action: '.x00' is not accepted"),
+        ("stop", "a", "action: 'stop' is invalid: must be one of: list, progress, cancel"),
+        ("", "", "action: '' is invalid"),
+        ("progress", "", "task_id: '' is invalid: progress needs the task's id"),
+        ("cancel", "", "task_id: '' is invalid: cancel needs the task's id"),
+        ("\0", "a", "action: '.x00' is invalid"),
     ],
 )
 def test_a_bad_question_is_refused(calls: Calls, action: str, task_id: str, message: str) -> None:

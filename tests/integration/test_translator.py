@@ -42,7 +42,7 @@ def test_one_request_can_say_no(calls: Calls) -> None:
 def test_too_long_a_prompt_is_told(calls: Calls) -> None:
     status, reply = calls.generate("translator", {"prompt": "a", "negative_prompt": "苹，" * 2001})
     assert status == 400
-    assert "negative_prompt: '2001 characters to translate' is not accepted; at most 2000" in reply["error"]
+    assert "negative_prompt: '2001 characters to translate' is invalid: at most 2000" in reply["error"]
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])

@@ -27,7 +27,7 @@ def test_callers_mistakes_and_the_servers_faults_have_different_codes() -> None:
 
 def test_messages_name_field_value_and_limit() -> None:
     assert str(InvalidRequest("steps", 0, "must be between 1 and 150")) == (
-        "steps: 0 is not accepted; must be between 1 and 150"
+        "steps: 0 is invalid: must be between 1 and 150"
     )
     assert str(NotTranslated("prompt")).startswith("prompt: this server has no translator that works")
 

@@ -52,10 +52,10 @@ def test_false_is_false() -> None:
     ],
 )
 def test_a_value_that_does_not_fit_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' does not fit"):
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' is invalid"):
         Settings.read({name: value})
     monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
-    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' does not fit"):
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name.upper()}: '{value}' is invalid"):
         Settings.read()
 
 
@@ -95,13 +95,13 @@ def test_sizes_are_width_and_height() -> None:
 )
 def test_sizes_that_are_none_or_too_large_are_named(sizes: str) -> None:
     with pytest.raises(
-        SettingsError, match=rf"FIXED_SIZES: .* does not fit: Value error, '?{re.escape(sizes)}'? is no size "
+        SettingsError, match=rf"FIXED_SIZES: .* is invalid: Value error, '?{re.escape(sizes)}'? is no size "
     ):
         Settings.read({"fixed_sizes": f"64x64,{sizes}"})
 
 
 def test_a_network_that_is_none_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"LINK_ALLOW_HOSTS: .*10\.0\.0\.1/8.* does not fit: .*host bits"):
+    with pytest.raises(SettingsError, match=r"LINK_ALLOW_HOSTS: .*10\.0\.0\.1/8.* is invalid: .*host bits"):
         Settings.read({"link_allow_hosts": "minio.local,10.0.0.1/8"})
 
 

@@ -139,7 +139,7 @@ def _parse(source: str) -> tuple[str, Mapping[str, str | None]]:
     match = (_BUCKET if scheme == "oss" else _HUB).fullmatch(url["rest"])
     if match is None or ".." in url["rest"].split("/"):
         form = "bucket/prefix" if scheme == "oss" else "owner/name[@revision]"
-        raise SourceError(f"{source!r} does not fit: {scheme}://{form} is expected")
+        raise SourceError(f"{source!r} is invalid: {scheme}://{form} is expected")
     return scheme, match.groupdict()
 
 

@@ -50,7 +50,7 @@ class Wishes:
         build = _target(settings, "optimize", compilers, OFF)
         if settings.engine == EAGER or (engine is not None and not _agree(engine, build)):
             raise SettingsError(
-                f"{PREFIX}OPTIMIZE: {settings.optimize!r} does not fit {PREFIX}ENGINE={settings.engine}: "
+                f"{PREFIX}OPTIMIZE: {settings.optimize!r} is invalid with {PREFIX}ENGINE={settings.engine}: "
                 f"what is built would not be used; set {PREFIX}ENGINE=auto"
             )
         return cls(True, engine, engine if engine is not None and engine.precision else build)
@@ -76,16 +76,16 @@ def _target(settings: Settings, setting: str, compilers: Mapping[str, Sequence[s
     engine, dash, precision = value.partition("-")
     if engine not in compilers:
         raise SettingsError(
-            f"{name}: {value!r} does not fit: expected {', '.join((*others, *compilers))}, "
+            f"{name}: {value!r} is invalid: expected {', '.join((*others, *compilers))}, "
             f"or one of the latter with a precision, such as {next(iter(compilers))}-float32"
         )
     known = compilers[engine]
     if dash and precision not in known:
-        raise SettingsError(f"{name}: {value!r} does not fit: {engine} has {', '.join(known)}")
+        raise SettingsError(f"{name}: {value!r} is invalid: {engine} has {', '.join(known)}")
     if not precision and settings.dtype != AUTO:
         if settings.dtype not in known:
             raise SettingsError(
-                f"{name}: {value!r} does not fit {PREFIX}DTYPE={settings.dtype}: {engine} has {', '.join(known)}"
+                f"{name}: {value!r} is invalid with {PREFIX}DTYPE={settings.dtype}: {engine} has {', '.join(known)}"
             )
         precision = settings.dtype
     return Target(engine, precision or None)

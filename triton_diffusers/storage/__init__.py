@@ -34,6 +34,6 @@ def open_store(settings: Settings) -> ResultStore | None:
         return None
     scheme, separator, _ = settings.store.partition("://")
     if separator and (scheme not in STORES or scheme == "file"):
-        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} does not fit: a directory or oss://bucket/prefix")
+        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} is invalid: a directory or oss://bucket/prefix")
     store: ResultStore = STORES[scheme if separator else "file"](settings)
     return store

@@ -109,49 +109,49 @@ def test_values_at_the_limits_are_accepted(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("steps", 0, "steps: 0 is not accepted; must be between 1 and 150"),
-        ("steps", 151, "steps: 151 is not accepted; must be between 1 and 150"),
-        ("steps", -(2**63), "steps: -9223372036854775808 is not accepted"),
-        ("steps", 2**63 - 1, "steps: 9223372036854775807 is not accepted"),
-        ("cfg_scale", 0.99, "cfg_scale: 0.99 is not accepted; must be between 1.0 and 30.0"),
-        ("cfg_scale", 30.01, "cfg_scale: 30.01 is not accepted; must be between 1.0 and 30.0"),
-        ("cfg_scale", np.nan, "cfg_scale: nan is not accepted"),
-        ("cfg_scale", np.inf, "cfg_scale: inf is not accepted"),
-        ("cfg_scale", -np.inf, "cfg_scale: -inf is not accepted"),
-        ("width", 15, "width: 15 is not accepted; must be between 16 and 2048"),
-        ("width", 2049, "width: 2049 is not accepted; must be between 16 and 2048"),
-        ("width", -1, "width: -1 is not accepted"),
-        ("height", 15, "height: 15 is not accepted; must be between 16 and 2048"),
-        ("height", 2049, "height: 2049 is not accepted; must be between 16 and 2048"),
-        ("image_num", 0, "image_num: 0 is not accepted; must be between 1 and 8"),
-        ("image_num", 9, "image_num: 9 is not accepted; must be between 1 and 8"),
-        ("prompt", "x" * 1001, "prompt: '1001 characters' is not accepted; at most 1000"),
-        ("negative_prompt", "汉" * 1001, "negative_prompt: '1001 characters' is not accepted; at most 1000"),
-        ("scheduler", "magic", "scheduler: 'magic' is not accepted; known: DPM++ 2M .*LCM"),
-        ("func_name", "t2v", "func_name: 't2v' is not accepted; must be one of: t2i, i2i, inpaint, outpaint"),
-        ("output_format", "PNG", "output_format: 'PNG' is not accepted; must be one of: png, jpeg, webp"),
-        ("output_format", "", "output_format: '' is not accepted"),
-        ("seed", "-2", "seed: '-2' is not accepted; a whole number from 0 to 18446744073709551615"),
-        ("seed", str(2**64), "seed: '18446744073709551616' is not accepted"),
-        ("seed", "0" * 21, "seed: '000000000000000000000' is not accepted"),
-        ("seed", "1.5", "seed: '1.5' is not accepted"),
-        ("seed", " 1", "seed: ' 1' is not accepted"),
+        ("steps", 0, "steps: 0 is invalid: must be between 1 and 150"),
+        ("steps", 151, "steps: 151 is invalid: must be between 1 and 150"),
+        ("steps", -(2**63), "steps: -9223372036854775808 is invalid"),
+        ("steps", 2**63 - 1, "steps: 9223372036854775807 is invalid"),
+        ("cfg_scale", 0.99, "cfg_scale: 0.99 is invalid: must be between 1.0 and 30.0"),
+        ("cfg_scale", 30.01, "cfg_scale: 30.01 is invalid: must be between 1.0 and 30.0"),
+        ("cfg_scale", np.nan, "cfg_scale: nan is invalid"),
+        ("cfg_scale", np.inf, "cfg_scale: inf is invalid"),
+        ("cfg_scale", -np.inf, "cfg_scale: -inf is invalid"),
+        ("width", 15, "width: 15 is invalid: must be between 16 and 2048"),
+        ("width", 2049, "width: 2049 is invalid: must be between 16 and 2048"),
+        ("width", -1, "width: -1 is invalid"),
+        ("height", 15, "height: 15 is invalid: must be between 16 and 2048"),
+        ("height", 2049, "height: 2049 is invalid: must be between 16 and 2048"),
+        ("image_num", 0, "image_num: 0 is invalid: must be between 1 and 8"),
+        ("image_num", 9, "image_num: 9 is invalid: must be between 1 and 8"),
+        ("prompt", "x" * 1001, "prompt: '1001 characters' is invalid: at most 1000"),
+        ("negative_prompt", "汉" * 1001, "negative_prompt: '1001 characters' is invalid: at most 1000"),
+        ("scheduler", "magic", "scheduler: 'magic' is invalid: known: DPM++ 2M .*LCM"),
+        ("func_name", "t2v", "func_name: 't2v' is invalid: must be one of: t2i, i2i, inpaint, outpaint"),
+        ("output_format", "PNG", "output_format: 'PNG' is invalid: must be one of: png, jpeg, webp"),
+        ("output_format", "", "output_format: '' is invalid"),
+        ("seed", "-2", "seed: '-2' is invalid: a whole number from 0 to 18446744073709551615"),
+        ("seed", str(2**64), "seed: '18446744073709551616' is invalid"),
+        ("seed", "0" * 21, "seed: '000000000000000000000' is invalid"),
+        ("seed", "1.5", "seed: '1.5' is invalid"),
+        ("seed", " 1", "seed: ' 1' is invalid"),
         ("seed", "1\n", "seed: "),
-        ("seed", "٣", "seed: '٣' is not accepted"),  # a digit, but no ASCII one
-        ("seed", "0x10", "seed: '0x10' is not accepted"),
-        ("task_id", "", "task_id: '' is not accepted; 1 to 128 letters"),
-        ("task_id", ".", "task_id: '.' is not accepted"),
-        ("task_id", "..", "task_id: '..' is not accepted"),
-        ("task_id", ".hidden", "task_id: '.hidden' is not accepted"),
-        ("task_id", "a/b", "task_id: 'a/b' is not accepted"),
-        ("task_id", "../a", "task_id: '../a' is not accepted"),
+        ("seed", "٣", "seed: '٣' is invalid"),  # a digit, but no ASCII one
+        ("seed", "0x10", "seed: '0x10' is invalid"),
+        ("task_id", "", "task_id: '' is invalid: 1 to 128 letters"),
+        ("task_id", ".", "task_id: '.' is invalid"),
+        ("task_id", "..", "task_id: '..' is invalid"),
+        ("task_id", ".hidden", "task_id: '.hidden' is invalid"),
+        ("task_id", "a/b", "task_id: 'a/b' is invalid"),
+        ("task_id", "../a", "task_id: '../a' is invalid"),
         ("task_id", "a\\b", "task_id: "),
         ("task_id", "a\0b", "task_id: "),
-        ("task_id", "a b", "task_id: 'a b' is not accepted"),
+        ("task_id", "a b", "task_id: 'a b' is invalid"),
         ("task_id", "a\n", "task_id: "),
-        ("task_id", "é", "task_id: 'é' is not accepted"),
-        ("task_id", "任务", "task_id: '任务' is not accepted"),
-        ("task_id", "x" * 129, "task_id: 'x{78}… is not accepted; 1 to 128 letters"),
+        ("task_id", "é", "task_id: 'é' is invalid"),
+        ("task_id", "任务", "task_id: '任务' is invalid"),
+        ("task_id", "x" * 129, "task_id: 'x{78}… is invalid: 1 to 128 letters"),
     ],
 )
 def test_values_beyond_the_limits_are_refused_with_field_value_and_limit(field: str, value: Any, message: str) -> None:
@@ -163,12 +163,12 @@ def test_values_beyond_the_limits_are_refused_with_field_value_and_limit(field: 
 def test_the_area_has_a_limit_of_its_own() -> None:
     decoded(width=1024, height=1024)
     decoded(width=2048, height=512)
-    with pytest.raises(InvalidRequest, match="width × height: '2048×513' is not accepted; at most 1048576 pixels"):
+    with pytest.raises(InvalidRequest, match="width × height: '2048×513' is invalid: at most 1048576 pixels"):
         decoded(width=2048, height=513)
 
 
 def test_no_more_images_than_can_be_in_flight() -> None:
-    with pytest.raises(InvalidRequest, match="image_num: 3 is not accepted; must be between 1 and 2"):
+    with pytest.raises(InvalidRequest, match="image_num: 3 is invalid: must be between 1 and 2"):
         decoded(Settings(max_images_in_flight=2), image_num=3)
 
 
@@ -183,7 +183,7 @@ def test_no_seed_is_a_random_one(nothing: str) -> None:
 def test_required_fields(missing: str) -> None:
     fields = tensors()
     del fields[missing]
-    with pytest.raises(InvalidRequest, match=f"{missing}: None is not accepted; the field is required"):
+    with pytest.raises(InvalidRequest, match=f"{missing}: None is invalid: the field is required"):
         read_values(fields, INPUTS)
 
 
@@ -191,13 +191,13 @@ def test_required_fields(missing: str) -> None:
 def test_a_second_row_or_none_is_refused(name: str) -> None:
     fields = tensors(steps=3, return_images=True, cfg_scale=3.0)
     for rows in (np.concatenate([fields[name]] * 2), fields[name][:0]):
-        with pytest.raises(InvalidRequest, match=f"{name}: '{rows.size} values' is not accepted; exactly one"):
+        with pytest.raises(InvalidRequest, match=f"{name}: '{rows.size} values' is invalid: exactly one"):
             read_values({**fields, name: rows}, INPUTS)
 
 
 def test_a_second_row_of_a_list_is_refused() -> None:
     rows = np.ones((2, 2), np.int64)
-    with pytest.raises(InvalidRequest, match="expand: '2 rows' is not accepted"):
+    with pytest.raises(InvalidRequest, match="expand: '2 rows' is invalid"):
         read_values({**tensors(), "expand": rows}, INPUTS)
 
 
@@ -211,14 +211,14 @@ def test_a_second_row_of_a_list_is_refused() -> None:
     ],
 )
 def test_a_list_has_a_bound_whatever_it_is_of(name: str, values: np.ndarray[Any, Any]) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{name}: '{values.size} values' is not accepted; at most 1024$"):
+    with pytest.raises(InvalidRequest, match=f"^{name}: '{values.size} values' is invalid: at most 1024$"):
         read_values({**tensors(), name: values}, INPUTS)
     assert len(read_values({**tensors(), name: values[:, :1024]}, INPUTS)[name]) == 1024
 
 
 @pytest.mark.parametrize("name", ["task_id", "prompt", "negative_prompt", "seed", "scheduler", "save_dir"])
 def test_text_must_be_utf_8(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"{name}: b'.*xff' is not accepted; text must be UTF-8"):
+    with pytest.raises(InvalidRequest, match=rf"{name}: b'.*xff' is invalid: text must be UTF-8"):
         decoded(**{name: b"ab\xff"})
 
 
@@ -281,32 +281,32 @@ def test_each_way_to_send_a_picture() -> None:
         ({"func_name": "i2i", "image": PICTURE, "image_link": "http://a.test"}, "image / .* needs exactly one"),
         ({"func_name": "inpaint", "image": PICTURE}, "mask / mask_base64 / mask_link: .* needs exactly one"),
         ({"func_name": "i2i", "image_link": "data:image/png;base64,?"}, "image_link: .*as base64 .* or a data URL"),
-        ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is not accepted; t2i takes no image"),
+        ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is invalid: t2i takes no image"),
         ({"func_name": "i2i", "image": PICTURE, "mask": PICTURE}, "mask: .* i2i takes no mask"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is not"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is not"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": np.nan}, "denoising_strength: nan is not"),
-        ({"func_name": "i2i", "image": PICTURE, "resize_mode": 3}, "resize_mode: 3 is not accepted; .* 0 and 2"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is invalid"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is invalid"),
+        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": np.nan}, "denoising_strength: nan is invalid"),
+        ({"func_name": "i2i", "image": PICTURE, "resize_mode": 3}, "resize_mode: 3 is invalid: .* 0 and 2"),
         ({"func_name": "outpaint", "image": PICTURE, "expand": [1, 2, 3]}, "expand: .* must be four whole numbers"),
         ({"func_name": "outpaint", "image": PICTURE, "expand": [0] * 4}, "expand: .* at least one side must grow"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [-1, 1, 1, 1]}, "expand: -1 is not .* 0 and 2048"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [2**62] * 4}, "expand: 4611686018427387904 is not"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [-1, 1, 1, 1]}, "expand: -1 is invalid: .* 0 and 2048"),
+        ({"func_name": "outpaint", "image": PICTURE, "expand": [2**62] * 4}, "expand: 4611686018427387904 is invalid"),
         ({"func_name": "outpaint", "image": PICTURE, "expand_type": "wrap"}, "expand_type: 'wrap' .* copy, reflect"),
         (
             {"func_name": "outpaint", "image": PICTURE, "width": 64, "height": 64, "expand": [2048, 0, 0, 0]},
-            "width × height with expand: '2112×64' is not accepted; at most 2048 pixels a side",
+            "width × height with expand: '2112×64' is invalid: at most 2048 pixels a side",
         ),
         (
             {"func_name": "outpaint", "image": PICTURE, "width": 1024, "height": 1024, "expand": [1, 0, 0, 0]},
-            "width × height with expand: '1025×1024' is not accepted; at most 1048576 pixels",
+            "width × height with expand: '1025×1024' is invalid: at most 1048576 pixels",
         ),
-        ({"clip_skip": 0}, "clip_skip: 0 is not accepted"),
-        ({"clip_skip": 25}, "clip_skip: 25 is not accepted"),
-        ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is not accepted; at most 8"),
+        ({"clip_skip": 0}, "clip_skip: 0 is invalid"),
+        ({"clip_skip": 25}, "clip_skip: 25 is invalid"),
+        ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is invalid: at most 8"),
         ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one value, or one for each of the 3"),
-        ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is not accepted; must be between -10.0 and 10.0"),
-        ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is not accepted"),
-        ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is not accepted"),
+        ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is invalid: must be between -10.0 and 10.0"),
+        ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is invalid"),
+        ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is invalid"),
     ],
 )
 def test_what_does_not_go_together_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -330,18 +330,18 @@ def test_weights_of_loras(paths: list[str], weights: list[float], expected: list
 
 def test_an_encoded_picture_has_a_limit() -> None:
     small = Settings(max_image_megabytes=0.001)
-    with pytest.raises(InvalidPicture, match=r"image: '0\.0 MB' is not accepted; at most 0\.001 MB"):
+    with pytest.raises(InvalidPicture, match=r"image: '0\.0 MB' is invalid: at most 0\.001 MB"):
         decoded(small, func_name="i2i", image=b"x" * 1001)
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(InvalidRequest) as caught:
         decoded(scheduler="x" * 10_000)
-    assert len(str(caught.value).split(" is not accepted")[0]) == len("scheduler: ") + 80
+    assert len(str(caught.value).split(" is invalid")[0]) == len("scheduler: ") + 80
 
 
 def test_a_float_is_shown_as_it_was_written() -> None:
-    with pytest.raises(InvalidRequest, match=r"denoising_strength: 1\.56 is not accepted"):
+    with pytest.raises(InvalidRequest, match=r"denoising_strength: 1\.56 is invalid"):
         decoded(denoising_strength=1.56)
 
 
@@ -426,9 +426,9 @@ def test_safety_action_is_what_the_operator_allows(setting: Any, field: str, act
     [
         (
             "flag",
-            "safety_action: 'flag' is not accepted; this server blackens flagged images; its operator may allow it",
+            "safety_action: 'flag' is invalid: this server blackens flagged images; its operator may allow it",
         ),
-        ("off", "safety_action: 'off' is not accepted; must be one of: blacken, flag"),
+        ("off", "safety_action: 'off' is invalid: must be one of: blacken, flag"),
     ],
 )
 def test_safety_action_is_refused_unless_it_is_allowed(value: str, message: str) -> None:

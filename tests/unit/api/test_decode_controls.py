@@ -121,22 +121,22 @@ def test_every_preprocessor_is_known(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"controlnet_path": ["a"] * 5}, "controlnet_path: '5 ControlNets' is not accepted; at most 4"),
-        ({"process_func": ["warp"]}, "process_func: 'warp' is not accepted; known: canny, .*tile"),
+        ({"controlnet_path": ["a"] * 5}, "controlnet_path: '5 ControlNets' is invalid: at most 4"),
+        ({"process_func": ["warp"]}, "process_func: 'warp' is invalid: known: canny, .*tile"),
         ({"process_func": ["canny", "canny"]}, "process_func: .* one value, or one for each of the 1 ControlNets"),
         (
             {"controlnet_path": ["a", "b", "c"], "control_scale": [1.0, 2.0]},
-            r"control_scale: \(1.0, 2.0\) is not accepted; one value, or one for each of the 3 ControlNets",
+            r"control_scale: \(1.0, 2.0\) is invalid: one value, or one for each of the 3 ControlNets",
         ),
-        ({"control_scale": [10.01]}, "control_scale: 10.01 is not accepted; must be between 0.0 and 10.0"),
-        ({"control_scale": [-0.1]}, "control_scale: -0.1 is not accepted"),
-        ({"control_scale": [np.nan]}, "control_scale: nan is not accepted"),
-        ({"control_start": [-0.1]}, "control_start: -0.1 is not accepted; must be between 0.0 and 1.0"),
-        ({"control_end": [1.1]}, "control_end: 1.1 is not accepted; must be between 0.0 and 1.0"),
-        ({"control_end": [np.inf]}, "control_end: inf is not accepted"),
+        ({"control_scale": [10.01]}, "control_scale: 10.01 is invalid: must be between 0.0 and 10.0"),
+        ({"control_scale": [-0.1]}, "control_scale: -0.1 is invalid"),
+        ({"control_scale": [np.nan]}, "control_scale: nan is invalid"),
+        ({"control_start": [-0.1]}, "control_start: -0.1 is invalid: must be between 0.0 and 1.0"),
+        ({"control_end": [1.1]}, "control_end: 1.1 is invalid: must be between 0.0 and 1.0"),
+        ({"control_end": [np.inf]}, "control_end: inf is invalid"),
         (
             {"control_start": [0.5], "control_end": [0.5]},
-            "control_start / control_end: '0.5 to 0.5' is not accepted; must begin before it ends",
+            "control_start / control_end: '0.5 to 0.5' is invalid: must begin before it ends",
         ),
         ({"control_start": [1.0]}, "control_start / control_end: '1.0 to 1.0'"),
         ({"image": b""}, "image / image_base64 / image_link: .* t2i without control_image needs exactly one"),
@@ -152,7 +152,7 @@ def test_every_preprocessor_is_known(name: str) -> None:
         ({"image": b"", "control_image_base64": ["?"]}, "control_image_base64: .* must be an image as base64"),
         (
             {"image": b"", "controlnet_path": ["a", "b"], "control_image_base64": ["AAAA", ""]},
-            "control_image_base64: '' is not accepted",
+            "control_image_base64: '' is invalid",
         ),
         ({"func_name": "i2i", "image": b"", "control_image": [PICTURE]}, "image / .* i2i needs exactly one"),
         ({"mask": PICTURE}, "mask: .* t2i takes no mask"),
@@ -176,7 +176,7 @@ def test_control_pictures_are_bounded_together(kind: str) -> None:
         sent = [base64.b64encode(picture).decode() for picture in sent]
     decoded(small, controlnet_path=["a", "b"], **{kind: sent[:2]})
     decoded(small, controlnet_path=["a", "b", "c", "d"], **{kind: sent[:1]})
-    with pytest.raises(InvalidPicture, match=f"{kind}: '0.0 MB' is not accepted; at most 0.001 MB"):
+    with pytest.raises(InvalidPicture, match=f"{kind}: '0.0 MB' is invalid: at most 0.001 MB"):
         decoded(small, controlnet_path=["a", "b", "c"], **{kind: sent})
 
 

@@ -23,8 +23,8 @@ from triton_diffusers_client.statuses import from_grpc, from_http
 
 # What either transport says of the same thing: HTTP status, gRPC status, message.
 BOTH = [
-    (400, "INVALID_ARGUMENT", "steps: 0 is not accepted; must be between 1 and 150", InvalidRequestError),
-    (400, "INVALID_ARGUMENT", "func_name: 'cancelled' is not accepted; must be one of: t2i", InvalidRequestError),
+    (400, "INVALID_ARGUMENT", "steps: 0 is invalid: must be between 1 and 150", InvalidRequestError),
+    (400, "INVALID_ARGUMENT", "func_name: 'cancelled' is invalid: must be one of: t2i", InvalidRequestError),
     (501, "UNIMPLEMENTED", "doesn't support models with decoupled transaction policy", NotSupportedError),
     (404, "NOT_FOUND", "task_id: no job of 'x' is known", NotFoundError),
     (404, "NOT_FOUND", "Request for unknown model: 'nope' is not found", NotFoundError),

@@ -79,7 +79,7 @@ def test_the_size_is_judged_before_it_is_decoded() -> None:
     small = Settings(max_image_megabytes=0.0003)
     assert len(decode_base64("image_base64", "A" * 400, small)) == 300
     # The last sign is none of the alphabet: the length is what is complained of.
-    with pytest.raises(InvalidPicture, match=r"image_base64: '0.0 MB' is not accepted; at most 0.0003 MB"):
+    with pytest.raises(InvalidPicture, match=r"image_base64: '0.0 MB' is invalid: at most 0.0003 MB"):
         decode_base64("image_base64", "A" * 403 + "!", small)
 
 

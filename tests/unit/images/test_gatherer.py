@@ -103,7 +103,7 @@ def test_a_control_picture_has_the_requests_size() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image": None, "controls": controls(None)}, "^image: None is not accepted; the request needs one"),
+        ({"image": None, "controls": controls(None)}, "^image: None is invalid: the request needs one"),
         ({"image": b"rubbish", "controls": controls(None)}, "^image: "),
         ({"image": DataUrl(b"rubbish"), "controls": controls(None)}, "^image_link: "),
         ({"controls": controls(DataUrl(b"rubbish"))}, "^control_image_link: "),
@@ -169,8 +169,8 @@ def test_links_are_fetched_by_their_fields() -> None:
         ({"image": b"rubbish", "mask": MASK}, "^image: "),
         ({"image": RED, "mask": b"rubbish"}, "^mask: "),
         ({"image": RED, "mask": FromBase64(b"rubbish")}, "^mask_base64: "),
-        ({"image": None, "mask": MASK}, "^image: None is not accepted; the request needs one"),
-        ({"image": RED, "mask": None}, "^mask: None is not accepted; the request needs one"),
+        ({"image": None, "mask": MASK}, "^image: None is invalid: the request needs one"),
+        ({"image": RED, "mask": None}, "^mask: None is invalid: the request needs one"),
         ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: .*nothing to repaint"),
     ],
 )

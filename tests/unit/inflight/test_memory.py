@@ -133,4 +133,4 @@ def test_an_image_that_never_fits_is_refused_at_once(start_loop: StartLoop, engi
     loop = start_loop(engine, max_input_megabytes=20)
     finish(loop, job := send(loop, LARGE))
     assert isinstance(job.error, InvalidPicture)
-    assert "image: '24 MB to decode' is not accepted; at most 20 MB (max_input_megabytes)" in str(job.error)
+    assert "image: '24 MB to decode' is invalid: at most 20 MB (max_input_megabytes)" in str(job.error)

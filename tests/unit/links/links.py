@@ -76,7 +76,7 @@ def refusal(url: str, **options: Any) -> str:
     message = str(caught.value)
     assert message.startswith("mask_link: ")
     assert len(message) < 300
-    return message.partition(" is not accepted; ")[2]
+    return message.partition(" is invalid: ")[2]
 
 
 def refused(server: LocalServer, path: str = "/", *, scheme: str = "http", **options: Any) -> str:

@@ -174,6 +174,6 @@ def test_a_link_that_waits_too_long_is_busy(start: Start, hosts: Hosts) -> None:
 
 def test_a_malformed_link_is_refused_at_once() -> None:
     queue = LinkQueue(LinkFetcher(Settings()), threads=1, places=2, patience=1.0)
-    with pytest.raises(InvalidPicture, match=r"mask_link: 'ftp://a/b' is not accepted; must begin with http://"):
+    with pytest.raises(InvalidPicture, match=r"mask_link: 'ftp://a/b' is invalid: must begin with http://"):
         queue.fetch({"ftp://a/b": "mask_link"}, lambda url, body: None, lambda: False)
     queue.stop()

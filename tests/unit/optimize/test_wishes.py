@@ -56,13 +56,13 @@ def test_what_is_built(engine: str, optimize: str, built: Target | None) -> None
 @pytest.mark.parametrize(
     ("engine", "optimize", "named"),
     [
-        ("warp", "off", "TRITON_DIFFUSERS_ENGINE: 'warp' does not fit: expected auto, eager, openvino, inductor"),
-        ("openvino-int3", "off", "TRITON_DIFFUSERS_ENGINE: 'openvino-int3' does not fit"),
-        ("openvino-", "off", "TRITON_DIFFUSERS_ENGINE: 'openvino-' does not fit"),
-        ("openvino-float16", "off", "'openvino-float16' does not fit: openvino has float32, bfloat16, int8"),
-        ("auto", "inductor-int8", "OPTIMIZE: 'inductor-int8' does not fit: inductor has float32, bfloat16"),
-        ("auto", "eager", "TRITON_DIFFUSERS_OPTIMIZE: 'eager' does not fit: expected off, openvino"),
-        ("auto", "on", "TRITON_DIFFUSERS_OPTIMIZE: 'on' does not fit"),
+        ("warp", "off", "TRITON_DIFFUSERS_ENGINE: 'warp' is invalid: expected auto, eager, openvino, inductor"),
+        ("openvino-int3", "off", "TRITON_DIFFUSERS_ENGINE: 'openvino-int3' is invalid"),
+        ("openvino-", "off", "TRITON_DIFFUSERS_ENGINE: 'openvino-' is invalid"),
+        ("openvino-float16", "off", "'openvino-float16' is invalid: openvino has float32, bfloat16, int8"),
+        ("auto", "inductor-int8", "OPTIMIZE: 'inductor-int8' is invalid: inductor has float32, bfloat16"),
+        ("auto", "eager", "TRITON_DIFFUSERS_OPTIMIZE: 'eager' is invalid: expected off, openvino"),
+        ("auto", "on", "TRITON_DIFFUSERS_OPTIMIZE: 'on' is invalid"),
     ],
 )
 def test_a_value_that_is_not_known_is_named(engine: str, optimize: str, named: str) -> None:
@@ -83,7 +83,7 @@ def test_a_precision_that_is_set_for_all_is_the_engines() -> None:
     assert wishes(optimize="openvino", dtype="float32").build == Target("openvino", "float32")
     assert wishes(engine="openvino", dtype="bfloat16").engine == Target("openvino", "bfloat16")
     assert wishes(optimize="openvino-int8", dtype="float32").build == Target("openvino", "int8")
-    with pytest.raises(SettingsError, match="'openvino' does not fit TRITON_DIFFUSERS_DTYPE=float16: openvino has"):
+    with pytest.raises(SettingsError, match="'openvino' is invalid with TRITON_DIFFUSERS_DTYPE=float16: openvino has"):
         wishes(engine="openvino", dtype="float16")
 
 

@@ -99,7 +99,7 @@ def test_openpose_sees_nobody(tmp_path: Path, pixels: Pixels) -> None:
 
 @pytest.mark.parametrize("name", ["", "HED", "../hed", "hed\0", "__class__", "canny " * 1000, "annotators/x.pth", "é"])
 def test_hostile_names(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"process_func: .* is not accepted; known: canny, depth, hed, ") as caught:
+    with pytest.raises(InvalidRequest, match=r"process_func: .* is invalid: known: canny, depth, hed, ") as caught:
         preprocessors.process(name, pixels)
     assert len(str(caught.value)) < 250
 

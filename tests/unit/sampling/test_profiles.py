@@ -56,7 +56,7 @@ def test_a_request_has_the_profile_it_names_or_the_servers() -> None:
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     known = "exact, cached, guidance-interval, fast"
-    with pytest.raises(InvalidRequest, match=f"profile: 'turbo' is not accepted; must be one of: {known}"):
+    with pytest.raises(InvalidRequest, match=f"profile: 'turbo' is invalid: must be one of: {known}"):
         decode_request(read_values(tensors(profile="turbo"), INPUTS), Settings(), NATIVE_SIDE)
-    with pytest.raises(SettingsError, match=f"TRITON_DIFFUSERS_PROFILE: 'turbo' does not fit: .*known: {known}"):
+    with pytest.raises(SettingsError, match=f"TRITON_DIFFUSERS_PROFILE: 'turbo' is invalid: .*known: {known}"):
         Settings.read({"profile": "turbo"})

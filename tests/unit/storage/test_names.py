@@ -93,7 +93,7 @@ def test_a_plain_folder_is_taken_as_it_is(value: str) -> None:
     ],
 )
 def test_any_other_folder_is_refused(value: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"save_dir: .* is not accepted; a relative path") as caught:
+    with pytest.raises(InvalidRequest, match=r"save_dir: .* is invalid: a relative path") as caught:
         check_save_dir(value)
     assert caught.value.field == "save_dir"
     assert len(str(caught.value).encode(errors="replace")) < 400

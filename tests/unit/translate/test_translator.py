@@ -100,7 +100,7 @@ def test_limits_refuse_one_text_and_name_the_field() -> None:
     made = translator(FakeEngine(), most_chars=20, most_chinese=5)
     long, chinese, good = outcomes(made, "a" * 21, "猫猫猫，猫猫猫", "猫")
     assert isinstance(long, InvalidRequest)
-    assert str(long) == "prompt: '21 characters' is not accepted; at most 20"
+    assert str(long) == "prompt: '21 characters' is invalid: at most 20"
     assert isinstance(chinese, InvalidRequest)
     assert "6 characters to translate" in str(chinese)
     assert good == "1 characters"

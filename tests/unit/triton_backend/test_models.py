@@ -42,7 +42,7 @@ def test_a_models_life(name: str, log_to_server: MagicMock, backend: MagicMock, 
         ({"engine": "warp"}, "TRITON_DIFFUSERS_ENGINE: .*warp"),
         (
             {"engine": "eager", "optimize": "openvino"},
-            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' does not fit TRITON_DIFFUSERS_ENGINE=eager",
+            "TRITON_DIFFUSERS_OPTIMIZE: 'openvino' is invalid with TRITON_DIFFUSERS_ENGINE=eager",
         ),
     ],
 )

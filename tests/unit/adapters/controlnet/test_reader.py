@@ -142,9 +142,9 @@ def test_a_message_names_the_field_and_the_path(reader: ControlNetReader, root: 
             reader.identity(path)
     (root / "a").mkdir()
     (root / "b.gguf").touch()
-    with pytest.raises(InvalidRequest, match=r"'a' is not accepted; a folder must hold diffusion_pytorch_model\.safe"):
+    with pytest.raises(InvalidRequest, match=r"'a' is invalid: a folder must hold diffusion_pytorch_model\.safe"):
         reader.identity("a")
-    with pytest.raises(InvalidRequest, match=r"'b.gguf' is not accepted; it must be a file that ends in \.safetensors"):
+    with pytest.raises(InvalidRequest, match=r"'b.gguf' is invalid: it must be a file that ends in \.safetensors"):
         reader.identity("b.gguf")
     with pytest.raises(NotFound, match=r"^controlnet_path: 'c' is not in the model directory$"):
         reader.identity("c")
@@ -295,7 +295,7 @@ def test_files_that_are_not_what_they_should_be(reader: ControlNetReader, root: 
     circle["state_dict"] = circle
     torch.save(circle, root / "circle.ckpt")
     for name in ("cut.safetensors", "empty.pth", "pickle.ckpt", "nested.ckpt", "list.ckpt", "circle.ckpt"):
-        with pytest.raises(InvalidRequest, match=f"^controlnet_path: '{name}' is not accepted; "):
+        with pytest.raises(InvalidRequest, match=f"^controlnet_path: '{name}' is invalid: "):
             reader.read(name)
 
 

@@ -162,7 +162,7 @@ def test_files_that_are_not_what_they_should_be(store: LoraStore, root: Path, te
     (root / "cut.bin").write_bytes((root / "whole.bin").read_bytes()[:-10])
     for name in ("cut.safetensors", "empty.safetensors", "header.safetensors", "empty.bin", "pickle.bin", "old.bin",
                  "list.bin", "number.bin", "cut.bin"):  # fmt: skip
-        with pytest.raises(InvalidRequest, match=f"^lora_path: '{name}' is not accepted; "):
+        with pytest.raises(InvalidRequest, match=f"^lora_path: '{name}' is invalid: "):
             store.get(name)
 
 
