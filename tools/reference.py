@@ -33,7 +33,7 @@ _INTRODUCTION = """# Reference
 
 Made from the tables in `triton_diffusers/` by `make generated`; do not edit.
 
-Models: `sd_base` makes pictures, `sd_controlnet` does so with [ControlNets](controlnet.md), `translator` makes prompts
+Models: `sd_base` makes pictures, `sd_controlnet` does so with [ControlNets](adapters.md#controlnet), `translator` makes prompts
 English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` are the translator and then one of the two,
 `jobs` tells about the jobs of all, whoever called them. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
 

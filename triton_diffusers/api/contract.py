@@ -143,7 +143,7 @@ OUTPUTS: tuple[Output, ...] = (
 # What `sd_controlnet` takes and gives besides.
 CONTROL_INPUTS: tuple[Input, ...] = (
     Input("controlnet_path", "STRING", (), "ControlNets, folders or files relative to the model directory; up to `max_controlnets` (4). None, or an empty one: the model directory's own, `controlnet/`."),
-    Input("process_func", "STRING", (), "[Preprocessor](preprocessors.md) that makes the control picture, one for all ControlNets or one each; none: the picture as it is."),
+    Input("process_func", "STRING", (), "[Preprocessor](adapters.md#preprocessors) that makes the control picture, one for all ControlNets or one each; none: the picture as it is."),
     Input("control_scale", "FP32", (), "How strongly each ControlNet controls, 0 to 10, one for all or one each; none: 1."),
     Input("control_start", "FP32", (), "Part of the steps, 0 to 1, at which each begins to control, one for all or one each; none: 0."),
     Input("control_end", "FP32", (), "Part of the steps at which each ends to control, more than its `control_start`; none: 1."),

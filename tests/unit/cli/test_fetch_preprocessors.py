@@ -154,7 +154,7 @@ def test_help_and_page_tell_every_option_and_name(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="0"):
         fetch("--help")
     told = capsys.readouterr().out
-    page = (ROOT / "docs" / "preprocessors.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
     for option in OPTIONS:
         assert option in told
         assert option in page
