@@ -29,7 +29,7 @@ from benchmarks.likeness import ssim_of
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR
 from triton_diffusers.api.request import GenerationRequest
-from triton_diffusers.compile.quality import psnr_of
+from triton_diffusers.compile.report import psnr_of
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.sampling.profiles import EXACT, PROFILES, Profile

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from triton_diffusers.artifacts import OPTIMIZED_MODEL, Artifact, ArtifactStore
-from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.options import MIN_PSNR, PSNR_SPREAD
 from triton_diffusers.compile.probes import probes
-from triton_diffusers.compile.quality import BEST
+from triton_diffusers.compile.report import BEST
 from triton_diffusers.compile.timing import ROUNDS
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.graphs import GRAPHS
@@ -51,14 +51,14 @@ def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
         assert first.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert f"another build of {NAME} is at work" in run(tmp_path).stderr
+    assert f"another build of {NAME} is running" in run(tmp_path).stderr
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     assert ArtifactStore(tmp_path / OPTIMIZED_MODEL).all() == {}
 
     second = run(tmp_path)
     assert second.returncode == 0, second.stderr
-    assert f"going on with an earlier build: {FIRST}" in second.stderr
+    assert f"resuming an earlier build: {FIRST}" in second.stderr
     assert f"compiling {FIRST} " not in second.stderr
     assert "times as fast" in second.stdout
     assert not work.exists()
@@ -68,7 +68,7 @@ def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     figures = artifact.manifest.figures
     assert set(artifact.manifest.graphs) == {*GRAPHS}
     assert set(figures.psnr) == {*probes(figures.side, STEPS)}
-    least = LEAST_PSNR[PRECISION] - SPREAD_PSNR[PRECISION]
+    least = MIN_PSNR[PRECISION] - PSNR_SPREAD[PRECISION]
     assert least <= figures.lowest_psnr < BEST, "like the eager engine's, and not the eager engine's"
     assert len(figures.rounds) == ROUNDS
     assert min(min(pair) for pair in figures.rounds) > 0
@@ -80,7 +80,7 @@ def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
 
     refused = run(tmp_path, "--force", "--min-psnr", str(BEST + 1))
     assert refused.returncode == 1
-    assert "is not placed: it does not draw what the eager engine draws" in refused.stderr.splitlines()[-1]
+    assert "was rejected: its images differ too much from the eager engine" in refused.stderr.splitlines()[-1]
     assert ArtifactStore(tmp_path / OPTIMIZED_MODEL).all()[NAME] == artifact, "the one before is still there"
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import Calls, pixels, png, psnr, small, until
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
-from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.options import MIN_PSNR, PSNR_SPREAD
 
 BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
 SENDERS = 4
@@ -211,7 +211,7 @@ def test_both_models_change_to_what_one_build_has_made(started: Callable[..., Ca
     until(lambda: (lock.with_suffix("") / "complete" / "text_encoder.json").exists(), BUILT_WITHIN)
     assert len(build_processes(killed.server)) == 2
     os.kill(int(lock.read_text()), signal.SIGKILL)
-    until(lambda: "going on with an earlier build: text_encoder" in killed.server.log_text())
+    until(lambda: "resuming an earlier build: text_encoder" in killed.server.log_text())
     until(lambda: states(killed) == ["failed", "running"])
     os.kill(build_process(killed.server), signal.SIGKILL)
     until(lambda: states(killed) == ["failed", "failed"])
@@ -234,14 +234,14 @@ def test_both_models_change_to_what_one_build_has_made(started: Callable[..., Ca
         assert made == sorted(made)
     log = calls.server.log_text()
     assert log.count("was built by another build meanwhile") == 1
-    assert "going on with an earlier build: text_encoder" in log
+    assert "resuming an earlier build: text_encoder" in log
 
     (artifact,) = (model_dir / "optimized_model").glob("openvino-*")
     precision = artifact.name.partition("-")[2]
     (like,) = reply(calls, "sd_controlnet")["images"]
     (unled,) = reply(calls, "sd_controlnet", control_scale=[0.0])["images"]
     expected = pixels(eagerly["images"][0])
-    assert psnr(pixels(like), expected) >= LEAST_PSNR[precision] - SPREAD_PSNR[precision]
+    assert psnr(pixels(like), expected) >= MIN_PSNR[precision] - PSNR_SPREAD[precision]
     assert psnr(pixels(unled), expected) < psnr(pixels(like), expected)
 
 
@@ -256,7 +256,7 @@ def test_a_build_that_is_killed_leaves_eager_serving_and_one_reason(
     assert "killed" in job["error_msg"]
     assert calls.grpc(**small())["use_blade"] is False
     log = calls.server.log_text()
-    assert log.count("openvino is not used, eager goes on serving: ") == 1
+    assert log.count("openvino is not used, eager continues to serve: ") == 1
     assert job["error_msg"] in log
 
 

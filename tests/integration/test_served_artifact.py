@@ -18,7 +18,7 @@ from PIL import Image
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import Calls, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
-from triton_diffusers.compile.options import LEAST_PSNR, SPREAD_PSNR
+from triton_diffusers.compile.options import MIN_PSNR, PSNR_SPREAD
 from triton_diffusers.engines.compiled import fixed_name
 from triton_diffusers.engines.compilers import COMPILERS
 
@@ -92,7 +92,7 @@ def test_it_draws_what_the_eager_engine_draws(
         like = {name: psnr(picture, eager[name]) for name, picture in pictures.items()}
         for name, decibels in like.items():
             record_testsuite_property(f"{name}, {made_by}, dB", round(decibels, 1))
-        assert mean(like.values()) >= LEAST_PSNR[PRECISION], like
-        assert min(like.values()) >= LEAST_PSNR[PRECISION] - SPREAD_PSNR[PRECISION], like
+        assert mean(like.values()) >= MIN_PSNR[PRECISION], like
+        assert min(like.values()) >= MIN_PSNR[PRECISION] - PSNR_SPREAD[PRECISION], like
         for name in ADDS:
             assert like[name] > psnr(eager[name], eager["picture"]), f"{name} is left out"

@@ -1,8 +1,8 @@
-"""Compiled artifacts of a model: where they lie, what they were made of, and whether they can be used here.
+"""Compiled artifacts of a model: where they are stored, what they were made of, and if they can be used here.
 
     <model_dir>/optimized_model/<engine>-<precision>/{manifest.json, unet/…, text_encoder/…, …}
 
-Nothing here knows how an artifact is made or run; that is what compilers are for.
+How an artifact is compiled or run is the business of ``engines.compilers``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 from triton_diffusers.artifacts.damage import damage
 from triton_diffusers.artifacts.fingerprint import fingerprint
 from triton_diffusers.artifacts.manifest import ArtifactError, ArtifactFile, Figures, Manifest
-from triton_diffusers.artifacts.store import OPTIMIZED_MODEL, Artifact, ArtifactStore, Here, misfit, store_folder
+from triton_diffusers.artifacts.store import (
+    OPTIMIZED_MODEL,
+    Artifact,
+    ArtifactStore,
+    BuildEnvironment,
+    misfit,
+    store_folder,
+)
 
 __all__ = [
     "OPTIMIZED_MODEL",
@@ -18,8 +25,8 @@ __all__ = [
     "ArtifactError",
     "ArtifactFile",
     "ArtifactStore",
+    "BuildEnvironment",
     "Figures",
-    "Here",
     "Manifest",
     "damage",
     "fingerprint",

@@ -1,9 +1,9 @@
-"""What tells one model's weights from another's, in less than a second for gigabytes.
+"""A fingerprint of a model's weights, computed in less than a second for gigabytes.
 
-Of the configs everything counts; of a weight file its size, the names, types and shapes of its tensors, and a piece
-of each. So another training, another merge or another precision has another fingerprint, while a copy, a download or a
-touch has the same. Single bytes that were changed on purpose can go unnoticed: it tells models apart, and protects
-nobody. The scheduler, the tokenizer and the safety checker do not count, since nothing of them is compiled.
+Configs count in full. A weight file counts by its size, by the names, types and shapes of its tensors, and by a piece
+of each tensor. So another training, merge or precision changes the fingerprint, and a copy, download or touch does not.
+It tells models apart and is no protection against deliberate changes of single bytes. The scheduler, the tokenizer and
+the safety checker do not count, since they are not compiled.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from triton_diffusers.artifacts.manifest import ArtifactError
 from triton_diffusers.checkpoints.layout import VAE_FOLDER, choose, find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
 
-_SCHEME = "fingerprint 1"  # change it when what is read changes
+_SCHEME = "fingerprint 1"  # change it when the content that is read changes
 _COMPONENTS = ("text_encoder", "unet", "vae")
-_PIECE = 4096  # bytes
-_PIECES = 1024  # of a file whose tensors are not known
-_TAIL = 2**20  # bytes; the directory of a zip, such as a .bin and a .ckpt are, has a checksum of each tensor
-_MOST_HEADER = 100_000_000  # bytes; what safetensors itself allows
+_PIECE_BYTES = 4096
+_MAX_PIECES = 1024  # of a file whose tensors are unknown
+_TAIL_BYTES = 2**20  # the directory of a zip, such as a .bin or .ckpt file, has a checksum of each tensor
+_MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 
 
 def fingerprint(model_dir: Path, vae: str = "") -> str:
-    """The fingerprint of a model directory's base model, in hexadecimal; ``vae`` is the setting.
+    """Return the fingerprint of a model directory's base model, in hexadecimal; ``vae`` is the setting.
 
-    Raises ``LoadError`` if there is none, and ``ArtifactError`` if a file of it cannot be read.
+    Raises: LoadError: there is no base model. ArtifactError: one of its files cannot be read.
     """
     base = find_base_model(model_dir, vae)
     digest = hashlib.sha256(_SCHEME.encode())
     if base.is_file:
-        # The name must not count, nor the folder's; what lies beside says how the file is to be understood.
+        # The names of the file and its folder must not count; the files beside it say how it is to be read.
         files = [(path.relative_to(base.path.parent).as_posix(), path) for path in Sidecar(base.path).files]
         files = [(name.removeprefix(base.path.stem), path) for name, path in files]
         files.append((base.path.suffix, base.path))
@@ -52,7 +52,7 @@ def fingerprint(model_dir: Path, vae: str = "") -> str:
 
 
 def _vae_files(vae: Path) -> Iterator[tuple[str, Path]]:
-    """The files of an autoencoder that replaces the model's own. A lone file's name must not count."""
+    """Yield the files of an autoencoder that replaces the model's own. The name of a single file does not count."""
     if vae.is_file():
         yield vae.suffix, vae
         return
@@ -63,7 +63,7 @@ def _vae_files(vae: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _component_files(folder: Path) -> Iterator[Path]:
-    """The configs of the modules and the weight files that are loaded in float32, which is what is compiled."""
+    """Yield the configs of the modules, and the weight files that are loaded in float32 (the compiled precision)."""
     for component in _COMPONENTS:
         place = folder / component
         names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
@@ -78,7 +78,7 @@ def _add(digest: Any, name: str, path: Path) -> None:
         if path.suffix == ".safetensors":
             spans = list(_tensors(file, size, digest)) or _spread(size)
         elif path.suffix in (".bin", ".ckpt", ".pt"):
-            spans = [*_spread(size), (max(0, size - _TAIL), _TAIL)]
+            spans = [*_spread(size), (max(0, size - _TAIL_BYTES), _TAIL_BYTES)]
         else:
             spans = [(0, size)]
         for start, length in spans:
@@ -87,9 +87,9 @@ def _add(digest: Any, name: str, path: Path) -> None:
 
 
 def _tensors(file: BinaryIO, size: int, digest: Any) -> Iterator[tuple[int, int]]:
-    """Of a safetensors file: a piece from the middle of every tensor, and the header; nothing if it is none."""
+    """Hash the header of a safetensors file and yield the middle of each tensor; nothing if the header is invalid."""
     (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-    if length > min(size, _MOST_HEADER):
+    if length > min(size, _MAX_HEADER_BYTES):
         return
     text = file.read(length)
     try:
@@ -101,12 +101,12 @@ def _tensors(file: BinaryIO, size: int, digest: Any) -> Iterator[tuple[int, int]
         return
     digest.update(json.dumps(tensors, sort_keys=True).encode())
     for begin, end in spans:
-        middle = (begin + end - _PIECE) // 2
+        middle = (begin + end - _PIECE_BYTES) // 2
         start = max(begin, middle)
         if 0 <= start < end <= size:
-            yield 8 + length + start, min(_PIECE, end - start)
+            yield 8 + length + start, min(_PIECE_BYTES, end - start)
 
 
 def _spread(size: int) -> list[tuple[int, int]]:
-    stride = max(_PIECE, size // _PIECES)
-    return [(start, _PIECE) for start in range(0, size, stride)]
+    stride = max(_PIECE_BYTES, size // _MAX_PIECES)
+    return [(start, _PIECE_BYTES) for start in range(0, size, stride)]

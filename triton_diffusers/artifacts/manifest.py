@@ -1,4 +1,4 @@
-"""What is said of an artifact that cannot be read or placed."""
+"""The manifest of an artifact: its files, origin and measured figures."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 
 class ArtifactError(RuntimeError):
-    """An artifact cannot be read or placed; the message is one line that names it and says why."""
+    """An artifact cannot be read or placed; the message is one line with its name and the reason."""
 
 
-FORMAT = 5  # raise it when a manifest, or what a graph takes and gives, changes its meaning
+FORMAT = 5  # raise it when the meaning of a manifest, or of a graph's inputs and outputs, changes
 MANIFEST = "manifest.json"
-_MOST_BYTES = 4 * 2**20  # of a manifest; one of ours has a few thousand
+_MAX_BYTES = 4 * 2**20  # of a manifest; ours have a few thousand
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def _plain_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError("a name has small letters, digits and underscores")
+        raise ValueError("expected lowercase letters, digits and underscores")
     return name
 
 
 def _plain_path(path: str) -> str:
-    """A manifest may come from anywhere: its paths must stay in their folder."""
+    """Check a path of a manifest, which may come from anywhere: it must stay in its folder."""
     if not all(_PART.fullmatch(part) for part in path.split("/")):
-        raise ValueError("a path has plain names, joined by /")
+        raise ValueError("expected plain names joined by /")
     return path
 
 
@@ -52,12 +52,12 @@ class ArtifactFile(_Record):
 
 
 class Figures(_Record):
-    """What was measured when the artifact was verified, beside the eager engine in float32 on the same machine.
+    """The figures measured when the artifact was verified, beside the eager engine in float32 on the same machine.
 
-    ``psnr`` is that of whole pictures in dB, by what was drawn; 100 stands for all that is better. Seconds are those of
-    a step of one image with guidance, ``side`` pixels wide and high: medians over ``rounds``, in each of which both
-    engines were timed in turns (eager, compiled); older artifacts have none. Peaks are of a process that loads the
-    engine and draws, in bytes.
+    ``psnr`` is that of whole images in dB, by probe; 100 stands for anything better. Seconds are those of a step of one
+    image with guidance, ``side`` pixels wide and high: medians over ``rounds``, in each of which both engines took
+    turns (eager, compiled); older artifacts have none. Peaks are the bytes of a process that loads the engine and
+    generates images.
     """
 
     psnr: dict[str, float]
@@ -70,14 +70,14 @@ class Figures(_Record):
 
     @property
     def lowest_psnr(self) -> float:
-        """Of the picture that came out least like the eager one; 100 if none was drawn."""
+        """Return the PSNR of the worst image; 100 if there is none."""
         return min(self.psnr.values(), default=100.0)
 
     @property
     def speed_up(self) -> float:
-        """How many times as fast as the eager engine a step is; 0 if it was not measured.
+        """Return the ratio of the engines' speeds (eager time / compiled time); 0 if it was not measured.
 
-        The median of the rounds' ratios: what slowed one round, or one turn, does not count.
+        It is the median of the rounds' ratios, so a disturbance of one round or turn does not count.
         """
         if ratios := [eager / compiled for eager, compiled in self.rounds if compiled]:
             return median(ratios)
@@ -85,10 +85,10 @@ class Figures(_Record):
 
 
 class Manifest(_Record):
-    """What an artifact is, was made of, and can be used with.
+    """The description of an artifact: its files, its origin and its requirements.
 
     ``fingerprint`` is that of the model, ``versions`` are those of the libraries that the artifact depends on,
-    ``machine`` is what it is tied to, ``created`` is a time of day in UTC.
+    ``machine`` is the hardware that it is tied to, ``created`` is a time in UTC.
     """
 
     format: int = FORMAT
@@ -103,41 +103,41 @@ class Manifest(_Record):
 
     @property
     def name(self) -> str:
-        """``<engine>-<precision>``: the name of its folder."""
+        """Return ``<engine>-<precision>``, the name of the artifact's folder."""
         return f"{self.engine}-{self.precision}"
 
     @property
     def bytes(self) -> int:
-        """Size of all its files."""
+        """Return the size of all files."""
         return sum(file.size for files in self.graphs.values() for file in files)
 
     def paths(self) -> Mapping[str, ArtifactFile]:
-        """Every file by its path from the artifact's folder."""
+        """Return every file by its path from the artifact's folder."""
         return {f"{graph}/{file.path}": file for graph, files in self.graphs.items() for file in files}
 
     def to_json(self) -> str:
-        """The content of ``manifest.json``."""
+        """Return the content of ``manifest.json``."""
         return self.model_dump_json(indent=1) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the artifact in ``folder``. Raises ``ArtifactError``."""
+    """Return the manifest of the artifact in ``folder``. Raises ``ArtifactError``."""
     path = folder / MANIFEST
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise ArtifactError(f"{path} is no manifest: it is longer than {_MOST_BYTES} bytes")
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ArtifactError(f"{path} is not a manifest: it is longer than {_MAX_BYTES} bytes")
         content = json.loads(text)
         found = content["format"]
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged: it is no manifest") from error
+        raise ArtifactError(f"{path} is damaged: it is not a manifest") from error
     if found != FORMAT:
         raise ArtifactError(f"{folder} has the format {str(found)[:20]}; this version reads format {FORMAT}")
     try:
-        # As JSON: strict mode takes a list for a tuple there.
+        # As JSON: only there does strict mode accept a list for a tuple.
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""Whether an artifact can be used here."""
+"""The folder of a model's artifacts, and the check if one of them can be used here."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from triton_diffusers.artifacts.manifest import MANIFEST, ArtifactError, Manifes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Here:
-    """What an artifact has to fit: the model, and what the artifact's compiler says of this machine."""
+class BuildEnvironment:
+    """The conditions that an artifact must match: the model, and the machine as its compiler describes it."""
 
     fingerprint: str
     machine: str
     versions: Mapping[str, str]
 
 
-def misfit(artifact: Artifact, here: Here) -> str | None:
-    """Why an artifact cannot be used here, in one sentence; None if it can. Reads no file, looks at their sizes."""
+def misfit(artifact: Artifact, environment: BuildEnvironment) -> str | None:
+    """Return why an artifact cannot be used here, in one sentence; None if it can. Checks file sizes only."""
     manifest = artifact.manifest
-    if manifest.fingerprint != here.fingerprint:
+    if manifest.fingerprint != environment.fingerprint:
         return (
             f"{manifest.name} was built from another model "
-            f"(fingerprint {manifest.fingerprint[:12]}, this model's is {here.fingerprint[:12]})"
+            f"(fingerprint {manifest.fingerprint[:12]}, this model's is {environment.fingerprint[:12]})"
         )
-    if manifest.machine != here.machine:
-        return f"{manifest.name} was built for another machine ({manifest.machine}; this is {here.machine})"
-    for library in sorted({*manifest.versions, *here.versions}):
-        then, now = manifest.versions.get(library, "none"), here.versions.get(library, "none")
+    if manifest.machine != environment.machine:
+        return f"{manifest.name} was built for another machine ({manifest.machine}; this is {environment.machine})"
+    for library in sorted({*manifest.versions, *environment.versions}):
+        then, now = manifest.versions.get(library, "none"), environment.versions.get(library, "none")
         if then != now:
             return f"{manifest.name} was built with another version of {library} ({then}; this is {now})"
     if fault := damage(artifact.folder, manifest):
@@ -44,13 +44,13 @@ def misfit(artifact: Artifact, here: Here) -> str | None:
 
 OPTIMIZED_MODEL = "optimized_model"
 _LOCK = ".lock"
-_REPLACED = ".replaced-"  # what an artifact's folder is called from when its successor comes until it is deleted
+_REPLACED = ".replaced-"  # prefix of an old artifact's folder, from its replacement until its deletion
 _REMOVED = ".removed-"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that was read; ``folder / <graph>`` holds each graph's files."""
+    """An artifact on disk; ``folder / <graph>`` holds each graph's files."""
 
     folder: Path
     manifest: Manifest
@@ -62,15 +62,15 @@ def store_folder(model_dir: Path) -> Path:
 
 
 class ArtifactStore:
-    """The artifacts below ``root``, which need not exist. Its methods may be called by several processes at once."""
+    """The artifacts below ``root``, which need not exist. Safe for concurrent use by several processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def all(self) -> dict[str, Artifact | ArtifactError]:
-        """What is there by its folder's name; for each that cannot be read, the error that says why.
+        """Return the artifacts by folder name, with the error in place of each that cannot be read.
 
-        Raises ``ArtifactError`` if ``root`` is there and cannot be read.
+        Raises: ArtifactError: ``root`` exists and cannot be read.
         """
         try:
             names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -81,22 +81,23 @@ class ArtifactStore:
         return {name: self._read_or_error(name) for name in names}
 
     def find(self, engine: str, precision: str) -> Artifact | None:
-        """The artifact of an engine and precision; None if there is none. Raises ``ArtifactError`` if it is damaged."""
+        """Return the artifact of an engine and precision; None if there is none. Raises ``ArtifactError``."""
         folder = self.root / f"{engine}-{precision}"
         try:
-            there = folder.is_dir()
+            exists = folder.is_dir()
         except OSError as error:
             raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error
-        return self._read(folder.name) if there else None
+        return self._read(folder.name) if exists else None
 
     def place(self, folder: Path, manifest: Manifest) -> Artifact:
-        """Make ``folder``, on the same file system, the artifact that ``manifest`` tells of, in place of an older one.
+        """Move ``folder``, on the same file system, to the place of the artifact ``manifest``, replacing an older one.
 
-        Everything is on the disk when it gets its name. Raises ``ArtifactError`` if a file is not what the manifest
-        says, and ``OSError``; then nothing has changed.
+        All data is on disk before the folder gets its name. After an error nothing has changed.
+
+        Raises: ArtifactError: a file does not match the manifest. OSError: a file cannot be written.
         """
         if fault := damage(folder, manifest, full=True):
-            raise ArtifactError(f"{manifest.name} is not placed: {fault}")
+            raise ArtifactError(f"{manifest.name} was not placed: {fault}")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _sync_tree(folder)
         final, replaced = self.root / manifest.name, self.root / f"{_REPLACED}{manifest.name}"
@@ -114,12 +115,12 @@ class ArtifactStore:
         return Artifact(final, manifest)
 
     def remove(self, name: str) -> None:
-        """Remove what lies there by the name of an artifact, damaged or not. Raises ``ArtifactError``, ``OSError``."""
+        """Remove the artifact ``name``, damaged or not. Raises ``ArtifactError`` or ``OSError``."""
         if name.startswith(".") or "/" in name or not (self.root / name).is_dir():
             raise ArtifactError(f"{self.root} has no artifact {name}")
         with self._locked():
             removed = self.root / f"{_REMOVED}{name}"
-            (self.root / name).rename(removed)  # gone at once: nobody reads half an artifact
+            (self.root / name).rename(removed)  # atomic: nobody reads half an artifact
             shutil.rmtree(removed)
 
     def _read_or_error(self, name: str) -> Artifact | ArtifactError:
@@ -132,7 +133,7 @@ class ArtifactStore:
         folder = self.root / name
         manifest = read_manifest(folder)
         if manifest.name != name:
-            raise ArtifactError(f"{folder} is not what it says it is: {manifest.name}")
+            raise ArtifactError(f"{folder} is invalid: its manifest is that of {manifest.name}")
         return Artifact(folder, manifest)
 
     @contextlib.contextmanager
@@ -141,13 +142,13 @@ class ArtifactStore:
         descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._mend()
+            self._recover()
             yield
         finally:
             os.close(descriptor)
 
-    def _mend(self) -> None:
-        """Finish what a process that died under the lock had begun."""
+    def _recover(self) -> None:
+        """Finish the operation of a process that died while it held the lock."""
         for removed in self.root.glob(f"{_REMOVED}*"):
             shutil.rmtree(removed, ignore_errors=True)
         for replaced in self.root.glob(f"{_REPLACED}*"):

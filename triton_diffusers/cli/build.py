@@ -13,9 +13,9 @@ from triton_diffusers.cli.build_arguments import options_of
 from triton_diffusers.compile.builder import build
 from triton_diffusers.compile.errors import BuildError, CannotBegin
 from triton_diffusers.compile.options import SYNONYMS, BuildOptions
-from triton_diffusers.compile.plan import Plan, fetch, find_compiler, here_of, make_plan, store_of
+from triton_diffusers.compile.plan import Plan, environment_of, fetch, find_compiler, make_plan, store_of
 from triton_diffusers.compile.progress import Progress, progress_for
-from triton_diffusers.compile.tables import Row, print_list, print_summary
+from triton_diffusers.compile.report import Row, print_list, print_summary
 from triton_diffusers.compile.upload import Upload
 from triton_diffusers.downloads import is_remote
 from triton_diffusers.settings import Settings, SettingsError
@@ -59,9 +59,9 @@ def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int
         return 0
     if plan.misfit:
         progress.note(f"{plan.misfit}; building it anew")
-    if plan.there is not None:
+    if plan.existing is not None:
         progress.note(f"{plan.name} is there already and fits; --force builds it anew")
-    artifact = plan.there or build(plan, options, progress)
+    artifact = plan.existing or build(plan, options, progress)
     print_summary(artifact)
     if upload is not None:
         with progress.stage(f"uploading to {upload.target}") as advance:
@@ -73,12 +73,12 @@ def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int
 
 def _tell(plan: Plan, upload: Upload | None) -> None:
     place = upload.target if upload else plan.store.root
-    print(f"model        {plan.model_dir} (fingerprint {plan.here.fingerprint[:12]})")
+    print(f"model        {plan.model_dir} (fingerprint {plan.environment.fingerprint[:12]})")
     print(f"artifact     {place}/{plan.name}")
-    print(f"machine      {plan.here.machine}")
-    print(f"versions     {', '.join(f'{name} {number}' for name, number in plan.here.versions.items())}")
+    print(f"machine      {plan.environment.machine}")
+    print(f"versions     {', '.join(f'{name} {number}' for name, number in plan.environment.versions.items())}")
     print(f"verified by  pictures, on average at least {plan.min_psnr:g} dB like the eager ones")
-    if plan.there is not None:
+    if plan.existing is not None:
         print("it is there already and fits: nothing would be done")
         return
     if plan.misfit:
@@ -99,7 +99,9 @@ def _row(model_dir: Path, vae: str, found: tuple[str, Artifact | ArtifactError])
     if isinstance(artifact, ArtifactError):
         return Row(name, None, str(artifact))
     try:
-        return Row(name, artifact, misfit(artifact, here_of(find_compiler(artifact.manifest.engine), model_dir, vae)))
+        return Row(
+            name, artifact, misfit(artifact, environment_of(find_compiler(artifact.manifest.engine), model_dir, vae))
+        )
     except BuildError as error:
         return Row(name, artifact, str(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from triton_diffusers.compile.options import LEAST_PSNR, PRECISIONS, SYNONYMS, BuildOptions
+from triton_diffusers.compile.options import MIN_PSNR, PRECISIONS, SYNONYMS, BuildOptions
 
 DESCRIPTION = """\
 Compile a model for this machine: fetch, export and compile each of its networks, verify by pictures that the result
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     check = parser.add_argument_group("how it is verified")
-    limits = ", ".join(f"{limit:g} for {name}" for name, limit in LEAST_PSNR.items())
+    limits = ", ".join(f"{limit:g} for {name}" for name, limit in MIN_PSNR.items())
     check.add_argument(
         "--min-psnr",
         type=float,

@@ -1,1 +1,1 @@
-"""Building compiled artifacts: fetch, export and compile, verify against the eager engine, measure, place, upload."""
+"""Build compiled artifacts: download, export and compile, verify against the eager engine, measure, place, upload."""

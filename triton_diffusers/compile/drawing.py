@@ -1,4 +1,4 @@
-"""Drawing with an engine as a server does, by the same loop, and measuring it."""
+"""Generate images with an engine by the loop that serves requests, and measure its memory."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.probes import CONTROLNET_FILE, write_controlnet, write_lora
-from triton_diffusers.compile.tasks import Advance, Drawn
+from triton_diffusers.compile.tasks import Advance, DrawResult
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.inflight.telemetry import NoTelemetry
 from triton_diffusers.settings import Settings
 
-_LOOKS = 0.5  # seconds between two looks at how far a picture is
+_POLL_SECONDS = 0.5  # between two reports of progress
 _STATUS = Path("/proc/self/status")
 
-# Makes the requests once the engine is there; the number is the side of its pictures.
+# Makes the requests once the engine is loaded; the argument is the side of its images in pixels.
 MakeRequests = Callable[[int], Mapping[str, GenerationRequest]]
 
 
 def draw(
     make_engine: Callable[[], Engine], make_requests: MakeRequests, folder: Path, side: int, advance: Advance
-) -> Drawn:
-    """Draw the requests one after another into ``folder``, as ``<name>-<number>.png``.
+) -> DrawResult:
+    """Generate the requests' images one after another into ``folder``, as ``<name>-<number>.png``.
 
-    ``side`` is 0 for the model's own. LoRAs and ControlNets are looked for in ``folder``, where those of the probes are
-    written. Requests with ControlNets come last: their memory does not count. Raises ``BuildError`` for a picture that
-    cannot be drawn.
+    ``side`` 0 is the model's own. LoRAs and ControlNets are looked up in ``folder``, where those of the probes are
+    written. Requests with ControlNets come last and do not count for the peak memory.
+
+    Raises: BuildError: an image cannot be generated.
     """
     engines: list[Engine] = []
 
@@ -40,7 +41,7 @@ def draw(
         return engine
 
     steps = _Steps(advance)
-    # The folder stands for the model directory, which may be read-only: the loop looks for these two there and no more.
+    # The folder stands in for the model directory, which may be read-only: the loop looks up only these two there.
     loop = EngineLoop(made, Settings(model_dir=folder, store="", close_safety=True), name="build", telemetry=steps)
     loop.start()
     try:
@@ -56,27 +57,27 @@ def draw(
             files |= {name: _draw(loop, name, requests[name], folder) for name in requests if name in controlled}
     finally:
         loop.stop()
-        (folder / CONTROLNET_FILE).unlink(missing_ok=True)  # as large as the model, nearly
-    return Drawn(files=files, side=side, peak_bytes=peak)
+        (folder / CONTROLNET_FILE).unlink(missing_ok=True)  # nearly as large as the model
+    return DrawResult(files=files, side=side, peak_bytes=peak)
 
 
 def peak_bytes() -> int:
-    """The most memory that this process had at a time, resident, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
-def _told(error: BaseException | None) -> str:
+def _message(error: BaseException | None) -> str:
     return str(error) if isinstance(error, TritonDiffusersError) else f"{type(error).__name__}: {error}"
 
 
 def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path) -> list[str]:
     job = loop.submit(request)
     while not job.state.ended:
-        loop.wait([job], _LOOKS)
+        loop.wait([job], _POLL_SECONDS)
     if job.result is None:
-        cause = job.error and job.error.__cause__  # what a caller is not told, the operator is
-        raise BuildError(f"the picture {name!r} cannot be drawn: {_told(cause or job.error)}")
+        cause = job.error and job.error.__cause__  # hidden from callers, but useful to the operator
+        raise BuildError(f"the image {name!r} cannot be generated: {_message(cause or job.error)}")
     names = [f"{name}-{number}.png" for number in range(len(job.result.images))]
     for file, image in zip(names, job.result.images, strict=True):
         (folder / file).write_bytes(image)
@@ -84,7 +85,7 @@ def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path)
 
 
 class _Steps(NoTelemetry):
-    """Counts steps."""
+    """Counts steps and reports progress."""
 
     def __init__(self, advance: Advance) -> None:
         self.total = 0

@@ -1,29 +1,29 @@
-"""Why a build did not come to an artifact; every message is one line.
+"""Errors of a build; every message is one line.
 
-BuildError                  exit code 1: it was tried, and failed
- ├── AtWork                 another build of the same artifact has not ended yet
- ├── Refused                the artifact does not draw what the eager engine draws
- └── CannotBegin            exit code 2: an option, the model, the machine or the folder does not allow it
+BuildError                  exit code 1: the build failed
+ ├── BuildInProgress        another build of the same artifact has not ended yet
+ ├── QualityTooLow          the artifact's images differ too much from the eager engine's
+ └── CannotBegin            exit code 2: an option, the model, the machine or the folder does not allow the build
 """
 
 from __future__ import annotations
 
 
 class BuildError(Exception):
-    """A build failed; what was finished of it is gone on with the next time."""
+    """A build failed; the next build resumes from its finished parts."""
 
     code = 1
 
 
-class AtWork(BuildError):
-    """Another build of the same artifact, or a child process of one, is at work."""
+class BuildInProgress(BuildError):
+    """Another build of the same artifact, or a child process of one, is running."""
 
 
-class Refused(BuildError):
-    """The artifact was built and draws something else than the eager engine."""
+class QualityTooLow(BuildError):
+    """The artifact was built, but its images differ too much from the eager engine's."""
 
 
 class CannotBegin(BuildError):
-    """The build cannot even begin."""
+    """The build cannot start."""
 
     code = 2

@@ -1,4 +1,4 @@
-"""The pictures that an artifact is verified by: fixed requests that together use every graph and every input of it."""
+"""Fixed requests that verify an artifact: together they use every graph and every input of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triton_diffusers.adapters.controlnet import network_for, usual_channels
 from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
 from triton_diffusers.sampling.profiles import PROFILES
 
-# The one whose like is timed.
+# The probe that timing uses.
 TIMED = "picture"
 LORA_FILE = "lora/probe.safetensors"
 CONTROLNET_FILE = "controlnet/probe.safetensors"
@@ -31,16 +31,16 @@ _CALIBRATION_PROMPTS = (
     "a cat, oil painting",
 )
 _RANK = 4
-# Enough to change every picture, not enough to spoil it.
-_LORA_STRENGTH = 0.1  # of a layer's output, about
-_RESIDUAL_STRENGTH = 0.3  # of what the ControlNet has inside
+# Enough to change every image, not enough to spoil it.
+_LORA_STRENGTH = 0.1  # relative to a layer's output, about
+_RESIDUAL_STRENGTH = 0.3  # relative to the ControlNet's inner values
 
 
 def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
-    """Requests by name, for a model whose pictures are ``side`` pixels wide and high.
+    """Return the verification requests by name, for a model whose images are ``side`` pixels wide and high.
 
-    Text to image; two images of another shape by another sampler; image to image; a LoRA on every layer; the
-    same with the sampling profile that takes features over from step to step; the same with a ControlNet.
+    Text to image; two images of another shape by another sampler; image to image; a LoRA on every layer; then with
+    the LoRA, the sampling profile that caches features between steps, and a ControlNet.
     """
     picture = GenerationRequest(
         task_id=TIMED,
@@ -82,9 +82,9 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
 
 
 def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
-    """Requests whose denoising shows which numbers go through a model; none of them is a probe.
+    """Return requests that record the ranges of a model's values; none of them is a probe.
 
-    Every other one has a ControlNet: ranges are averages.
+    Every other one has a ControlNet, since the ranges are averages.
     """
     return {
         f"calibration {number}": GenerationRequest(
@@ -102,7 +102,7 @@ def calibration(side: int, steps: int) -> Mapping[str, GenerationRequest]:
 
 
 def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
-    """Write a LoRA with random weights, always the same, on every linear layer and convolution, for the probe."""
+    """Write a LoRA with fixed random weights on every linear layer and convolution, for the probe."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for path, shape in sorted(targets.items()):
@@ -117,7 +117,7 @@ def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def write_controlnet(model_dir: Path, unet_config: Mapping[str, Any], pixels_per_latent: int) -> None:
-    """Write a ControlNet with random weights, always the same, for the probe; half precision is enough for those."""
+    """Write a ControlNet with fixed random weights in half precision, for the probe."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name, empty in network_for(unet_config, {}, usual_channels(pixels_per_latent)).state_dict().items():
@@ -138,12 +138,12 @@ def _control(side: int) -> tuple[ControlChoice, ...]:
 
 
 def _eighths(side: int, count: int) -> int:
-    """``count`` eighths of a side, as a multiple of 8 pixels."""
+    """Return ``count`` eighths of a side, as a multiple of 8 pixels."""
     return max(8, side * count // 64 * 8)
 
 
 def _gradient(side: int) -> bytes:
-    """A smooth picture, as PNG."""
+    """Return a smooth image, as PNG."""
     ramp = np.linspace(0, 255, side, dtype=np.float32)
     across, down = np.meshgrid(ramp, ramp)
     pixels = np.stack([across, down, 255 - (across + down) / 2], axis=-1).round().astype(np.uint8)

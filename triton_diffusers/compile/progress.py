@@ -1,4 +1,4 @@
-"""How far a build is: bars on a terminal, a line at the beginning and the end of each stage otherwise."""
+"""Progress of a build: bars on a terminal, otherwise a line at the start and the end of each stage."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from triton_diffusers.compile.tasks import Advance
 
 
 class Progress(Protocol):
-    """Shows stages, which come one after another."""
+    """Reports stages, one after another."""
 
-    def stage(self, what: str) -> AbstractContextManager[Advance]:
-        """A stage is going on within this; the function that it gives is told how far it is."""
+    def stage(self, title: str) -> AbstractContextManager[Advance]:
+        """Return the context manager of a stage; it yields the callback for its progress."""
 
     def note(self, text: str) -> None:
-        """Something that should be known, on a line of its own."""
+        """Print a line of its own."""
 
 
-class Lines:
-    """For logs."""
+class LogProgress:
+    """Progress as log lines."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
 
     @contextmanager
-    def stage(self, what: str) -> Iterator[Advance]:
+    def stage(self, title: str) -> Iterator[Advance]:
         began = time.monotonic()
-        self.note(f"{what} …")
+        self.note(f"{title} …")
         yield lambda done, total: None
-        self.note(f"{what}: {time.monotonic() - began:.1f} s")
+        self.note(f"{title}: {time.monotonic() - began:.1f} s")
 
     def note(self, text: str) -> None:
         print(f"triton-diffusers: {text}", file=self._stream, flush=True)
 
 
-class Bars:
-    """For terminals."""
+class RichProgress:
+    """Progress as bars on a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -47,9 +47,9 @@ class Bars:
         self._console = Console(stderr=True)
 
     @contextmanager
-    def stage(self, what: str) -> Iterator[Advance]:
+    def stage(self, title: str) -> Iterator[Advance]:
         from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import Progress as ProgressBars
 
         columns = (
             SpinnerColumn(finished_text="✓"),
@@ -58,8 +58,8 @@ class Bars:
             TaskProgressColumn(),
             TimeElapsedColumn(),
         )
-        with RichProgress(*columns, console=self._console) as bars:
-            bar = bars.add_task(f"{what:<34}", total=None)
+        with ProgressBars(*columns, console=self._console) as bars:
+            bar = bars.add_task(f"{title:<34}", total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
             bars.update(bar, completed=1, total=1)
 
@@ -68,5 +68,5 @@ class Bars:
 
 
 def progress_for(is_terminal: Callable[[], bool] = sys.stderr.isatty) -> Progress:
-    """What suits where the messages go."""
-    return Bars() if is_terminal() else Lines()
+    """Return bars for a terminal, log lines otherwise."""
+    return RichProgress() if is_terminal() else LogProgress()

@@ -1,4 +1,4 @@
-"""What the child processes of a build do."""
+"""The tasks of a build's worker processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.compile.drawing import draw
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.probes import calibration, probes
-from triton_diffusers.compile.tasks import Advance, CalibrateTask, CompileTask, Drawn, DrawTask, Task, Timed, TimeTask
+from triton_diffusers.compile.tasks import (
+    Advance,
+    CalibrateTask,
+    CompileTask,
+    DrawResult,
+    DrawTask,
+    Task,
+    TimeResult,
+    TimeTask,
+)
 from triton_diffusers.compile.timing import time_in_turns
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
@@ -22,12 +31,12 @@ from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs import GRAPHS, Graph, Inputs
 from triton_diffusers.settings import Settings
 
-# How C++ says that a file cannot be written, without a word of which file or why.
+# The only message of C++ when a file cannot be written: neither file nor reason.
 _NOT_WRITTEN = "iostream error"
 
 
-def do(task: Task, advance: Advance) -> Drawn | Timed | None:
-    """Do a task; what it raises is why it failed."""
+def do(task: Task, advance: Advance) -> DrawResult | TimeResult | None:
+    """Run a task; any exception is the reason of its failure."""
     if isinstance(task, CompileTask):
         _compile(task)
         return None
@@ -38,8 +47,8 @@ def do(task: Task, advance: Advance) -> Drawn | Timed | None:
 
 
 def _settings(task: Task) -> Settings:
-    # Compiled from full precision, and compared with it; the checker would blacken what it takes for unsafe.
-    # What is free must be right: a server may fix it.
+    # Compiled from, and compared in, full precision; the checker would blacken images that it takes for unsafe.
+    # Free sizes are verified; a server may fix them.
     return Settings(
         model_dir=task.model_dir, cache_dir=task.cache_dir, dtype="float32", close_safety=True, fixed_sizes=()
     )
@@ -53,12 +62,12 @@ def _compile(task: CompileTask) -> None:
     except RuntimeError as error:
         if _NOT_WRITTEN in str(error):
             raise BuildError(
-                f"{task.folder} cannot be written: the disk is full, or a file must not be so large"
+                f"{task.folder} cannot be written: the disk is full, or the file exceeds a size limit"
             ) from error
         raise
 
 
-def _draw(task: DrawTask, advance: Advance) -> Drawn:
+def _draw(task: DrawTask, advance: Advance) -> DrawResult:
     settings = _settings(task)
 
     def make_engine() -> Engine:
@@ -69,7 +78,7 @@ def _draw(task: DrawTask, advance: Advance) -> Drawn:
     return draw(make_engine, lambda side: probes(side, task.steps), task.folder, task.side, advance)
 
 
-def _time(task: TimeTask, advance: Advance) -> Timed:
+def _time(task: TimeTask, advance: Advance) -> TimeResult:
     settings = _settings(task)
 
     def make_compiled() -> Engine:
@@ -94,7 +103,7 @@ def _calibrate(task: CalibrateTask, advance: Advance) -> None:
 
 
 class _Recorder:
-    """A graph that runs in PyTorch, and what it was called with."""
+    """A graph that runs in PyTorch and records its inputs."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

@@ -1,7 +1,7 @@
-"""What a build has done by child processes, and how they are told.
+"""Tasks of a build, run in worker processes.
 
-Each part of a build that needs a model's weights in memory is a process of its own: the memory is free again when it is
-over, what it peaked at can be measured, and a library that crashes takes nothing with it.
+Each part of a build that needs a model's weights is a process of its own: its memory is freed at its end, its peak can
+be measured, and a library that crashes does not end the build.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from triton_diffusers.util.process import attached
 
 
 class _Task(BaseModel):
-    """``model_dir`` is on this machine; ``cache_dir`` is for checkpoints that have to be converted."""
+    """A task; ``cache_dir`` is for checkpoints that have to be converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -32,7 +32,7 @@ class _Task(BaseModel):
 
 
 class CompileTask(_Task):
-    """Compile one graph into an empty folder; ``calibration`` is what ``CalibrateTask`` wrote, if it is wanted."""
+    """Compile one graph into an empty folder; ``calibration`` is the output of a ``CalibrateTask``, if needed."""
 
     kind: Literal["compile"] = "compile"
     engine: str
@@ -43,7 +43,7 @@ class CompileTask(_Task):
 
 
 class CalibrateTask(_Task):
-    """Write what goes into each of ``graphs`` while pictures are drawn: ``<folder>/<graph>.safetensors``."""
+    """Record the inputs of each of ``graphs`` while images are generated: ``<folder>/<graph>.safetensors``."""
 
     kind: Literal["calibrate"] = "calibrate"
     graphs: tuple[str, ...]
@@ -53,10 +53,10 @@ class CalibrateTask(_Task):
 
 
 class DrawTask(_Task):
-    """Draw the probes into ``folder`` as PNG.
+    """Generate the probes' images into ``folder`` as PNG.
 
-    By the compiled graphs in ``graphs`` (name → folder), or by the eager engine in float32 if there are none. In
-    ``caches`` is kept what makes a server load them sooner.
+    With the compiled graphs in ``graphs`` (name → folder), or with the eager engine in float32 if there are none.
+    ``caches`` speed up their next load.
     """
 
     kind: Literal["draw"] = "draw"
@@ -70,7 +70,7 @@ class DrawTask(_Task):
 
 
 class TimeTask(_Task):
-    """Time steps of the compiled graphs beside those of the eager engine; ``side`` is that of the images, in pixels."""
+    """Time steps of the compiled graphs beside the eager engine's; ``side`` is that of the images, in pixels."""
 
     kind: Literal["time"] = "time"
     side: int
@@ -84,11 +84,8 @@ class TimeTask(_Task):
 Task = Annotated[CompileTask | CalibrateTask | DrawTask | TimeTask, Field(discriminator="kind")]
 
 
-class Drawn(BaseModel):
-    """What a ``DrawTask`` made and measured: the files of each probe, and its process's peak.
-
-    ``side`` is that of the pictures, in pixels.
-    """
+class DrawResult(BaseModel):
+    """The result of a ``DrawTask``: the files of each probe, their side in pixels, and the process's peak memory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -97,8 +94,8 @@ class Drawn(BaseModel):
     peak_bytes: int
 
 
-class Timed(BaseModel):
-    """What a ``TimeTask`` measured: seconds of a step, of the eager and of the compiled engine, for each round."""
+class TimeResult(BaseModel):
+    """The result of a ``TimeTask``: seconds per step of the eager and the compiled engine, for each round."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,34 +103,34 @@ class Timed(BaseModel):
 
 
 class Message(BaseModel):
-    """A line of a child's standard output: how far it is, or how it ended."""
+    """A line of a worker's standard output: its progress or its result."""
 
     done: int = 0
     total: int = 0
-    result: Drawn | Timed | None = None
+    result: DrawResult | TimeResult | None = None
     error: str | None = None
 
 
-_SHOWN = 300  # characters
+_MAX_SHOWN_CHARACTERS = 300
 
-# Says how far a task is: steps done, and how many there are.
+# Progress callback: steps done, and their total.
 Advance = Callable[[int, int], None]
 
 
-def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | Timed | None:
-    """Run a task to its end, in a process that writes to ``log`` and holds ``lock`` (a descriptor) while it lives.
+def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> DrawResult | TimeResult | None:
+    """Run a task to its end in a worker process that logs to ``log`` and holds the descriptor ``lock`` while it lives.
 
-    Raises ``BuildError`` with the reason if it fails or is killed.
+    Raises: BuildError: the task failed or was killed.
     """
-    # What an operator has set for a server, such as its limits, is not for here; the task says everything.
+    # Without the operator's settings for a server, such as limits: the task is complete.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # our own program
-            # Killed when the build is: a compiler that nobody waits for would keep a core and gigabytes for minutes.
+            # Killed with the build: an abandoned compiler would occupy a core and gigabytes for minutes.
             attached([sys.executable, "-m", "triton_diffusers.compile.worker"], death_signal=signal.SIGKILL),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=output,
             env=environment,
             pass_fds=(lock,),
         )
@@ -146,7 +143,7 @@ def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | Tim
                     stdin.write(task.model_dump_json().encode())
                     stdin.close()
                 except BrokenPipeError:
-                    pass  # it has died already; why is seen below
+                    pass  # it has died already; the reason is read below
                 for line in stdout:
                     message = _read(line)
                     if message is not None and message.total:
@@ -158,9 +155,9 @@ def run_task(task: _Task, log: Path, lock: int, advance: Advance) -> Drawn | Tim
             process.kill()
             process.wait()
     if last.error is not None:
-        raise BuildError(f"{last.error} (all that was said: {log})")
+        raise BuildError(f"{last.error} (full log: {log})")
     if code:
-        raise BuildError(f"{_ended(code)}{_last_line(log)} (all that was said: {log})")
+        raise BuildError(f"{_ended(code)}{_last_line(log)} (full log: {log})")
     return last.result
 
 
@@ -180,4 +177,4 @@ def _ended(code: int) -> str:
 
 def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1].strip()[:_SHOWN]}" if lines else ""
+    return f": {lines[-1].strip()[:_MAX_SHOWN_CHARACTERS]}" if lines else ""

@@ -1,4 +1,4 @@
-"""Steps of a compiled engine beside those of the eager one, timed in turns: what slows the machine slows both."""
+"""Time steps of a compiled engine and of the eager one in turns, so that disturbances affect both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.probes import TIMED, probes
-from triton_diffusers.compile.tasks import Advance, Timed
+from triton_diffusers.compile.tasks import Advance, TimeResult
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -17,19 +17,21 @@ from triton_diffusers.inflight.telemetry import NoTelemetry
 from triton_diffusers.settings import Settings
 
 ROUNDS = 5
-_WARM_UP = 1  # steps after a change of engines that are not timed
-_STEPS = 3  # timed steps of a turn
-_LOOKS = 0.05  # seconds between two looks at whether a turn is over
+_WARM_UP_STEPS = 1  # not timed, after each change of engines
+_TIMED_STEPS = 3  # of a turn
+_POLL_SECONDS = 0.05
 _EAGER, _COMPILED = 0, 1
 
 
 def time_in_turns(
     make_eager: Callable[[], Engine], make_compiled: Callable[[], Engine], folder: Path, side: int, advance: Advance
-) -> Timed:
-    """Time both engines by the loop that serves requests, which swaps them between turns.
+) -> TimeResult:
+    """Time both engines with the loop that serves requests, which swaps them between turns.
 
-    Each round has a turn of each engine, and begins with the other one than the round before. ``side`` is that of the
-    images, in pixels. Raises ``BuildError`` if a step fails.
+    Each round has a turn of each engine, and begins with the engine that ended the last one, to save swaps. ``side`` is
+    that of the images, in pixels.
+
+    Raises: BuildError: a step fails.
     """
     eager: list[Engine] = []
 
@@ -42,7 +44,7 @@ def time_in_turns(
     loop.start()
     try:
         engines = (eager[0], make_compiled())
-        request = probes(side, 10 * (_WARM_UP + _STEPS))[TIMED]  # more steps than are made
+        request = probes(side, 10 * (_WARM_UP_STEPS + _TIMED_STEPS))[TIMED]  # more steps than needed
         in_use, rounds = _EAGER, []
         for number in range(ROUNDS):
             seconds = {}
@@ -53,25 +55,25 @@ def time_in_turns(
                 seconds[engine] = _turn(loop, steps, request)
             rounds.append((seconds[_EAGER], seconds[_COMPILED]))
             advance(number + 1, ROUNDS)
-        return Timed(rounds=tuple(rounds))
+        return TimeResult(rounds=tuple(rounds))
     finally:
         loop.stop()
 
 
 def _turn(loop: EngineLoop, steps: _Steps, request: GenerationRequest) -> float:
-    """Return the median seconds of a step of the engine that is in use."""
+    """Return the median seconds per step of the current engine."""
     steps.taken.clear()
     steps.job = loop.submit(request)
     while not steps.job.state.ended:
-        loop.wait([steps.job], _LOOKS)
-    timed = steps.taken[_WARM_UP : _WARM_UP + _STEPS]
-    if len(timed) < _STEPS:
+        loop.wait([steps.job], _POLL_SECONDS)
+    timed = steps.taken[_WARM_UP_STEPS : _WARM_UP_STEPS + _TIMED_STEPS]
+    if len(timed) < _TIMED_STEPS:
         raise BuildError(f"a step could not be timed: {steps.job.error}")
     return statistics.median(timed)
 
 
 class _Steps(NoTelemetry):
-    """Seconds of the steps of ``job``, which is cancelled when there are enough."""
+    """Records the seconds of each step of ``job``, and cancels it when there are enough."""
 
     def __init__(self) -> None:
         self.job: Job | None = None
@@ -79,5 +81,5 @@ class _Steps(NoTelemetry):
 
     def unet_called(self, images: int, seconds: float) -> None:
         self.taken.append(seconds)
-        if self.job is not None and len(self.taken) >= _WARM_UP + _STEPS:
+        if self.job is not None and len(self.taken) >= _WARM_UP_STEPS + _TIMED_STEPS:
             self.job.cancel()

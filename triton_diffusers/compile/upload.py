@@ -1,4 +1,4 @@
-"""Putting an artifact into a bucket, from where ``--model-dir oss://…`` fetches it with its model."""
+"""Upload an artifact to a bucket, from which ``--model-dir oss://…`` downloads it with its model."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from triton_diffusers.settings import Settings
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
-_FIRST_PAUSE = 0.5  # seconds; doubled each time
+_FIRST_PAUSE_SECONDS = 0.5  # doubled after each attempt
 
 
 class Upload:
-    """The place ``<target>/optimized_model`` in a bucket; ``target`` is ``oss://bucket/prefix``."""
+    """The destination ``<target>/optimized_model`` in a bucket; ``target`` is ``oss://bucket/prefix``."""
 
     def __init__(self, target: str, settings: Settings) -> None:
-        """Raises ``CannotBegin`` if the name, the credentials or the settings are not usable; sends nothing."""
+        """Raise ``CannotBegin`` if the target, the credentials or the settings are invalid; sends nothing."""
         bucket, _, prefix = target.removeprefix("oss://").partition("/")
         parts = [part for part in prefix.split("/") if part]
         if not bucket or {".", ".."} & {*parts}:
-            raise CannotBegin(f"--out {target}: oss://bucket/prefix is expected")
+            raise CannotBegin(f"--out: {target} is invalid: expected oss://bucket/prefix")
         self.target = "/".join([f"oss://{bucket}", *parts, OPTIMIZED_MODEL])
         try:
             self._folder = OssFolder(bucket, "/".join([*parts, OPTIMIZED_MODEL]), settings)
         except SourceError as error:
-            raise CannotBegin(f"--out {error}") from error
+            raise CannotBegin(f"--out: {error}") from error
 
     def put(self, artifact: Artifact, advance: Advance) -> None:
-        """Upload all files, in place of an older artifact of the name. Raises ``BuildError``.
+        """Upload all files, replacing an older artifact of this name. Raises ``BuildError``.
 
-        Its manifest goes first and the new one comes last, so who reads meanwhile finds no artifact, and no mixture.
+        The old manifest is deleted first and the new one comes last: readers never see a mixture of both.
         """
         name = artifact.manifest.name
         files = {f"{name}/{path}": file.size for path, file in artifact.manifest.paths().items()}
         done, total = 0, sum(files.values())
         try:
-            there = {file.path for file in self._folder.files() if file.path.startswith(f"{name}/")}
+            existing = {file.path for file in self._folder.files() if file.path.startswith(f"{name}/")}
             self._folder.delete(f"{name}/{MANIFEST}")
             for path, size in files.items():
                 self._put(artifact.folder.parent / path, path)
                 done += size
                 advance(done, total)
-            for stale in sorted(there - {*files, f"{name}/{MANIFEST}"}):
+            for stale in sorted(existing - {*files, f"{name}/{MANIFEST}"}):
                 self._folder.delete(stale)
             self._put(artifact.folder / MANIFEST, f"{name}/{MANIFEST}")
         except SourceError as error:
-            raise BuildError(f"{name} is not uploaded: {error}; it is built in {artifact.folder}") from error
+            raise BuildError(f"{name} was not uploaded: {error}; it is built in {artifact.folder}") from error
 
     def _put(self, path: Path, name: str) -> None:
         for attempt in range(_ATTEMPTS):
@@ -66,4 +66,4 @@ class Upload:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 log.warning("%s; trying again", error)
-                time.sleep(_FIRST_PAUSE * 2**attempt)
+                time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)

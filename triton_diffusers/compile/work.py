@@ -1,12 +1,12 @@
-"""Where a build happens: a folder beside the artifacts that outlives a crash; the next build goes on from there.
+"""The work folder of a build: beside the artifacts, kept after a crash so that the next build can resume.
 
 optimized_model/.work/
-  <engine>-<precision>.lock   held by the build and its child processes: all have to end before another one begins
+  <engine>-<precision>.lock   held by the build and its worker processes: all must end before another build starts
   <engine>-<precision>/
-    made-of.json    what the graphs here were built from; another model, version or machine begins anew
-    artifact/       the graphs that are complete, under their names
-    complete/       <graph>.json: the files of each, written when it was complete
-    …               what is being made
+    made-of.json    the inputs of the graphs here; a build from another model, version or machine starts over
+    artifact/       the complete graphs, by name
+    complete/       <graph>.json: the files of each complete graph
+    …               unfinished parts
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from triton_diffusers.artifacts import ArtifactFile
 from triton_diffusers.artifacts.damage import describe
-from triton_diffusers.compile.errors import AtWork, BuildError
+from triton_diffusers.compile.errors import BuildError, BuildInProgress
 
 WORK = ".work"
 _FILES = TypeAdapter(tuple[ArtifactFile, ...])
 
 
 class WorkFolder:
-    """The work folder of one artifact. Its methods raise ``OSError`` where nothing can be written."""
+    """The work folder of one artifact. Its methods raise ``OSError`` if nothing can be written."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.folder = root / WORK / name
@@ -42,7 +42,7 @@ class WorkFolder:
         self.lock = -1
 
     def open(self, *, wait: bool = False) -> None:
-        """Take the lock. If another build, or a child process of one, has it: ``wait``, or raise ``AtWork``."""
+        """Take the lock. If another build, or a worker of one, holds it: ``wait``, or raise ``BuildInProgress``."""
         lock = self.folder.with_name(f"{self._name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -53,20 +53,22 @@ class WorkFolder:
         except BlockingIOError:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
-            raise AtWork(f"another build of {self._name} is at work in {self.folder} (process {owner})") from None
+            raise BuildInProgress(
+                f"another build of {self._name} is running in {self.folder} (process {owner})"
+            ) from None
         except BaseException:
             os.close(descriptor)
             raise
         self.lock = descriptor
 
     def close(self) -> None:
-        """Give the lock back. A child process that has not ended yet has it still."""
+        """Release the lock. A worker that has not ended still holds it."""
         os.close(self.lock)
 
-    def prepare(self, made_of: Mapping[str, Any], *, anew: bool = False) -> None:
-        """Keep what was built of the same before, and nothing else; with ``anew`` nothing at all."""
-        self.folder.mkdir(exist_ok=True)  # not before the lock was taken: a build that ends deletes it
-        if anew or _read_json(self._made_of) != made_of:
+    def prepare(self, made_of: Mapping[str, Any], *, force: bool = False) -> None:
+        """Keep finished parts only if they were made of ``made_of``; with ``force``, keep nothing."""
+        self.folder.mkdir(exist_ok=True)  # only under the lock: a build that ends deletes it
+        if force or _read_json(self._made_of) != made_of:
             self.discard()
         for folder in (self.artifact, self.pictures, self._complete):
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,17 +76,17 @@ class WorkFolder:
 
     def discard(self) -> None:
         """Delete everything but the lock."""
-        self._made_of.unlink(missing_ok=True)  # first: what is left after a crash in here belongs to nothing
+        self._made_of.unlink(missing_ok=True)  # first: remains of a crash in here must not be reused
         shutil.rmtree(self.folder)
         self.folder.mkdir()
 
     @property
     def bytes(self) -> int:
-        """Size of all that is in it: it is used again, or replaced."""
+        """Return the size of all files in the folder."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def part(self, name: str) -> Path:
-        """A new empty folder for something to be made in."""
+        """Return a new empty folder for unfinished output."""
         folder = self.folder / f"{name}.part"
         if folder.exists():
             shutil.rmtree(folder)
@@ -92,11 +94,11 @@ class WorkFolder:
         return folder
 
     def log(self, name: str) -> Path:
-        """Where the process that makes something writes what it has to say."""
+        """Return the log file of the worker for ``name``."""
         return self.folder / f"{name}.log"
 
     def graph(self, name: str) -> tuple[ArtifactFile, ...] | None:
-        """The files of a graph that an earlier build finished; None if it did not, or if they are no longer whole."""
+        """Return the files of a graph that an earlier build finished; None if it did not, or if they are damaged."""
         try:
             files = _FILES.validate_json((self._complete / f"{name}.json").read_bytes())
         except (OSError, ValidationError):
@@ -104,7 +106,7 @@ class WorkFolder:
         return files if files and describe(self.artifact / name) == files else None
 
     def complete(self, name: str) -> tuple[ArtifactFile, ...]:
-        """Take what was made in ``part(name)`` as a finished graph. Raises ``BuildError`` if there is nothing in it."""
+        """Move the output in ``part(name)`` to the finished graphs. Raises ``BuildError`` if it is empty."""
         made, final = self.folder / f"{name}.part", self.artifact / name
         files = describe(made)
         if not files:
@@ -117,13 +119,13 @@ class WorkFolder:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file that is whole or not there, whatever happens."""
-    nascent = path.with_suffix(".new")
-    with nascent.open("w", encoding="utf-8") as file:
+    """Write a small file atomically."""
+    unfinished = path.with_suffix(".new")
+    with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    nascent.replace(path)
+    unfinished.replace(path)
 
 
 def _read_json(path: Path) -> Any:

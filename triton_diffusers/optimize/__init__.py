@@ -1,5 +1,5 @@
-"""Which engine serves: chosen at the start, and built in the background and changed while serving, if it is wished.
+"""The choice of the engine that serves: at the start, and by a background build while serving.
 
-``wishes`` reads the two settings, ``choice`` finds and loads what fits, ``optimizer`` has built what is missing, in a
-``process`` of low priority, and has it take over. Nothing here knows what an engine does.
+``policy`` reads the two settings, ``choice`` finds and loads a fitting artifact, and ``optimizer`` builds a missing one
+in a low-priority ``process`` and swaps it in. How an engine works is unknown here.
 """

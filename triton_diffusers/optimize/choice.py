@@ -1,19 +1,20 @@
-"""The engine that a model is served with: the best artifact that fits this model and this machine, or eager PyTorch.
+"""The engine that a model is served with: the best artifact that fits the model and the machine, or eager PyTorch.
 
-Imports nothing of weight: a server begins with the choice, and has graphs loaded while it imports what runs them.
+Imports nothing heavy: a server starts with the choice, and loads graphs while it imports the libraries that run them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 from triton_diffusers.artifacts import (
     Artifact,
     ArtifactError,
     ArtifactStore,
-    Here,
+    BuildEnvironment,
     Manifest,
     damage,
     fingerprint,
@@ -24,38 +25,46 @@ from triton_diffusers.checkpoints.load import device_and_dtype, load_components
 from triton_diffusers.engines import ENGINES, Engine
 from triton_diffusers.engines.compilers import COMPILERS, PRECISIONS, Compiler, caches_of
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
-from triton_diffusers.optimize.named_engine import NamedEngine
-from triton_diffusers.optimize.policy import AUTO, EAGER, Target, Wishes
+from triton_diffusers.optimize.policy import AUTO, EAGER, EnginePolicy, Target
 from triton_diffusers.settings import PREFIX, Settings
 from triton_diffusers.util.notice import NOTICE
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedEngine:
+    """An engine; ``name`` is ``eager``, or that of its artifact, such as ``openvino-bfloat16``."""
+
+    name: str
+    engine: Engine
+
+
 class EngineChoice:
-    """Finds and loads engines for one model. ``made`` is the name of the one that ``make`` has made."""
+    """Finds and loads engines for one model. ``made`` is the name of the engine that ``make`` has returned."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ``SettingsError`` if the settings name no engine."""
+        """Raise ``SettingsError`` if the engine settings are invalid."""
         self._settings = settings
-        self._wishes = Wishes.read(settings, PRECISIONS)
+        self._policy = EnginePolicy.read(settings, PRECISIONS)
         self._store = ArtifactStore(store_folder(settings.model_dir))
-        # Of the model as it was at the start: what is built from another one later must not take over.
+        # Of the model at the start: an artifact built from later weights must not take over.
         self._fingerprint = ""
-        self._spoilt: set[str] = set()  # names of artifacts that seem to fit, and cannot be loaded
+        self._broken: set[str] = set()  # names of artifacts that seem to fit but cannot be loaded
         self._attempts = self._usable()
         self.made = EAGER
 
     def begin(self) -> None:
-        """Have the graphs of the best artifact loaded meanwhile: ``make`` goes on with them. Raises ``LoadError``."""
+        """Start loading the graphs of the best artifact in the background; ``make`` continues. Raises ``LoadError``."""
         first = next(self._attempts, None)
         self._attempts = chain([] if first is None else [first], self._attempts)
 
     def make(self, try_out: Callable[[Engine], None] = lambda engine: None) -> Engine:
-        """The best engine that there is; what cannot be used is logged with the reason.
+        """Return the best engine; log the reason for each artifact that cannot be used.
 
-        ``try_out`` raises what is wrong with a loaded engine; the next best is made then. Raises ``LoadError``, and
-        what ``try_out`` raises about the eager engine, the last one.
+        ``try_out`` raises if a loaded engine is faulty; the next best is made then.
+
+        Raises: LoadError: the model cannot be loaded. An exception of ``try_out`` for the eager engine is passed on.
         """
         best = self._best(try_out)
         if best is None:
@@ -63,46 +72,46 @@ class EngineChoice:
             try_out(engine)
         else:
             engine, self.made = best.engine, best.name
-        wished = self._wishes.engine
-        if wished is not None and self._wishes.build is None and not wished.covers(*_parts(self.made)):
-            logger.warning("%s is asked for, but there is no artifact to use; %s serves", wished, self.made)
+        engine_setting = self._policy.engine
+        if engine_setting is not None and self._policy.build is None and not engine_setting.covers(*_parts(self.made)):
+            logger.warning("%s was requested, but no artifact can be used; %s serves", engine_setting, self.made)
         else:
             logger.log(NOTICE, "%s serves on %s", self.made, device_and_dtype(self._settings)[0])
         return engine
 
     @property
     def missing(self) -> Target | None:
-        """What is to be built, since it is not what was made; None if there is nothing."""
-        build = self._wishes.build
+        """Return the engine to build because ``make`` did not find it; None if nothing is to be built."""
+        build = self._policy.build
         engine, precision = _parts(self.made)
         if build is None or engine != build.engine:
             return build
-        # Only here, where the compiler's package is there for certain, since its engine was made.
+        # Only after its engine was made: then the compiler's package is certainly installed.
         return None if _exactly(build).precision == precision else build
 
     @property
-    def anew(self) -> bool:
-        """Whether the place of what is missing has something that cannot be used, though a build would see no fault.
+    def needs_force(self) -> bool:
+        """True if a broken artifact occupies the place of the missing one, so that the build needs ``--force``.
 
-        Building anew costs what an interrupted build has finished, so it must be for this.
+        A forced build discards the finished parts of an interrupted one, so it must be for this reason only.
         """
-        build = self._wishes.build
-        if build is None or not any(build.covers(*_parts(name)) for name in self._spoilt):
+        build = self._policy.build
+        if build is None or not any(build.covers(*_parts(name)) for name in self._broken):
             return False
-        return str(_exactly(build)) in self._spoilt
+        return str(_exactly(build)) in self._broken
 
     def make_built(self, target: Target) -> NamedEngine:
-        """The engine that was missing, once it is built.
+        """Return the engine that was missing, after its build.
 
-        Raises ``ArtifactError``, also if the model is no longer that of the start, and what loading it raises.
+        Raises: ArtifactError: it cannot be used, or the model has changed since the start.
         """
         exact = _exactly(target)
         found = self._store.find(exact.engine, exact.precision or "")
         if found is None:
             raise ArtifactError(f"{self._store.root} has no artifact {exact}")
         self._check(found)
-        built = self._made(found.manifest.name, self._begun(found))
-        # Looked at last: the embeddings and the safety checker were read just now, from what is there now.
+        built = self._load(found.manifest.name, self._start_loading(found))
+        # Checked last: the embeddings and the safety checker were read just now, from the current files.
         if fingerprint(self._settings.model_dir, self._settings.vae) != self._fingerprint:
             raise ArtifactError(f"the weights in {self._settings.model_dir} have changed since the start")
         return built
@@ -111,19 +120,19 @@ class EngineChoice:
         attempts, self._attempts = self._attempts, self._usable()
         for name, graphs in attempts:
             try:
-                made = self._made(name, graphs)
+                made = self._load(name, graphs)
                 try_out(made.engine)
                 return made
-            except Exception as error:  # noqa: BLE001  # the libraries raise what they like about a file
-                self._spoilt.add(name)
-                _refuse(name, error)
+            except Exception as error:  # noqa: BLE001  # libraries may raise anything about a broken file
+                self._broken.add(name)
+                _log_refusal(name, error)
         return None
 
     def _usable(self) -> Iterator[tuple[str, LoadingGraphs]]:
-        """The artifacts that may serve and are whole, by name, the best first; each is loaded once it is asked for."""
+        """Yield the usable artifacts by name, the best first; each starts loading when it is requested."""
         try:
             found = tuple(self._candidates())
-            if found or self._wishes.build is not None:
+            if found or self._policy.build is not None:
                 self._fingerprint = fingerprint(self._settings.model_dir, self._settings.vae)
         except ArtifactError as error:
             logger.warning("no compiled engine is used: %s", error)
@@ -133,41 +142,43 @@ class EngineChoice:
             try:
                 self._check(artifact)
             except Exception as error:  # noqa: BLE001  # a compiler's library may be missing or broken
-                _refuse(name, error)
+                _log_refusal(name, error)
                 continue
             try:
-                graphs = self._begun(artifact)
-            except Exception as error:  # noqa: BLE001  # no artifact is worth a server that does not start
-                self._spoilt.add(name)
-                _refuse(name, error)
+                graphs = self._start_loading(artifact)
+            except Exception as error:  # noqa: BLE001  # a broken artifact must not prevent the start
+                self._broken.add(name)
+                _log_refusal(name, error)
             else:
                 yield name, graphs
 
     def _candidates(self) -> Iterator[Artifact]:
-        """The artifacts that may serve: the one that is asked for by name first, then the fastest."""
+        """Yield the artifacts that may serve: the requested one first, then the fastest."""
         found = []
         for name, artifact in self._store.all().items():
             if isinstance(artifact, ArtifactError):
-                _refuse(name, artifact)
-            elif self._wishes.covers(artifact.manifest.engine, artifact.manifest.precision):
+                _log_refusal(name, artifact)
+            elif self._policy.covers(artifact.manifest.engine, artifact.manifest.precision):
                 found.append(artifact)
-        build = self._wishes.build
+        build = self._policy.build
 
         def rank(artifact: Artifact) -> tuple[bool, float]:
             manifest = artifact.manifest
-            asked_for = build is not None and build.covers(manifest.engine, manifest.precision)
-            return asked_for, manifest.figures.speed_up
+            is_requested = build is not None and build.covers(manifest.engine, manifest.precision)
+            return is_requested, manifest.figures.speed_up
 
         yield from sorted(found, key=rank, reverse=True)
 
     def _check(self, artifact: Artifact) -> None:
-        """Raises ``ArtifactError`` if an artifact is not to be used here; reads none of its files."""
+        """Raise ``ArtifactError`` if an artifact cannot be used here; reads none of its files."""
         manifest = artifact.manifest
         compiler: Compiler = COMPILERS[manifest.engine]()
-        here = Here(fingerprint=self._fingerprint, machine=compiler.machine(), versions=compiler.versions())
-        if reason := misfit(artifact, here):
+        environment = BuildEnvironment(
+            fingerprint=self._fingerprint, machine=compiler.machine(), versions=compiler.versions()
+        )
+        if reason := misfit(artifact, environment):
             raise ArtifactError(reason)
-        named = self._wishes.names(manifest.engine, manifest.precision)
+        named = self._policy.names(manifest.engine, manifest.precision)
         device = device_and_dtype(self._settings)[0].type
         if device != compiler.device and not (named and self._settings.device == AUTO):
             setting = f"{PREFIX}DEVICE={self._settings.device}"
@@ -176,11 +187,11 @@ class EngineChoice:
             self._check_unasked(manifest, compiler)
 
     def _check_unasked(self, manifest: Manifest, compiler: Compiler) -> None:
-        """Raises ``ArtifactError`` if an artifact is to be used only where a setting names its engine."""
+        """Raise ``ArtifactError`` if an artifact may be used only where a setting names its engine."""
         if_named = f"name it to use it: {PREFIX}ENGINE={manifest.name}"
         if compiler.artifacts_are_code:
-            # A model directory may come from anybody, and must not bring programs that run because they lie in it.
-            raise ArtifactError(f"{manifest.name} is a program; if you trust who built it, {if_named}")
+            # A model directory may come from anywhere; programs in it must not run without the operator's consent.
+            raise ArtifactError(f"{manifest.name} is a program; if you trust its builder, {if_named}")
         if self._settings.dtype not in (AUTO, manifest.precision):
             setting = f"{PREFIX}DTYPE={self._settings.dtype}"
             raise ArtifactError(f"{manifest.name} has another precision than {setting}; {if_named}")
@@ -188,33 +199,33 @@ class EngineChoice:
             measured = f"{manifest.figures.speed_up:.2f} times as fast when it was built"
             raise ArtifactError(f"{manifest.name} is slower than the eager engine ({measured}); {if_named}")
 
-    def _begun(self, artifact: Artifact) -> LoadingGraphs:
-        """The graphs of an artifact that is to be used, while they load. Raises ``ArtifactError`` if it is damaged."""
+    def _start_loading(self, artifact: Artifact) -> LoadingGraphs:
+        """Return the loading graphs of an artifact. Raises ``ArtifactError`` if it is damaged."""
         manifest = artifact.manifest
-        # A second for gigabytes: weights that have changed on the disk give pictures that nobody would understand.
+        # A second for gigabytes; corrupt weights would give wrong images without any error.
         if fault := damage(artifact.folder, manifest, full=True):
             raise ArtifactError(f"{manifest.name} is damaged: {fault}")
         folders = {graph: artifact.folder / graph for graph in manifest.graphs}
         caches = caches_of(self._settings.cache_dir, artifact.folder, manifest.graphs)
         return LoadingGraphs(manifest.engine, manifest.precision, folders, caches)
 
-    def _made(self, name: str, graphs: LoadingGraphs) -> NamedEngine:
-        from triton_diffusers.engines.compiled import load_compiled  # seconds, in which the graphs are loaded
+    def _load(self, name: str, graphs: LoadingGraphs) -> NamedEngine:
+        from triton_diffusers.engines.compiled import load_compiled  # takes seconds, while the graphs load
 
         return NamedEngine(name, load_compiled(self._settings, graphs))
 
 
-def _refuse(name: str, error: Exception) -> None:
-    said = str(error) if isinstance(error, ArtifactError) else f"{name} cannot be loaded: {error}"
-    logger.warning("not used: %s", " ".join(said.split()))
+def _log_refusal(name: str, error: Exception) -> None:
+    message = str(error) if isinstance(error, ArtifactError) else f"{name} cannot be loaded: {error}"
+    logger.warning("not used: %s", " ".join(message.split()))
 
 
 def _exactly(target: Target) -> Target:
-    """The target with the precision that is meant."""
+    """Return the target with its default precision filled in."""
     return Target(target.engine, target.precision or COMPILERS[target.engine]().precisions[0])
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Engine and precision of an artifact."""
+    """Return engine and precision of an artifact's name."""
     engine, _, precision = name.partition("-")
     return engine, precision

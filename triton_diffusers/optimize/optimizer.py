@@ -1,4 +1,4 @@
-"""The background build and what follows it: built → loaded → swapped, or failed, for one reason that the log states."""
+"""The background build and its outcome: built → loaded → swapped, or failed for a reason that the log states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from triton_diffusers.engines import Engine
-from triton_diffusers.optimize.named_engine import NamedEngine
+from triton_diffusers.optimize.choice import NamedEngine
 from triton_diffusers.optimize.policy import Target
 from triton_diffusers.optimize.process import BackgroundProcess
 from triton_diffusers.settings import PREFIX, Settings
@@ -20,47 +20,47 @@ from triton_diffusers.util.process import python
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = "triton-diffusers: "  # what a build's lines begin with
-_LAST_WAIT = 5.0  # seconds that an engine that is being loaded may take, once the server stops
+_LOG_PREFIX = "triton-diffusers: "  # of a build's lines
+_STOP_TIMEOUT_SECONDS = 5.0  # for an engine that is still loading when the server stops
 
 
 class OptimizerState(StrEnum):
-    """Where the optimizer stands."""
+    """The state of the optimizer."""
 
-    IDLE = "idle"  # nothing is to be built
+    IDLE = "idle"  # nothing to build
     BUILDING = "building"
-    READY = "ready"  # built; being loaded
+    READY = "ready"  # built, loading
     SWAPPED = "swapped"
     FAILED = "failed"
 
 
 class Choice(Protocol):
-    """What the optimizer needs of ``EngineChoice``."""
+    """The part of ``EngineChoice`` that the optimizer uses."""
 
     @property
     def made(self) -> str:
-        """The name of the engine that serves at first."""
+        """Return the name of the first engine that serves."""
 
     @property
     def missing(self) -> Target | None:
-        """What is to be built, if anything."""
+        """Return the engine to build, if any."""
 
     def make_built(self, target: Target) -> NamedEngine:
-        """The engine, once it is built."""
+        """Return the engine after its build."""
 
 
 class Observer(Protocol):
-    """Is told what happens, by the optimizer's threads; must not block or raise."""
+    """A listener, called by the optimizer's threads; must not block or raise."""
 
     def engine_changed(self, name: str) -> None:
-        """From now on, the engine of this name serves."""
+        """Record that the engine ``name`` serves from now on."""
 
     def optimizer_changed(self, state: OptimizerState, target: Target | None, failure: str) -> None:
-        """The optimizer has come to another state; ``failure`` says why, if it is the last one."""
+        """Record a new state; ``failure`` is the reason if the state is ``FAILED``."""
 
 
 class Optimizer:
-    """Has what is missing built, loads it and hands it to ``swap``, in a thread of its own. Tries once."""
+    """Builds the missing engine, loads it and hands it to ``swap``, in its own thread. Tries once."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Optimizer:
         make_command: Callable[[Target], Sequence[str]],
         environment: Mapping[str, str],
     ) -> None:
-        """``swap`` has another engine take over, or raises."""
+        """``swap`` replaces the serving engine, or raises."""
         self._choice = choice
         self._serving = choice.made
         self._swap = swap
@@ -81,40 +81,40 @@ class Optimizer:
         self._thread = threading.Thread(target=self._run, name="optimizer", daemon=True)
 
     def start(self) -> None:
-        """Say how things stand, and begin if there is anything to build."""
+        """Report the initial state, and start the build if an engine is missing."""
         self._serve(self._serving)
         self._enter(OptimizerState.IDLE)
         if self._build is not None:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the build; returns when its process has ended."""
+        """Stop the build; returns when its process has ended."""
         self._stopping = True
         if self._build is not None:
             self._build.stop()
-            self._thread.join(_LAST_WAIT)
+            self._thread.join(_STOP_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         try:
             reason = self._optimize()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the engine that serves goes on
+        except Exception as error:  # noqa: BLE001  # the serving engine must not be affected
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if reason is not None and not self._stopping:
-            logger.error("%s is not used, %s goes on serving: %s", self._target, self._serving, reason)
+            logger.error("%s is not used, %s continues to serve: %s", self._target, self._serving, reason)
             self._enter(OptimizerState.FAILED, reason)
 
     def _optimize(self) -> str | None:
-        """Why it has failed, or None."""
+        """Build, load and swap. Returns the reason of a failure, or None."""
         if self._target is None or self._build is None:
             return None
         logger.info("%s is being built in the background; %s serves meanwhile", self._target, self._serving)
         self._enter(OptimizerState.BUILDING)
         if (reason := self._build.run()) is not None:
-            return reason.removeprefix(_PROGRAM)
+            return reason.removeprefix(_LOG_PREFIX)
         self._enter(OptimizerState.READY)
         built = self._choice.make_built(self._target)
         self._swap(built.engine)
-        give_back()  # the weights of the engine before
+        give_back()  # the memory of the previous engine's weights
         self._serve(built.name)
         self._enter(OptimizerState.SWAPPED)
         logger.log(NOTICE, "%s serves from now on", built.name)
@@ -131,20 +131,20 @@ class Optimizer:
 
 
 def _log(line: str) -> None:
-    logger.info("build: %s", line.removeprefix(_PROGRAM))
+    logger.info("build: %s", line.removeprefix(_LOG_PREFIX))
 
 
-def build_command(settings: Settings, target: Target, *, anew: bool) -> list[str]:
-    """What builds a target for the model that is served; ``anew``, even if there is one that seems to fit."""
+def build_command(settings: Settings, target: Target, *, force: bool) -> list[str]:
+    """Return the command that builds ``target``; with ``force``, even if an artifact seems to fit."""
     command = [python(), "-m", "triton_diffusers", "build", "--model", str(settings.model_dir.absolute())]
-    # Two models of a server want the same artifact, and so may other servers: one builds it, and all have it.
+    # Several models or servers may want the same artifact: one builds it, the others wait and use it.
     command += ["--wait", "--engine", target.engine]
     if target.precision:
         command += ["--precision", target.precision]
-    return [*command, "--force"] if anew else command
+    return [*command, "--force"] if force else command
 
 
 def build_environment(settings: Settings) -> Mapping[str, str]:
-    """The environment of a build: this one, with the settings that it shares with the server."""
+    """Return this process's environment with the settings that a build shares with the server."""
     shared = {"CACHE_DIR": str(settings.cache_dir.absolute()), "VAE": settings.vae}
     return {**os.environ, **{f"{PREFIX}{name}": value for name, value in shared.items()}}

@@ -1,4 +1,4 @@
-"""What the settings ``engine`` and ``optimize`` ask for."""
+"""The engine policy of the settings ``engine`` and ``optimize``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ AUTO = "auto"
 EAGER = "eager"
 OFF = "off"
 
-# Pictures in these are the eager engine's but for rounding; others are taken only where they are asked for by name.
+# Images in these differ from the eager engine's by rounding only; others serve only where a setting names them.
 _EXACT = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A compiled engine; ``precision`` is None where any exact one will do, or the hardware's own is meant."""
+    """A compiled engine; ``precision=None`` means any lossless precision, or the hardware's default for a build."""
 
     engine: str
     precision: str | None = None
@@ -26,23 +26,26 @@ class Target:
         return f"{self.engine}-{self.precision}" if self.precision else self.engine
 
     def covers(self, engine: str, precision: str) -> bool:
-        """Whether an artifact of this engine and precision is meant."""
+        """Return True if an artifact of this engine and precision matches."""
         return self.engine == engine and (precision == self.precision if self.precision else precision in _EXACT)
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """``engine`` is None for ``auto`` and for ``eager``; ``build`` is what must be built if it is not there."""
+class EnginePolicy:
+    """The engines that may serve.
+
+    ``engine`` is None for ``auto`` and ``eager``; ``build`` is the engine to build if it is missing.
+    """
 
     compiled: bool
     engine: Target | None
     build: Target | None
 
     @classmethod
-    def read(cls, settings: Settings, compilers: Mapping[str, Sequence[str]]) -> Wishes:
-        """Read the settings; ``compilers`` are those that there are, with their precisions.
+    def read(cls, settings: Settings, compilers: Mapping[str, Sequence[str]]) -> EnginePolicy:
+        """Return the policy of ``settings``; ``compilers`` maps the compilers that exist to their precisions.
 
-        Raises ``SettingsError`` for what is not known, and for settings that contradict each other.
+        Raises: SettingsError: a value is unknown, or the settings contradict each other.
         """
         engine = None if settings.engine in (AUTO, EAGER) else _target(settings, "engine", compilers, AUTO, EAGER)
         if settings.optimize == OFF:
@@ -51,18 +54,18 @@ class Wishes:
         if settings.engine == EAGER or (engine is not None and not _agree(engine, build)):
             raise SettingsError(
                 f"{PREFIX}OPTIMIZE: {settings.optimize!r} is invalid with {PREFIX}ENGINE={settings.engine}: "
-                f"what is built would not be used; set {PREFIX}ENGINE=auto"
+                f"the engine built would not be used; set {PREFIX}ENGINE=auto"
             )
         return cls(True, engine, engine if engine is not None and engine.precision else build)
 
     def covers(self, engine: str, precision: str) -> bool:
-        """Whether an artifact of this engine and precision may serve."""
+        """Return True if an artifact of this engine and precision may serve."""
         if not self.compiled:
             return False
         return self.names(engine, precision) or (self.engine is None and precision in _EXACT)
 
     def names(self, engine: str, precision: str) -> bool:
-        """Whether a setting asks for it by the engine's name, and not only ``auto``."""
+        """Return True if a setting names this engine, rather than only ``auto``."""
         return any(target.covers(engine, precision) for target in (self.engine, self.build) if target is not None)
 
 
@@ -77,7 +80,7 @@ def _target(settings: Settings, setting: str, compilers: Mapping[str, Sequence[s
     if engine not in compilers:
         raise SettingsError(
             f"{name}: {value!r} is invalid: expected {', '.join((*others, *compilers))}, "
-            f"or one of the latter with a precision, such as {next(iter(compilers))}-float32"
+            f"or one of the compilers with a precision, such as {next(iter(compilers))}-float32"
         )
     known = compilers[engine]
     if dash and precision not in known:

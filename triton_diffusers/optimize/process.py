@@ -1,4 +1,4 @@
-"""A command in the background: of low priority, watched, and gone when the server is."""
+"""A low-priority background command that is monitored, and ends with the server."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import IO
 
 from triton_diffusers.util.process import attached
 
-_GRACE = 2.0  # seconds between asking it to end and ending it
-_KILLED = "it was killed; perhaps the memory ran out"
+_GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
+_KILLED = "it was killed; perhaps the machine ran out of memory"
 
 
 class BackgroundProcess:
     """Runs a command once. ``run`` is called by the thread that waits for it, ``stop`` by any other."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Callable[[str], None]) -> None:
-        """``log`` is given each line that the command writes."""
+        """``log`` receives each line of the command's output."""
         self._command = tuple(command)
         self._environment = dict(environment)
         self._log = log
         self._last_line = ""
-        # Guards the two: nothing is started once it is stopped, and nothing is signalled once it is gone.
+        # Guards both fields: nothing starts after a stop, and no process is signalled after it was reaped.
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
     def run(self) -> str | None:
-        """Run the command to its end; None if it succeeded, else why not, in one line.
+        """Run the command to its end. Returns None if it succeeded, otherwise the reason in one line.
 
-        The kernel ends it with the *thread* that calls this, and so also with a process that is killed.
+        The kernel kills the command when the calling *thread* ends, so also when this process is killed.
         """
         try:
             process = self._start()
@@ -41,7 +41,7 @@ class BackgroundProcess:
             return f"it could not be started: {error.strerror}"
         if process is None:
             return "the server is stopping"
-        # A thread of its own: what the command has started may keep its output open when it is gone itself.
+        # In its own thread: descendants of the command may keep its output open after it has exited.
         reader = threading.Thread(target=self._read, args=(process.stdout,), name="build log", daemon=True)
         reader.start()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -50,19 +50,19 @@ class BackgroundProcess:
             code = process.wait()
             self._process = None
             self._changed.notify_all()
-        reader.join(_GRACE)
+        reader.join(_GRACE_SECONDS)
         if code < 0:
             return _KILLED if code == -signal.SIGKILL else f"it was ended by {signal.Signals(-code).name}"
         return None if code == 0 else self._last_line or f"exit code {code}"
 
     def stop(self) -> None:
-        """End it, and all that it has started; returns when it has ended, within a few seconds."""
+        """Stop the command and its descendants; returns when it has ended, within a few seconds."""
         with self._changed:
             self._stopped = True
             for number in (signal.SIGTERM, signal.SIGKILL):
                 if self._process is not None:
                     _signal_all(self._process, number)
-                    self._changed.wait_for(lambda: self._process is None, _GRACE)
+                    self._changed.wait_for(lambda: self._process is None, _GRACE_SECONDS)
 
     def _read(self, output: IO[str]) -> None:
         with output:
@@ -84,8 +84,8 @@ class BackgroundProcess:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                # A group, to be ended together, but no session of its own: Linux would give that as much time as this
-                # one has, whatever its priority (autogroups, sched(7)).
+                # A process group, so that all end together, but not a session: Linux autogroups give each session
+                # an equal share of the CPU, whatever its priority (sched(7)).
                 process_group=0,
             )
         return self._process

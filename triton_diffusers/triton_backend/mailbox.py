@@ -85,7 +85,7 @@ class Mailbox:
                 choice,
                 self._loop.swap,
                 (self._telemetry, OptimizerOnBoard(name, self._board)),
-                lambda target: build_command(settings, target, anew=choice.anew),
+                lambda target: build_command(settings, target, force=choice.needs_force),
                 build_environment(settings),
             )
             self._optimizer.start()

@@ -1,4 +1,4 @@
-"""Small artifacts for tests: their files hold a few bytes."""
+"""Small artifacts for tests, whose files hold a few bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = {"unet/model.xml": b"<net/>", "unet/model.bin": b"weights", "vae_decoder
 
 
 def manifest_of(folder: Path, **changes: Any) -> Manifest:
-    """A manifest of the graphs that lie in ``folder``."""
+    """Return a manifest of the graphs in ``folder``."""
     graphs = {path.name: describe(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     fields: dict[str, Any] = {
         "fingerprint": "f" * 64,
@@ -37,7 +37,7 @@ def manifest_of(folder: Path, **changes: Any) -> Manifest:
 
 
 def made(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:
-    """``folder`` with these files in it."""
+    """Write ``files`` into ``folder`` and return it."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""A model's fingerprint: the same for copies, another for another model, and made of a fraction of the bytes."""
+"""A model's fingerprint: equal for copies, different for other models, and computed from a fraction of the bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model directory in the diffusers layout, as far as a fingerprint looks at it."""
+    """Return a model directory in the diffusers layout, with the parts that a fingerprint reads."""
     base = tmp_path / "model" / "base_model"
     for number, component in enumerate(COMPONENTS):
         (base / component).mkdir(parents=True)
@@ -37,7 +37,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_copy_has_the_same(model: Path, tmp_path: Path) -> None:
+def test_a_copy_has_an_equal_fingerprint(model: Path, tmp_path: Path) -> None:
     before = fingerprint(model)
     assert len(before) == 64
     copy = Path(shutil.copytree(model, tmp_path / "elsewhere" / "copy"))
@@ -65,7 +65,7 @@ def add_half_copy(model: Path) -> None:
 
 
 def rewrite_with_metadata(model: Path) -> None:
-    """Other free text of the same length in the header."""
+    """Write different free text of equal length into the header."""
     path = model / "base_model" / "unet" / "model.safetensors"
     save_file(tensors(1), path, metadata={"format": "pt"})
     first = fingerprint(model)
@@ -77,7 +77,7 @@ def rewrite_with_metadata(model: Path) -> None:
 @pytest.mark.parametrize(
     "change", [add_lora, add_artifact, change_scheduler, add_half_copy, rewrite_with_metadata]
 )  # fmt: skip
-def test_what_is_not_compiled_does_not_count(model: Path, change: Callable[[Path], None]) -> None:
+def test_parts_that_are_not_compiled_do_not_count(model: Path, change: Callable[[Path], None]) -> None:
     before = fingerprint(model)
     change(model)
     assert fingerprint(model) == before
@@ -116,14 +116,14 @@ def swap_weights(model: Path) -> None:
 @pytest.mark.parametrize(
     "change", [retrain, change_small_tensor, rename_tensor, reshape_tensor, change_config, swap_weights]
 )
-def test_another_model_has_another(model: Path, change: Callable[[Path], None]) -> None:
+def test_another_model_has_a_different_fingerprint(model: Path, change: Callable[[Path], None]) -> None:
     before = fingerprint(model)
     change(model)
     assert fingerprint(model) != before
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_one_file(tmp_path: Path, suffix: str) -> None:
+def test_a_fingerprint_of_one_file_covers_its_sidecar(tmp_path: Path, suffix: str) -> None:
     def made(name: str, seed: int) -> Path:
         path = tmp_path / name / "base_model" / f"{name}{suffix}"
         path.parent.mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_one_file(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"short", b"\xff" * 100, b"\x02" + b"\0" * 7 + b"{}", b"\x02" + b"\0" * 7 + b"[]"]
 )
-def test_broken_weights_have_one_too(model: Path, content: bytes) -> None:
+def test_broken_weights_have_a_fingerprint(model: Path, content: bytes) -> None:
     path = model / "base_model" / "unet" / "model.safetensors"
     path.write_bytes(content)
     before = fingerprint(model)
@@ -155,7 +155,7 @@ def test_broken_weights_have_one_too(model: Path, content: bytes) -> None:
 
 
 def test_a_large_file_is_not_read_whole(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sparse file of 4 GB with one tensor for each megabyte: what is read of it is a piece of each."""
+    """Of a sparse file of 4 GB with one tensor per megabyte, a piece of each tensor is read."""
     count, size = 4096, 2**20
     header = json.dumps(
         {f"t{n}": {"dtype": "U8", "shape": [size], "data_offsets": [n * size, (n + 1) * size]} for n in range(count)}
@@ -175,12 +175,12 @@ def test_a_large_file_is_not_read_whole(model: Path, monkeypatch: pytest.MonkeyP
     assert fingerprint(model) != before
 
 
-def test_no_model(tmp_path: Path) -> None:
+def test_a_fingerprint_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not a model directory"):
         fingerprint(tmp_path)
 
 
-def test_unreadable(model: Path) -> None:
+def test_unreadable_weights_are_an_error(model: Path) -> None:
     weights = model / "base_model" / "unet" / "model.safetensors"
     weights.unlink()
     weights.mkdir()

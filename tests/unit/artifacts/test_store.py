@@ -1,4 +1,4 @@
-"""The folder of artifacts: whole ones or none, whoever crashes, and nothing of a manifest is believed unseen."""
+"""The folder of artifacts: complete ones or none after any crash, and manifests are never trusted unchecked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from typing import Any
 import pytest
 
 from tests.unit.artifacts.samples import FILES, made, manifest_of
-from triton_diffusers.artifacts import Artifact, ArtifactError, ArtifactStore, Here, damage, misfit, store_folder
+from triton_diffusers.artifacts import (
+    Artifact,
+    ArtifactError,
+    ArtifactStore,
+    BuildEnvironment,
+    damage,
+    misfit,
+    store_folder,
+)
 from triton_diffusers.artifacts import store as store_module
 
 NAME = "openvino-bfloat16"
-HERE = Here(fingerprint="f" * 64, machine="x86-64 avx512", versions={"openvino": "2026.4.1"})
+ENVIRONMENT = BuildEnvironment(fingerprint="f" * 64, machine="x86-64 avx512", versions={"openvino": "2026.4.1"})
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def changed_manifest(artifact: Artifact, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_what_was_placed_is_found(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_placed_artifact_is_found(store: ArtifactStore, tmp_path: Path) -> None:
     assert store.all() == {}
     assert store.find("openvino", "bfloat16") is None
     artifact = placed(store, tmp_path)
@@ -46,11 +54,11 @@ def test_what_was_placed_is_found(store: ArtifactStore, tmp_path: Path) -> None:
     assert artifact.folder == store.root / NAME
     assert {name: (artifact.folder / name).read_bytes() for name in FILES} == FILES
     assert artifact.manifest.bytes == sum(map(len, FILES.values()))
-    assert misfit(artifact, HERE) is None
+    assert misfit(artifact, ENVIRONMENT) is None
     assert damage(artifact.folder, artifact.manifest, full=True) is None
 
 
-def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+def test_an_unreadable_store_is_not_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for root in (tmp_path / "loop", tmp_path / ("x" * 300)):
         with pytest.raises(ArtifactError, match=f"{root} cannot be read: "):
@@ -59,7 +67,7 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> Non
     assert ArtifactStore(tmp_path / "file").all() == {}
 
 
-def test_an_artifact_that_cannot_be_looked_at_is_told(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inaccessible_artifact_is_an_error(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> bool:
         raise PermissionError(13, "Permission denied")
 
@@ -68,7 +76,7 @@ def test_an_artifact_that_cannot_be_looked_at_is_told(store: ArtifactStore, monk
         store.find("openvino", "bfloat16")
 
 
-def test_a_successor_takes_the_place(store: ArtifactStore, tmp_path: Path) -> None:
+def test_placing_replaces_an_older_artifact(store: ArtifactStore, tmp_path: Path) -> None:
     placed(store, tmp_path)
     artifact = placed(store, tmp_path, {"unet/new.bin": b"new"})
     assert store.all() == {NAME: artifact}
@@ -76,17 +84,19 @@ def test_a_successor_takes_the_place(store: ArtifactStore, tmp_path: Path) -> No
     assert [path.name for path in store.root.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
-def test_a_folder_that_is_not_what_its_manifest_says_is_not_placed(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_folder_that_differs_from_its_manifest_is_not_placed(store: ArtifactStore, tmp_path: Path) -> None:
     before = placed(store, tmp_path)
     folder = made(tmp_path / "work")
     manifest = manifest_of(folder)
     (folder / "unet" / "model.bin").write_bytes(b"weighty")
-    with pytest.raises(ArtifactError, match=r"openvino-bfloat16 is not placed: unet/model\.bin is damaged"):
+    with pytest.raises(ArtifactError, match=r"openvino-bfloat16 was not placed: unet/model\.bin is damaged"):
         store.place(folder, manifest)
     assert store.all() == {NAME: before}
 
 
-def test_a_failure_leaves_the_older_one(store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_placement_keeps_the_older_artifact(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = placed(store, tmp_path)
     rename = Path.rename
 
@@ -101,7 +111,7 @@ def test_a_failure_leaves_the_older_one(store: ArtifactStore, tmp_path: Path, mo
     assert store.all() == {NAME: before}
 
 
-def test_what_a_crash_between_two_renames_left_is_brought_back(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_crash_between_two_renames_is_recovered(store: ArtifactStore, tmp_path: Path) -> None:
     before = placed(store, tmp_path)
     before.folder.rename(store.root / f".replaced-{NAME}")
     made(store.root / ".removed-openvino-int8")
@@ -111,7 +121,7 @@ def test_what_a_crash_between_two_renames_left_is_brought_back(store: ArtifactSt
     assert len([path for path in store.root.iterdir() if path.name.startswith(".")]) == 1, "the lock alone"
 
 
-def test_removed(store: ArtifactStore, tmp_path: Path) -> None:
+def test_only_names_of_artifacts_can_be_removed(store: ArtifactStore, tmp_path: Path) -> None:
     placed(store, tmp_path)
     store.remove(NAME)
     assert store.all() == {}
@@ -121,7 +131,7 @@ def test_removed(store: ArtifactStore, tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
-def test_names_with_a_dot_are_no_artifacts(store: ArtifactStore) -> None:
+def test_names_with_a_leading_dot_are_not_artifacts(store: ArtifactStore) -> None:
     made(store.root / ".work" / NAME)
     (store.root / "README").write_text("not a folder")
     assert store.all() == {}
@@ -130,16 +140,16 @@ def test_names_with_a_dot_are_no_artifacts(store: ArtifactStore) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is damaged: it is no manifest"),
-        (b"\xff\x00", "is damaged: it is no manifest"),
-        (b"[1]", "is damaged: it is no manifest"),
-        (b"[" * 100_000, "is damaged: it is no manifest"),
+        (b"", "is damaged: it is not a manifest"),
+        (b"\xff\x00", "is damaged: it is not a manifest"),
+        (b"[1]", "is damaged: it is not a manifest"),
+        (b"[" * 100_000, "is damaged: it is not a manifest"),
         (b'{"format": 5}', "is damaged: fingerprint: Field required"),
         (b'{"format": 2, "anything": "else"}', "has the format 2; this version reads format 5"),
         (b" " * (5 * 2**20), "is longer than"),
     ],
 )
-def test_a_manifest_that_cannot_be_read_is_told(store: ArtifactStore, content: bytes, said: str) -> None:
+def test_an_invalid_manifest_is_an_error(store: ArtifactStore, content: bytes, said: str) -> None:
     made(store.root / NAME, {"manifest.json": content})
     with pytest.raises(ArtifactError, match=said):
         store.find("openvino", "bfloat16")
@@ -149,14 +159,14 @@ def test_a_manifest_that_cannot_be_read_is_told(store: ArtifactStore, content: b
     assert NAME in str(error)
 
 
-def test_a_missing_manifest_is_told(store: ArtifactStore) -> None:
+def test_a_missing_manifest_is_an_error(store: ArtifactStore) -> None:
     made(store.root / NAME)
     with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read: No such file"):
         store.find("openvino", "bfloat16")
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a//b", "a/../b", "", ".hidden", "a\\b", "a\nb"])
-def test_a_manifest_names_no_file_outside(store: ArtifactStore, tmp_path: Path, path: str) -> None:
+def test_a_manifest_cannot_name_a_file_outside(store: ArtifactStore, tmp_path: Path, path: str) -> None:
     artifact = placed(store, tmp_path)
     changed_manifest(artifact, graphs={"unet": [{"path": path, "size": 1, "xxh3": "0" * 32}]})
     with pytest.raises(ArtifactError, match=r"is damaged: graphs\.unet\.0\.path: "):
@@ -164,24 +174,24 @@ def test_a_manifest_names_no_file_outside(store: ArtifactStore, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("graph", ["../unet", "/unet", "", ".."])
-def test_a_manifest_names_no_graph_outside(store: ArtifactStore, tmp_path: Path, graph: str) -> None:
+def test_a_manifest_cannot_name_a_graph_outside(store: ArtifactStore, tmp_path: Path, graph: str) -> None:
     artifact = placed(store, tmp_path)
     changed_manifest(artifact, graphs={graph: []})
     with pytest.raises(ArtifactError, match=r"is damaged: graphs\."):
         store.find("openvino", "bfloat16")
 
 
-def test_a_renamed_artifact_is_not_what_its_name_says(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_renamed_artifact_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
     placed(store, tmp_path).folder.rename(store.root / "openvino-int8")
-    with pytest.raises(ArtifactError, match="is not what it says it is: openvino-bfloat16"):
+    with pytest.raises(ArtifactError, match="is invalid: its manifest is that of openvino-bfloat16"):
         store.find("openvino", "int8")
 
 
-def test_why_an_artifact_does_not_fit(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_misfit_has_a_reason(store: ArtifactStore, tmp_path: Path) -> None:
     artifact = placed(store, tmp_path)
 
     def said(**changes: Any) -> str:
-        return str(misfit(artifact, Here(**{**vars(HERE), **changes})))
+        return str(misfit(artifact, BuildEnvironment(**{**vars(ENVIRONMENT), **changes})))
 
     assert said(fingerprint="0" * 64) == (
         "openvino-bfloat16 was built from another model (fingerprint ffffffffffff, this model's is 000000000000)"
@@ -198,20 +208,20 @@ def test_why_an_artifact_does_not_fit(store: ArtifactStore, tmp_path: Path) -> N
     (artifact.folder / "unet" / "model.bin").unlink()
     assert said() == "openvino-bfloat16 is damaged: unet/model.bin is missing"
     (artifact.folder / "unet" / "model.bin").symlink_to("model.xml")
-    assert said() == "openvino-bfloat16 is damaged: unet/model.bin is no file"
+    assert said() == "openvino-bfloat16 is damaged: unet/model.bin is not a file"
 
 
-def test_a_changed_byte_is_found_by_the_checksum_alone(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_changed_byte_is_found_by_its_checksum(store: ArtifactStore, tmp_path: Path) -> None:
     artifact = placed(store, tmp_path)
     (artifact.folder / "unet" / "model.bin").write_bytes(b"weightz")
-    assert misfit(artifact, HERE) is None
+    assert misfit(artifact, ENVIRONMENT) is None
     assert damage(artifact.folder, artifact.manifest, full=True) == (
-        "unet/model.bin is damaged: its checksum is another"
+        "unet/model.bin is damaged: its checksum is different"
     )  # fmt: skip
 
 
 def _place_for_ever(root: Path, work: Path) -> None:
-    store_module._sync = lambda path: None  # the disk's pace is not the point
+    store_module._sync = lambda path: None  # for speed
     store = ArtifactStore(root)
     number = 0
     while True:
@@ -220,8 +230,8 @@ def _place_for_ever(root: Path, work: Path) -> None:
         store.place(folder, manifest_of(folder))
 
 
-def test_killed_builders_leave_whole_artifacts(store: ArtifactStore, tmp_path: Path) -> None:
-    """Two builders place over and over; one is killed again and again."""
+def test_killed_builders_leave_complete_artifacts(store: ArtifactStore, tmp_path: Path) -> None:
+    """Two builders place continuously, and one after another is killed."""
     context = multiprocessing.get_context("forkserver")  # this process may have PyTorch's threads
     context.set_forkserver_preload([__name__])
     builders = [context.Process(target=_place_for_ever, args=(store.root, tmp_path / "builders")) for _ in range(2)]
@@ -244,7 +254,8 @@ def test_killed_builders_leave_whole_artifacts(store: ArtifactStore, tmp_path: P
             builder.join()
     last = placed(store, tmp_path, {"unet/model.bin": b"last"}, precision="float32")
     found = store.find("openvino", "bfloat16")
-    assert found is not None, "one of them came through"
+    assert found is not None, "no builder ever placed one"
+
     assert damage(found.folder, found.manifest, full=True) is None
     assert store.all() == {NAME: found, "openvino-float32": last}
 

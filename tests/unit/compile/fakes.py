@@ -1,4 +1,4 @@
-"""A build without compilers: tasks are done in this process, in no time."""
+"""A build without compilers: tasks run in this process and take no time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from typing import Any
 
 from PIL import Image
 
-from triton_diffusers.artifacts import ArtifactStore, Here
+from triton_diffusers.artifacts import ArtifactStore, BuildEnvironment
 from triton_diffusers.compile.plan import Plan
-from triton_diffusers.compile.progress import Lines
-from triton_diffusers.compile.tasks import Advance, CalibrateTask, CompileTask, Drawn, DrawTask, Task, Timed, TimeTask
+from triton_diffusers.compile.progress import LogProgress
+from triton_diffusers.compile.tasks import (
+    Advance,
+    CalibrateTask,
+    CompileTask,
+    DrawResult,
+    DrawTask,
+    Task,
+    TimeResult,
+    TimeTask,
+)
 from triton_diffusers.engines.compilers import GraphCache
 
 GRAPHS = ("text_encoder", "unet")
-HERE = Here(fingerprint="f" * 64, machine="x86-64", versions={"compiler": "1.0"})
+ENVIRONMENT = BuildEnvironment(fingerprint="f" * 64, machine="x86-64", versions={"compiler": "1.0"})
 PEAK = {True: 500, False: 1000}
-# The third is of a machine that was busy during one turn.
+# The third round had a disturbed turn.
 ROUNDS = ((2.0, 0.5), (2.2, 0.55), (2.0, 9.0), (2.1, 0.5), (2.0, 0.5))
 
 
 def plan_for(root: Path, **changes: Any) -> Plan:
-    """A plan to build for a model that nobody looks at; an empty one is made if there is none."""
+    """Return a plan for an empty model, which is created if it does not exist."""
     if not (root / "model").exists():
         (root / "model").mkdir()
         (root / "model" / "base_model.safetensors").touch()
@@ -31,11 +40,11 @@ def plan_for(root: Path, **changes: Any) -> Plan:
         "model_dir": root / "model",
         "cache_dir": root / "cache",
         "vae": "",
-        "here": HERE,
+        "environment": ENVIRONMENT,
         "engine": "openvino",
         "precision": "bfloat16",
         "store": ArtifactStore(root / "optimized_model"),
-        "there": None,
+        "existing": None,
         "misfit": "",
         "min_psnr": 30.0,
         "calibrated": (),
@@ -46,9 +55,10 @@ def plan_for(root: Path, **changes: Any) -> Plan:
 
 @dataclass
 class Doer:
-    """Does tasks. ``done`` tells which; ``before`` is called with each and may raise; ``tone`` is the compiled grey.
+    """Runs tasks and records them in ``done``.
 
-    ``calibrated`` are graphs that were compiled with calibration inputs, ``caches`` those of what was drawn last.
+    ``before`` is called with each task and may raise; ``tone`` is the grey value of compiled images; ``calibrated``
+    are the graphs compiled with calibration inputs, ``caches`` those of the last images.
     """
 
     tone: int = 101
@@ -57,7 +67,7 @@ class Doer:
     calibrated: list[str] = field(default_factory=list)
     caches: Mapping[str, GraphCache] = field(default_factory=dict)
 
-    def __call__(self, task: Task, log: Path, lock: int, advance: Advance) -> Drawn | Timed | None:
+    def __call__(self, task: Task, log: Path, lock: int, advance: Advance) -> DrawResult | TimeResult | None:
         assert log.parent.is_dir()
         assert lock > 0
         self.before(task)
@@ -67,7 +77,7 @@ class Doer:
         if isinstance(task, TimeTask):
             self.done.append("time")
             assert task.graphs.keys() == {*GRAPHS}
-            return Timed(rounds=ROUNDS)
+            return TimeResult(rounds=ROUNDS)
         if isinstance(task, CalibrateTask):
             self.done.append("calibrate")
             for graph in task.graphs:
@@ -81,7 +91,7 @@ class Doer:
         self.done.append(task.graph)
         return None
 
-    def _draw(self, task: DrawTask) -> Drawn:
+    def _draw(self, task: DrawTask) -> DrawResult:
         compiled, self.caches = bool(task.graphs), task.caches
         self.done.append("compiled" if compiled else "eager")
         for folder in task.graphs.values():
@@ -89,7 +99,7 @@ class Doer:
         for name in ("picture", "lora"):
             tone = self.tone if compiled and name == "lora" else 100
             Image.new("RGB", (8, 8), (tone, tone, tone)).save(task.folder / f"{name}-0.png")
-        return Drawn(
+        return DrawResult(
             files={"picture": ["picture-0.png"], "lora": ["lora-0.png"]},
             side=64,
             peak_bytes=PEAK[compiled],
@@ -97,7 +107,7 @@ class Doer:
 
 
 def failing_at(kind: type[Task], error: BaseException) -> Callable[[Task], None]:
-    """For ``before``: raises at the first task of a kind."""
+    """Return a ``before`` that raises at the first task of a kind."""
 
     def check(task: Task) -> None:
         if isinstance(task, kind) and not (isinstance(task, CompileTask) and task.graph != "unet"):
@@ -106,8 +116,8 @@ def failing_at(kind: type[Task], error: BaseException) -> Callable[[Task], None]
     return check
 
 
-class Quiet(Lines):
-    """Progress that is remembered."""
+class Quiet(LogProgress):
+    """Progress that is recorded."""
 
     def __init__(self) -> None:
         super().__init__()

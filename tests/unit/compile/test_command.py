@@ -1,4 +1,4 @@
-"""The command line: what it says, and how it ends, without building anything."""
+"""The command ``build``: its output and exit codes, without building anything."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _compilers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: str | Path) -> str:
-    """What the command prints on standard output, or its one line on standard error if it fails."""
+    """Return standard output, or the last line of standard error if the command fails."""
     assert cli.main(["build", *map(str, arguments)]) == code
     captured = capsys.readouterr()
     if not captured.err:
@@ -67,27 +67,25 @@ def placed(out: Path, **changes: Any) -> Artifact:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--model", EMOJI, "--engine", "tensorrt"], "--engine unknown compiled engine 'tensorrt'; known: "),
+        (["--model", EMOJI, "--engine", "tensorrt"], "--engine: unknown compiled engine 'tensorrt'; known: "),
         (["--model", EMOJI, "--engine", "inductor"], "compiled engine 'inductor' needs the package 'x'; "),
         (["--model", "/nowhere"], "/nowhere is not a model directory"),
         (["--model", "ftp://a/b"], "'ftp://a/b' is not a model directory"),
-        (["--model", EMOJI, "--out", "hf://a/b"], "--out hf://a/b: a directory or oss://bucket/prefix is expected"),
+        (["--model", EMOJI, "--out", "hf://a/b"], "--out: hf://a/b is invalid: expected a directory or oss://bucket/p"),
         (["--model", EMOJI, "--out", "oss://a/b", "--wait"], "--out oss://a/b: --wait wants a directory"),
         (["--model", EMOJI, "--remove"], "--remove: say which, by --engine and --precision"),
         (["--model", EMOJI, "--list", "--out", "oss://a/b"], "--out oss://a/b: --list, --verify and --remove want"),
         (["--model", EMOJI, "--out", "oss://bucket-without-key/x"], "OSS_ACCESS_KEY_ID is not set in the environment"),
     ],
 )  # fmt: skip
-def test_what_cannot_begin(
+def test_unusable_arguments_exit_with_2(
     arguments: list[str | Path], reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OSS_ACCESS_KEY_ID", raising=False)
     assert reason in said(capsys, 2, *arguments)
 
 
-def test_a_folder_of_artifacts_that_cannot_be_read_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreadable_store_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "optimized_model").symlink_to(tmp_path / "optimized_model")
     for option in ("--list", "--verify"):
         said_of_it = said(capsys, 2, "--model", EMOJI, "--out", tmp_path, option)
@@ -98,7 +96,7 @@ def test_a_folder_of_artifacts_that_cannot_be_read_is_one_line(
     "arguments",
     [["--precision", "int4"], ["--steps", "0"], ["--side", "65"], ["--min-psnr", "x"], ["--list", "--verify"]],
 )
-def test_unusable_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_reported(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["build", "--model", "x", *arguments])
     assert arguments[0] in capsys.readouterr().err
@@ -108,12 +106,12 @@ class OlderProcessor(FakeCompiler):
     precisions = ("float32", "int8")
 
 
-def test_a_precision_that_the_processor_has_not_is_refused_and_never_the_default(
+def test_a_precision_unsupported_by_the_processor_is_an_error_and_never_the_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "COMPILERS", FakeCompilers(openvino=OlderProcessor))
     refused = said(capsys, 2, "--model", EMOJI, "--precision", "bf16", "--out", tmp_path)
-    assert refused == "--precision bf16: openvino has float32, int8 on this machine"
+    assert refused == "--precision: bf16 is invalid: openvino has float32, int8 on this machine"
     told = said(capsys, 0, "--model", EMOJI, "--out", tmp_path, "--dry-run")
     assert f"{tmp_path}/optimized_model/openvino-float32" in told
 
@@ -124,7 +122,7 @@ def test_precisions_have_synonyms(given: str, meant: str, tmp_path: Path, capsys
     assert f"{tmp_path}/optimized_model/openvino-{meant}" in told
 
 
-def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_plan_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, 0, "--model", EMOJI, "--out", tmp_path / "new", "--dry-run")
     assert (
         "compile unet, compile unet_shallow, compile controlnet, compile vae_encoder, compile vae_decoder, draw eagerly"
@@ -137,7 +135,7 @@ def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "would fetch hf://a/b" in said(capsys, 0, "--model", "hf://a/b", "--dry-run")
 
 
-def test_what_fits_is_not_built_again(
+def test_an_artifact_that_fits_is_not_rebuilt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placed(tmp_path)
@@ -160,7 +158,7 @@ def test_what_fits_is_not_built_again(
     assert "was built with another version of openvino (1.0; this is 2026.4.1); building it anew" in told
 
 
-def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_artifacts_and_why_they_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--model", EMOJI, "--out", tmp_path, "--list"]
     assert said(capsys, 0, *out) == f"no artifacts in {tmp_path}/optimized_model\n"
     placed(tmp_path)
@@ -183,7 +181,7 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "bfloat16" not in told
 
 
-def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_a_changed_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--model", EMOJI, "--out", tmp_path, "--verify"]
     assert "there is no artifact of that kind" in said(capsys, 2, *out)
     artifact = placed(tmp_path)
@@ -191,20 +189,20 @@ def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     placed(tmp_path, precision="int8")
     (artifact.folder / "unet" / "model.bin").write_bytes(b"weightz")
     assert said(capsys, 1, *out) == (
-        "openvino-bfloat16: unet/model.bin is damaged: its checksum is another\n"
+        "openvino-bfloat16: unet/model.bin is damaged: its checksum is different\n"
         "openvino-int8: every byte is as it was built\n"
     )
     assert said(capsys, 0, *out, "--precision", "int8").startswith("openvino-int8")
 
 
-def test_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remove_deletes_an_artifact_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     placed(tmp_path)
     out = ["--model", EMOJI, "--out", tmp_path, "--remove", "--engine", "openvino", "--precision", "bf16"]
     assert said(capsys, 0, *out) == f"removed {tmp_path}/optimized_model/openvino-bfloat16\n"
     assert said(capsys, 2, *out) == f"{tmp_path}/optimized_model has no artifact openvino-bfloat16"
 
 
-def test_the_script_is_the_command() -> None:
+def test_the_script_has_the_documented_options() -> None:
     run = subprocess.run(
         [sys.executable, ROOT / "build_optimized.py", "--help"], capture_output=True, text=True, check=True, cwd="/"
     )

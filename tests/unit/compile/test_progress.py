@@ -1,4 +1,4 @@
-"""Progress: lines for a log, bars for a terminal."""
+"""Progress as log lines and as bars on a terminal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import io
 
 import pytest
 
-from triton_diffusers.compile.progress import Bars, Lines, progress_for
+from triton_diffusers.compile.progress import LogProgress, RichProgress, progress_for
 
 
-def test_lines() -> None:
+def test_log_progress_prints_start_and_end_of_a_stage() -> None:
     stream = io.StringIO()
-    progress = Lines(stream)
+    progress = LogProgress(stream)
     with progress.stage("[1/2] compiling unet") as advance:
         advance(1, 2)
     first, second = stream.getvalue().splitlines()
@@ -20,17 +20,19 @@ def test_lines() -> None:
     assert second.endswith(" s")
 
 
-def test_a_stage_that_fails_is_not_said_to_be_done() -> None:
+def test_a_failed_stage_is_not_reported_as_done() -> None:
     stream = io.StringIO()
-    with pytest.raises(ValueError, match="no"), Lines(stream).stage("compiling"):
+    with pytest.raises(ValueError, match="no"), LogProgress(stream).stage("compiling"):
         raise ValueError("no")
     assert len(stream.getvalue().splitlines()) == 1
 
 
-def test_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rich_progress_prints_bars_and_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    progress = Bars()
+    progress = RichProgress()
     with progress.stage("[1/2] compiling unet") as advance:
         advance(1, 2)
     progress.note("[done] it is")
@@ -40,6 +42,6 @@ def test_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "[done] it is" in said
 
 
-def test_which() -> None:
-    assert isinstance(progress_for(lambda: False), Lines)
-    assert isinstance(progress_for(lambda: True), Bars)
+def test_progress_uses_bars_on_a_terminal() -> None:
+    assert isinstance(progress_for(lambda: False), LogProgress)
+    assert isinstance(progress_for(lambda: True), RichProgress)

@@ -1,4 +1,4 @@
-"""What calibration writes is what compilers get."""
+"""The tasks of a worker: calibration data reaches compilers unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.compile.stages import _read, _write, do
 from triton_diffusers.compile.tasks import CalibrateTask, CompileTask
 
 
-def test_recorded_inputs_come_back_in_order(tmp_path: Path) -> None:
+def test_recorded_inputs_are_read_in_order(tmp_path: Path) -> None:
     calls = [
         (torch.full((2, 4), float(call)), torch.tensor([call]), torch.zeros(1, 0, 5), torch.ones(2, 3).T)
         for call in range(12)
@@ -27,19 +27,19 @@ def test_recorded_inputs_come_back_in_order(tmp_path: Path) -> None:
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
-def test_nothing_recorded(tmp_path: Path) -> None:
+def test_an_empty_recording_is_read_as_empty(tmp_path: Path) -> None:
     _write(tmp_path / "unet.safetensors", [])
     assert _read(tmp_path / "unet.safetensors") == []
 
 
-def test_calibration_records_the_graphs_that_want_it(tmp_path: Path) -> None:
+def test_calibration_records_the_requested_graphs(tmp_path: Path) -> None:
     task = CalibrateTask(
         model_dir=ROOT / "models" / "emoji", cache_dir=tmp_path, graphs=("unet",), steps=1, side=64, folder=tmp_path
     )
     do(task, lambda done, total: None)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["unet.safetensors"]
     calls = _read(tmp_path / "unet.safetensors")
-    assert len(calls) == 4, "one step of each picture"
+    assert len(calls) == 4, "one step of each image"
     for latents, timesteps, states, *_, last_residual in calls:
         assert (latents.shape, timesteps.shape, states.shape[:2]) == ((2, 4, 8, 8), (2,), (2, 77))
         assert latents.std() > 0.5
@@ -54,10 +54,10 @@ def test_calibration_records_the_graphs_that_want_it(tmp_path: Path) -> None:
         ("no such operation", RuntimeError, "^no such operation$"),
     ],
 )
-def test_a_full_disk_is_told(
+def test_openvinos_write_error_becomes_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, error: type[Exception], told: str
 ) -> None:
-    """OpenVINO's own words for it name neither the file nor the reason."""
+    """OpenVINO's own message names neither the file nor the reason."""
 
     class Compiler:
         def compile(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Two engines are timed in turns, by the same loop."""
+"""Timing of two engines in turns, with the loop that serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.compile.timing import ROUNDS, time_in_turns
 
 
 class Slow(FakeEngine):
-    """An engine that notes its steps in ``steps``, and takes a time for each."""
+    """An engine that records its steps in ``steps`` and sleeps for each."""
 
     def __init__(self, name: str, steps: list[str], seconds: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Slow(FakeEngine):
         return super().predict(*arguments, **named)
 
 
-def test_engines_are_timed_in_turns_and_no_round_begins_as_the_one_before(tmp_path: Path) -> None:
+def test_engines_are_timed_in_turns_without_a_swap_between_rounds(tmp_path: Path) -> None:
     steps: list[str] = []
     said: list[tuple[int, int]] = []
     timed = time_in_turns(
@@ -39,12 +39,12 @@ def test_engines_are_timed_in_turns_and_no_round_begins_as_the_one_before(tmp_pa
     assert len(timed.rounds) == ROUNDS
     assert all(eager >= 0.02 for eager, _ in timed.rounds)
     turns = [name for name, before in zip(steps, ["", *steps], strict=False) if name != before]
-    # A turn that ends a round and the one that begins the next are of one engine.
+    # The last turn of a round and the first of the next are the same engine's.
     assert turns == ["eager", "compiled"] * (ROUNDS // 2) + ["eager", "compiled"] * (ROUNDS % 2)
     assert said == [(number + 1, ROUNDS) for number in range(ROUNDS)]
 
 
-def test_step_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_failed_step_fails_the_timing(tmp_path: Path) -> None:
     class Broken(FakeEngine):
         def predict(self, *arguments: Any, **named: Any) -> Any:
             raise RuntimeError("no such kernel")

@@ -1,4 +1,4 @@
-"""Uploading an artifact: whole and last the manifest, whatever the bucket does; and fetched with its model."""
+"""Uploads of an artifact: complete with the manifest last, despite any fault of the bucket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACE = "models/mine/optimized_model/openvino-bfloat16"
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[OssServer]:
-    monkeypatch.setattr(upload_module, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(upload_module, "_FIRST_PAUSE_SECONDS", 0.001)
     with OssServer() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -51,7 +51,9 @@ def uploaded(bucket: OssServer) -> list[str]:
     return [key.removeprefix(f"{PLACE}/") for key in bucket.keys("bucket") if key.startswith(f"{PLACE}/")]
 
 
-def test_a_server_finds_what_was_uploaded(bucket: OssServer, settings: Settings, artifact: Artifact) -> None:
+def test_an_uploaded_artifact_is_downloaded_with_its_model(
+    bucket: OssServer, settings: Settings, artifact: Artifact
+) -> None:
     said: list[tuple[int, int]] = []
     Upload(TARGET, settings).put(artifact, lambda done, total: said.append((done, total)))
     assert uploaded(bucket) == ["manifest.json", "unet/model.bin", "unet/model.xml"]
@@ -63,7 +65,7 @@ def test_a_server_finds_what_was_uploaded(bucket: OssServer, settings: Settings,
     assert damage(found.folder, found.manifest, full=True) is None
 
 
-def test_a_successor_leaves_nothing_of_the_older_one(
+def test_an_upload_replaces_an_older_artifact_completely(
     bucket: OssServer, settings: Settings, artifact: Artifact, tmp_path: Path
 ) -> None:
     bucket.put("bucket", f"{PLACE}-2/manifest.json", b"another artifact")
@@ -74,7 +76,7 @@ def test_a_successor_leaves_nothing_of_the_older_one(
     assert f"{PLACE}-2/manifest.json" in bucket.keys("bucket")
 
 
-def test_faults_that_pass_are_tried_again(bucket: OssServer, settings: Settings, artifact: Artifact) -> None:
+def test_transient_faults_are_retried(bucket: OssServer, settings: Settings, artifact: Artifact) -> None:
     bucket.fail(status=503, code="ServiceUnavailable", method="PUT")
     bucket.hang_up(method="PUT")
     bucket.corrupt_crc(method="PUT")
@@ -82,22 +84,24 @@ def test_faults_that_pass_are_tried_again(bucket: OssServer, settings: Settings,
     assert len(uploaded(bucket)) == 3
 
 
-def test_without_the_manifest_there_is_no_artifact(bucket: OssServer, settings: Settings, artifact: Artifact) -> None:
+def test_a_failed_upload_leaves_no_manifest(bucket: OssServer, settings: Settings, artifact: Artifact) -> None:
     Upload(TARGET, settings).put(artifact, lambda done, total: None)
     bucket.fail(status=403, code="AccessDenied", method="PUT", times=20)
-    with pytest.raises(BuildError, match=r"openvino-bfloat16 is not uploaded: .*AccessDenied; it is built in /"):
+    with pytest.raises(BuildError, match=r"openvino-bfloat16 was not uploaded: .*AccessDenied; it is built in /"):
         Upload(TARGET, settings).put(artifact, lambda done, total: None)
     assert "manifest.json" not in uploaded(bucket)
-    assert bucket.count("PUT") == 4, "what is refused is not tried again"
+    assert bucket.count("PUT") == 4, "a refusal is not retried"
 
 
 @pytest.mark.parametrize("target", ["oss://", "oss://bucket/../other", "oss://bucket/./x"])
-def test_names_that_are_none(bucket: OssServer, settings: Settings, target: str) -> None:
-    with pytest.raises(CannotBegin, match=r"oss://bucket/prefix is expected"):
+def test_an_invalid_target_is_an_error(bucket: OssServer, settings: Settings, target: str) -> None:
+    with pytest.raises(CannotBegin, match=r"is invalid: expected oss://bucket/prefix"):
         Upload(target, settings)
 
 
-def test_without_credentials(bucket: OssServer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_an_error(
+    bucket: OssServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OSS_ACCESS_KEY_ID")
     with pytest.raises(CannotBegin, match="OSS_ACCESS_KEY_ID is not set"):
         Upload(TARGET, settings)

@@ -1,4 +1,4 @@
-"""The work folder: what an interrupted build has finished is used again if it is whole and of the same making."""
+"""The work folder: finished parts of an interrupted build are reused if they are intact and of equal inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fake_engine import WITHIN
-from triton_diffusers.compile.errors import AtWork, BuildError
+from triton_diffusers.compile.errors import BuildError, BuildInProgress
 from triton_diffusers.compile.work import WorkFolder
 
 NAME = "openvino-bfloat16"
@@ -34,7 +34,7 @@ def make(work: WorkFolder, graph: str, content: bytes = b"weights") -> None:
     work.complete(graph)
 
 
-def test_a_finished_graph_is_used_again(work: WorkFolder) -> None:
+def test_a_finished_graph_is_reused(work: WorkFolder) -> None:
     assert work.graph("unet") is None
     make(work, "unet")
     files = work.graph("unet")
@@ -45,10 +45,10 @@ def test_a_finished_graph_is_used_again(work: WorkFolder) -> None:
     assert (work.artifact / "unet" / "model.bin").read_bytes() == b"weights"
 
 
-def test_what_was_being_made_is_not(work: WorkFolder) -> None:
+def test_an_unfinished_graph_is_not_reused(work: WorkFolder) -> None:
     (work.part("unet") / "model.bin").write_bytes(b"half")
     assert work.graph("unet") is None
-    assert list(work.part("unet").iterdir()) == [], "it begins anew"
+    assert list(work.part("unet").iterdir()) == [], "it starts over"
     (work.part("unet") / "model.bin").write_bytes(b"half")
     (work.folder / "unet.part").rename(work.artifact / "unet")  # killed just before it was marked
     assert work.graph("unet") is None
@@ -57,7 +57,7 @@ def test_what_was_being_made_is_not(work: WorkFolder) -> None:
 
 
 @pytest.mark.parametrize("content", [b"weightz", b"short", None])
-def test_a_graph_that_is_no_longer_whole_is_not(work: WorkFolder, content: bytes | None) -> None:
+def test_a_damaged_graph_is_not_reused(work: WorkFolder, content: bytes | None) -> None:
     make(work, "unet")
     path = work.artifact / "unet" / "model.bin"
     if content is None:
@@ -67,32 +67,32 @@ def test_a_graph_that_is_no_longer_whole_is_not(work: WorkFolder, content: bytes
     assert work.graph("unet") is None
 
 
-def test_another_making_begins_anew(work: WorkFolder) -> None:
+def test_other_inputs_start_over(work: WorkFolder) -> None:
     make(work, "unet")
     work.prepare({**MADE_OF, "fingerprint": "another"})
     assert work.graph("unet") is None
     assert not (work.artifact / "unet").exists()
     make(work, "unet")
-    work.prepare({**MADE_OF, "fingerprint": "another"}, anew=True)
+    work.prepare({**MADE_OF, "fingerprint": "another"}, force=True)
     assert work.graph("unet") is None
 
 
-def test_a_compiler_that_writes_nothing_is_told(work: WorkFolder) -> None:
+def test_a_compiler_that_writes_nothing_is_an_error(work: WorkFolder) -> None:
     work.part("unet")
     with pytest.raises(BuildError, match="unet: the compiler wrote no file"):
         work.complete("unet")
 
 
-def test_two_at_once(work: WorkFolder, tmp_path: Path) -> None:
+def test_the_lock_excludes_builds_of_one_artifact_only(work: WorkFolder, tmp_path: Path) -> None:
     second = WorkFolder(tmp_path, NAME)
-    with pytest.raises(AtWork, match=rf"another build of {NAME} is at work in .* \(process {os.getpid()}\)"):
+    with pytest.raises(BuildInProgress, match=rf"another build of {NAME} is running in .* \(process {os.getpid()}\)"):
         second.open()
     other = WorkFolder(tmp_path, "openvino-int8")
     other.open()
     other.close()
 
 
-def test_a_child_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
+def test_a_worker_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
     first = WorkFolder(tmp_path, NAME)
     first.open()
     child = subprocess.Popen(
@@ -101,7 +101,7 @@ def test_a_child_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
     first.close()
     second = WorkFolder(tmp_path, NAME)
     try:
-        with pytest.raises(AtWork, match="another build"):
+        with pytest.raises(BuildInProgress, match="another build"):
             second.open()
     finally:
         child.communicate(b"\n")
@@ -109,7 +109,7 @@ def test_a_child_that_outlives_its_build_holds_the_lock(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_wait_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
+def test_a_wait_ends_when_the_other_build_is_killed(tmp_path: Path) -> None:
     first = WorkFolder(tmp_path, NAME)
     first.open()
     build = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(first.lock,))
@@ -122,12 +122,13 @@ def test_a_wait_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
         finally:
             build.kill()
         opened.result(WITHIN)
-    with pytest.raises(AtWork, match=rf"\(process {os.getpid()}\)"):
+    with pytest.raises(BuildInProgress, match=rf"\(process {os.getpid()}\)"):
         WorkFolder(tmp_path, NAME).open()
     second.close()
 
 
-def test_a_build_that_is_waited_for_may_delete_the_folder(tmp_path: Path) -> None:
+def test_the_other_build_may_delete_the_folder_during_a_wait(tmp_path: Path) -> None:
+
     first, second = WorkFolder(tmp_path, NAME), WorkFolder(tmp_path, NAME)
     first.open()
     first.prepare(MADE_OF)

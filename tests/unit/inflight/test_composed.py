@@ -18,7 +18,7 @@ from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, made_alone, pictures
 from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.checkpoints.load import Components
-from triton_diffusers.compile.quality import psnr_of
+from triton_diffusers.compile.report import psnr_of
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop

@@ -1,4 +1,4 @@
-"""Which engine a model is served with, and what is said of artifacts that cannot be used."""
+"""The choice of the engine that serves, and the log messages for artifacts that cannot be used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from triton_diffusers.util.notice import NOTICE
 
 
 class FakeCompiler:
-    """Of this machine."""
+    """A compiler for this machine."""
 
     precisions = ("bfloat16", "float32", "int8")
     device = "cpu"
@@ -41,20 +41,20 @@ class FakeCompiler:
 
 
 class FakeCompilerOfPrograms(FakeCompiler):
-    """What it loads is run."""
+    """A compiler whose artifacts are programs."""
 
     artifacts_are_code = True
 
 
 class Compilers(dict[str, type[FakeCompiler]]):
-    """The others need packages that are not there."""
+    """A registry in which all other compilers need packages that are not installed."""
 
     def __missing__(self, name: str) -> type[FakeCompiler]:
         raise ImportError(f"compiled engine {name!r} needs a package")
 
 
 class Loading:
-    """An artifact's graphs; ``begun`` are the names of those that were begun."""
+    """An artifact's loading graphs; ``begun`` holds the names of all that have started."""
 
     begun: ClassVar[list[str]] = []
 
@@ -66,7 +66,7 @@ class Loading:
 
 
 class Loaded(FakeEngine):
-    """What an artifact gives."""
+    """The engine of an artifact."""
 
     optimized = True
 
@@ -90,7 +90,7 @@ class Model:
         self.store = ArtifactStore(folder / "optimized_model")
 
     def add(self, speed_up: float = 2.0, **changes: Any) -> Artifact:
-        """Place an artifact that fits, but for the changes."""
+        """Place an artifact that fits, except for the changes."""
         self.store.root.mkdir(exist_ok=True)
         figures = FIGURES.model_copy(update={"seconds_per_step": 1.0, "eager_seconds_per_step": speed_up})
         folder = made(self.store.root / ".new")
@@ -98,7 +98,7 @@ class Model:
         return self.store.place(folder, manifest_of(folder, **fields))
 
     def change(self) -> None:
-        """Train it on."""
+        """Replace the weights."""
         (self.folder / "base_model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other weights")
 
 
@@ -131,14 +131,14 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_without_artifacts_it_is_eager_and_nothing_is_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_artifacts_eager_serves_and_nothing_is_logged(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     choice = choice_of(model)
     assert not choice.make().optimized
-    assert (choice.made, choice.missing, choice.anew) == ("eager", None, False)
+    assert (choice.made, choice.missing, choice.needs_force) == ("eager", None, False)
     assert not warnings(caplog)
 
 
-def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
+def test_auto_takes_the_fastest_lossless_artifact(model: Model) -> None:
     model.add(1.5, precision="float32")
     model.add(2.5, precision="bfloat16")
     model.add(9.0, precision="int8")
@@ -151,14 +151,14 @@ def test_auto_takes_the_fastest_of_the_exact_ones(model: Model) -> None:
     assert choice.missing is None
 
 
-def test_what_is_kept_for_a_faster_start_is_that_of_the_artifacts_files(model: Model, tmp_path: Path) -> None:
+def test_caches_of_graphs_belong_to_the_artifacts_files(model: Model, tmp_path: Path) -> None:
     artifact = model.add()
     caches = choice_of(model, cache_dir=str(tmp_path / "cache")).make().caches
     assert caches == caches_of(tmp_path / "cache", artifact.folder, artifact.manifest.graphs)
     assert all(cache.content for cache in caches.values())
 
 
-def test_what_has_begun_to_load_is_what_is_made(model: Model) -> None:
+def test_make_uses_the_graphs_that_begin_started(model: Model) -> None:
     model.add(1.5, precision="float32")
     model.add(2.5, precision="bfloat16")
     choice = choice_of(model)
@@ -170,14 +170,14 @@ def test_what_has_begun_to_load_is_what_is_made(model: Model) -> None:
     assert Loading.begun == ["openvino-bfloat16"]
 
 
-def test_nothing_has_begun_where_there_is_nothing(model: Model) -> None:
+def test_begin_without_artifacts_starts_nothing(model: Model) -> None:
     choice = choice_of(model)
     choice.begin()
     assert Loading.begun == []
     assert not choice.make().optimized
 
 
-def test_graphs_that_cannot_even_begin_to_load_leave_eager_serving(
+def test_graphs_that_cannot_start_loading_leave_eager_serving(
     model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
@@ -191,8 +191,8 @@ def test_graphs_that_cannot_even_begin_to_load_leave_eager_serving(
     assert warnings(caplog) == ["not used: openvino-bfloat16 cannot be loaded: can't start new thread"]
 
 
-def test_a_choice_does_not_import_what_it_need_not() -> None:
-    """It is made at the very beginning, and has graphs loaded while the rest is imported."""
+def test_a_choice_imports_no_heavy_libraries() -> None:
+    """It is made at the start, so that graphs load while the rest is imported."""
     code = "import sys, triton_diffusers.optimize.choice; print({'diffusers', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -210,7 +210,7 @@ def test_a_choice_does_not_import_what_it_need_not() -> None:
         ({"optimize": "inductor"}, "openvino-bfloat16"),
     ],
 )
-def test_what_is_asked_for_by_name(model: Model, settings: dict[str, str], name: str) -> None:
+def test_the_engine_named_by_a_setting_serves(model: Model, settings: dict[str, str], name: str) -> None:
     for precision, speed_up in {"float32": 1.5, "bfloat16": 2.5, "int8": 9.0}.items():
         model.add(speed_up, precision=precision)
     choice = choice_of(model, **settings)
@@ -226,7 +226,7 @@ def test_a_program_in_a_model_directory_runs_only_where_its_engine_is_named(
     assert not choice.make().optimized
     (said,) = warnings(caplog)
     assert (
-        "inductor-bfloat16 is a program; if you trust who built it, name it to use it: TRITON_DIFFUSERS_ENGINE=" in said
+        "inductor-bfloat16 is a program; if you trust its builder, name it to use it: TRITON_DIFFUSERS_ENGINE=" in said
     )
     for settings in ({"engine": "inductor"}, {"engine": "inductor-bfloat16"}, {"optimize": "inductor"}):
         choice = choice_of(model, **settings)
@@ -249,7 +249,7 @@ def test_a_program_in_a_model_directory_runs_only_where_its_engine_is_named(
         (2.0, {"device": "cuda", "engine": "openvino"}, False, "runs on cpu, and the device is cuda"),
     ],
 )
-def test_what_the_settings_and_its_own_figures_say_of_an_artifact(
+def test_settings_and_figures_decide_if_an_artifact_serves(
     model: Model,
     speed_up: float,
     settings: dict[str, str],
@@ -267,18 +267,18 @@ def test_what_the_settings_and_its_own_figures_say_of_an_artifact(
         assert reason in said[0]
 
 
-def test_which_engine_serves_is_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_serving_engine_is_logged(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     model.add(precision="float32")
     caplog.set_level(logging.INFO, logger="triton_diffusers.optimize")
     for settings, level, text in [
         ({}, NOTICE, "openvino-float32 serves on cpu"),
         ({"engine": "eager"}, NOTICE, "eager serves on cpu"),
         ({"engine": "openvino-int8", "optimize": "openvino"}, NOTICE, "eager serves on cpu"),
-        ({"engine": "openvino-int8"}, logging.WARNING, "openvino-int8 is asked for, but there is no artifact to use; "),
+        ({"engine": "openvino-int8"}, logging.WARNING, "openvino-int8 was requested, but no artifact can be used; "),
         (
             {"engine": "inductor"},
             logging.WARNING,
-            "inductor is asked for, but there is no artifact to use; eager serves",
+            "inductor was requested, but no artifact can be used; eager serves",
         ),
     ]:
         caplog.clear()
@@ -287,22 +287,22 @@ def test_which_engine_serves_is_said(model: Model, caplog: pytest.LogCaptureFixt
         assert caplog.records[0].getMessage().startswith(text)
 
 
-def test_artifacts_that_cannot_be_listed_are_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_store_is_logged(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     model.store.root.symlink_to(model.store.root)
     assert not choice_of(model).make().optimized
     (said,) = warnings(caplog)
     assert said.startswith(f"no compiled engine is used: {model.store.root} cannot be read: ")
 
 
-def test_a_compiler_that_is_not_installed_is_the_builds_to_say(model: Model) -> None:
-    """Its failure is the build's; the engine that is there serves."""
+def test_a_missing_compiler_is_left_to_the_build_to_report(model: Model) -> None:
+    """The build fails with the reason; meanwhile the existing engine serves."""
     model.add()
     choice = choice_of(model, optimize="blade")
     assert choice.make().optimized
-    assert (choice.missing, choice.anew) == (Target("blade"), False)
+    assert (choice.missing, choice.needs_force) == (Target("blade"), False)
 
 
-def test_which_compilers_write_programs() -> None:
+def test_artifacts_are_code_is_set_for_inductor_only() -> None:
     assert not COMPILERS["openvino"].artifacts_are_code
     assert COMPILERS["inductor"].artifacts_are_code
 
@@ -318,7 +318,7 @@ def test_which_compilers_write_programs() -> None:
         ("bfloat16", "inductor", Target("inductor")),
     ],
 )
-def test_what_is_missing(model: Model, there: str | None, optimize: str, missing: Target | None) -> None:
+def test_missing_is_the_engine_to_build(model: Model, there: str | None, optimize: str, missing: Target | None) -> None:
     if there:
         model.add(precision=there)
     choice = choice_of(model, optimize=optimize)
@@ -343,26 +343,26 @@ def _train_on(model: Model, artifact: Artifact) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "harm", "reason", "anew"),
+    ("changes", "harm", "reason", "force"),
     [
         ({}, _truncate, "openvino-bfloat16 is damaged: unet/model.bin has 3 bytes, not 7", False),
-        ({}, _overwrite, "openvino-bfloat16 is damaged: unet/model.bin is damaged: its checksum is another", True),
+        ({}, _overwrite, "openvino-bfloat16 is damaged: unet/model.bin is damaged: its checksum is different", True),
         ({"precision": "float32"}, _overwrite, "openvino-float32 is damaged: unet/model.bin is damaged", False),
-        ({}, _spoil_the_manifest, "manifest.json is damaged: it is no manifest", False),
+        ({}, _spoil_the_manifest, "manifest.json is damaged: it is not a manifest", False),
         ({}, _train_on, "openvino-bfloat16 was built from another model", False),
         ({"machine": "aarch64"}, None, "openvino-bfloat16 was built for another machine", False),
         ({"versions": {"openvino": "2025.0"}}, None, "another version of openvino (2025.0; this is 2026.4.1)", False),
     ],
 )
-def test_an_artifact_that_cannot_be_used_is_named_with_the_reason(
+def test_an_unusable_artifact_is_logged_with_the_reason(
     model: Model,
     changes: dict[str, Any],
     harm: Callable[[Model, Artifact], None] | None,
     reason: str,
-    anew: bool,
+    force: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Building anew throws away what an interrupted build has finished: only where the build itself sees no fault."""
+    """A forced build discards finished parts of an interrupted one: only where the build itself sees no fault."""
     artifact = model.add(**changes)
     if harm is not None:
         harm(model, artifact)
@@ -370,7 +370,7 @@ def test_an_artifact_that_cannot_be_used_is_named_with_the_reason(
     assert not choice.make().optimized
     assert choice.made == "eager"
     assert choice.missing == Target("openvino")
-    assert choice.anew == anew
+    assert choice.needs_force == force
     (said,) = warnings(caplog)
     assert said.startswith("not used: ")
     assert reason in said
@@ -378,7 +378,7 @@ def test_an_artifact_that_cannot_be_used_is_named_with_the_reason(
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_the_next_best_takes_the_place_of_one_that_cannot_be_loaded(
+def test_the_next_best_replaces_an_artifact_that_cannot_be_loaded(
     model: Model, early: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = model.add(9.0, precision="bfloat16")
@@ -391,7 +391,7 @@ def test_the_next_best_takes_the_place_of_one_that_cannot_be_loaded(
     assert choice.make().optimized
     assert choice.made == "openvino-float32"
     assert warnings(caplog) == ["not used: openvino-bfloat16 cannot be loaded: Cannot create the network"]
-    assert not choice.anew, "nothing is to be built"
+    assert not choice.needs_force, "nothing is to be built"
 
 
 def test_an_artifact_that_fails_its_trial_leaves_the_next_best_serving(
@@ -417,16 +417,16 @@ def test_an_eager_engine_that_fails_its_trial_does_not_serve(model: Model) -> No
         choice_of(model).make(try_out)
 
 
-def test_what_cannot_be_loaded_is_built_anew(model: Model) -> None:
+def test_a_broken_artifact_is_rebuilt(model: Model) -> None:
     fits = model.add().manifest.fingerprint
     folder = made(model.store.root / ".new", {"unet/model.xml": b"not what it reads"})
     model.store.place(folder, manifest_of(folder, fingerprint=fits))
     choice = choice_of(model, optimize="openvino")
     choice.make()
-    assert (choice.missing, choice.anew) == (Target("openvino"), True)
+    assert (choice.missing, choice.needs_force) == (Target("openvino"), True)
 
 
-def test_what_was_built_is_loaded(model: Model) -> None:
+def test_make_built_loads_the_new_artifact(model: Model) -> None:
     choice = choice_of(model, optimize="openvino")
     choice.make()
     assert choice.missing is not None
@@ -437,8 +437,8 @@ def test_what_was_built_is_loaded(model: Model) -> None:
     assert (built.name, built.engine.optimized) == ("openvino-bfloat16", True)
 
 
-def test_what_was_built_from_weights_that_have_changed_since_the_start_is_refused(model: Model) -> None:
-    """The requests in flight, and those of a minute ago, are the old model's."""
+def test_an_artifact_of_weights_that_changed_since_the_start_is_refused(model: Model) -> None:
+    """The requests in flight, and those before, are the old model's."""
     choice = choice_of(model, optimize="openvino")
     choice.make()
     model.change()
@@ -448,8 +448,8 @@ def test_what_was_built_from_weights_that_have_changed_since_the_start_is_refuse
         choice.make_built(choice.missing)
 
 
-def test_what_was_built_is_refused_if_the_weights_have_changed_since_it_was_placed(model: Model) -> None:
-    """Its graphs are the old model's, and the embeddings that are read beside them would be the new one's."""
+def test_an_artifact_is_refused_if_the_weights_changed_after_it_was_placed(model: Model) -> None:
+    """Its graphs are the old model's, and the embeddings read beside them would be the new one's."""
     choice = choice_of(model, optimize="openvino")
     choice.make()
     model.add(precision="bfloat16")
@@ -459,7 +459,7 @@ def test_what_was_built_is_refused_if_the_weights_have_changed_since_it_was_plac
         choice.make_built(choice.missing)
 
 
-def test_no_model_is_the_eager_engines_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(settings: Settings) -> None:
         raise LoadError("there is no model")
 

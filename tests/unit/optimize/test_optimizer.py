@@ -1,4 +1,4 @@
-"""Built in the background, loaded and swapped in under load; or one reason, and all goes on as it was."""
+"""The background build: built, loaded and swapped in under load, or failed for one reason without side effects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from triton_diffusers.engines import Engine
 from triton_diffusers.engines.protocol import UnfitEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.optimize.named_engine import NamedEngine
+from triton_diffusers.optimize.choice import NamedEngine
 from triton_diffusers.optimize.optimizer import Optimizer, OptimizerState, build_command, build_environment
 from triton_diffusers.optimize.policy import Target
 from triton_diffusers.settings import Settings
@@ -47,7 +47,7 @@ class FakeChoice:
 
 @dataclass
 class Heard:
-    """An observer that remembers."""
+    """An observer that records everything."""
 
     engines: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def not_called(engine: Engine) -> None:
     raise AssertionError("there is nothing to swap")
 
 
-def test_nothing_to_build(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_optimizer_without_a_target_stays_idle(caplog: pytest.LogCaptureFixture) -> None:
     optimizing = optimizer(FakeChoice(missing=None, made="openvino-float32"), not_called, heard := Heard())
     optimizing.start()
     optimizing.stop()
@@ -84,8 +84,10 @@ def test_nothing_to_build(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_a_build_under_load(start_loop: Callable[..., EngineLoop], caplog: pytest.LogCaptureFixture) -> None:
-    """Requests come all the time: none fails, and from one of them on all are made by what was built."""
+def test_requests_during_a_build_all_succeed(
+    start_loop: Callable[..., EngineLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests arrive continuously; from one of them on, all are served by the built engine."""
     caplog.set_level(logging.INFO, "triton_diffusers")
     loop = start_loop(FakeEngine())
     heard = Heard()
@@ -130,13 +132,13 @@ def broken() -> FakeEngine:
         (FAILING, broken, not_called, ["building"], "the disk is full"),
         (
             "import os; print('half way', flush=True); os.kill(os.getpid(), 9)", broken, not_called, ["building"],
-            "it was killed; perhaps the memory ran out",
+            "it was killed; perhaps the machine ran out of memory",
         ),
         ("", broken, not_called, ["building", "ready"], "ArtifactError: openvino-bfloat16 is damaged: unet/model.bin"),
         ("", OptimizedEngine, refuse, ["building", "ready"], "UnfitEngine: its native_side is different"),
     ],
 )  # fmt: skip
-def test_a_failure_has_one_reason_and_does_no_harm(
+def test_a_failure_is_reported_with_one_reason(
     program: str,
     load: Callable[[], FakeEngine],
     swap: Callable[[Engine], None],
@@ -152,10 +154,10 @@ def test_a_failure_has_one_reason_and_does_no_harm(
     assert heard.engines == ["eager"]
     assert heard.failure.startswith(reason)
     (said,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert said.startswith(f"openvino-bfloat16 is not used, eager goes on serving: {reason}")
+    assert said.startswith(f"openvino-bfloat16 is not used, eager continues to serve: {reason}")
 
 
-def test_a_stop_ends_the_build_and_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stop_ends_the_build_and_is_not_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     begun = tmp_path / "begun"
     program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(600)"
     optimizing = optimizer(FakeChoice(), not_called, heard := Heard(), program)
@@ -171,11 +173,11 @@ def test_a_stop_ends_the_build_and_is_no_failure(tmp_path: Path, caplog: pytest.
 
 def test_the_command_names_model_engine_and_precision(tmp_path: Path) -> None:
     settings = Settings(model_dir=tmp_path / "a model", cache_dir=tmp_path / "cache")
-    command = build_command(settings, TARGET, anew=False)
+    command = build_command(settings, TARGET, force=False)
     assert Path(command[0]).name.startswith("python")
     assert command[1:] == [
         "-m", "triton_diffusers", "build", "--model", str(tmp_path / "a model"), "--wait", "--engine", "openvino",
         "--precision", "bfloat16",
     ]  # fmt: skip
-    assert build_command(settings, Target("openvino"), anew=True)[-2:] == ["openvino", "--force"]
+    assert build_command(settings, Target("openvino"), force=True)[-2:] == ["openvino", "--force"]
     assert build_environment(settings)["TRITON_DIFFUSERS_CACHE_DIR"] == str(tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Commands in the background: their words, their ends, and that none outlives who started it."""
+"""Background commands: their output, their ends, and that they end with the process that started them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triton_diffusers.compile.work import WorkFolder
 from triton_diffusers.optimize.process import BackgroundProcess
 
 ROOT = Path(__file__).resolve().parents[3]
-# Says its process number, has a child that does the same, and then does nothing.
+# Prints its process id, starts a child, and sleeps.
 FAMILY = (
     "import subprocess, os, time; print(os.getpid(), flush=True); subprocess.Popen(['sleep', '600']); time.sleep(600)"
 )
@@ -32,7 +32,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def members(group: int) -> list[int]:
-    """The living processes of a group."""
+    """Return the living processes of a group."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -48,7 +48,7 @@ def ran(program: str, *, log: Callable[[str], None] = lambda line: None) -> str 
     return BackgroundProcess([sys.executable, "-c", program], os.environ, log).run()
 
 
-def test_success_and_the_lines_of_both_streams() -> None:
+def test_output_of_both_streams_is_logged() -> None:
     lines: list[str] = []
     program = "import sys; print('one\\n'); print(' two ', file=sys.stderr, flush=True); print('dréi')"
     assert ran(program, log=lines.append) is None
@@ -60,7 +60,10 @@ def test_success_and_the_lines_of_both_streams() -> None:
     [
         ("import sys; print('begins'); sys.exit('the disk is full')", "the disk is full"),
         ("import sys; sys.exit(3)", "exit code 3"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "it was killed; perhaps the memory ran out"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "it was killed; perhaps the machine ran out of memory",
+        ),
         ("import os, signal; print('so far'); os.kill(os.getpid(), signal.SIGSEGV)", "it was ended by SIGSEGV"),
         ("import os; os.write(1, b'\\xff\\n'); raise SystemExit(1)", "\ufffd"),
     ],
@@ -75,7 +78,7 @@ def test_a_command_that_does_not_exist() -> None:
     assert "No such file" in reason
 
 
-def test_it_gives_way_to_others() -> None:
+def test_a_command_has_low_priority() -> None:
     lines: list[str] = []
     program = (
         "import os; print(os.nice(0), open('/proc/self/oom_score_adj').read().strip(), os.getpgid(0) == os.getpid())"
@@ -84,7 +87,7 @@ def test_it_gives_way_to_others() -> None:
     assert lines == [f"{min(19, os.nice(0) + 10)} 1000 True"]
 
 
-def test_a_stop_ends_all_of_it() -> None:
+def test_a_stop_ends_the_command_and_its_children() -> None:
     lines: list[str] = []
     process = BackgroundProcess([sys.executable, "-c", FAMILY], os.environ, lines.append)
     with ThreadPoolExecutor() as pool:
@@ -93,10 +96,10 @@ def test_a_stop_ends_all_of_it() -> None:
         process.stop()
         assert running.result(WITHIN) == "it was ended by SIGTERM"
     assert not members(int(lines[0]))
-    process.stop()  # again, when there is nothing left
+    process.stop()  # a second time has no effect
 
 
-def test_a_stop_ends_what_will_not_end() -> None:
+def test_a_stop_kills_a_command_that_ignores_sigterm() -> None:
     lines: list[str] = []
     program = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
@@ -106,7 +109,7 @@ def test_a_stop_ends_what_will_not_end() -> None:
         running = pool.submit(process.run)
         until(lambda: lines)
         process.stop()
-        assert running.result(WITHIN) == "it was killed; perhaps the memory ran out"
+        assert running.result(WITHIN) == "it was killed; perhaps the machine ran out of memory"
 
 
 def test_a_stop_ends_a_wait_for_another_build(tmp_path: Path) -> None:
@@ -126,26 +129,26 @@ def test_a_stop_ends_a_wait_for_another_build(tmp_path: Path) -> None:
     other.close()
 
 
-def test_nothing_begins_after_a_stop(tmp_path: Path) -> None:
+def test_nothing_starts_after_a_stop(tmp_path: Path) -> None:
     process = BackgroundProcess(["touch", str(tmp_path / "file")], os.environ, lambda line: None)
     process.stop()
     assert process.run() == "the server is stopping"
     assert not (tmp_path / "file").exists()
 
 
-def test_what_a_killed_command_has_started_ends_with_it() -> None:
+def test_children_of_a_killed_command_end_with_it() -> None:
     lines: list[str] = []
     process = BackgroundProcess([sys.executable, "-c", FAMILY], os.environ, lines.append)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(process.run)
         until(lambda: lines and len(members(int(lines[0]))) == 2)
         os.kill(int(lines[0]), signal.SIGKILL)
-        assert running.result(WITHIN) == "it was killed; perhaps the memory ran out"
+        assert running.result(WITHIN) == "it was killed; perhaps the machine ran out of memory"
     until(lambda: not members(int(lines[0])))
 
 
-def test_it_ends_with_a_server_that_is_killed() -> None:
-    """With ``kill -9`` nobody can tidy up: the kernel does."""
+def test_a_command_ends_with_a_server_that_is_killed() -> None:
+    """After ``kill -9`` no code of ours runs: the kernel ends the command."""
     server = subprocess.Popen(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""Where a background build is seen: on the job board, and in the server's log."""
+"""Reports of a background build: on the job board and in the server's log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def board(tmp_path: Path) -> Iterator[JobBoard]:
     opened.close()
 
 
-def test_a_build_is_a_job(board: JobBoard) -> None:
+def test_a_build_is_shown_as_a_job(board: JobBoard) -> None:
     shown = OptimizerOnBoard("sd_base", board)
     target = Target("openvino", "int8")
     shown.optimizer_changed(OptimizerState.IDLE, None, "")
@@ -42,7 +42,7 @@ def test_a_build_is_a_job(board: JobBoard) -> None:
     ]
 
 
-def test_a_failed_build_has_its_reason(board: JobBoard) -> None:
+def test_a_failed_build_is_shown_with_its_reason(board: JobBoard) -> None:
     shown = OptimizerOnBoard("sd_base", board)
     shown.optimizer_changed(OptimizerState.BUILDING, Target("openvino"), "")
     shown.optimizer_changed(OptimizerState.FAILED, Target("openvino"), "the disk is full")
@@ -50,7 +50,7 @@ def test_a_failed_build_has_its_reason(board: JobBoard) -> None:
     assert (entry.state, entry.error_msg) == ("failed", "the disk is full")
 
 
-def test_the_library_writes_to_standard_error_whatever_the_locale() -> None:
+def test_logs_are_utf8_on_standard_error_in_any_locale() -> None:
     program = (
         "import logging; from triton_diffusers.triton_backend.logs import log_to_server; log_to_server('sd_base');"
         "log_to_server('sd_base'); logging.getLogger('triton_diffusers.optimize').info('compiling \\u2026');"

@@ -1,4 +1,4 @@
-"""PSNR of pictures, against figures worked out by hand."""
+"""PSNR of images, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triton_diffusers.compile.quality import compare, psnr_of
+from triton_diffusers.compile.report import compare, psnr_of
 
 
 def grey(value: int, size: tuple[int, int] = (8, 4)) -> Image.Image:
     return Image.new("RGB", size, (value, value, value))
 
 
-def test_psnr() -> None:
+def test_psnr_has_known_values() -> None:
     assert psnr_of(grey(100), grey(100)) == 100.0
     assert psnr_of(grey(100), grey(101)) == pytest.approx(48.13, abs=0.01)  # 20 log10(255)
     assert psnr_of(grey(0), grey(255)) == 0.0
@@ -25,7 +25,7 @@ def test_psnr() -> None:
     assert psnr_of(grey(0), Image.fromarray(pixels)) == pytest.approx(10 * np.log10(96))
 
 
-def test_the_worst_picture_of_a_probe_counts(tmp_path: Path) -> None:
+def test_the_worst_image_of_a_probe_counts(tmp_path: Path) -> None:
     for folder, values in (("one", (10, 20, 30)), ("other", (10, 21, 40))):
         (tmp_path / folder).mkdir()
         for number, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What the two settings ask for, and which artifacts that means."""
+"""The engine policy of the two settings, and the artifacts that it covers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pytest
 
 from triton_diffusers.engines.compilers import COMPILERS as REGISTRY
 from triton_diffusers.engines.compilers import PRECISIONS
-from triton_diffusers.optimize.policy import Target, Wishes
+from triton_diffusers.optimize.policy import EnginePolicy, Target
 from triton_diffusers.settings import Settings, SettingsError
 
 COMPILERS = {"openvino": ("float32", "bfloat16", "int8"), "inductor": ("float32", "bfloat16")}
 
 
-def wishes(engine: str = "auto", optimize: str = "off", dtype: Any = "auto") -> Wishes:
-    return Wishes.read(Settings(engine=engine, optimize=optimize, dtype=dtype), COMPILERS)
+def policy(engine: str = "auto", optimize: str = "off", dtype: Any = "auto") -> EnginePolicy:
+    return EnginePolicy.read(Settings(engine=engine, optimize=optimize, dtype=dtype), COMPILERS)
 
 
-def covered(wished: Wishes) -> set[str]:
+def covered(by: EnginePolicy) -> set[str]:
     names = [(engine, precision) for engine in COMPILERS for precision in ("float32", "bfloat16", "int8")]
-    return {f"{engine}-{precision}" for engine, precision in names if wished.covers(engine, precision)}
+    return {f"{engine}-{precision}" for engine, precision in names if by.covers(engine, precision)}
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def covered(wished: Wishes) -> set[str]:
         ("openvino-float32", "openvino", {"openvino-float32"}),
     ],
 )
-def test_which_artifacts_may_serve(engine: str, optimize: str, artifacts: set[str]) -> None:
-    """Cheaper arithmetic never silently: int8 serves only where it is asked for by name."""
-    assert covered(wishes(engine, optimize)) == artifacts
+def test_a_policy_covers_lossless_and_named_artifacts(engine: str, optimize: str, artifacts: set[str]) -> None:
+    """Lossy precisions never serve silently: int8 only where a setting names it."""
+    assert covered(policy(engine, optimize)) == artifacts
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_which_artifacts_may_serve(engine: str, optimize: str, artifacts: set[st
         ("openvino-int8", "openvino", Target("openvino", "int8")),
     ],
 )
-def test_what_is_built(engine: str, optimize: str, built: Target | None) -> None:
-    assert wishes(engine, optimize).build == built
+def test_a_policy_names_the_engine_to_build(engine: str, optimize: str, built: Target | None) -> None:
+    assert policy(engine, optimize).build == built
 
 
 @pytest.mark.parametrize(
@@ -65,29 +65,29 @@ def test_what_is_built(engine: str, optimize: str, built: Target | None) -> None
         ("auto", "on", "TRITON_DIFFUSERS_OPTIMIZE: 'on' is invalid"),
     ],
 )
-def test_a_value_that_is_not_known_is_named(engine: str, optimize: str, named: str) -> None:
+def test_an_unknown_value_is_an_error_that_names_it(engine: str, optimize: str, named: str) -> None:
     with pytest.raises(SettingsError, match=named):
-        wishes(engine, optimize)
+        policy(engine, optimize)
 
 
 @pytest.mark.parametrize(
     ("engine", "optimize"),
     [("eager", "openvino"), ("inductor", "openvino"), ("openvino-float32", "openvino-int8")],
 )
-def test_nothing_is_built_that_would_not_be_used(engine: str, optimize: str) -> None:
+def test_a_build_that_would_not_be_used_is_an_error(engine: str, optimize: str) -> None:
     with pytest.raises(SettingsError, match="would not be used"):
-        wishes(engine, optimize)
+        policy(engine, optimize)
 
 
-def test_a_precision_that_is_set_for_all_is_the_engines() -> None:
-    assert wishes(optimize="openvino", dtype="float32").build == Target("openvino", "float32")
-    assert wishes(engine="openvino", dtype="bfloat16").engine == Target("openvino", "bfloat16")
-    assert wishes(optimize="openvino-int8", dtype="float32").build == Target("openvino", "int8")
+def test_the_dtype_setting_applies_to_the_engine() -> None:
+    assert policy(optimize="openvino", dtype="float32").build == Target("openvino", "float32")
+    assert policy(engine="openvino", dtype="bfloat16").engine == Target("openvino", "bfloat16")
+    assert policy(optimize="openvino-int8", dtype="float32").build == Target("openvino", "int8")
     with pytest.raises(SettingsError, match="'openvino' is invalid with TRITON_DIFFUSERS_DTYPE=float16: openvino has"):
-        wishes(engine="openvino", dtype="float16")
+        policy(engine="openvino", dtype="float16")
 
 
 @pytest.mark.parametrize("name", ["openvino", "inductor"])
-def test_the_precisions_that_are_known_are_the_compilers(name: str) -> None:
+def test_known_precisions_include_those_of_the_compilers(name: str) -> None:
     assert set(REGISTRY[name]().precisions) <= set(PRECISIONS[name])
     assert PRECISIONS.keys() == set(REGISTRY)

@@ -1,23 +1,48 @@
-"""Tables of what was built and of what is there."""
+"""Comparison of images, and tables of artifacts."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from triton_diffusers.artifacts import Artifact
 
-_WIDTH = 160  # columns, where nobody says how many there are
+BEST = 100.0  # dB; stands for the infinite ratio of equal images
+_WIDTH = 160  # columns, if the output is not a terminal
+
+
+def psnr_of(one: Image.Image, other: Image.Image) -> float:
+    """Return the peak signal-to-noise ratio of two 8-bit images, in dB; 0 if they differ in size."""
+    if one.size != other.size:
+        return 0.0
+    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    error = float(np.mean(difference**2))
+    return min(BEST, 10 * math.log10(255**2 / error)) if error else BEST
+
+
+def compare(one: Path, other: Path, names: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return the lowest PSNR of each probe's images; ``names`` are the files in both folders."""
+    return {
+        probe: min(psnr_of(_read(one / file), _read(other / file)) for file in files) for probe, files in names.items()
+    }
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 @dataclass(frozen=True)
 class Row:
-    """An artifact, or what bears its name and cannot be read; ``misfit`` says why it cannot be used here, if so."""
+    """An artifact, or an unreadable folder with its name; ``misfit`` is the reason why it cannot be used here."""
 
     name: str
     artifact: Artifact | None
@@ -25,7 +50,7 @@ class Row:
 
 
 def print_summary(artifact: Artifact) -> None:
-    """What one artifact is worth, beside the eager engine."""
+    """Print the figures of one artifact beside the eager engine's."""
     manifest = artifact.manifest
     figures = manifest.figures
     table = Table(title=f"{artifact.folder}", title_justify="left", title_style="")
@@ -50,7 +75,7 @@ def print_summary(artifact: Artifact) -> None:
 
 
 def print_list(root: Path, rows: Sequence[Row]) -> None:
-    """All artifacts of a folder."""
+    """Print all artifacts of a folder."""
     if not rows:
         print(f"no artifacts in {root}")
         return
@@ -76,7 +101,7 @@ def print_list(root: Path, rows: Sequence[Row]) -> None:
         )
     _print(table)
     for row in rows:
-        if row.misfit is not None:  # a sentence, which a table would break
+        if row.misfit is not None:  # a sentence, which a table would wrap
             print(row.misfit if row.name in row.misfit else f"{row.name}: {row.misfit}")
 
 

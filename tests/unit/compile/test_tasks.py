@@ -1,4 +1,4 @@
-"""Child processes: real ones, whose tasks fail, crash or are killed with their build."""
+"""Real worker processes, whose tasks fail, crash or are killed with their build."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from triton_diffusers.compile import tasks as children
+from triton_diffusers.compile import tasks as tasks_module
 from triton_diffusers.compile.errors import BuildError
-from triton_diffusers.compile.tasks import Drawn, DrawTask, run_task
+from triton_diffusers.compile.tasks import DrawResult, DrawTask, run_task
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHIN = 60.0  # seconds
@@ -23,7 +23,7 @@ def task(folder: Path) -> DrawTask:
 
 
 def run(folder: Path) -> str:
-    """How the task fails."""
+    """Return the error of the failing task."""
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
     try:
         with pytest.raises(BuildError) as caught:
@@ -33,21 +33,21 @@ def run(folder: Path) -> str:
     return str(caught.value)
 
 
-def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Let children run this program."""
+def worker_runs(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Let workers run this program."""
     popen = subprocess.Popen
 
     def replaced(command: list[str], **options: object) -> object:
         return popen([sys.executable, "-c", program], **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(children.subprocess, "Popen", replaced)
+    monkeypatch.setattr(tasks_module.subprocess, "Popen", replaced)
 
 
-def test_a_task_that_fails_tells_why(tmp_path: Path) -> None:
-    """The one that is a real child: it says in one line what its library raised, and in its log all of it."""
+def test_a_failed_task_is_one_line_with_the_full_log_in_a_file(tmp_path: Path) -> None:
+    """Runs the real worker."""
     said = run(tmp_path)
     assert said.startswith(f"{tmp_path}/nowhere is not a model directory")
-    assert said.endswith(f"(all that was said: {tmp_path}/log)")
+    assert said.endswith(f"(full log: {tmp_path}/log)")
     assert "Traceback" in (tmp_path / "log").read_text()
 
 
@@ -62,13 +62,15 @@ def test_a_task_that_fails_tells_why(tmp_path: Path) -> None:
         ("""print('{"error": "it did not work"}')""", "it did not work"),
     ],
 )
-def test_how_children_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, said: str) -> None:
-    child(monkeypatch, program)
+def test_the_end_of_a_worker_is_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, said: str
+) -> None:
+    worker_runs(monkeypatch, program)
     assert said in run(tmp_path)
 
 
-def test_progress_and_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    child(
+def test_a_worker_reports_progress_and_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worker_runs(
         monkeypatch,
         """print('{"done": 1, "total": 2}\\nnoise'); """
         """print('{"result": {"files": {"a": ["b"]}, "side": 64, "peak_bytes": 7}}')""",
@@ -77,12 +79,12 @@ def test_progress_and_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     seen: list[tuple[int, int]] = []
     drawn = run_task(task(tmp_path), tmp_path / "log", lock, lambda done, total: seen.append((done, total)))
     os.close(lock)
-    assert drawn == Drawn(files={"a": ["b"]}, side=64, peak_bytes=7)
+    assert drawn == DrawResult(files={"a": ["b"]}, side=64, peak_bytes=7)
     assert seen == [(1, 2)]
 
 
-def test_a_child_dies_with_its_build(tmp_path: Path) -> None:
-    """The build is killed as hard as can be; its child, which would sleep for ever, is gone soon after."""
+def test_a_worker_ends_with_a_killed_build(tmp_path: Path) -> None:
+    """The build gets SIGKILL; its worker, which would sleep forever, ends soon after."""
     sleeper = "import os, time; os.write(2, b'%d\\n' % os.getpid()); time.sleep(1000)"
     build = subprocess.Popen(
         [sys.executable, "-c",

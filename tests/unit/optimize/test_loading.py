@@ -1,4 +1,4 @@
-"""An engine is loaded beside one that computes, so loading must change nothing that is the whole process's."""
+"""Loading an engine beside a running one must not change global state of the process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from triton_diffusers.checkpoints.load import load_skeleton
 from triton_diffusers.settings import Settings
 
 
-def test_loading_leaves_pytorchs_default_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheduler that steps in that moment would compute in bfloat16, or not at all."""
+def test_loading_keeps_pytorchs_default_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a scheduler that steps at that moment would compute in bfloat16, or fail."""
     chosen: list[torch.dtype] = []
     choose = torch.set_default_dtype
 
