@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import accumulate
 
 from triton_diffusers.prompts.scripts import HAN
 
@@ -47,9 +48,12 @@ _MARKS = {
 _NUMBER = r"[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)"
 # Numbers and capitals that belong to a Chinese word: T恤, 3D渲染, 1980年代. AND joins prompts.
 _ATTACHED = r"(?:[0-9]{1,8}|(?!AND(?![A-Za-z0-9]))[A-Z0-9]{1,3})"
+# As ``prompts.tags`` finds them, and some more.
+_TAG = r"<[^<>:\s]{1,64}+:[^<>]{1,1024}+>"
+_BEGINS_TAG = re.compile(_TAG)
 _PIECES = re.compile(
     rf"""
-      (?P<tag><[^<>:\s]{{1,64}}:[^<>]{{1,256}}>)
+      (?P<tag>{_TAG})
     | (?P<escaped>\\[()\[\]<>|:\\])
     | (?P<open>[(\[])
     | (?P<close>:\s*+{_NUMBER}\s*+\)|[)\]])
@@ -121,9 +125,13 @@ def part(prompt: str) -> list[Piece]:
 
 
 def join(pieces: Sequence[Piece], english: Sequence[str]) -> str:
-    """The prompt with ``english`` in place of its Chinese pieces, in their order."""
+    """Return the prompt with ``english`` in place of its Chinese pieces, in their order.
+
+    A ``<`` that begins no tag in the prompt is escaped if the marks after it would make one: ``<红：绿>``.
+    """
     translations = iter(english)
     parts: list[str] = []
+    angles: list[int] = []
     last: Piece | None = None
     for piece in pieces:
         text = next(translations) if piece.kind is Kind.CHINESE else piece.text
@@ -133,8 +141,22 @@ def join(pieces: Sequence[Piece], english: Sequence[str]) -> str:
             continue
         if last and (last.touched or piece.touched) and last.ends_word and piece.begins_word:
             parts.append(" ")
+        if piece.kind is Kind.TEXT and text == "<":
+            angles.append(len(parts))
         parts.append(text)
         last = piece
+    return _without_new_tags(parts, angles)
+
+
+def _without_new_tags(parts: list[str], angles: Sequence[int]) -> str:
+    """Return the joined parts, in which none of the ``<`` at ``angles`` begins a tag."""
+    if not angles:
+        return "".join(parts)
+    starts = [0, *accumulate(map(len, parts))]
+    joined = "".join(parts)
+    for index in angles:
+        if _BEGINS_TAG.match(joined, starts[index]):
+            parts[index] = "\\<"
     return "".join(parts)
 
 

@@ -8,11 +8,11 @@ from triton_diffusers.prompts.scripts import HAN
 
 _CHINESE = re.compile(f"[{HAN}]")
 _TAGS = re.compile(
-    r"[<＜《]\s{0,4}(?P<kind>lora|lyco|hypernet)\s{0,4}[:：](?P<arguments>[^<>＜＞《》]{1,256})[>＞》]"
-    r"|(?P<other><[^<>:\s]{1,64}:[^<>]{1,256}>)",
+    r"[<＜《]\s{0,4}(?P<kind>lora|lyco|hypernet)\s{0,4}[:：](?P<arguments>[^<>＜＞《》]{1,1024}+)[>＞》]"
+    r"|(?P<other><[^<>:\s]{1,64}+:[^<>]{1,1024}+>)",
     re.IGNORECASE,
 )
-_WEIGHT = re.compile(r"：(?=\s{0,8}[+-]?[0-9.]{1,32}\s{0,8}[)\]])")
+_WEIGHT = re.compile(r"：(?=\s*+[+-]?[0-9.]++\s*+[)\]])")
 
 # Punctuation that sets words off stays; ``syntax`` knows where a space belongs after it.
 _KEPT = "，！；：？～"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from triton_diffusers.prompts.syntax import parse
+from triton_diffusers.prompts.tags import split_tags
 from triton_diffusers.translate.syntax import LONGEST_RUN, Kind, join, part
 from triton_diffusers.translate.typed import as_typed
 
@@ -96,6 +97,7 @@ def test_syntax_survives(prompt: str, expected: str) -> None:
         ("红苹果＜LoRA:红（一）：0.8＞", "red apple <LoRA:红（一）:0.8>"),
         ("红苹果<lora:红（一）:0.8>", "red apple <lora:红（一）:0.8>"),
         ("《红苹果》，猫", '"red apple", cat'),
+        ("(红苹果：" + " " * 9 + "1)", "(red apple:" + " " * 9 + "1)"),
     ],
 )
 def test_full_width_syntax_is_syntax(prompt: str, expected: str) -> None:
@@ -151,15 +153,34 @@ def brackets(prompt: str) -> list[str]:
 
 
 @given(st.lists(ALPHABET, max_size=30).map("".join))
-def test_weights_stay_the_same(prompt: str) -> None:
-    """Brackets and their weights are those of the prompt, in their order, whatever is between them."""
-    english = join(part(prompt), ["x"] * len(chinese(prompt)))
-    assert brackets(english) == brackets(prompt)
+@example("<红：红>")
+@example("(红：1)")
+def test_weights_and_tags_stay_the_same(prompt: str) -> None:
+    """Brackets, their weights and tags are those of the prompt, in their order, whatever is between them."""
+    typed = as_typed(prompt)
+    english = join(part(typed), ["x"] * len(chinese(typed)))
+    assert brackets(english) == brackets(typed)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("<猫：红苹果>", r"\<cat: red apple>"),
+        ("<a：1>猫", r"\<a: 1>cat"),
+        (r"猫\\<猫：猫>", r"cat\\\<cat: cat>"),
+        ("<红苹果：猫>", "<red apple: cat>"),
+        ("<红苹果，猫>", "<red apple, cat>"),
+        (f"猫<lora:{'红' * 300}:1>", f"cat <lora:{'红' * 300}:1>"),
+    ],
+)
+def test_marks_make_no_new_tags(prompt: str, expected: str) -> None:
+    assert translated(prompt) == expected
+    assert split_tags(translated(prompt))[1] == split_tags(prompt)[1]
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
-    "unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，", "《lora", "<lora：", "："]
+    "unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，", "《lora", "<lora：", "：", "<", "<a：", "： "]
 )
 def test_ten_thousand_characters_take_no_time(unit: str) -> None:
     part(as_typed(unit * (10_000 // len(unit)) + "苹"))
