@@ -16,6 +16,7 @@ from triton_diffusers.engines import Engine
 from triton_diffusers.errors import EngineFailure, InvalidRequest, shown
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.prompts import (
+    MAX_WEIGHT,
     Chunk,
     Prompt,
     PromptReader,
@@ -28,6 +29,8 @@ from triton_diffusers.prompts import (
     texts_by_step,
 )
 from triton_diffusers.settings import Settings
+
+_WEIGHTS = f"weights lie between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
 
 
 class PromptEncoder:
@@ -45,9 +48,9 @@ class PromptEncoder:
     def encode(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> Conditioning:
         """Return the text states of a request's images.
 
-        A prompt of more chunks is that many times as many tokens; the shorter texts of a step get empty chunks. What
-        had to be cut, and tags that do nothing, are added to ``warnings``. Tags of LoRAs are not looked at. A UNet that
-        takes the guidance scale as an input has the prompt's states alone.
+        A prompt of more chunks is that many times as many tokens; the shorter texts of a step get empty chunks. Cut
+        text, limited weights and tags without effect are added to ``warnings``. Tags of LoRAs are ignored. A UNet
+        that takes the guidance scale as an input has the prompt's states alone.
 
         Raises: InvalidRequest: the text encoder does not have the layers for ``clip_skip``, or the prompts stand for
             too many texts. EngineFailure: states are not finite.
@@ -60,6 +63,7 @@ class PromptEncoder:
         prompts = {text: self._reader.read(text) for schedule in schedules for text in dict.fromkeys(schedule)}
         self._check_chunks(prompts.values())
         warnings.extend(_cuts(rows, schedules, prompts))
+        warnings.extend(_limits(rows, schedules, prompts))
         if not request.warnings:
             for field in dict.fromkeys(row.field for row in rows):
                 text = " ".join(row.text for row in rows if row.field == field)
@@ -88,6 +92,11 @@ class PromptEncoder:
             limit = "one: this model's guidance is part of its UNet, so prompts cannot be joined"
             raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", limit)
         rows = [_Row("prompt", part.text) for part in parts]
+        warnings.extend(
+            f"prompt: the AND weight of {shown(part.text)} was limited to {part.weight:g}: {_WEIGHTS}"
+            for part in parts
+            if part.limited
+        )
         if is_distilled:
             return rows, (1.0,)
         if request.guided or len(parts) > 1:
@@ -164,3 +173,10 @@ def _cuts(rows: Sequence[_Row], schedules: Sequence[Sequence[str]], prompts: Map
     for row, schedule in zip(rows, schedules, strict=True):
         cut = (warning for text in dict.fromkeys(schedule) if (warning := prompts[text].warning(row.field)))
         yield from islice(cut, 1)
+
+
+def _limits(rows: Sequence[_Row], schedules: Sequence[Sequence[str]], prompts: Mapping[str, Prompt]) -> Iterable[str]:
+    """Return a warning for each row of which an attention weight was limited."""
+    for row, schedule in zip(rows, schedules, strict=True):
+        if limited := next((prompts[text].limited for text in dict.fromkeys(schedule) if prompts[text].limited), ""):
+            yield f"{row.field}: the attention weight of {shown(limited)} was limited: {_WEIGHTS}"

@@ -11,10 +11,12 @@ from triton_diffusers.prompts.chunks import Chunk, Prompt, PromptReader, Tokens
 from triton_diffusers.prompts.composition import Part, has_and, split_and
 from triton_diffusers.prompts.schedule import texts_by_step
 from triton_diffusers.prompts.scripts import script_warnings
+from triton_diffusers.prompts.syntax import MAX_WEIGHT
 from triton_diffusers.prompts.tags import Tag, split_tags
 from triton_diffusers.prompts.weighting import apply_weights
 
 __all__ = [
+    "MAX_WEIGHT",
     "Chunk",
     "Part",
     "Prompt",

@@ -27,10 +27,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's chunks, at least one, and the text that they leave out."""
+    """A prompt's chunks, at least one, and the texts that they leave out and whose weights were limited."""
 
     chunks: tuple[Chunk, ...]
     cut: str
+    limited: str = ""
 
     def warning(self, field: str) -> str | None:
         """What to tell the caller if something was cut."""
@@ -72,7 +73,8 @@ class PromptReader:
         chunks = tuple(self._chunk(chunk) for chunk in filled[: self._most_chunks])
         rest = [number for chunk in filled[self._most_chunks :] for unit in chunk for number in unit.ids]
         cut = self._tokenizer.decode(rest, skip_special_tokens=True).strip() if rest else ""
-        return Prompt(chunks or (self.empty,), cut)
+        limited = next((span.text for section in sections for span in section if span.limited), "")
+        return Prompt(chunks or (self.empty,), cut, limited)
 
     def _tokenized(self, spans: Sequence[Span]) -> Iterator[list[_Unit]]:
         if spans:

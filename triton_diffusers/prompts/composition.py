@@ -13,15 +13,19 @@ from dataclasses import dataclass
 _AND = re.compile(r"\bAND\b")
 _WEIGHT = re.compile(r":\s*+([+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++))\s*+$")
 
-LARGEST_WEIGHT = 10.0
+MAX_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the prompts, and its share in the guidance, which lies between -10 and 10."""
+    """One of the prompts, and its share in the guidance, which lies between -10 and 10.
+
+    ``limited`` if the prompt asks for another one.
+    """
 
     text: str
     weight: float
+    limited: bool = False
 
 
 def split_and(prompt: str) -> list[Part]:
@@ -43,4 +47,6 @@ def _part(text: str) -> Part:
     weight = _WEIGHT.match(text, colon) if colon >= 0 else None
     if weight is None:
         return Part(text.strip(), 1.0)
-    return Part(text[:colon].strip(), max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, float(weight[1]))))
+    asked = float(weight[1])
+    limited = max(-MAX_WEIGHT, min(MAX_WEIGHT, asked))
+    return Part(text[:colon].strip(), limited, limited != asked)

@@ -14,11 +14,10 @@ Every prompt has a meaning, so that nothing here raises, and reading one takes t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-LARGEST_WEIGHT = 10.0
+MAX_WEIGHT = 10.0
 
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _OPENS = {")": "(", "]": "["}
@@ -38,10 +37,11 @@ _BREAK = re.compile(r"\bBREAK\b")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Text of one weight, which lies between -10 and 10."""
+    """Text of one weight, which lies between -10 and 10; ``limited`` if another one was asked for some of it."""
 
     text: str
     weight: float
+    limited: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -49,18 +49,34 @@ class _Bracket:
     """A pair of brackets: it stands in the sequence of marks where it opens, and again where it closes, if it does."""
 
     kind: str
-    factor: float
+    weight: _Weight
     entered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A weight between -10 and 10, and whether it had to be limited to that."""
+
+    value: float
+    limited: bool = False
+
+    @classmethod
+    def of(cls, value: float) -> _Weight:
+        return cls(max(-MAX_WEIGHT, min(MAX_WEIGHT, value)), not -MAX_WEIGHT <= value <= MAX_WEIGHT)
+
+    def __mul__(self, other: _Weight) -> _Weight:
+        product = _Weight.of(self.value * other.value)
+        return _Weight(product.value, product.limited or self.limited or other.limited)
 
 
 def parse(prompt: str) -> list[list[Span]]:
     """The spans between one ``BREAK`` and the next, neighbours of equal weight joined; there is no empty span."""
-    sections: list[list[tuple[float, str]]] = [[]]
-    # The product of the open brackets' factors, of each kind, for each depth.
-    products = {kind: [1.0] for kind in _FACTORS}
+    sections: list[list[tuple[_Weight, str]]] = [[]]
+    # The product of the open brackets' weights, of each kind, for each depth.
+    products = {kind: [_Weight(1.0)] for kind in _FACTORS}
     for mark in _paired(prompt):
         if isinstance(mark, str):
-            weight = _bounded(products["("][-1] * products["["][-1])
+            weight = products["("][-1] * products["["][-1]
             for index, text in enumerate(_BREAK.split(mark)):
                 if index > 0:
                     sections.append([])
@@ -71,7 +87,7 @@ def parse(prompt: str) -> list[list[Span]]:
         else:
             mark.entered = True
             depths = products[mark.kind]
-            depths.append(_bounded(depths[-1] * mark.factor))
+            depths.append(depths[-1] * mark.weight)
     return [_joined(section) for section in sections]
 
 
@@ -82,23 +98,22 @@ def _paired(prompt: str) -> list[str | _Bracket]:
     for match in _MARKS.finditer(prompt):
         text = match[0]
         if match["open"]:
-            bracket = _Bracket(text, _FACTORS[text])
+            bracket = _Bracket(text, _Weight(_FACTORS[text]))
             opened[text].append(bracket)
             marks.append(bracket)
         elif (match["close"] or match["weight"]) and (pending := opened[_OPENS[text[-1]]]):
             bracket = pending.pop()
             if match["weight"]:
-                bracket.factor = _bounded(float(match["weight"]))
+                bracket.weight = _Weight.of(float(match["weight"]))
             marks.append(bracket)
         else:
             marks.append(match["escaped"] or text)
     return marks
 
 
-def _bounded(weight: float) -> float:
-    return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
-
-
-def _joined(section: list[tuple[float, str]]) -> list[Span]:
-    runs: Iterator[tuple[float, Iterator[tuple[float, str]]]] = groupby(section, key=lambda piece: piece[0])
-    return [Span("".join(text for _, text in run), weight) for weight, run in runs]
+def _joined(section: list[tuple[_Weight, str]]) -> list[Span]:
+    spans = []
+    for value, run in groupby(section, key=lambda piece: piece[0].value):
+        weights, texts = zip(*run, strict=True)
+        spans.append(Span("".join(texts), value, any(weight.limited for weight in weights)))
+    return spans

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from triton_diffusers.prompts.syntax import LARGEST_WEIGHT
+from triton_diffusers.prompts.syntax import MAX_WEIGHT
 
 
 def apply_weights(states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
@@ -27,6 +27,6 @@ def apply_weights(states: torch.Tensor, weights: Sequence[float]) -> torch.Tenso
     weighted = plain * torch.tensor(weights, device=states.device).unsqueeze(-1)
     before, after = plain.mean().item(), weighted.mean().item()
     correction = before / after if after != 0.0 else 0.0
-    if 1 / LARGEST_WEIGHT <= correction <= LARGEST_WEIGHT:
+    if 1 / MAX_WEIGHT <= correction <= MAX_WEIGHT:
         weighted = weighted * correction
     return weighted.to(states.dtype)

@@ -221,3 +221,30 @@ def test_chinese_that_did_not_come_through_the_translator_is_told(encoder: Promp
         warnings: list[str] = []
         encoder.encode(request, None, warnings)
         assert [warning.partition(" is not translated")[0] for warning in warnings] == told
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"prompt": "(apple:10) AND pear:-10"}, []),
+        (
+            {"prompt": "an (apple:12), (pear:13)"},
+            ["prompt: the attention weight of 'apple' was limited: weights lie between -10 and 10"],
+        ),
+        (
+            {"prompt": "an apple", "negative_prompt": "[a:(b:-99):2]"},
+            ["negative_prompt: the attention weight of 'b' was limited: weights lie between -10 and 10"],
+        ),
+        (
+            {"prompt": "an apple :11 AND a pear :-12.5"},
+            [
+                "prompt: the AND weight of 'an apple' was limited to 10: weights lie between -10 and 10",
+                "prompt: the AND weight of 'a pear' was limited to -10: weights lie between -10 and 10",
+            ],
+        ),
+    ],
+)
+def test_limited_weights_are_told(encoder: PromptEncoder, fields: dict[str, str], expected: list[str]) -> None:
+    warnings: list[str] = []
+    encoder.encode(request_for(**fields), None, warnings)
+    assert warnings == expected

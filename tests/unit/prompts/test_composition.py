@@ -30,6 +30,10 @@ def test_parts(prompt: str, expected: list[tuple[str, float]]) -> None:
     assert has_and(prompt) is (len(expected) > 1)
 
 
+def test_a_limited_weight_is_marked() -> None:
+    assert [part.limited for part in split_and("a:10 AND b:10.1 AND c:-10 AND d:-11")] == [False, True, False, True]
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", [":", " ", "1", ":1 ", " AND ", ":1 AND "])
 def test_a_huge_prompt_is_split_in_linear_time(piece: str) -> None:

@@ -198,6 +198,23 @@ def test_parsing_is_the_brute_force(prompt: str) -> None:
         assert all(one.weight != other.weight for one, other in pairwise(section))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "limited"),
+    [
+        ("(a:10) (b:-10)", []),
+        ("(a:10.5) b", ["a"]),
+        ("a (b:-11)", ["b"]),
+        ("((a:5):3) b", ["a"]),
+        ("[(a:20)] b", ["a"]),
+        ("(a:10)(b:99) c", ["ab"]),
+        (f"(a:{'9' * 400})", ["a"]),
+        ("(" * 26 + "a", ["a"]),
+    ],
+)
+def test_limited_weights_are_marked(prompt: str, limited: list[str]) -> None:
+    assert [span.text for section in parse(prompt) for span in section if span.limited] == limited
+
+
 @given(st.text(st.characters(exclude_characters="()[]\\:", exclude_categories=["Cs"]), max_size=40))
 def test_text_without_syntax_is_itself(text: str) -> None:
     text = re.sub("BREAK", "break", text)

@@ -180,7 +180,27 @@ def test_marks_make_no_new_tags(prompt: str, expected: str) -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
-    "unit", ["苹", "1", "A1", "(", ":1", "：1 ", "<a:", "あ", " ", "苹A", "\\", "苹，", "《lora", "<lora：", "：", "<", "<a：", "： "]
+    "unit",
+    [
+        "苹",
+        "1",
+        "A1",
+        "(",
+        ":1",
+        "：1 ",
+        "<a:",
+        "あ",
+        " ",
+        "苹A",
+        "\\",
+        "苹，",
+        "《lora",
+        "<lora：",
+        "：",
+        "<",
+        "<a：",
+        "： ",
+    ],
 )
 def test_ten_thousand_characters_take_no_time(unit: str) -> None:
     part(as_typed(unit * (10_000 // len(unit)) + "苹"))
