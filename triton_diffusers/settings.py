@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     enlarge: Literal["auto", "on", "off"] = Field(
         "auto",
         description="`on`: images larger than the model's own size are [drawn at that size and"
-        " enlarged](pictures.md#sizes). `auto`: as `drawing.json` in the model directory says, else `off`.",
+        " enlarged](images.md#sizes). `auto`: as `drawing.json` in the model directory says, else `off`.",
     )
     max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
     max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
