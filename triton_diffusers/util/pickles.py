@@ -9,13 +9,23 @@ from __future__ import annotations
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 
-_MAX_PICKLE_BYTES = 64 * 2**20  # without the tensors, which are beside it in a zip archive
+# Bounds on a pickle without its tensors, and so on the memory and time that it takes. A checkpoint with the state of
+# its training takes about a hundredth of each.
+_MAX_PICKLE_BYTES = 64 * 2**20
+_MAX_READS = 6_000_000
+_MAX_COPIED_ITEMS = 6_000_000
+_MAX_CLASSES = 10_000
+_MAX_DIMENSIONS = 64  # PyTorch's own limit
+_MAX_KEY_ITEMS = 16
+_MAX_KEY_DEPTH = 3
+_ZIP_SIGNATURE = b"PK\x03\x04"
 # Names that no trainer writes, and every attack: a file with one of them is refused.
 _HARMFUL_MODULES = frozenset((
     "_pickle", "bdb", "code", "codeop", "commands", "ctypes", "importlib", "marshal", "nt", "os", "pdb", "pickle",
@@ -39,12 +49,15 @@ def read_pickle(path: Path) -> Any:
 
     Raises: PickleError: the file is harmful, or in no format of ``torch.save``, or its tensors claim more than it has.
     """
-    is_zip = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        # PyTorch looks at the first bytes, Python at the last ones: a file that is a zip archive to either is checked.
+        is_zip = file.read(len(_ZIP_SIGNATURE)) == _ZIP_SIGNATURE or zipfile.is_zipfile(file)
     if is_zip:
         _check_archive(path)
     elif _is_tar(path):
         raise PickleError("it is in the format of PyTorch before 0.2; save it again as .safetensors")
-    reader = SimpleNamespace(__name__="pickles", Unpickler=_Unpickler, load=_load)
+    unpickler = type("_FileUnpickler", (_Unpickler,), {"file_bytes": path.stat().st_size})
+    reader = SimpleNamespace(__name__="pickles", Unpickler=unpickler, load=lambda file, **_: unpickler(file).load())
     try:
         return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False, mmap=is_zip)
     except PickleError:
@@ -110,8 +123,9 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torc
     """Return a view of a storage that does not claim more than the storage has."""
     if not isinstance(storage, torch.storage.TypedStorage):
         raise PickleError("a tensor has no storage")
-    numbers = (offset, *size, *stride)
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
+    if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list) and len(size) == len(stride)):
+        raise PickleError("a tensor has an impossible shape")
+    if len(size) > _MAX_DIMENSIONS or not all(map(_is_number, (offset, *size, *stride))):
         raise PickleError("a tensor has an impossible shape")
     elements = 1
     for length in size:
@@ -123,6 +137,10 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torc
     if elements == 0:
         return torch.empty(size, dtype=storage.dtype)
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 class _Parameters(dict[Any, Any]):
@@ -162,14 +180,49 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "deque"): _listed,
 }
 _CALLABLE = tuple(known for known in _KNOWN.values() if known is not torch.UntypedStorage)
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+
+
+class _Source:
+    """A pickle's file, of which a bounded part is read, in a bounded number of pieces."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._bytes_left, self._reads_left = _MAX_PICKLE_BYTES, _MAX_READS
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        return self._counted(self._file.read(min(size, self._bytes_left + 1)))
+
+    def readline(self) -> bytes:
+        """Return the bytes to the end of the line."""
+        return self._counted(self._file.readline(self._bytes_left + 1))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._bytes_left -= len(data)
+        self._reads_left -= 1
+        if self._bytes_left < 0:
+            raise PickleError(f"it has more than {_MAX_PICKLE_BYTES // 2**20} MB beside its tensors")
+        if self._reads_left < 0:
+            raise PickleError(f"it has more than {_MAX_READS} values beside its tensors")
+        return data
 
 
 class _Unpickler(pickle._Unpickler):  # in Python: each step that could run something can be seen to
     """Makes nothing but containers, plain values, tensors and inert objects."""
 
+    file_bytes: ClassVar[int]
     dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
     append: Any
+    pop_mark: Any
+    read: Any
+
+    def __init__(self, file: Any, **_: Any) -> None:
+        super().__init__(_Source(file))
+        self._classes: dict[tuple[str, str], type[Inert]] = {}
+        self._storage_bytes: dict[str | int, int] = {}
+        self._copied_items = 0
 
     def find_class(self, module: str, name: str) -> Any:
         root = module.partition(".")[0]
@@ -178,9 +231,14 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
             raise HarmfulPickle(f"{module}.{name}"[:200])
         if (known := _KNOWN.get((module, name))) is not None:
             return known
-        if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
-            return dtype
-        return type(name[:100] or "nameless", (Inert,), {"__module__": module[:100]})
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        key = (module[:100], name[:100])
+        if key not in self._classes:
+            if len(self._classes) == _MAX_CLASSES:
+                raise PickleError(f"it names more than {_MAX_CLASSES} classes")
+            self._classes[key] = type(key[1] or "nameless", (Inert,), {"__module__": key[0]})
+        return self._classes[key]
 
     def get_extension(self, code: int) -> None:
         raise PickleError("it needs an extension of pickle")
@@ -189,9 +247,22 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
         """Call what is ours, and nothing else that came to lie on the stack."""
         if isinstance(function, type) and issubclass(function, Inert):
             return function()
-        if any(function is known for known in _CALLABLE):
+        if not any(function is known for known in _CALLABLE):
+            return Inert()
+        if not isinstance(arguments, tuple | list):
+            raise PickleError("a call has no arguments")
+        if function is _rebuild:
             return function(*arguments)
-        return Inert()
+        self._count_copied(*arguments[:1])
+        if function is _ordered and arguments and not isinstance(arguments[0], dict):
+            _check_keys(key for key, _ in arguments[0])
+        return function(*arguments)
+
+    def _count_copied(self, items: Any = ()) -> None:
+        """Bound the copies of all calls: a small pickle can have a large list copied a million times."""
+        self._copied_items += len(items) if isinstance(items, tuple | list | dict) else 1
+        if self._copied_items > _MAX_COPIED_ITEMS:
+            raise PickleError(f"it copies more than {_MAX_COPIED_ITEMS} values")
 
     def _instantiate(self, function: Any, arguments: Any) -> None:
         self.append(self._call(function, arguments))
@@ -208,13 +279,101 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
         state, built = self.stack.pop(), self.stack[-1]
         # Of all that has attributes, these alone are of use.
         if isinstance(built, _Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
+            self._count_copied(state["_parameters"])
             built.update(state["_parameters"])
+
+    def _load_persistent(self) -> None:
+        """Take a storage: ("storage", type, key, location, elements), in files of old PyTorch with a view of it."""
+        name = self.stack.pop()
+        if isinstance(name, tuple) and len(name) == 4 and name[0] == "module":
+            self.append(name[1])  # and nothing looks for the source of a class, which old PyTorch saved with it
+            return
+        if not isinstance(name, tuple) or len(name) not in (5, 6) or not isinstance(name[0], str | bytes):
+            raise PickleError("a tensor has no storage")
+        key, elements, view = name[2], name[4], name[5] if len(name) == 6 else None
+        if not isinstance(key, str | int) or not _is_number(elements):
+            raise PickleError("a tensor has no storage")
+        if view is not None:
+            _check_keys([view])
+        itemsize = getattr(getattr(name[1], "dtype", None), "itemsize", 1)
+        if key not in self._storage_bytes:
+            self._storage_bytes[key] = elements * itemsize
+            if sum(self._storage_bytes.values()) > self.file_bytes:
+                raise PickleError("its tensors are larger than the file")
+        self.append(self.persistent_load(name))
+
+    def _load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set_items([key, value])
+
+    def _load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, dict):
+            _check_keys(items[::2])
+            target.update(zip(items[::2], items[1::2], strict=True))
+        elif not isinstance(target, Inert):
+            raise PickleError("a value is put into something that is not a dictionary")
+
+    def _load_append(self) -> None:
+        self._add_items([self.stack.pop()])
+
+    def _load_appends(self) -> None:
+        self._add_items(self.pop_mark())
+
+    def _add_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, set):
+            _check_keys(items)
+            target.update(items)
+        elif not isinstance(target, Inert):
+            raise PickleError("a value is put into something that is not a list")
+
+    def _load_frozenset(self) -> None:
+        items = self.pop_mark()
+        _check_keys(items)
+        self.append(frozenset(items))
+
+    def _load_frame(self) -> None:
+        self.read(8)  # a frame's length; its content is read and counted like any other
+
+    def _load_bytearray(self) -> None:
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     dispatch[pickle.REDUCE[0]] = _load_reduce
     dispatch[pickle.NEWOBJ[0]] = _load_reduce
     dispatch[pickle.NEWOBJ_EX[0]] = _load_newobj_ex
     dispatch[pickle.BUILD[0]] = _load_build
+    dispatch[pickle.BINPERSID[0]] = _load_persistent
+    dispatch[pickle.SETITEM[0]] = _load_setitem
+    dispatch[pickle.SETITEMS[0]] = _load_setitems
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.APPEND[0]] = _load_append
+    dispatch[pickle.APPENDS[0]] = _load_appends
+    dispatch[pickle.ADDITEMS[0]] = _load_appends
+    dispatch[pickle.FROZENSET[0]] = _load_frozenset
+    dispatch[pickle.FRAME[0]] = _load_frame
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
 
 
-def _load(file: Any, **options: Any) -> Any:
-    return _Unpickler(file, **options).load()
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Raise ``PickleError`` for a key that Python crashes on, or takes long for, when it is hashed."""
+    if not all(_is_small(key, _MAX_KEY_DEPTH) for key in keys):
+        raise PickleError("a dictionary has impossible keys")
+
+
+def _is_small(key: Any, depth: int) -> bool:
+    if isinstance(key, int):
+        return abs(key) < 2**64
+    if not isinstance(key, tuple):
+        return True
+    return depth > 0 and len(key) <= _MAX_KEY_ITEMS and all(_is_small(item, depth - 1) for item in key)
