@@ -11,6 +11,7 @@ from triton_diffusers.compile.probes import CONTROLNET_FILE, write_controlnet, w
 from triton_diffusers.compile.tasks import Advance, DrawResult
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import TritonDiffusersError
+from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.inflight.telemetry import NoTelemetry
 from triton_diffusers.settings import Settings
@@ -67,7 +68,9 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _message(error: BaseException | None) -> str:
+def failure_message(job: Job) -> str:
+    """Return why a job failed; its cause, hidden from callers, is useful to the operator."""
+    error = (job.error and job.error.__cause__) or job.error
     return str(error) if isinstance(error, TritonDiffusersError) else f"{type(error).__name__}: {error}"
 
 
@@ -76,8 +79,7 @@ def _draw(loop: EngineLoop, name: str, request: GenerationRequest, folder: Path)
     while not job.state.ended:
         loop.wait([job], _POLL_SECONDS)
     if job.result is None:
-        cause = job.error and job.error.__cause__  # hidden from callers, but useful to the operator
-        raise BuildError(f"the image {name!r} cannot be generated: {_message(cause or job.error)}")
+        raise BuildError(f"the image {name!r} cannot be generated: {failure_message(job)}")
     names = [f"{name}-{number}.png" for number in range(len(job.result.images))]
     for file, image in zip(names, job.result.images, strict=True):
         (folder / file).write_bytes(image)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.compile.drawing import failure_message
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.probes import TIMED, probes
 from triton_diffusers.compile.tasks import Advance, TimeResult
@@ -68,7 +69,7 @@ def _turn(loop: EngineLoop, steps: _Steps, request: GenerationRequest) -> float:
         loop.wait([steps.job], _POLL_SECONDS)
     timed = steps.taken[_WARM_UP_STEPS : _WARM_UP_STEPS + _TIMED_STEPS]
     if len(timed) < _TIMED_STEPS:
-        raise BuildError(f"a step could not be timed: {steps.job.error}")
+        raise BuildError(f"a step could not be timed: {failure_message(steps.job)}")
     return statistics.median(timed)
 
 

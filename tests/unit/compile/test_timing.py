@@ -49,5 +49,5 @@ def test_a_failed_step_fails_the_timing(tmp_path: Path) -> None:
         def predict(self, *arguments: Any, **named: Any) -> Any:
             raise RuntimeError("no such kernel")
 
-    with pytest.raises(BuildError, match="a step could not be timed"):
+    with pytest.raises(BuildError, match="a step could not be timed: RuntimeError: no such kernel"):
         time_in_turns(FakeEngine, Broken, tmp_path, 64, lambda done, total: None)
