@@ -183,6 +183,25 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
     parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
+    parser.add_argument(
+        "--no-embed-metadata",
+        dest="embed_metadata",
+        action="store_false",
+        default=None,
+        help="do not write the request's parameters into the images",
+    )
+    parser.add_argument(
+        "--safety-action",
+        choices=("blacken", "flag"),
+        help="what becomes of images that the safety checker flags; flag returns them where the server allows it "
+        "(default: the server's)",
+    )
+    parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="let the server cancel the job this long after its arrival, even if this program is gone (default: never)",
+    )
     add_style_arguments(parser)
     add_picture_arguments(parser)
     add_control_arguments(parser)

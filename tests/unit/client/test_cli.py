@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers_client import EncodedImage, Generation, Image
+from triton_diffusers.api.contract import CONTROL_INPUTS, INPUTS
+from triton_diffusers_client import EncodedImage, Generation, Image, Options
 from triton_diffusers_client.cli import (
     API_KEY_VARIABLE,
     URL_VARIABLE,
@@ -63,6 +64,24 @@ def test_every_option() -> None:
         "negative_prompt": "blur", "steps": 20, "width": 640, "height": 480, "seed": 7, "image_num": 2,
         "scheduler": "Euler a", "cfg_scale": 5.0, "output_format": "webp", "task_id": "one",
     }  # fmt: skip
+
+
+def test_every_field_of_the_contract_is_reachable() -> None:
+    """Files and URLs are sent by fields of their own; in what form images come back is the client's choice."""
+    common = (
+        "--negative-prompt=blur", "--steps=20", "--size=640x480", "--seed=7", "--image-num=2", "--scheduler=DDIM",
+        "--cfg-scale=5", "--format=webp", "--task-id=one", "--clip-skip=2", "--image=http://host/a.png",
+        "--resize-mode=pad", "--strength=0.5", "--no-keep-unmasked", "--lora=a:1", "--no-translate", "--profile=fast",
+        "--save-dir=mine", "--no-embed-metadata", "--safety-action=flag", "--timeout-seconds=9",
+        "--controlnet=c", "--process=canny", "--control-scale=1", "--control-start=0.1", "--control-end=0.9",
+        "--control-image=http://host/c.png", "--return-control-image",
+    )  # fmt: skip
+    asked = options(*common, "--mask=http://host/m.png") | options(*common, "--expand=1,2,3,4", "--expand-type=copy")
+    chosen_by_the_client = {"return_images", "use_base64"}
+    forms = {f"{name}_{form}" for name in ("image", "mask", "control_image") for form in ("base64", "link")}
+    fields = {field.name for field in (*INPUTS, *CONTROL_INPUTS)}
+    assert set(asked) == fields - {"prompt"} - chosen_by_the_client - forms
+    assert set(asked) <= set(Options.__annotations__)
 
 
 def test_size_stands_for_width_and_height() -> None:
