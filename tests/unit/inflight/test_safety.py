@@ -14,6 +14,7 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
 from triton_diffusers.api.request import Expansion, Function, SafetyAction
+from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.safety import release_control_images
 from triton_diffusers.jobs.board import JobBoard
 
@@ -118,6 +119,30 @@ def test_flagged_previews_are_shown_only_with_images(
     board.want_preview("a-task")
     engine.turnstile.allow(1)
     assert (board.entries("a-task")[0].preview is not None) == shown
+
+
+@pytest.mark.parametrize("action", list(SafetyAction))
+def test_an_image_without_a_verdict_is_not_returned(
+    start_loop: StartLoop, board: JobBoard, action: SafetyAction
+) -> None:
+    """A checker in half precision that overflows."""
+
+    def fail(pixels: np.ndarray[Any, Any]) -> bool:
+        raise EngineFailure("the safety checker gave NaN")
+
+    engine = FakeEngine()
+    loop = start_loop(engine, board=board)
+    engine.is_unsafe = fail  # the trial at the start is over
+    engine.turnstile.hold()
+    job = loop.submit(request_for(safety_action=action))
+    engine.turnstile.allow(1)
+    board.want_preview("a-task")
+    engine.turnstile.allow(1)
+    assert action is SafetyAction.FLAG or board.entries("a-task")[0].preview is None
+    engine.turnstile.open()
+    finish(loop, job)
+    assert job.result is None
+    assert "the safety checker gave NaN" in str(job.error)
 
 
 def test_a_flagged_control_image_is_returned_as_it_is_where_that_is_allowed() -> None:

@@ -118,7 +118,9 @@ def test_a_chinese_text_encoder_encodes_as_diffusers_has_it(chinese: Settings) -
     )
     for prompt in ("红苹果", "", "红苹果在蓝色背景上，猫狗。"):
         positive, negative = pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt="猫")
-        encoded = PromptEncoder(engine, chinese).encode(request_for(prompt, negative_prompt="猫"), None, [])
+        warnings: list[str] = []
+        encoded = PromptEncoder(engine, chinese).encode(request_for(prompt, negative_prompt="猫"), None, warnings)
+        assert warnings == [], "it reads Chinese"
         torch.testing.assert_close(encoded.at(0, 2), torch.cat([negative, positive]))
     second = PromptEncoder(engine, chinese).encode(request_for("红", clip_skip=2), None, []).at(0, 1)
     assert second.shape == positive.shape
