@@ -34,7 +34,7 @@ def test_one_file_from_a_hub(triton: RunningTriton, start_triton: TritonStarter,
             args=["--model-dir", "modelscope://owner/name"],
             env={"MODELSCOPE_ENDPOINT": hub.url, "TRITON_DIFFUSERS_CACHE_DIR": str(cache)},
         )
-        assert len(hub.asked(file.name)) == 2
+        assert len(hub.requested_ranges(file.name)) == 2
     pictures = []
     for server in (triton, served):
         calls = Calls(server)

@@ -1,4 +1,4 @@
-"""Model directories that are not on this machine yet: hubs and object stores."""
+"""Download model directories from hubs and object stores."""
 
 from triton_diffusers.downloads.remote import SourceError
 from triton_diffusers.downloads.resolve import is_remote, resolve_model_dir

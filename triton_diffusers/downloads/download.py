@@ -1,4 +1,4 @@
-"""Downloading files that can be cut off at any byte: resumed, checked, and named only when they are whole."""
+"""Resumable downloads: interrupted files continue, are verified, and get their name only when complete."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from triton_diffusers.downloads.remote import Interrupted, RemoteFile, SourceErr
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 16  # bytes; what a broken connection loses at most
+CHUNK = 1 << 16  # bytes; the maximum loss of a broken connection
 _ATTEMPTS = 6
-_FIRST_PAUSE = 0.5  # seconds; doubled each time
-_BETWEEN_LINES = 10.0  # seconds between lines of the log
+_FIRST_PAUSE_SECONDS = 0.5  # doubled after each attempt
+_LOG_INTERVAL_SECONDS = 10.0
 
-# Opens a file at an offset: pieces of its content from there. Raises ``Interrupted``, also while it is read.
+# Opens a file at an offset and yields its content from there. Raises ``Interrupted``, also while it is read.
 Open = Callable[[RemoteFile, int], Iterator[bytes]]
 
 
 def download(files: Sequence[RemoteFile], folder: Path, open_at: Open) -> None:
-    """Bring ``files`` below ``folder``; raises ``SourceError`` for one that cannot be had or is not what was listed.
+    """Download ``files`` to their paths below ``folder``.
 
-    A file that is there and has the right hash stays; without a hash it is fetched anew.
+    A present file with the right hash is kept; a file without a hash is downloaded again.
+
+    Raises: SourceError: a file cannot be downloaded, or differs from the listing.
     """
     with closing(_Progress(sum(file.size for file in files))) as progress:
         for file in files:
@@ -37,7 +39,7 @@ def download(files: Sequence[RemoteFile], folder: Path, open_at: Open) -> None:
 
 def _download(file: RemoteFile, target: Path, open_at: Open, progress: _Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The tag is in the name: what was begun of another content is not gone on with.
+    # The name contains the tag: a part of an older version is not resumed.
     name = hashlib.sha256(f"{target.name}/{file.tag}".encode()).hexdigest()[:32]
     part = target.with_name(f".{name}.part")
     if (file.sha256 or file.crc64) and target.is_file() and not mismatch(file, target):
@@ -65,21 +67,21 @@ def _download(file: RemoteFile, target: Path, open_at: Open, progress: _Progress
             raise Interrupted(f"{file.path} ended after {done} of {file.size} bytes")
         except Interrupted as error:
             if attempt == _ATTEMPTS - 1:
-                raise SourceError(f"{error}; tried {_ATTEMPTS} times, the next start goes on from there") from error
-            log.info("%s; going on from there", error)
-            time.sleep(_FIRST_PAUSE * 2**attempt)
+                raise SourceError(f"{error}; tried {_ATTEMPTS} times, the next start resumes from there") from error
+            log.info("%s; resuming from there", error)
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
         except SourceError:
             part.unlink(missing_ok=True)
             raise
     if wrong := mismatch(file, part):
         part.unlink()
-        raise SourceError(f"{file.path} was damaged on its way: {wrong}; start again")
+        raise SourceError(f"{file.path} was damaged during the download: {wrong}; start again")
     part.replace(target)
     progress.done(file.size)
 
 
 def mismatch(file: RemoteFile, path: Path) -> str:
-    """Why ``path`` is not ``file``; empty if it is, as far as the source gives a size and a hash."""
+    """Return how ``path`` differs from ``file``; empty if size and hash match, as far as the source gives them."""
     if (size := path.stat().st_size) != file.size:
         return f"it has {size} bytes, not {file.size}"
     checks: list[tuple[str, Any, Callable[[Any], str], str]] = []
@@ -99,7 +101,7 @@ def mismatch(file: RemoteFile, path: Path) -> str:
 
 
 class _Progress:
-    """A bar on a terminal, a line now and then otherwise."""
+    """A bar on a terminal, otherwise a log line at intervals."""
 
     def __init__(self, total: int) -> None:
         self._total, self._finished, self._said = total, 0, time.monotonic()
@@ -110,17 +112,17 @@ class _Progress:
             self._bar = tqdm(total=total, unit="B", unit_scale=True)
 
     def at(self, name: str, done: int) -> None:
-        """So many bytes of the file ``name`` are here."""
-        here = self._finished + done
+        """Report the bytes of the file ``name`` downloaded so far."""
+        total_done = self._finished + done
         if self._bar is not None:
             self._bar.set_description(name, refresh=False)
-            self._bar.update(here - self._bar.n)
-        elif time.monotonic() - self._said > _BETWEEN_LINES:
+            self._bar.update(total_done - self._bar.n)
+        elif time.monotonic() - self._said > _LOG_INTERVAL_SECONDS:
             self._said = time.monotonic()
-            log.info("%.2f of %.2f GB, at %s", here / 1e9, self._total / 1e9, name)
+            log.info("%.2f of %.2f GB, at %s", total_done / 1e9, self._total / 1e9, name)
 
     def done(self, size: int) -> None:
-        """The file that was at hand is whole."""
+        """Count a completed file."""
         self._finished += size
 
     def close(self) -> None:

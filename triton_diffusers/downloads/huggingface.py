@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, or of one that speaks its language (``HF_ENDPOINT``; token: ``HF_TOKEN``)."""
+"""Repositories of the Hugging Face hub, or of a compatible one (``HF_ENDPOINT``; token: ``HF_TOKEN``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HuggingFaceRepository:
             raise SourceError("hf:// needs huggingface_hub; install triton-diffusers[engine]") from error
         import os
 
-        # Read now, and not when the library was imported.
+        # Read here, since the library reads it when it is imported.
         self._endpoint = os.environ.get("HF_ENDPOINT") or None
         self._api = HfApi(endpoint=self._endpoint, library_name="triton-diffusers")
         self._name, self._revision, self._commit = name, revision, ""
@@ -32,7 +32,7 @@ class HuggingFaceRepository:
         try:
             info = self._api.model_info(self._name, revision=self._revision, files_metadata=True)
         except errors.RepositoryNotFoundError as error:
-            raise SourceError(f"hf://{self._name} does not exist, or wants a token (HF_TOKEN)") from error
+            raise SourceError(f"hf://{self._name} does not exist, or requires a token (HF_TOKEN)") from error
         except errors.RevisionNotFoundError as error:
             raise SourceError(f"hf://{self._name} has no revision {self._revision}") from error
         except Exception as error:
@@ -63,16 +63,18 @@ class HuggingFaceRepository:
                 max_workers=4,
                 **bars,
             )
-        except Exception as error:  # the library raises its own, httpx's and the system's errors
+        except Exception as error:  # the library raises its own, httpx's and system errors
             text = " ".join(str(error).split())[:300]
-            raise SourceError(f"hf://{self._name} cannot be fetched: {type(error).__name__}: {text}") from error
+            raise SourceError(f"hf://{self._name} cannot be downloaded: {type(error).__name__}: {text}") from error
         for file in files:
             path = folder / file.path
             if not path.is_file():
-                raise SourceError(f"hf://{self._name} has not sent {file.path}")
+                raise SourceError(f"hf://{self._name} did not send {file.path}")
             if wrong := mismatch(file, path):
                 path.unlink()
-                raise SourceError(f"hf://{self._name}: {file.path} was damaged on its way: {wrong}; start again")
+                raise SourceError(
+                    f"hf://{self._name}: {file.path} was damaged during the download: {wrong}; start again"
+                )
 
 
 def _silent_bar() -> Any:

@@ -1,4 +1,4 @@
-"""The preprocessors' weights, from their hub to the folder where a server looks for them."""
+"""Download the preprocessors' weights to the folder where a server looks for them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from triton_diffusers.settings import Settings
 
 
 def fetch_weights(weights: Weights, root: Path, settings: Settings) -> None:
-    """Bring a network's files below ``root``, checked; those that are there as the hub has them stay.
+    """Download a network's files below ``root`` and verify them; files that match the hub's are kept.
 
-    Raises ``SourceError``; what was fetched until then is gone on with the next time.
+    Raises: SourceError: the download failed; the next one resumes.
     """
     source = f"hf://{weights.repository}"
     if settings.offline:
-        raise SourceError(f"{source} is not asked: offline, nothing is fetched")
+        raise SourceError(f"{source} cannot be downloaded: offline mode is set")
     repository = HuggingFaceRepository(weights.repository, None)
     listed = {file.path: file for file in repository.files()}
     chosen = [_choose(names, listed, source) for names in weights.files]
@@ -27,7 +27,7 @@ def fetch_weights(weights: Weights, root: Path, settings: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         repository.fetch(chosen, folder)
     except OSError as error:
-        raise SourceError(f"{source} cannot be fetched into {folder}: {error.strerror or error}") from error
+        raise SourceError(f"{source} cannot be downloaded to {folder}: {error.strerror or error}") from error
 
 
 def _choose(names: tuple[str, ...], listed: dict[str, RemoteFile], source: str) -> RemoteFile:

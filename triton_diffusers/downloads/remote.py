@@ -1,4 +1,4 @@
-"""What is said when a model directory cannot be fetched."""
+"""The protocol of download sources, their errors, and the check of their listings."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Protocol
 
 
 class SourceError(RuntimeError):
-    """A source cannot be fetched or is refused; the message is one line that names it and says why."""
+    """A source is refused or cannot be downloaded; the message is one line with its name and the reason."""
 
 
 class Unreachable(SourceError):
-    """The other side did not answer, or said that it is out of order; what was fetched before can still be used."""
+    """The source did not respond, or reported an outage; an earlier download can still be used."""
 
 
 class Interrupted(SourceError):
-    """A download ended early; it can be resumed."""
+    """A download ended early and can be resumed."""
 
 
-MOST_FILES = 10_000
-_MOST_BYTES_OF_A_NAME = 255
-_PLAIN = re.compile(r"[^\x00-\x1f\x7f\\*?\[\]]+")  # no control characters, no backslash, none of a pattern's
+MAX_FILES = 10_000
+_MAX_NAME_BYTES = 255
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f\\*?\[\]]+")  # without control characters, backslash and glob characters
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file by its path from the source's root; ``tag`` changes when its content does; hashes where they are known.
+    """A file by its path from the source's root; ``tag`` changes with its content.
 
-    ``sha256`` and ``crc64`` are of the content, the latter as OSS writes it, in decimal.
+    ``sha256`` and ``crc64`` are of the content, if known; the latter is decimal, as OSS writes it.
     """
 
     path: str
@@ -41,36 +41,36 @@ class RemoteFile:
 
 
 class Remote(Protocol):
-    """One repository or bucket."""
+    """A repository or bucket."""
 
     def files(self) -> Sequence[RemoteFile]:
-        """Everything that is there. Raises ``SourceError``; ``Unreachable`` if nobody answers."""
+        """Return all files. Raises ``SourceError``, or ``Unreachable`` if there is no response."""
         ...
 
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
-        """Bring ``files`` to their paths below ``folder``, resuming what was begun. Raises ``SourceError``."""
+        """Download ``files`` to their paths below ``folder``, resuming unfinished ones. Raises ``SourceError``."""
         ...
 
 
-def check(files: Sequence[RemoteFile], most_bytes: int, source: str) -> None:
-    """Refuse a listing whose names lead out of a folder or hide in it, or that is too large. Raises ``SourceError``."""
-    if len(files) > MOST_FILES:
-        raise SourceError(f"{source} is refused: it has {len(files)} files; at most {MOST_FILES} are fetched")
+def check(files: Sequence[RemoteFile], max_bytes: int, source: str) -> None:
+    """Raise ``SourceError`` if a listing is too large, or has names that are hidden or lead out of the folder."""
+    if len(files) > MAX_FILES:
+        raise SourceError(f"{source} is refused: it has {len(files)} files, the limit is {MAX_FILES}")
     for file in files:
         parts = file.path.split("/")
         if (
-            any(part in ("", ".", "..") or len(part.encode()) > _MOST_BYTES_OF_A_NAME for part in parts)
+            any(part in ("", ".", "..") or len(part.encode()) > _MAX_NAME_BYTES for part in parts)
             or not _PLAIN.fullmatch(file.path)
             or file.size < 0
         ):
-            raise SourceError(f"{source} is refused: it lists a file with the name {file.path[:80]!r}")
+            raise SourceError(f"{source} is refused: the file name {file.path[:80]!r} is invalid")
     names = {file.path for file in files}
     for file in files:
         parts = file.path.split("/")
         if any("/".join(parts[:count]) in names for count in range(1, len(parts))):
             raise SourceError(f"{source} is refused: {file.path[:80]!r} is below another file")
-    if (total := sum(file.size for file in files)) > most_bytes:
+    if (total := sum(file.size for file in files)) > max_bytes:
         raise SourceError(
-            f"{source} is refused: {total / 1e9:.1f} GB; at most {most_bytes / 1e9:g} GB are fetched "
+            f"{source} is refused: it has {total / 1e9:.1f} GB, the limit is {max_bytes / 1e9:g} GB "
             "(TRITON_DIFFUSERS_MAX_SOURCE_GIGABYTES)"
         )

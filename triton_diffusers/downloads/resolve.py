@@ -1,4 +1,4 @@
-"""Where a model directory is, whatever it was named by: ``resolve_model_dir``."""
+"""Resolve the name of a model directory to a local folder, downloading it if it is remote."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CONTENT = "model"
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What the cache holds of a source: the files with their paths below the model directory."""
+class _CachedSource:
+    """The cached files of a source, with their paths below the model directory."""
 
     files: tuple[RemoteFile, ...]
 
     def missing(self, folder: Path) -> list[str]:
-        """Files that are not there, or have another size."""
+        """Return the files that are missing or have another size."""
         return [
             file.path
             for file in self.files
@@ -41,18 +41,18 @@ class _Held:
 
 
 def is_remote(source: str) -> bool:
-    """Whether ``source`` is a URL and not a path."""
+    """Return True if ``source`` is a URL rather than a path."""
     return _URL.fullmatch(source) is not None
 
 
 def resolve_model_dir(source: str, settings: Settings) -> Path:
-    """The model directory that ``source`` names, on this machine; fetched, or brought up to date, if it is elsewhere.
+    """Return the local model directory of ``source``, after downloading or updating it if it is remote.
 
     ``source`` is a path, ``hf://owner/name[@revision]``, ``modelscope://owner/name[@revision]`` or
-    ``oss://bucket/prefix``. What is fetched lies in ``settings.cache_dir``; with ``settings.offline`` only that is
-    used. If the other side cannot be reached, what was fetched at an earlier time is used, with a warning.
+    ``oss://bucket/prefix``. Downloads are kept in ``settings.cache_dir``, and with ``settings.offline`` only these are
+    used. If the source is unreachable, an earlier download is used, with a warning.
 
-    Raises ``SourceError``; what was fetched until then is gone on with the next time.
+    Raises: SourceError: the source cannot be used; an interrupted download is resumed by the next call.
     """
     if not is_remote(source):
         return Path(source)
@@ -67,51 +67,52 @@ def resolve_model_dir(source: str, settings: Settings) -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):
-            _bring(source, remote, place, folder, settings)
+            _update(source, remote, place, folder, settings)
     except OSError as error:
-        raise SourceError(f"{source} cannot be fetched into {place}: {error.strerror or error}") from error
+        raise SourceError(f"{source} cannot be downloaded to {place}: {error.strerror or error}") from error
     return folder
 
 
-def _bring(source: str, remote: Remote, place: Path, folder: Path, settings: Settings) -> None:
-    held = _read(place / _MANIFEST)
+def _update(source: str, remote: Remote, place: Path, folder: Path, settings: Settings) -> None:
+    cached = _read(place / _MANIFEST)
     try:
         listed = remote.files()
     except Unreachable as error:
-        if held is None or held.missing(folder):
+        if cached is None or cached.missing(folder):
             raise
-        log.warning("%s; using what was fetched before", error)
+        log.warning("%s; using the earlier download", error)
         return
     check(listed, int(settings.max_source_gigabytes * 1e9), source)
     below, chosen = select(listed, settings.dtype, source)
-    wanted = _Held(tuple(_moved(file, below) for file in chosen))
-    had = {file.path: file.tag for file in held.files} if held else {}
+    wanted = _CachedSource(tuple(_moved(file, below) for file in chosen))
+    had = {file.path: file.tag for file in cached.files} if cached else {}
     missing = set(wanted.missing(folder))
     to_fetch = [
         file
-        for file, there in zip(chosen, wanted.files, strict=True)
-        if there.path in missing or had.get(there.path) != file.tag
+        for file, target in zip(chosen, wanted.files, strict=True)
+        if target.path in missing or had.get(target.path) != file.tag
     ]
     if to_fetch:
         size = sum(file.size for file in to_fetch) / 1e9
-        log.info("fetching %s: %d files, %.2f GB, into %s", source, len(to_fetch), size, folder)
+        log.info("downloading %s: %d files, %.2f GB, to %s", source, len(to_fetch), size, folder)
         (folder / below).mkdir(parents=True, exist_ok=True)
-        # From here on the cache does not hold one state of the source, until the new manifest says so.
+        # Until the new manifest is written, the cache holds a mixture of two states of the source.
         (place / _MANIFEST).unlink(missing_ok=True)
         remote.fetch(to_fetch, folder / below)
-        log.info("fetched %s", source)
+        log.info("downloaded %s", source)
     for gone in had.keys() - {file.path for file in wanted.files}:
         (folder / gone).unlink(missing_ok=True)
     _write(place / _MANIFEST, {"source": source, "files": [asdict(file) for file in wanted.files]})
 
 
 def _from_cache(source: str, place: Path, folder: Path) -> Path:
-    held = _read(place / _MANIFEST)
-    if held is None:
-        raise SourceError(f"{source} is not in the cache {place}, and nothing is fetched offline")
-    if missing := held.missing(folder):
+    cached = _read(place / _MANIFEST)
+    if cached is None:
+        raise SourceError(f"{source} is not in the cache {place}, and cannot be downloaded: offline mode is set")
+    if missing := cached.missing(folder):
         raise SourceError(
-            f"{source} is not whole in the cache: {missing[0]} ({len(missing)} missing); offline, nothing is fetched"
+            f"{source} is incomplete in the cache: {missing[0]} ({len(missing)} missing), and cannot be downloaded: "
+            "offline mode is set"
         )
     return folder
 
@@ -134,17 +135,17 @@ def _open(source: str, settings: Settings) -> Remote:
 def _parse(source: str) -> tuple[str, Mapping[str, str | None]]:
     url = _URL.fullmatch(source)
     if url is None or url["scheme"] not in ("hf", "modelscope", "oss"):
-        raise SourceError(f"{source!r} is not a model directory: a path, hf://, modelscope:// or oss:// is expected")
+        raise SourceError(f"{source!r} is not a model directory: expected a path, hf://, modelscope:// or oss://")
     scheme = url["scheme"]
     match = (_BUCKET if scheme == "oss" else _HUB).fullmatch(url["rest"])
     if match is None or ".." in url["rest"].split("/"):
         form = "bucket/prefix" if scheme == "oss" else "owner/name[@revision]"
-        raise SourceError(f"{source!r} is invalid: {scheme}://{form} is expected")
+        raise SourceError(f"{source!r} is invalid: expected {scheme}://{form}")
     return scheme, match.groupdict()
 
 
 def _slug(source: str) -> str:
-    """A folder's name for people to recognise, made unique by a hash (of the hub, too: there are mirrors)."""
+    """Return a readable folder name, unique by a hash of source and hub (there are mirrors)."""
     hubs = [os.environ.get(name, "") for name in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT")]
     hub = {"hf": hubs[0], "modelscope": hubs[1]}.get(source.split("://")[0], "")
     digest = hashlib.sha256(f"{hub} {source}".encode()).hexdigest()[:12]
@@ -155,15 +156,15 @@ def _moved(file: RemoteFile, below: str) -> RemoteFile:
     return RemoteFile(f"{below}/{file.path}" if below else file.path, file.size, file.tag, file.sha256, file.crc64)
 
 
-def _read(path: Path) -> _Held | None:
+def _read(path: Path) -> _CachedSource | None:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return _Held(tuple(RemoteFile(**file) for file in content["files"]))
+        return _CachedSource(tuple(RemoteFile(**file) for file in content["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    nascent = path.with_suffix(".new")
-    nascent.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    nascent.replace(path)
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)

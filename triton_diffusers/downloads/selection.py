@@ -1,4 +1,4 @@
-"""Which files of a source are needed, and where they belong in a model directory."""
+"""The choice of a source's files to download, and of their place in a model directory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from triton_diffusers.downloads.remote import RemoteFile, SourceError
 _COMPONENTS = (
     "feature_extractor", "safety_checker", "scheduler", "text_encoder", "tokenizer", "unet", "vae",
 )  # fmt: skip
-# Compiled artifacts can be programs: they are taken from the operator's own bucket, not from where anybody publishes.
+# Compiled artifacts can be programs: accepted from the operator's own bucket, not from public hubs.
 _COMPILED = "optimized_model/"
 _OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".onnx_data", ".pb", ".xml", ".pt", ".pth")
 
 
 def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, list[RemoteFile]]:
-    """The folder of the model directory that the source fills (empty: it is one itself), and the files to fetch.
+    """Return the target folder within the model directory (empty for a whole model directory), and the files needed.
 
     A source is a model directory if it has ``base_model/``, a base model if it has a ``model_index.json``, and a base
-    model in one file if it has exactly one checkpoint at its root. Of weights that are there several times, those
-    nearest to ``dtype`` are taken. Raises ``SourceError`` for anything else.
+    model in one file if it has exactly one checkpoint at its root. Of weights in several variants, those nearest to
+    ``dtype`` are chosen.
+
+    Raises: SourceError: it is none of these.
     """
     if any(_is_base_model(file.path) for file in files):
         left_out = (".",) if source.startswith("oss://") else (".", _COMPILED)
@@ -38,12 +40,12 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
     if len(checkpoints) != 1:
         found = ", ".join(file.path for file in checkpoints[:5]) or "none"
         raise SourceError(
-            f"{source} is not a model: it has no {BASE_MODEL}/, no {INDEX}, not one checkpoint at its root ({found})"
+            f"{source} is not a model: expected {BASE_MODEL}/, {INDEX}, or one checkpoint at its root, got {found}"
         )
     stem = PurePosixPath(checkpoints[0].path).stem
-    said = [f"{stem}{suffix}" for suffix in (".yaml", ".yml", ".json")]
+    sidecars = [f"{stem}{suffix}" for suffix in (".yaml", ".yml", ".json")]
     vaes = [file for file in at_root if is_vae_file(file.path) and file.path.startswith(f"{stem}.vae.")]
-    beside = [file for file in files if file.path in said or file.path.startswith(f"{stem}.config/")]
+    beside = [file for file in files if file.path in sidecars or file.path.startswith(f"{stem}.config/")]
     return BASE_MODEL, [*checkpoints, *vaes, *beside]
 
 
@@ -52,7 +54,7 @@ def _is_base_model(path: str) -> bool:
 
 
 def _without_copies(files: list[RemoteFile], prefix: str, dtype: str) -> list[RemoteFile]:
-    """``files`` less the weights, in the component folders below ``prefix``, that nothing would load."""
+    """Return ``files`` without those weights in the component folders below ``prefix`` that would not be loaded."""
     names = defaultdict(list)
     for file in files:
         names[str(PurePosixPath(file.path).parent)].append(PurePosixPath(file.path).name)

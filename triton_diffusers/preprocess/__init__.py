@@ -1,6 +1,6 @@
-"""Preprocessors of ControlNets: from a picture to the picture that controls.
+"""Preprocessors of ControlNets, which make control images of images.
 
-What is imported here is light; ``preprocessors.Preprocessors`` does the work.
+Imports here are light; ``preprocessors.Preprocessors`` does the work.
 """
 
 from triton_diffusers.preprocess.registry import PREPROCESSORS, WEIGHTS

@@ -12,7 +12,7 @@ from triton_diffusers.preprocess.registry import Pixels
 
 @dataclass(frozen=True)
 class Canny:
-    """White edges on black, a pixel wide. Thresholds are of the gradient's magnitude; ControlNet's own by default."""
+    """White edges on black, one pixel wide. Thresholds apply to the gradient's magnitude; defaults are ControlNet's."""
 
     low: float = 100.0
     high: float = 200.0

@@ -1,4 +1,4 @@
-"""How near things are, by a network."""
+"""Depth maps by a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triton_diffusers.preprocess.sizes import Map, grey, map_at_size_of, working
 
 
 class Depth:
-    """Near is white, far is black; a picture's nearest and farthest points use the whole range."""
+    """Near is white, far is black; the nearest and farthest points of an image use the whole range."""
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
@@ -25,7 +25,7 @@ class Depth:
 
     @torch.inference_mode()
     def nearness(self, pixels: Pixels) -> Map:
-        """The network's own values, greater is nearer; float32, at the working size of the picture."""
+        """Return the network's raw values, greater is nearer; float32, at the working size of the image."""
         network = self._networks.get(DEPTH, _load)
         inputs = network.processor(pixels, return_tensors="pt", input_data_format="channels_last")
         predicted = network.module(inputs["pixel_values"].to(self._networks.device)).predicted_depth[None].float()
@@ -35,7 +35,7 @@ class Depth:
 
 
 def nearness_in_range(nearness: Map) -> Map:
-    """The map with its least value at 0 and its greatest at 1; all 0 where there is no difference."""
+    """Return the map scaled to 0 … 1; all 0 if it is constant."""
     shifted = nearness - nearness.min()
     return np.asarray(shifted / max(float(shifted.max()), 1e-6))
 

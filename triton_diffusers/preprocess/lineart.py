@@ -1,4 +1,4 @@
-"""A line drawing by a network."""
+"""Line drawings by a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triton_diffusers.preprocess.sizes import grey, map_at_size_of, to_tensor, t
 
 
 class Lineart:
-    """The drawing as its ControlNets want it: white on black."""
+    """A drawing in white on black, as its ControlNets expect."""
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks

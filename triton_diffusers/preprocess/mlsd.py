@@ -14,13 +14,13 @@ from triton_diffusers.preprocess.networks import Network, Networks, with_weights
 from triton_diffusers.preprocess.registry import MLSD, Pixels
 from triton_diffusers.preprocess.sizes import to_tensor, to_working_size
 
-_MOST_LINES = 200
-_LEAST_SCORE = 0.1
-_LEAST_LENGTH = 0.1  # cells of the network's output
+_MAX_LINES = 200
+_MIN_SCORE = 0.1
+_MIN_LENGTH = 0.1  # cells of the network's output
 
 
 class Mlsd:
-    """White lines on black, a pixel wide."""
+    """White lines on black, one pixel wide."""
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
@@ -28,9 +28,9 @@ class Mlsd:
     @torch.inference_mode()
     def process(self, pixels: Pixels) -> Pixels:
         network = self._networks.get(MLSD, _load)
-        picture = to_tensor(to_working_size(pixels), self._networks.device)
-        # The plane of ones is scaled like the colours: so the network was trained.
-        found = network.module(F.pad(picture, (0, 0, 0, 0, 0, 1), value=1.0) / 127.5 - 1)
+        image = to_tensor(to_working_size(pixels), self._networks.device)
+        # The plane of ones is scaled like the colours, as in training.
+        found = network.module(F.pad(image, (0, 0, 0, 0, 0, 1), value=1.0) / 127.5 - 1)
         height, width = pixels.shape[:2]
         scale = np.array([width / found.shape[2], height / found.shape[1]] * 2)
         canvas = np.zeros_like(pixels)
@@ -40,18 +40,18 @@ class Mlsd:
 
 
 def lines(found: torch.Tensor) -> torch.Tensor:
-    """Lines (n, 4) as x, y of both ends, in cells of the network's output ``found`` (5, rows, columns).
+    """Return lines (n, 4) as x, y of both ends, in cells of the network's output ``found`` (5, rows, columns).
 
-    A line is where a centre's score is the greatest of nine cells, at most 200 of them, the surest first.
+    A line is where a centre's score is a maximum of nine cells; at most 200, the best first.
     """
     scores = found[0].sigmoid()
     peaks = torch.where(F.max_pool2d(scores[None], 3, 1, 1)[0] == scores, scores, 0).flatten()
-    best = peaks.topk(min(_MOST_LINES, len(peaks)))
+    best = peaks.topk(min(_MAX_LINES, len(peaks)))
     columns = found.shape[2]
     centres = torch.stack((best.indices % columns, best.indices // columns), dim=1)
     offsets = found[1:].flatten(1)[:, best.indices].T
     lengths = (offsets[:, :2] - offsets[:, 2:]).norm(dim=1)
-    kept = (best.values > _LEAST_SCORE) & (lengths > _LEAST_LENGTH)
+    kept = (best.values > _MIN_SCORE) & (lengths > _MIN_LENGTH)
     return (centres.repeat(1, 2) + offsets)[kept].cpu()
 
 

@@ -1,4 +1,4 @@
-"""Which way surfaces face, from how near they are."""
+"""Surface normals, computed from depth."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from triton_diffusers.preprocess.networks import Networks
 from triton_diffusers.preprocess.registry import Pixels
 from triton_diffusers.preprocess.sizes import map_at_size_of
 
-_TOWARDS_US = 2 * np.pi  # of a normal, before it is brought to length 1; the slope is in the depth network's units
-_BACKGROUND = 0.4  # of the range of nearness: what is farther is flat
+_TOWARDS_US = 2 * np.pi  # of a normal before normalisation; slopes are in the depth network's units
+_BACKGROUND = 0.4  # of the range of nearness; anything farther is flat
 
 
 class Normal:
     """Normals as colours, 0 … 255 for -1 … 1, in the order B, G, R: z (towards us), y (down), x (right).
 
-    ControlNets for normals of this kind were trained with that order.
+    ControlNets for such normals were trained with that order.
     """
 
     def __init__(self, networks: Networks) -> None:

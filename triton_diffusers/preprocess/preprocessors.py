@@ -1,4 +1,4 @@
-"""A server's preprocessors."""
+"""The preprocessors of a server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _MEGABYTE = 2**20
 
 
 class Preprocessors:
-    """Makes control pictures on one device, in the caller's thread; for one thread alone."""
+    """Makes control images on one device, in the caller's thread; not thread-safe."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self._settings = settings
         self._networks = Networks(settings.preprocessors_dir, device, settings.preprocessor_cache_megabytes * _MEGABYTE)
 
     def process(self, name: str, pixels: Pixels) -> Pixels:
-        """The control picture of RGB pixels, uint8 (height, width, 3), at the same size.
+        """Return the control image of RGB pixels, uint8 (height, width, 3), with the same size.
 
-        Raises ``InvalidRequest`` for a name that is not known, ``InvalidPicture`` for pixels beyond the settings'
-        largest, ``NotFound`` for weights that the operator has not fetched, and ``EngineFailure`` for those that
-        cannot be read and for a package that is not installed.
+        Raises: InvalidRequest: the name is unknown. InvalidPicture: the image exceeds the settings' limits. NotFound:
+        the weights are not downloaded. EngineFailure: the weights are broken, or a package is not installed.
         """
         if name not in PREPROCESSORS:
             raise InvalidRequest(FIELD, name, f"known: {', '.join(PREPROCESSORS)}")

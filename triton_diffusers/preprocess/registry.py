@@ -1,4 +1,4 @@
-"""The preprocessors by their names. Nothing of one is imported before it is used."""
+"""The preprocessors by name. A preprocessor is imported on first use."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NAMES = {
     "hed": "hed:Hed",
     "lineart": "lineart:Lineart",
     "mlsd": "mlsd:Mlsd",
-    "none": "unchanged:Unchanged",
+    "none": "registry:Unchanged",
     "normal": "normal:Normal",
     "openpose": "openpose:Openpose",
-    "scribble": "scribble:Scribble",
+    "scribble": "hed:Scribble",
     "seg": "seg:Seg",
-    "tile": "unchanged:Unchanged",
+    "tile": "registry:Unchanged",
 }
 
-# Classes that satisfy ``Preprocessor``; those in ``WEIGHTS`` are made of ``Networks``, the others of nothing.
+# Classes that satisfy ``Preprocessor``; those in ``WEIGHTS`` take ``Networks``, the others nothing.
 PREPROCESSORS = Registry(
     "preprocessor",
     {name: f"triton_diffusers.preprocess.{place}" for name, place in _NAMES.items()},
@@ -38,18 +38,25 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Preprocessor(Protocol):
-    """Makes a control picture of a picture. Computes in the caller's thread; called by one thread at a time."""
+    """A maker of control images. Computes in the caller's thread; called by one thread at a time."""
 
     def process(self, pixels: Pixels) -> Pixels:
-        """The control picture, of the same shape, in the channel order that its ControlNets expect."""
+        """Return the control image, of equal shape, in the channel order that its ControlNets expect."""
+
+
+class Unchanged:
+    """The image itself: for ``tile``, whose ControlNets take it directly, and ``none``."""
+
+    def process(self, pixels: Pixels) -> Pixels:
+        return pixels
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's files, in ``folder`` of the folder of preprocessors, by the names that they have in ``repository``.
+    """The files of a network, in ``folder`` of the preprocessors' folder, with the names they have in ``repository``.
 
-    Each entry of ``files`` is a file by its name, or by several: the first of them that is there is taken.
-    ``megabytes`` is the size to expect, for people.
+    Each entry of ``files`` holds alternative names of one file: the first that exists is used. ``megabytes`` is the
+    expected size, for display.
     """
 
     folder: str
@@ -58,7 +65,7 @@ class Weights:
     megabytes: int
 
     def missing(self, root: Path) -> list[str]:
-        """Files that are not below ``root``, by their preferred names, relative to it."""
+        """Return the files that are not below ``root``, by their preferred names, relative to it."""
         return [
             f"{self.folder}/{names[0]}"
             for names in self.files
@@ -66,7 +73,7 @@ class Weights:
         ]
 
     def found(self, root: Path) -> list[Path]:
-        """The files that count, of those below ``root``."""
+        """Return the files below ``root`` that are used."""
         present = ([root / self.folder / name for name in names] for names in self.files)
         return [path for paths in present for path in [next(filter(Path.is_file, paths), None)] if path is not None]
 
@@ -83,7 +90,7 @@ SEGMENTATION = Weights("segmentation", "openmmlab/upernet-convnext-small", _MODE
 PEOPLE = Weights("people", "PekingU/rtdetr_r18vd_coco_o365", _MODEL, 81)
 POSE = Weights("pose", "usyd-community/vitpose-base-simple", _MODEL, 344)
 
-# By preprocessor; those that are not here need none.
+# By preprocessor; all others need no weights.
 WEIGHTS: Mapping[str, tuple[Weights, ...]] = {
     "depth": (DEPTH,),
     "hed": (HED,),

@@ -109,9 +109,12 @@ def test_what_cannot_be_fetched(annotators: Hub, tmp_path: Path, capsys: pytest.
     annotators.damaged.add("ControlNetHED.pth")
     assert fetch("hed", "lineart", "mlsd", "depth", "--to", tmp_path) == 1
     told = capsys.readouterr().out
-    assert "not fetched: hf://lllyasviel/Annotators: ControlNetHED.pth was damaged on its way: its SHA-256" in told
+    assert (
+        "not fetched: hf://lllyasviel/Annotators: ControlNetHED.pth was damaged during the download: its SHA-256"
+        in told
+    )
     assert "not fetched: hf://lllyasviel/Annotators has no mlsd_large_512_fp32.pth" in told
-    assert "not fetched: hf://Intel/dpt-hybrid-midas does not exist, or wants a token" in told
+    assert "not fetched: hf://Intel/dpt-hybrid-midas does not exist, or requires a token" in told
     assert below(tmp_path) == {"annotators/sk_model.pth"}
 
 
@@ -120,7 +123,7 @@ def test_offline(
 ) -> None:
     monkeypatch.setenv("TRITON_DIFFUSERS_OFFLINE", "1")
     assert fetch("hed", "--to", tmp_path) == 1
-    assert "is not asked: offline, nothing is fetched" in capsys.readouterr().out
+    assert "cannot be downloaded: offline mode is set" in capsys.readouterr().out
     assert annotators.listings == 0
 
 
@@ -136,7 +139,7 @@ def test_more_than_is_allowed(
 def test_a_folder_that_cannot_be_written(annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "annotators").write_text("a file")
     assert fetch("hed", "--to", tmp_path) == 1
-    assert f"cannot be fetched into {tmp_path}/annotators: File exists" in capsys.readouterr().out
+    assert f"cannot be downloaded to {tmp_path}/annotators: File exists" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["cany", "../hed", "HED", ""])

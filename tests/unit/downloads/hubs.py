@@ -1,4 +1,4 @@
-"""Hubs on this machine: as much of the Hugging Face hub and of ModelScope as their clients ask for."""
+"""Local hubs with the parts of the Hugging Face hub and of ModelScope that their clients use."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_LARGE = 1000  # bytes; from here on a file is kept as LFS is, by its SHA-256
+_LARGE_BYTES = 1000  # from this size on a file is stored as in LFS, by its SHA-256
 
 
 class Hub:
-    """Files of one repository, what was asked for, and what is to go wrong. A context manager."""
+    """A repository with a record of requests and planned faults. A context manager."""
 
     def __init__(self, files: dict[str, bytes], name: str = "owner/name") -> None:
         self.name = name
@@ -48,11 +48,11 @@ class Hub:
 
     @property
     def commit(self) -> str:
-        """Another one for each state of the files."""
+        """Return a commit id that is different for each state of the files."""
         return hashlib.sha1(repr(sorted(self.stored.items())).encode()).hexdigest()
 
-    def asked(self, path: str) -> list[str]:
-        """The Range headers of the requests for a file."""
+    def requested_ranges(self, path: str) -> list[str]:
+        """Return the Range headers of the requests for a file."""
         return [header for name, header in self.ranges if name == path]
 
 
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, data in self.hub.stored.items():
             entry: dict[str, Any] = {"type": "file", "path": name, "rfilename": name, "size": len(data)}
             entry["oid"] = entry["blobId"] = _blob(data)
-            if len(data) >= _LARGE:
+            if len(data) >= _LARGE_BYTES:
                 digest = _sha256(data)
                 entry["lfs"] = {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 100}
             entries.append(entry)
@@ -128,18 +128,18 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
             return
-        etag = _sha256(data) if len(data) >= _LARGE else _blob(data)
+        etag = _sha256(data) if len(data) >= _LARGE_BYTES else _blob(data)
         headers = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         if commit:
             headers["X-Repo-Commit"] = self.hub.commit
         if name in self.hub.damaged:
             data = bytes(byte ^ 1 for byte in data)
         status, start = 200, 0
-        asked = self.headers.get("Range", "")
+        wanted = self.headers.get("Range", "")
         if self.command == "GET":
-            self.hub.ranges.append((name, asked))
-            if asked and not self.hub.ignores_ranges:
-                start = int(asked.removeprefix("bytes=").split("-")[0])
+            self.hub.ranges.append((name, wanted))
+            if wanted and not self.hub.ignores_ranges:
+                start = int(wanted.removeprefix("bytes=").split("-")[0])
                 status = 206
                 headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self._answer(

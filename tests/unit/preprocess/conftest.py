@@ -1,4 +1,4 @@
-"""Weights in their published layouts, and a picture."""
+"""Fixtures: weights in their published layouts, and an image."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks look at small pictures: VGG at 512 pixels takes seconds."""
+    """Let networks work on small images: VGG at 512 pixels takes seconds."""
     monkeypatch.setattr(sizes, "_SHORTER_SIDE", 64)
-    monkeypatch.setattr(sizes, "_LONGEST_SIDE", 128)
+    monkeypatch.setattr(sizes, "_MAX_SIDE", 128)
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with everything in ``preprocessors/``."""
+    """Return a model directory with all files in ``preprocessors/``."""
     model_dir = tmp_path_factory.mktemp("model")
     root = model_dir / "preprocessors"
     for file in (weights.HED, weights.LINEART, weights.MLSD):
@@ -41,19 +41,19 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def preprocessors(model_dir: Path) -> Preprocessors:
-    """All of them, with the default settings."""
+    """Return all preprocessors, with the default settings."""
     return Preprocessors(Settings(model_dir=model_dir), CPU)
 
 
 @pytest.fixture
 def networks(model_dir: Path) -> Networks:
-    """An empty shelf."""
+    """Return networks with an empty cache."""
     return Networks(model_dir / "preprocessors", CPU, 2**30)
 
 
 @pytest.fixture
 def pixels() -> Pixels:
-    """A bright disc before a dark slope, 150×90, so that neither side is a network's multiple."""
+    """Return a bright disc on a dark gradient, 150×90, so that neither side is a network's multiple."""
     rows, columns = np.mgrid[:90, :150]
     picture = np.stack([columns, rows, columns // 2], axis=2).astype(np.uint8)
     picture[(rows - 45) ** 2 + (columns - 60) ** 2 < 30**2] = (250, 240, 200)

@@ -1,4 +1,4 @@
-"""What is made of networks' outputs, on outputs that are known."""
+"""Conversion of known network outputs to control images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 
 from triton_diffusers.preprocess import sizes
 from triton_diffusers.preprocess.depth import Depth
+from triton_diffusers.preprocess.hed import strokes
 from triton_diffusers.preprocess.mlsd import lines
 from triton_diffusers.preprocess.networks import Network, Networks
 from triton_diffusers.preprocess.normal import Normal
 from triton_diffusers.preprocess.registry import Weights
-from triton_diffusers.preprocess.scribble import strokes
 
 PICTURE = np.zeros((64, 128, 3), np.uint8)
 
 
 class FixedDepth(Networks):
-    """Knows one network, which sees the same nearness (rows, columns) in every picture."""
+    """One network that returns a fixed nearness (rows, columns) for every image."""
 
     def __init__(self, nearness: torch.Tensor) -> None:
         super().__init__(Path(), torch.device("cpu"), 0)
@@ -47,45 +47,45 @@ def test_near_is_white() -> None:
     assert (np.diff(row) >= 0).all()
 
 
-def test_no_difference_in_depth() -> None:
+def test_constant_depth_is_black() -> None:
     assert not Depth(FixedDepth(torch.ones(64, 128))).process(PICTURE).any()
 
 
-def test_what_faces_us_is_blue_and_blue_comes_first() -> None:
+def test_a_surface_facing_us_is_blue_in_the_first_channel() -> None:
     normal = Normal(FixedDepth(torch.ones(64, 128))).process(PICTURE)
     assert (normal == [255, 127, 127]).all()
 
 
-def test_a_slope_to_the_right_is_red_and_red_comes_last() -> None:
+def test_a_slope_to_the_right_is_red_in_the_last_channel() -> None:
     normal = Normal(FixedDepth(slope_to_the_right(2.0))).process(PICTURE)
     # Sobel's sum is eight times the slope: 16 against 2π.
     length = np.hypot(16, 2 * np.pi)
     expected = [127.5 + 127.5 * 2 * np.pi / length, 127.5, 127.5 + 127.5 * 16 / length]
     assert np.abs(normal[32, 100] - np.array(expected)).max() <= 1
-    assert (normal[32, 20] == [255, 127, 127]).all(), "far away, all is flat"
+    assert (normal[32, 20] == [255, 127, 127]).all(), "the background is flat"
 
 
-def test_lines() -> None:
+def test_lines_are_sorted_by_score() -> None:
     found = torch.zeros(5, 32, 48)
     found[0] = -10.0
     found[0, 10, 20] = 3.0
     found[1:, 10, 20] = torch.tensor([-5.0, -2.0, 5.0, 2.0])
-    found[0, 10, 21] = 2.0  # beside a surer one
+    found[0, 10, 21] = 2.0  # beside a higher score
     found[1:, 10, 21] = 9.0
-    found[0, 25, 40] = 5.0  # surer still
+    found[0, 25, 40] = 5.0  # the highest score
     found[1:, 25, 40] = torch.tensor([-1.0, 0.0, 1.0, 0.0])
-    found[0, 5, 5] = 4.0  # no length
+    found[0, 5, 5] = 4.0  # zero length
     assert lines(found).tolist() == [[39.0, 25.0, 41.0, 25.0], [15.0, 8.0, 25.0, 12.0]]
 
 
-def test_at_most_200_lines() -> None:
+def test_lines_are_at_most_200() -> None:
     found = torch.zeros(5, 64, 64)
     found[0, ::3, ::3] = 1 + torch.rand(22, 22)
     found[1], found[3] = -3.0, 3.0
     assert len(lines(found)) == 200
 
 
-def test_strokes_go_along_ridges() -> None:
+def test_strokes_follow_ridges() -> None:
     """A hill's ridges are the four lines through its top."""
     rows, columns = np.mgrid[-100:101, -100:101]
     hill = (255 * np.exp(-(rows**2 + columns**2) / (2 * 40**2))).astype(np.float32)
@@ -104,7 +104,9 @@ def test_strokes_go_along_ridges() -> None:
         ((1, 1), (512, 512)),
     ],
 )  # fmt: skip
-def test_working_sizes(size: tuple[int, int], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_sizes_are_bounded_multiples(
+    size: tuple[int, int], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sizes, "_SHORTER_SIDE", 512)
-    monkeypatch.setattr(sizes, "_LONGEST_SIDE", 2048)
+    monkeypatch.setattr(sizes, "_MAX_SIDE", 2048)
     assert sizes.working_size(*size) == expected

@@ -1,4 +1,4 @@
-"""The networks against what another implementation gave for the same weights."""
+"""The networks against outputs of another implementation for the same weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NETS = {weights.HED: HedNetwork, weights.LINEART: LineartNetwork, weights.MLSD: 
 
 
 @pytest.mark.parametrize("file", NETS)
-def test_like_another_implementation(file: str) -> None:
+def test_a_network_matches_another_implementation(file: str) -> None:
     network = NETS[file]()
     network.load_state_dict(weights.random_tensors(file))
     with torch.inference_mode():
@@ -28,6 +28,6 @@ def test_like_another_implementation(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", NETS)
-def test_a_file_has_exactly_these_tensors(file: str) -> None:
+def test_a_network_has_exactly_the_tensors_of_its_file(file: str) -> None:
     ours = {name: list(tensor.shape) for name, tensor in NETS[file]().state_dict().items()}
     assert ours == weights.LAYOUTS[file]["tensors"]

@@ -1,4 +1,4 @@
-"""Every preprocessor on files in the published layouts, and what a request is told when one cannot work."""
+"""Every preprocessor on files in the published layouts, and its errors."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from safetensors.torch import load_file, save_file
 from tests.unit.preprocess import weights
 from triton_diffusers.errors import EngineFailure, InvalidPicture, InvalidRequest, NotFound
 from triton_diffusers.preprocess import PREPROCESSORS, WEIGHTS
-from triton_diffusers.preprocess.ade20k import PALETTE
 from triton_diffusers.preprocess.canny import Canny
 from triton_diffusers.preprocess.preprocessors import Preprocessors
 from triton_diffusers.preprocess.registry import Pixels
+from triton_diffusers.preprocess.seg import PALETTE
 from triton_diffusers.settings import Settings
 
 CPU = torch.device("cpu")
 NAMES = {"canny", "depth", "hed", "lineart", "mlsd", "none", "normal", "openpose", "scribble", "seg", "tile"}
 
 
-def test_the_names() -> None:
+def test_all_names_are_registered() -> None:
     assert set(PREPROCESSORS) == NAMES
     assert set(WEIGHTS) == NAMES - {"canny", "none", "tile"}
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_the_size_stays_and_the_same_picture_gives_the_same(
+def test_processing_keeps_the_size_and_is_deterministic(
     preprocessors: Preprocessors, pixels: Pixels, name: str
 ) -> None:
     before = pixels.copy()
     first, second = (preprocessors.process(name, pixels) for _ in range(2))
     assert first.shape == pixels.shape
     assert first.dtype == np.uint8
-    assert first.std() > 1, "something is on it"
+    assert first.std() > 1, "the image is not empty"
     assert (first == second).all()
-    assert (pixels == before).all(), "the caller's picture is left alone"
+    assert (pixels == before).all(), "the input is unchanged"
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 200), (200, 3)])
-def test_odd_shapes(preprocessors: Preprocessors, name: str, height: int, width: int) -> None:
+def test_odd_shapes_keep_their_size(preprocessors: Preprocessors, name: str, height: int, width: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     assert preprocessors.process(name, picture).shape == picture.shape
 
 
 @pytest.mark.parametrize("name", ["canny", "depth", "hed", "lineart", "mlsd", "scribble"])
-def test_these_have_no_colours(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
+def test_control_images_are_grey(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
     control = preprocessors.process(name, pixels)
     assert (control == control[:, :, :1]).all()
     if name in ("canny", "mlsd", "scribble"):
         assert set(np.unique(control)) == {0, 255}
 
 
-def test_canny_is_opencv_s(pixels: Pixels) -> None:
+def test_canny_matches_opencv(pixels: Pixels) -> None:
     assert (Canny().process(pixels)[:, :, 1] == cv2.Canny(pixels, 100, 200)).all()
     assert (Canny(low=10, high=20).process(pixels)[:, :, 1] == cv2.Canny(pixels, 10, 20)).all()
 
 
 @pytest.mark.parametrize("name", ["tile", "none"])
-def test_the_picture_itself(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
+def test_tile_and_none_return_the_image(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
     assert (preprocessors.process(name, pixels) == pixels).all()
 
 
@@ -83,14 +83,14 @@ def test_depth_uses_the_whole_range(preprocessors: Preprocessors, pixels: Pixels
     assert depth.max() >= 253
 
 
-def test_seg_has_the_colours_of_ade20k(preprocessors: Preprocessors, pixels: Pixels) -> None:
+def test_seg_uses_the_colours_of_ade20k(preprocessors: Preprocessors, pixels: Pixels) -> None:
     known = {tuple(colour) for colour in PALETTE.tolist()}
     assert {tuple(colour) for colour in preprocessors.process("seg", pixels).reshape(-1, 3).tolist()} <= known
     # Wall, building, sky; the last is flag.
     assert PALETTE[[0, 1, 2, 149]].tolist() == [[120, 120, 120], [180, 120, 120], [6, 230, 230], [92, 0, 255]]
 
 
-def test_openpose_sees_nobody(tmp_path: Path, pixels: Pixels) -> None:
+def test_openpose_without_people_is_black(tmp_path: Path, pixels: Pixels) -> None:
     root = tmp_path / "preprocessors"
     weights.write_people(root, label=1)
     weights.write_pose(root)
@@ -98,14 +98,14 @@ def test_openpose_sees_nobody(tmp_path: Path, pixels: Pixels) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "HED", "../hed", "hed\0", "__class__", "canny " * 1000, "annotators/x.pth", "é"])
-def test_hostile_names(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
+def test_unknown_names_are_an_error(preprocessors: Preprocessors, pixels: Pixels, name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"process_func: .* is invalid: known: canny, depth, hed, ") as caught:
         preprocessors.process(name, pixels)
     assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("shape", [(1, 2049), (2049, 1), (1025, 1025), (0, 5)])
-def test_too_large_a_picture(preprocessors: Preprocessors, shape: tuple[int, int]) -> None:
+def test_invalid_sizes_are_an_error(preprocessors: Preprocessors, shape: tuple[int, int]) -> None:
     with pytest.raises(InvalidPicture, match=f"{shape[1]}×{shape[0]}"):
         preprocessors.process("canny", np.zeros((*shape, 3), np.uint8))
 
@@ -123,7 +123,9 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
-def test_missing_weights(tmp_path: Path, pixels: Pixels, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_weights_are_an_error(
+    tmp_path: Path, pixels: Pixels, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path, repository = MISSING[name]
     with pytest.raises(NotFound) as caught:
         Preprocessors(Settings(model_dir=tmp_path), CPU).process(name, pixels)
@@ -131,17 +133,17 @@ def test_missing_weights(tmp_path: Path, pixels: Pixels, name: str, caplog: pyte
         f"process_func: {name!r} needs preprocessors/{path} of {repository}; on the server, get it with: "
         f"triton-diffusers fetch-preprocessors {name}"
     )
-    assert len(str(caught.value)) <= 200, "as long as an error_msg of the API may be"
+    assert len(str(caught.value)) <= 200, "the maximum length of an error_msg of the API"
     assert str(tmp_path / "preprocessors" / path) in caplog.text
 
 
-def test_another_folder(model_dir: Path, tmp_path: Path, pixels: Pixels) -> None:
+def test_the_preprocessors_folder_can_be_set(model_dir: Path, tmp_path: Path, pixels: Pixels) -> None:
     settings = Settings(model_dir=tmp_path, preprocessors=str(model_dir / "preprocessors"))
     assert Preprocessors(settings, CPU).process("hed", pixels).any()
 
 
 def unreadable(root: Path, name: str, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> str:
-    """What is logged when a preprocessor's weights cannot be loaded; the caller is told less."""
+    """Return the log of weights that cannot be loaded; the caller gets less."""
     with pytest.raises(EngineFailure) as caught:
         Preprocessors(Settings(model_dir=root.parent), CPU).process(name, pixels)
     assert "cannot be loaded; the server's log has the reason" in str(caught.value)
@@ -155,7 +157,7 @@ class _Code:
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps(_Code())])
-def test_a_damaged_or_hostile_file(
+def test_a_damaged_or_hostile_file_is_not_run(
     tmp_path: Path, pixels: Pixels, content: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -166,16 +168,16 @@ def test_a_damaged_or_hostile_file(
     assert not (tmp_path / "was-run").exists()
 
 
-def test_weights_of_another_network(tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_of_another_network_are_an_error(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "preprocessors"
     weights.write_annotator(root, weights.LINEART).rename(root / "annotators" / weights.MLSD)
     assert "Missing key(s)" in unreadable(root, "mlsd", pixels, caplog)
 
 
-def test_tensors_that_nobody_uses_may_be_missing(
-    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The published DPT-Hybrid lacks those of a residual that has nothing to add to; all others must be there."""
+def test_only_unused_tensors_may_be_missing(tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> None:
+    """The published DPT-Hybrid lacks an unused residual; all other tensors are required."""
     root = tmp_path / "preprocessors"
     file = weights.write_depth(root) / "model.safetensors"
     tensors = load_file(file)
@@ -188,7 +190,7 @@ def test_tensors_that_nobody_uses_may_be_missing(
     assert "it has no tensor head.head.0.weight (1 missing)" in unreadable(root, "depth", pixels, caplog)
 
 
-def test_a_model_without_safetensors(model_dir: Path, tmp_path: Path, pixels: Pixels) -> None:
+def test_a_model_may_be_in_pickle_format(model_dir: Path, tmp_path: Path, pixels: Pixels) -> None:
     expected = Preprocessors(Settings(model_dir=model_dir), CPU).process("depth", pixels)
     folder = tmp_path / "preprocessors" / "depth"
     shutil.copytree(model_dir / "preprocessors" / "depth", folder)
@@ -197,7 +199,7 @@ def test_a_model_without_safetensors(model_dir: Path, tmp_path: Path, pixels: Pi
     assert (Preprocessors(Settings(model_dir=tmp_path), CPU).process("depth", pixels) == expected).all()
 
 
-def test_a_folder_s_own_code_is_not_run(tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> None:
+def test_code_in_a_folder_is_not_run(tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "preprocessors"
     folder = weights.write_depth(root)
     (folder / "evil.py").write_text("raise SystemExit('was run')")
@@ -208,13 +210,15 @@ def test_a_folder_s_own_code_is_not_run(tmp_path: Path, pixels: Pixels, caplog: 
     assert "trust_remote_code" in unreadable(root, "depth", pixels, caplog)
 
 
-def test_a_segmentation_of_other_classes(tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_segmentation_with_other_classes_is_an_error(
+    tmp_path: Path, pixels: Pixels, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "preprocessors"
     weights.write_segmentation(root, classes=19)
     assert "it knows 19 classes, not the 150 of ADE20K" in unreadable(root, "seg", pixels, caplog)
 
 
-def test_a_package_that_is_not_installed(
+def test_a_missing_package_is_an_error(
     preprocessors: Preprocessors, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
@@ -223,7 +227,7 @@ def test_a_package_that_is_not_installed(
         preprocessors.process("canny", pixels)
 
 
-def test_a_network_is_loaded_once(model_dir: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_cached(model_dir: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[object] = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda file, **options: loads.append(file) or load(file, **options))

@@ -1,7 +1,7 @@
-"""Weight files in the published layouts: the names, shapes and places are the genuine ones, the values are random.
+"""Weight files in the published layouts, with genuine names, shapes and folders, and random values.
 
-``layouts.json`` has the tensors of the files of ``lllyasviel/Annotators``, and for each network what another
-implementation (controlnet_aux 0.0.10) gave for ``random_tensors`` and ``sample_input``.
+``layouts.json`` has the tensors of the files of ``lllyasviel/Annotators``, and each network's outputs in another
+implementation (controlnet_aux 0.0.10) for ``random_tensors`` and ``sample_input``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HED, LINEART, MLSD = "ControlNetHED.pth", "sk_model.pth", "mlsd_large_512_fp32.p
 
 
 def random_tensors(file: str) -> dict[str, torch.Tensor]:
-    """Tensors for a file, the same ones each time, scaled so that they keep a signal's strength."""
+    """Return fixed random tensors for a file, scaled so that they keep a signal's strength."""
     generator = torch.Generator().manual_seed(7)
     tensors = {}
     for name, shape in LAYOUTS[file]["tensors"].items():
@@ -36,20 +36,20 @@ def random_tensors(file: str) -> dict[str, torch.Tensor]:
 
 
 def sample_input(file: str) -> torch.Tensor:
-    """A network's input (1, channels, 64, 128)."""
+    """Return a network's input (1, channels, 64, 128)."""
     channels = 4 if file == MLSD else 3
     picture = torch.rand((1, channels, 64, 128), generator=torch.Generator().manual_seed(3))
     return picture * 255 if file == HED else picture
 
 
 def write_annotator(root: Path, file: str) -> Path:
-    """One of the annotators' files below the folder of preprocessors; in half precision, as that of HED is."""
+    """Write one of the annotators' files below the preprocessors' folder; HED's in half precision, as published."""
     path = root / "annotators" / file
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = random_tensors(file)
     if file == HED:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
-    if file == MLSD:  # lines that end within the picture
+    if file == MLSD:  # lines that end within the image
         tensors["block23.conv3.weight"] *= 0.002
     torch.save(tensors, path)
     return path
@@ -62,7 +62,7 @@ def _write(model: Any, processor: dict[str, Any], folder: Path) -> Path:
 
 
 def write_depth(root: Path) -> Path:
-    """A small DPT-Hybrid as ``Intel/dpt-hybrid-midas``."""
+    """Write a small DPT-Hybrid like ``Intel/dpt-hybrid-midas``."""
     from transformers import DPTConfig, DPTForDepthEstimation
 
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def write_depth(root: Path) -> Path:
 
 
 def write_segmentation(root: Path, classes: int = 150) -> Path:
-    """A small UPerNet on ConvNeXt as ``openmmlab/upernet-convnext-small``."""
+    """Write a small UPerNet on ConvNeXt like ``openmmlab/upernet-convnext-small``."""
     from transformers import ConvNextConfig, UperNetConfig, UperNetForSemanticSegmentation
 
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def write_segmentation(root: Path, classes: int = 150) -> Path:
 
 
 def write_people(root: Path, label: int = 0) -> Path:
-    """A small RT-DETR as ``PekingU/rtdetr_r18vd_coco_o365``; all that it sees is of one class, 0 is a person."""
+    """Write a small RT-DETR like ``PekingU/rtdetr_r18vd_coco_o365`` that detects one class only; 0 is a person."""
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
     torch.manual_seed(0)
@@ -136,7 +136,8 @@ def write_people(root: Path, label: int = 0) -> Path:
 
 
 def write_pose(root: Path) -> Path:
-    """A small ViTPose as ``usyd-community/vitpose-base-simple``; it is sure of every joint."""
+    """Write a small ViTPose like ``usyd-community/vitpose-base-simple``, with a high score for every joint."""
+
     from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 
     torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""Small networks that no maintained package has, by the names of the tensors in their published files."""
+"""Small networks that no maintained package has, with the tensor names of their published files."""

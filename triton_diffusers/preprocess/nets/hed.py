@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  # what everybody calls it
+from torch.nn import functional as F  # noqa: N812
 
 # Width and number of convolutions of each stage: those of VGG-16.
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -24,7 +24,7 @@ class _Stage(nn.Module):
 
 
 class HedNetwork(nn.Module):
-    """RGB (1, 3, h, w) of 0 … 255 to the probability of an edge (h, w)."""
+    """Edge detector from RGB (1, 3, h, w) of 0 … 255 to edge probabilities (h, w)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class HedNetwork(nn.Module):
             self.add_module(f"block{number}", _Stage(before, width, count))
             before = width
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        hidden, sides = picture - self.norm, []
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        hidden, sides = image - self.norm, []
         for number in range(1, len(_STAGES) + 1):
             stage: _Stage = self.get_submodule(f"block{number}")  # type: ignore[assignment]
             hidden = stage(hidden if number == 1 else F.max_pool2d(hidden, 2))
             side = stage.projection(hidden)
-            sides.append(F.interpolate(side, picture.shape[2:], mode="bilinear"))
+            sides.append(F.interpolate(side, image.shape[2:], mode="bilinear"))
         return torch.cat(sides).mean(dim=(0, 1)).sigmoid()

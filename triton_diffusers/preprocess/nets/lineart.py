@@ -25,7 +25,7 @@ def _scaled(conv: nn.Module, width: int) -> list[nn.Module]:
 
 
 class LineartNetwork(nn.Module):
-    """RGB (1, 3, h, w) of 0 … 1, sides multiples of 4, to a drawing (h, w): 1 is paper, 0 is ink."""
+    """Generator from RGB (1, 3, h, w) of 0 … 1, sides multiples of 4, to a drawing (h, w): 1 is paper, 0 is ink."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class LineartNetwork(nn.Module):
         )
         self.model4 = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(narrow, 1, 7), nn.Sigmoid())
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        hidden = picture
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        hidden = image
         for part in (self.model0, self.model1, self.model2, self.model3, self.model4):
             hidden = part(hidden)
         return hidden[0, 0]

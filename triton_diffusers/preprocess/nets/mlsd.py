@@ -1,4 +1,4 @@
-"""M-LSD, the large one (Gu et al., 2021): a MobileNetV2 and a pyramid that finds line segments by their centres."""
+"""The large M-LSD (Gu et al., 2021): a MobileNetV2 and a pyramid that find line segments by their centres."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 _STEM = 32
 _WIDTH = 64  # of the pyramid
 _CHANNELS = 16
-# Only these of the channels are meant for use: a centre's score, and where its two ends are from there (x, y, x, y).
+# Only these channels are used: a centre's score, and the offsets of both ends from it (x, y, x, y).
 _USED = slice(7, 12)
 
 
 class _ConvNorm(nn.Sequential):
-    """A convolution without bias, its norm, and a ReLU6. Stride 2 pads below and to the right alone, as TensorFlow."""
+    """A convolution without bias, its norm, and a ReLU6. Stride 2 pads only below and right, as TensorFlow does."""
 
     def __init__(self, before: int, width: int, side: int, *, stride: int = 1, groups: int = 1) -> None:
         padding = side // 2 if stride == 1 else 0
@@ -49,7 +49,7 @@ class _InvertedResidual(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """Gives the last hidden state of each stage."""
+    """The backbone, which returns the last hidden state of each stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def _conv(before: int, width: int, side: int, dilation: int = 1) -> nn.Sequentia
 
 
 class _Joined(nn.Module):
-    """A stage's state, and below it the coarser one, enlarged to it."""
+    """The concatenation of a stage's state and the next coarser one, enlarged to it."""
 
     def __init__(self, stage: int, coarser: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Head(nn.Module):
 
 
 class MlsdNetwork(nn.Module):
-    """RGB and a plane of ones (1, 4, h, w), sides multiples of 16, to centres and ends (5, h / 2, w / 2)."""
+    """Detector from RGB and a plane of ones (1, 4, h, w), sides multiples of 16, to centres and ends (5, h/2, w/2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ class MlsdNetwork(nn.Module):
         self.block21, self.block22 = _Joined(widths[0], _WIDTH), _Narrowed()
         self.block23 = _Head()
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        *stages, hidden = self.backbone(picture)
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        *stages, hidden = self.backbone(image)
         joints = (self.block15, self.block17, self.block19, self.block21)
         narrowings = (self.block16, self.block18, self.block20, self.block22)
         for stage, joined, narrowed in zip(reversed(stages), joints, narrowings, strict=True):
