@@ -6,8 +6,12 @@ The files are committed, so that a model repository works without this step; a t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from triton_diffusers.api.contract import (
     CONTRACTS,
@@ -26,21 +30,12 @@ from triton_diffusers.api.contract import (
 REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
 _HEADER = "# Made from triton_diffusers/api/contract.py by `make generated`; do not edit.\n"
-# Rows of one execute(): requests in flight that Triton hands to the mailbox together. (A request has one row.)
-_MOST_REQUESTS = 256
-# Places for requests in flight, well above what the engine's own queue admits: Triton (2.51) loses the place of a gRPC
-# call that its client cancels at the wrong moment, and has it back only when it has been idle for so long.
-_MOST_SEQUENCES = 1024
+# Rows of one execute(): requests in flight that Triton passes to the mailbox together. (A request has one row.)
+_MAX_REQUESTS = 256
+# Well above what the engine's own queue admits: Triton (2.51) leaks the sequence of a gRPC call that its client cancels
+# at the wrong moment, until the sequence has been idle for this long.
+_MAX_SEQUENCES = 1024
 _IDLE_MICROSECONDS = 30_000_000
-_SEQUENCES = f"""sequence_batching {{
-  iterative_sequence: true
-  max_sequence_idle_microseconds: {_IDLE_MICROSECONDS}
-  control_input [
-    {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }} ] }}
-  ]
-  oldest {{ max_candidate_sequences: {_MOST_SEQUENCES} }}
-}}
-"""
 # Requests for people to try. The image is a small white PNG: an empty drawing for the model's own ControlNet.
 _EXAMPLE = {"task_id": "example", "prompt": "a red apple"}
 _CONTROL_EXAMPLE = {
@@ -48,29 +43,26 @@ _CONTROL_EXAMPLE = {
     "controlnet_path": ["controlnet"],
     "image_base64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==",
 }
-_ONE_PROCESS = "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
+_GENERATING_PROBE = {"task_id": PROBE, "prompt": PROBE, "func_name": PROBE}
+_PROBES: Mapping[str, Mapping[str, str]] = {
+    "sd_base": _GENERATING_PROBE,
+    "sd_controlnet": _GENERATING_PROBE,
+    "translator": {"prompt": PROBE},
+    "jobs": {"action": "list"},
+}
 
 
 def configs() -> Mapping[str, str]:
-    """The text of ``config.pbtxt`` by model name."""
-    return {
+    """Return the text of ``config.pbtxt`` by model name."""
+    made = {
         "sd_base": _generating("sd_base"),
         "sd_controlnet": _generating("sd_controlnet"),
-        "translator": _HEADER
-        + 'backend: "python"\n'
-        + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(CONTRACTS["translator"])
-        + "dynamic_batching { }\n"
-        + _ONE_PROCESS
-        + _parameter(PROBE_PARAMETER, json.dumps({"prompt": PROBE})),
-        "jobs": _HEADER
-        + 'backend: "python"\nmax_batch_size: 0\n'
-        + _tensors(CONTRACTS["jobs"])
-        + _ONE_PROCESS
-        + _parameter(PROBE_PARAMETER, json.dumps({"action": "list"})),
+        "translator": _translator(),
+        "jobs": _python("jobs", max_batch_size=0),
         "ensemble": _ensemble("ensemble", "sd_base", _EXAMPLE),
         "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet", _CONTROL_EXAMPLE),
     }
+    return {name: _HEADER + text_format.MessageToString(config) for name, config in made.items()}
 
 
 def write(repository: Path = REPOSITORY) -> None:
@@ -79,78 +71,80 @@ def write(repository: Path = REPOSITORY) -> None:
         (repository / model / "config.pbtxt").write_text(text)
 
 
-def _generating(model: str) -> str:
-    return (
-        _HEADER
-        + 'backend: "python"\n'
-        + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(CONTRACTS[model])
-        + _SEQUENCES
-        + _ONE_PROCESS
-        + _parameter(PROBE_PARAMETER, json.dumps({"task_id": PROBE, "prompt": PROBE, "func_name": PROBE}))
-    )
+def _python(model: str, max_batch_size: int = _MAX_REQUESTS) -> Any:
+    """Return the configuration of a Python model, one process on the CPU."""
+    config = model_config_pb2.ModelConfig(backend="python", max_batch_size=max_batch_size)
+    _declare(config, CONTRACTS[model])
+    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=1)
+    _set_parameter(config, PROBE_PARAMETER, _PROBES[model])
+    return config
 
 
-def _ensemble(name: str, model: str, example: Mapping[str, object]) -> str:
-    return (
-        _HEADER
-        + 'platform: "ensemble"\n'
-        + f"max_batch_size: {_MOST_REQUESTS}\n"
-        + _tensors(CONTRACTS[name])
-        + _translated(model, CONTRACTS[model], CONTRACTS[name])
-        + _parameter(EXAMPLE_PARAMETER, json.dumps(example))
-    )
+def _generating(model: str) -> Any:
+    config = _python(model)
+    batching = config.sequence_batching
+    batching.iterative_sequence = True
+    batching.max_sequence_idle_microseconds = _IDLE_MICROSECONDS
+    sequence_id = batching.control_input.add(name="CORRID").control.add()
+    sequence_id.kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
+    sequence_id.data_type = model_config_pb2.TYPE_UINT64
+    batching.oldest.max_candidate_sequences = _MAX_SEQUENCES
+    return config
 
 
-def _tensors(contract: Contract) -> str:
-    declared = [
-        f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ]'
-        f"{'' if field.required else ' optional: true'} }}"
-        for field in contract.inputs
-    ]
-    returned = [
-        f'  {{ name: "{field.name}" data_type: {_type(field)} dims: [ {-1 if field.many else 1} ] }}'
-        for field in contract.outputs
-    ]
-    return f"input [\n{_lines(declared)}]\noutput [\n{_lines(returned)}]\n"
+def _translator() -> Any:
+    config = _python("translator")
+    config.dynamic_batching.SetInParent()
+    return config
 
 
-def _type(field: Input | Output) -> str:
-    return "TYPE_STRING" if field.datatype == "BYTES" else f"TYPE_{field.datatype}"
-
-
-def _lines(entries: Iterable[str]) -> str:
-    return ",\n".join(entries) + "\n"
-
-
-def _translated(model: str, its: Contract, ensembles: Contract) -> str:
-    """The translator, then ``model``, which gets the translator's outputs and all else as it was sent."""
-    translations = {
-        **{name: f"translated_{name}" for name in TRANSLATED},
-        "warnings": TRANSLATOR_WARNINGS.name,
-    }
-    translate = _step(
+def _ensemble(name: str, model: str, example: Mapping[str, object]) -> Any:
+    """Return the configuration of the translator followed by ``model``, which gets the translator's outputs."""
+    config = model_config_pb2.ModelConfig(platform="ensemble", max_batch_size=_MAX_REQUESTS)
+    own, inner = CONTRACTS[name], CONTRACTS[model]
+    _declare(config, own)
+    translations = {**{field: f"translated_{field}" for field in TRANSLATED}, "warnings": TRANSLATOR_WARNINGS.name}
+    _add_step(
+        config,
         "translator",
         {field.name: field.name for field in TRANSLATOR_INPUTS},
         {output.name: translations[output.name] for output in TRANSLATOR_OUTPUTS},
     )
-    # Whether to translate is settled by then.
-    generate = _step(
+    _add_step(
+        config,
         model,
-        {field.name: translations.get(field.name, field.name) for field in its.inputs if field.name != "use_translate"},
-        {output.name: seen.name for output, seen in zip(its.outputs, ensembles.outputs, strict=True)},
+        # The translator alone reads use_translate.
+        {f.name: translations.get(f.name, f.name) for f in inner.inputs if f.name != "use_translate"},
+        {output.name: seen.name for output, seen in zip(inner.outputs, own.outputs, strict=True)},
     )
-    return f"ensemble_scheduling {{\n  step [\n{translate},\n{generate}\n  ]\n}}\n"
+    _set_parameter(config, EXAMPLE_PARAMETER, example)
+    return config
 
 
-def _step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
-    maps = [f'      input_map {{ key: "{name}" value: "{tensor}" }}\n' for name, tensor in inputs.items()]
-    maps += [f'      output_map {{ key: "{name}" value: "{tensor}" }}\n' for name, tensor in outputs.items()]
-    return f'    {{\n      model_name: "{model}"\n      model_version: -1\n{"".join(maps)}    }}'
+def _declare(config: Any, contract: Contract) -> None:
+    for field in contract.inputs:
+        config.input.add(name=field.name, data_type=_type(field), dims=[_dimension(field)], optional=not field.required)
+    for output in contract.outputs:
+        config.output.add(name=output.name, data_type=_type(output), dims=[_dimension(output)])
 
 
-def _parameter(key: str, value: str) -> str:
-    return f'parameters {{ key: "{key}" value {{ string_value: {json.dumps(value)} }} }}\n'
+def _type(field: Input | Output) -> int:
+    name = "STRING" if field.datatype == "BYTES" else field.datatype
+    return int(model_config_pb2.DataType.Value(f"TYPE_{name}"))
+
+
+def _dimension(field: Input | Output) -> int:
+    return -1 if field.many else 1
+
+
+def _add_step(config: Any, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    step = config.ensemble_scheduling.step.add(model_name=model, model_version=-1)
+    step.input_map.update(inputs)
+    step.output_map.update(outputs)
+
+
+def _set_parameter(config: Any, key: str, value: Mapping[str, object]) -> None:
+    config.parameters[key].string_value = json.dumps(value)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""The reference page, made from the tables: ``python -m tools.reference`` writes ``docs/reference.md``.
+"""The reference page and the JSON schema of a request: ``python -m tools.reference`` writes both to ``docs/``.
 
-The page is committed; a test compares it with the tables.
+Both are committed; a test compares them with the tables.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -23,28 +26,31 @@ from triton_diffusers.api.contract import (
     Input,
     Output,
 )
+from triton_diffusers.api.statuses import STATUSES
 from triton_diffusers.sampling.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
 from triton_diffusers.triton_backend.families import FAMILIES
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = _DOCS / "reference.md"
+SCHEMA = _DOCS / "request.schema.json"
 
 _INTRODUCTION = """# Reference
 
 Made from the tables in `triton_diffusers/` by `make generated`; do not edit.
 
-Models: `sd_base` makes pictures, `sd_controlnet` does so with [ControlNets](adapters.md#controlnet), `translator` makes prompts
-English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` are the translator and then one of the two,
-`jobs` tells about the jobs of all, whoever called them. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
+Models: `sd_base` makes images, `sd_controlnet` does so with [ControlNets](adapters.md#controlnet), `translator` translates prompts
+to English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` are the translator followed by one of the
+two, `jobs` reports the jobs of all callers. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
 
 ## How values travel
 
 - Every tensor has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`. Those of `jobs` have none:
-  `[1]` and `[n]`. One request is one row; for several pictures use `image_num`, or send several requests.
+  `[1]` and `[n]`. One request is one row; for several images use `image_num`, or send several requests.
 - Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
   to the model together; the SDK does.
 - In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
-  Types are Triton's to check, and it is strict: see [plain JSON](#plain-json-what-triton-refuses).
+  Triton checks types, strictly: see [plain JSON](#plain-json-what-triton-refuses).
 - In JSON, a single value under a name that is not a field of the model is ignored, and `warnings` says so, with the name
   of the field that other APIs call so.
 - Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two. `serve` lets the models tell
@@ -53,7 +59,7 @@ English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` ar
 
 ## Timeouts
 
-A job ends `timeout_seconds` after its arrival, whoever still waits for it: running or queued, of a model or of an
+A job ends `timeout_seconds` after its arrival, even if the caller still waits: running or queued, of a model or of an
 ensemble. Send it if you may give up. Triton does not notice that an HTTP caller has hung up, and a gRPC call's cancellation
 or deadline never reaches the models of an ensemble, so without a timeout the job runs to its end, and others wait for it.
 `infer` callers can send Triton's own request timeout instead (`timeout` of `tritonclient`'s `infer`, in microseconds).
@@ -61,25 +67,18 @@ Any job can also be ended by `jobs`, with `cancel`.
 
 ## Errors
 
-A request that fails is answered with a Triton error whose message names the field, the value and the limit.
+A request that fails is answered with a Triton error whose message names the field, the value and the limit. The code is
+the API's own; Triton's answers have no place for it.
 
-| what | gRPC | HTTP, `infer` | HTTP, `generate` |
-|---|---|---|---|
-| a field's value is invalid | `INVALID_ARGUMENT` | 400 | 400 |
-| a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist | `NOT_FOUND` | 404 | 400, `… [NOT_FOUND]` |
-| the queue is full, or the server is stopping: try again | `UNAVAILABLE` | 503 | 400, `… [UNAVAILABLE]` |
-| the job was cancelled, or its timeout is over | `CANCELLED` | 400 (newer Tritons: 499) | 400, `… [CANCELLED]` |
-| the engine loop has failed, and the model is started again: try again in some seconds | `UNAVAILABLE` | 503 | 400, `… [UNAVAILABLE]` |
-| anything else is the server's fault | `INTERNAL` | 500 | 400, `… [INTERNAL]` |
-| Triton: the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 | 400 |
-| Triton: the model is being brought back (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 | 404 |
-| Triton: there is no such model (`… is not found`) | `NOT_FOUND` | 404 | 404 |
-| Triton: a required input is missing, an input has another type or shape, or is unknown | `INVALID_ARGUMENT` | 400 | see below |
-| Triton: the body is not JSON, or holds values of other types | | 500 | 500 |
+{errors}| Triton: the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 | 400 | |
+| Triton: the model is being reloaded (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 | 404 | |
+| Triton: the model is unknown (`… is not found`) | `NOT_FOUND` | 404 | 404 | |
+| Triton: a required input is missing, an input has another type or shape, or is unknown | `INVALID_ARGUMENT` | 400 | see below | |
+| Triton: the body is not JSON, or holds values of other types | | 500 | 500 | |
 
-Triton (2.51) answers every error of a model with 400 in `generate`, whatever the model says; so in plain JSON the status
-that it should be stands at the end of the message. Under an ensemble all statuses are the same, and messages begin with
-`in ensemble '…', `.
+Triton (2.51) answers every error of a model with 400 in `generate`, so in plain JSON the message ends with the actual
+status. Newer Tritons answer `CANCELLED` with 499 over HTTP. Under an ensemble all statuses are the same, and messages begin
+with `in ensemble '…', `.
 
 ### Plain JSON: what Triton refuses
 
@@ -108,7 +107,7 @@ _MADE_DEFAULTS = {
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     schedulers = _table(
         ("name", "diffusers class", "config that differs"),
         (
@@ -118,7 +117,7 @@ def page() -> str:
     )
     return "\n".join(
         [
-            _INTRODUCTION,
+            _INTRODUCTION.replace("{errors}", _errors()),
             "## `sd_base`, `sd_controlnet` and their ensembles: request\n",
             _inputs(INPUTS),
             "`sd_controlnet` and `ensemble_controlnet` take these too:\n",
@@ -134,6 +133,7 @@ def page() -> str:
             _outputs(OUTPUTS),
             "`sd_controlnet` and `ensemble_controlnet` reply with this too:\n",
             _outputs(CONTROL_OUTPUTS),
+            "[`request.schema.json`](request.schema.json) describes a request in plain JSON, with the default limits.\n",
             "## `translator`: request\n",
             _inputs(TRANSLATOR_INPUTS),
             "## `translator`: reply\n",
@@ -160,12 +160,23 @@ def page() -> str:
     )
 
 
-def _inputs(fields: Sequence[Input]) -> str:
+def _errors() -> str:
     rows = (
-        (f"`{field.name}`", _type(field), "required" if field.required else _default(field), field.help)
-        for field in fields
+        (
+            row.help,
+            f"`{row.grpc}`",
+            str(row.http),
+            "400" if row.grpc == STATUSES[0].grpc else f"400, `… [{row.grpc}]`",
+            str(row.code),
+        )
+        for row in STATUSES
     )
-    return _table(("field", "type", "default", "meaning"), rows)
+    return _table(("error", "gRPC", "HTTP, `infer`", "HTTP, `generate`", "code"), rows)
+
+
+def _inputs(fields: Sequence[Input]) -> str:
+    rows = ((f"`{field.name}`", _type(field), _default(field), _limits(field), field.help) for field in fields)
+    return _table(("field", "type", "default", "values", "meaning"), rows)
 
 
 def _outputs(fields: Sequence[Output]) -> str:
@@ -177,7 +188,28 @@ def _type(field: Input | Output) -> str:
 
 
 def _default(field: Input) -> str:
-    return "none" if field.default == () else _value(field.default)
+    if field.required:
+        return "required"
+    value = "none" if field.default == () else _value(field.default)
+    return f"{value}: {field.default_help}" if field.default_help else value
+
+
+def _limits(field: Input) -> str:
+    """Return the choices or bounds of a field, with the settings that an operator can change."""
+    if field.choices:
+        return ", ".join(f"`{choice}`" for choice in field.choices)
+    settings = Settings.model_construct()
+    text = ""
+    if (bounds := field.bounds(settings)) is not None:
+        minimum, maximum = bounds
+        names = " or ".join(f"`{name}`" for name in field.limit_settings)
+        largest = f"{names} ({maximum:g})" if names else f"{maximum:g}"
+        smallest = f"-{names}" if field.signed else f"{minimum:g}"
+        text = f"at least {smallest}" if maximum == math.inf else f"{smallest} to {largest}"
+    if field.length_setting:
+        things = "values" if field.many else "characters"
+        text = f"at most `{field.length_setting}` ({field.max_length(settings)}) {things}"
+    return text
 
 
 def _value(value: object) -> str:
@@ -209,5 +241,51 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_JSON_TYPES = {"STRING": "string", "BYTES": "string", "INT64": "integer", "FP32": "number", "BOOL": "boolean"}
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a request to the models that make images, with the limits of default settings."""
+    # Plain JSON cannot carry bytes.
+    fields = [field for field in (*INPUTS, *CONTROL_INPUTS) if field.datatype != "BYTES"]
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Triton Diffusers request",
+        "type": "object",
+        "properties": {field.name: _schema(field) for field in fields},
+        "required": [field.name for field in fields if field.required],
+    }
+    return json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
+
+
+def _schema(field: Input) -> dict[str, Any]:
+    text: dict[str, Any] = {"description": field.help}
+    if not field.required:
+        text["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
+    settings = Settings.model_construct()
+    value: dict[str, Any] = {"type": _JSON_TYPES[field.datatype]}
+    if field.choices:
+        value["enum"] = list(field.choices)
+    elif (bounds := field.bounds(settings)) is not None:
+        value["minimum"] = bounds[0]
+        value |= {"maximum": bounds[1]} if bounds[1] < math.inf else {}
+    length = field.max_length(settings)
+    if not field.many:
+        value |= {"maxLength": length} if length is not None else {}
+        if field.required or _allows(value, field.default):
+            return {**text, **value}
+        return {**text, "anyOf": [value, {"const": field.default}]}
+    items = {"type": "array", "items": value, **({"maxItems": length} if length is not None else {})}
+    return {**text, "anyOf": [items, value]}
+
+
+def _allows(value: dict[str, Any], default: Any) -> bool:
+    """True if a schema already accepts the field's default."""
+    if "enum" in value:
+        return default in value["enum"]
+    return "minimum" not in value or value["minimum"] <= default
+
+
 if __name__ == "__main__":
     PAGE.write_text(page())
+    SCHEMA.write_text(schema_text())

@@ -11,8 +11,7 @@
           ├── NotTranslated      Chinese text, and no translator that works
           └── StorageFailure     a result cannot be stored
 
-``code`` is the error code that the API has for such an error; Triton's answers have no place for it, only for a status.
-Which status is decided in one place, ``triton_adapter.statuses``.
+``api.statuses`` maps them to the statuses and codes of the API.
 """
 
 from __future__ import annotations
@@ -43,13 +42,9 @@ def _head(value: Any) -> Any:
 class TritonDiffusersError(Exception):
     """Base of all errors that are answered to a caller."""
 
-    code = 469
-
 
 class InvalidRequest(TritonDiffusersError):
     """A field's value is invalid; the message names the field, the value and the rule."""
-
-    code = 460
 
     def __init__(self, field: str, value: Any, limit: str) -> None:
         super().__init__(f"{field}: {shown(value)} is invalid: {limit}")
@@ -59,13 +54,9 @@ class InvalidRequest(TritonDiffusersError):
 class InvalidPicture(InvalidRequest):
     """A picture that a request brings or links to cannot be fetched, decoded or accepted."""
 
-    code = 462
-
 
 class NotFound(TritonDiffusersError):
     """Something that the request names does not exist."""
-
-    code = 460
 
 
 class Busy(TritonDiffusersError):

@@ -165,15 +165,15 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether to translate what is Chinese of the prompts; --translate takes the ensemble of --model "
         "(default: ensembles do as their server is set, other models never)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help=_default("sampling steps", "steps"))
+    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the model's own)")
     parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
     parser.add_argument("--width", type=int, metavar="PIXELS", help="(default: the model's own size)")
     parser.add_argument("--height", type=int, metavar="PIXELS", help="(default: the model's own size)")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same picture (default: random)")
     parser.add_argument("--image-num", type=int, metavar="N", help=_default("pictures to draw", "image_num"))
-    parser.add_argument("--scheduler", metavar="NAME", help=_default("sampler", "scheduler"))
+    parser.add_argument("--scheduler", metavar="NAME", help="sampler (default: the model's own)")
     parser.add_argument(
-        "--cfg-scale", type=float, metavar="X", help=_default("how closely to follow the prompt", "cfg_scale")
+        "--cfg-scale", type=float, metavar="X", help="how closely to follow the prompt (default: the model's own)"
     )
     parser.add_argument(
         "--format",

@@ -82,7 +82,13 @@ def test_a_hundred_rounds_of_mixed_requests(calls: Calls) -> None:
 def test_bad_requests_among_good_ones_fail_alone(calls: Calls) -> None:
     good = small(steps=6)
     expected = calls.grpc(**good)["images"]
-    bad = [{"steps": 0}, {"scheduler": "LCM", "steps": 60}, {"lora_path": ["a"]}, {"task_id": "/"}, {"prompt": b"\xff"}]
+    bad = [
+        {"steps": -1},
+        {"scheduler": "LCM", "steps": 60},
+        {"lora_path": ["a"]},
+        {"task_id": "/"},
+        {"prompt": b"\xff"},
+    ]
     pending = []
     for changes in bad:
         pending.append((calls.send(**good), None))

@@ -134,7 +134,7 @@ def test_an_answer_larger_than_grpcs_usual_limit(client: Client) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"steps": 0}, InvalidRequestError, "^steps: 0 "),
+        ({"steps": -1}, InvalidRequestError, "^steps: -1 "),
         ({"seed": "seven"}, InvalidRequestError, "^seed: 'seven' "),
         ({"scheduler": "Cancelled by Euler"}, InvalidRequestError, "^scheduler: "),
         ({"task_id": "../x"}, InvalidRequestError, "^task_id: "),
@@ -263,7 +263,7 @@ def test_the_command_line(triton: RunningTriton, tmp_path: Path) -> None:
 
 def test_the_command_line_says_what_is_wrong(triton: RunningTriton, tmp_path: Path) -> None:
     url = triton.http_url
-    refused = run("generate", "x", "--steps=0", url=url, folder=tmp_path)
+    refused = run("generate", "x", "--steps=-1", url=url, folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (1, "")
     (line,) = refused.stderr.splitlines()
     assert line.startswith("triton-diffusers-client: steps: 0 is invalid")

@@ -181,7 +181,7 @@ def test_the_references_example_requests(calls: Calls, name: str) -> None:
     ("fields", "message"),
     [
         ({}, "image / image_base64 / image_link: .* t2i without control_image needs exactly one"),
-        ({"image": PICTURE, "process_func": ["warp"]}, "process_func: 'warp' is invalid: known: canny"),
+        ({"image": PICTURE, "process_func": ["warp"]}, "process_func: 'warp' is invalid: must be one of: canny"),
         ({"image": PICTURE, "controlnet_path": ["../controlnet"]}, "controlnet_path: .*controlnet"),
         ({"image": PICTURE, "controlnet_path": ["lora/flat.safetensors"]}, "controlnet_path: .* a LoRA"),
         ({"control_image": [b"rubbish"]}, "control_image: '7 bytes' is invalid: must be an image"),

@@ -225,10 +225,10 @@ def test_what_only_the_model_finds_wrong_is_the_callers_mistake(calls: Calls) ->
 
 
 def test_a_bad_field_is_told_to_json(calls: Calls) -> None:
-    status, reply = calls.generate("ensemble", {"task_id": "a", "prompt": "b", "steps": 0})
+    status, reply = calls.generate("ensemble", {"task_id": "a", "prompt": "b", "steps": -1})
     assert (status, reply) == (
         400,
-        {"error": "in ensemble 'ensemble', steps: 0 is invalid: must be between 1 and 150"},
+        {"error": "in ensemble 'ensemble', steps: -1 is invalid: must be between 1 and 150"},
     )
 
 

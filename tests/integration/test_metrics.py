@@ -44,7 +44,7 @@ def test_a_request_is_counted(calls: Calls) -> None:
 def test_outcomes_are_counted_apart(calls: Calls) -> None:
     before = calls.metrics()
     with pytest.raises(InferenceServerException):
-        calls.grpc(**small(steps=0))
+        calls.grpc(**small(steps=-1))
     with pytest.raises(InferenceServerException):
         calls.grpc(**small(scheduler="LCM", steps=60))
     sent = calls.send(**(fields := small(steps=150)))

@@ -92,7 +92,7 @@ class Failure:
 
 
 FAILURES = {
-    "a bad value": Failure("steps: 0 is", "INVALID_ARGUMENT", 400, "", InvalidRequestError, {"steps": 0}),
+    "a bad value": Failure("steps: -1 is", "INVALID_ARGUMENT", 400, "", InvalidRequestError, {"steps": -1}),
     "a missing file": Failure(
         "lora_path: 'none.safetensors'", "NOT_FOUND", 404, "NOT_FOUND", NotFoundError, {"lora_path": "none.safetensors"}
     ),

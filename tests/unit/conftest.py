@@ -13,7 +13,7 @@ import torch
 
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.api.contract import INPUT_BY_NAME, Input
-from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.api.request import GenerationRequest, ModelDefaults
 from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.inflight.job import Job
@@ -23,6 +23,7 @@ from triton_diffusers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE_SIDE = 128  # of the emoji model
+DEFAULTS = ModelDefaults(side=NATIVE_SIDE)
 NUMPY_TYPES: Mapping[str, Any] = {
     "STRING": np.object_,
     "BYTES": np.object_,

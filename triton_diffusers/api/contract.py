@@ -1,43 +1,78 @@
-"""The contract: every input and output of the models, in tables; ``CONTRACTS`` says which are a model's.
+"""The contract: tables of every input and output of the models; ``CONTRACTS`` maps models to their tables.
 
 Tensors bear the names of the API's JSON fields, so that a request's JSON can be posted to Triton's ``generate`` as it
-is. Everything that must agree with the tables is made from them or tested against them: the ``config.pbtxt`` files
-(``model_config``), the decoding of requests (``decode``), the SDK's options and the reference page in ``docs/``.
+is. A field's type, default, bounds and choices are written here only: the ``config.pbtxt`` files, the checks of
+``api.decode``, the reference page, the JSON schema and the client's generated files are made from these tables.
 
 Every input but ``task_id`` and ``prompt`` is optional, and sending an input's ``default`` is the same as leaving it
 out: a client that always sends the full set lets Triton batch its requests together. An input whose absence means
-something that no value can say is a list (``many``), and absent is the empty list.
+something that no value can express is a list (``many``), and absent is the empty list.
 
-Whole numbers are INT64, since Triton's JSON front wraps a number that is too large for INT32 instead of refusing it.
+Whole numbers are INT64, since Triton's JSON parser wraps a number that is too large for INT32 instead of refusing it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from triton_diffusers.api.request import Fill, Function, OutputFormat, ResizeMode, SafetyAction
+from triton_diffusers.preprocess import PREPROCESSORS
+from triton_diffusers.sampling.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from triton_diffusers.settings import Settings  # slow to import; models import this table first
 
 DataType = Literal["STRING", "BYTES", "INT64", "FP32", "BOOL"]
 """``STRING`` is UTF-8 text, ``BYTES`` anything; Triton calls both ``TYPE_STRING``."""
 
 Value = str | bytes | int | float | bool
 Default = Value | tuple[Value, ...]
+Number = int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One field of a request. ``default`` is what an absent field means; a list field's is a tuple."""
+    """One field of a request.
+
+    ``default`` is what an absent field means, and is always valid; a list field's is a tuple. ``default_help`` explains
+    a default that stands for something else. Each value lies between ``minimum`` and ``maximum`` (``limit_settings``:
+    the least of these settings is the maximum; ``signed``: the minimum is the negative maximum), or is one of
+    ``choices``. ``length_setting`` names the setting that bounds the characters of a text, or the values of a list.
+    """
 
     name: str
     datatype: DataType
     default: Default
     help: str
+    default_help: str = ""
     required: bool = False
+    minimum: Number | None = None
+    maximum: Number | None = None
+    limit_settings: tuple[str, ...] = ()
+    signed: bool = False
+    choices: tuple[str, ...] = ()
+    length_setting: str = ""
 
     @property
     def many(self) -> bool:
-        """Whether the field is a list."""
+        """True if the field is a list."""
         return isinstance(self.default, tuple)
+
+    def bounds(self, settings: Settings) -> tuple[Number, Number] | None:
+        """Return the least and the largest valid value; None if the field has no bounds."""
+        limits = [getattr(settings, name) for name in self.limit_settings]
+        maximum = min(limits) if limits else self.maximum
+        if maximum is None:
+            return None
+        minimum = -maximum if self.signed else self.minimum
+        return (0 if minimum is None else minimum), maximum
+
+    def max_length(self, settings: Settings) -> int | None:
+        """Return the most characters of a text, or values of a list; None if the field has no such limit."""
+        return int(getattr(settings, self.length_setting)) if self.length_setting else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +87,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
 
     @property
     def of_ensemble(self) -> Contract:
-        """That of an ensemble which ends with the model.
+        """The contract of an ensemble that ends with the model.
 
         All tensors of an ensemble share one namespace, where an output that bears an input's name would be that input,
         as it was sent: such outputs have a prefix there.
@@ -73,53 +108,53 @@ class Contract:
 
 INPUTS: tuple[Input, ...] = (
     Input("task_id", "STRING", "", "Id chosen by the caller; echoed, and part of result names. Letters, digits, `._-`.", required=True),
-    Input("prompt", "STRING", "", "What to draw, in the [syntax](prompts.md) of AUTOMATIC1111's web UI.", required=True),
-    Input("negative_prompt", "STRING", "", "What to avoid; of no effect without guidance."),
-    Input("func_name", "STRING", "t2i", "`t2i`, `i2i`, `inpaint` or `outpaint`."),
-    Input("steps", "INT64", 50, "Sampling steps, 1 to `max_steps` (150)."),
-    Input("cfg_scale", "FP32", 7.0, "Guidance scale, 1 to 30; 1 turns guidance off and halves the work. [Distilled models](checkpoints.md#guidance-distilled-models) take it as an input."),
-    Input("width", "INT64", 0, "Pixels, 16 to `max_side`; 0: the model's own size (512 for SD 1.x). Sampled at the next multiple of 8 and resized back, with a warning."),
-    Input("height", "INT64", 0, "Pixels, like `width`."),
-    Input("seed", "STRING", "", "Whole number, 0 to 2⁶⁴-1, as text; empty: random. Image *i* uses `seed + i`."),
-    Input("image_num", "INT64", 1, "Images to make, 1 to `max_image_num` (8)."),
-    Input("scheduler", "STRING", "DPM++ 2M", "Sampler, by its name in A1111, ComfyUI, k-diffusion or diffusers; see the list of schedulers."),
-    Input("output_format", "STRING", "png", "`png`, `jpeg` or `webp`."),
-    Input("return_images", "BOOL", False, "Return the encoded pictures as bytes in `images`. Refused in plain JSON, which cannot carry bytes: use `use_base64`."),
-    Input("use_base64", "BOOL", False, "Return the encoded pictures in `images_base64` (URL-safe alphabet)."),
-    Input("clip_skip", "INT64", 1, "Which of the text encoder's layers counts, from the end: 1 is the last one, 2 the one before."),
-    Input("image", "BYTES", b"", "Input picture of `i2i`, `inpaint` and `outpaint`, and control picture of `sd_controlnet`, as an encoded file (PNG, JPEG, WebP, AVIF, GIF, BMP, or HEIC where the server has it). Not for JSON, which cannot carry bytes."),
-    Input("image_base64", "STRING", "", "The same as base64 (standard or URL-safe) or a data URL. Give exactly one of the three."),
-    Input("image_link", "STRING", "", "The same as an `http(s)` URL to fetch, or a data URL."),
+    Input("prompt", "STRING", "", "Text to draw, in the [syntax](prompts.md) of AUTOMATIC1111's web UI.", required=True, length_setting="max_prompt_chars"),
+    Input("negative_prompt", "STRING", "", "Text to avoid; of no effect without guidance.", length_setting="max_prompt_chars"),
+    Input("func_name", "STRING", "t2i", "Text to image, image to image, inpainting or outpainting.", choices=tuple(Function)),
+    Input("steps", "INT64", 0, "Sampling steps.", "the model's own (50 for Stable Diffusion 1 and 2)", minimum=1, limit_settings=("max_steps",)),
+    Input("cfg_scale", "FP32", 0.0, "Guidance scale; 1 turns guidance off and halves the work. [Distilled models](checkpoints.md#guidance-distilled-models) take it as an input.", "the model's own (7 for Stable Diffusion 1 and 2)", minimum=1.0, maximum=30.0),
+    Input("width", "INT64", 0, "Pixels. Sampled at the next multiple of 8 and resized back, with a warning.", "the model's own size (512 for SD 1.x)", minimum=16, limit_settings=("max_side",)),
+    Input("height", "INT64", 0, "Pixels, like `width`.", "the model's own size", minimum=16, limit_settings=("max_side",)),
+    Input("seed", "STRING", "", "Whole number, 0 to 2⁶⁴-1, as text. Image *i* uses `seed + i`.", "random"),
+    Input("image_num", "INT64", 1, "Images to make.", minimum=1, limit_settings=("max_image_num", "max_images_in_flight")),
+    Input("scheduler", "STRING", "", "Sampler, by its name in A1111, ComfyUI, k-diffusion or diffusers; see the list of schedulers.", "the model's own (`DPM++ 2M` for Stable Diffusion 1 and 2)"),
+    Input("output_format", "STRING", "png", "Encoding of the images.", choices=tuple(OutputFormat)),
+    Input("return_images", "BOOL", False, "Return the encoded images as bytes in `images`. Refused in plain JSON, which cannot carry bytes: use `use_base64`."),
+    Input("use_base64", "BOOL", False, "Return the encoded images in `images_base64` (URL-safe alphabet)."),
+    Input("clip_skip", "INT64", 1, "Layer of the text encoder to use, counted from the end: 1 is the last one, 2 the one before.", minimum=1, maximum=24),
+    Input("image", "BYTES", b"", "Input image of `i2i`, `inpaint` and `outpaint`, and control image of `sd_controlnet`, as an encoded file (PNG, JPEG, WebP, AVIF, GIF, BMP, or HEIC where the server has it). Not for JSON, which cannot carry bytes."),
+    Input("image_base64", "STRING", "", "Input image as base64 (standard or URL-safe) or a data URL. Give exactly one of the three."),
+    Input("image_link", "STRING", "", "Input image as an `http(s)` URL to fetch, or a data URL."),
     Input("mask", "BYTES", b"", "Mask of `inpaint`, as an encoded file: white is repainted."),
-    Input("mask_base64", "STRING", "", "The same as base64. Give exactly one of the three."),
-    Input("mask_link", "STRING", "", "The same as a URL to fetch."),
-    Input("resize_mode", "INT64", 0, "Input picture to `width`×`height`: 0 stretch, 1 scale and crop, 2 pad with white (scaled down to fit if it is larger)."),
-    Input("denoising_strength", "FP32", 0.55, "How much of the input image is drawn again, 0 to 1: the part of `steps` that is made, at least one step. 0 returns the input image, fitted to the size."),
-    Input("keep_unmasked", "BOOL", True, "`inpaint`, `outpaint`: paste what was not masked back, as it was, with a soft edge."),
-    Input("expand", "INT64", (), "`outpaint`: pixels to add to `width`×`height`, `[left, right, up, down]`; none: 128 each."),
-    Input("expand_type", "STRING", "copy", "What added pixels are before they are drawn: `copy` repeats the edge, `reflect` mirrors."),
-    Input("lora_path", "STRING", (), "LoRA files, relative to the model directory; up to `max_loras` (8)."),
-    Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all; none: 0.75."),
-    Input("use_translate", "BOOL", (), "`ensemble…`: translate what is Chinese of the prompts; none: the service's setting. `sd_base` and `sd_controlnet` refuse `true`."),
-    Input("profile", "STRING", "", "[Sampling profile](profiles.md): `exact`, `cached`, `guidance-interval` or `fast`; empty: the server's setting."),
+    Input("mask_base64", "STRING", "", "Mask as base64. Give exactly one of the three."),
+    Input("mask_link", "STRING", "", "Mask as a URL to fetch."),
+    Input("resize_mode", "INT64", 0, "Input image to `width`×`height`: 0 stretch, 1 scale and crop, 2 pad with white (scaled down to fit if it is larger).", minimum=min(ResizeMode), maximum=max(ResizeMode)),
+    Input("denoising_strength", "FP32", 0.55, "How much of the input image is drawn again: the part of `steps` that is made, at least one step. 0 returns the input image, fitted to the size.", minimum=0.0, maximum=1.0),
+    Input("keep_unmasked", "BOOL", True, "`inpaint`, `outpaint`: paste the unmasked part back as it was, with a soft edge."),
+    Input("expand", "INT64", (), "`outpaint`: pixels to add to `width`×`height`, `[left, right, up, down]`.", "128 each", minimum=0, limit_settings=("max_side",)),
+    Input("expand_type", "STRING", "copy", "`outpaint`: initial content of the added pixels: `copy` repeats the edge, `reflect` mirrors.", choices=tuple(Fill)),
+    Input("lora_path", "STRING", (), "LoRA files, relative to the model directory.", length_setting="max_loras"),
+    Input("lora_attn", "FP32", (), "Weight of each LoRA, or one for all.", "0.75", signed=True, limit_settings=("max_lora_weight",)),
+    Input("use_translate", "BOOL", (), "`ensemble…`: translate Chinese text of the prompts. `sd_base` and `sd_controlnet` refuse `true`.", "the service's setting"),
+    Input("profile", "STRING", "", "[Sampling profile](profiles.md).", "the server's setting", choices=tuple(PROFILES)),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
-    Input("embed_metadata", "BOOL", True, "Write the request's parameters into the pictures."),
-    Input("safety_action", "STRING", "", "What becomes of images that the [safety checker](safety.md) flags: `blacken`, or `flag` (returned as they are, with `is_nsfw`), where the server allows it; empty: the server's setting."),
-    Input("timeout_seconds", "FP32", 0.0, "Cancel the job this long after its arrival, whoever still waits; 0: never. `infer` callers can send Triton's own `timeout` (microseconds) instead; the shorter one counts."),
+    Input("embed_metadata", "BOOL", True, "Write the request's parameters into the images."),
+    Input("safety_action", "STRING", "", "Treatment of images that the [safety checker](safety.md) flags: `blacken`, or `flag` (returned as they are, with `is_nsfw`), where the server allows it.", "the server's setting", choices=tuple(SafetyAction)),
+    Input("timeout_seconds", "FP32", 0.0, "Cancel the job this long after its arrival, even if the caller still waits. `infer` callers can send Triton's own `timeout` (microseconds) instead; the shorter one counts.", "never", minimum=0.0, maximum=math.inf),
 )  # fmt: skip
 
 OUTPUTS: tuple[Output, ...] = (
     Output("success", "INT64", "1. (A request that fails is answered with a Triton error instead.)"),
-    Output("task_id", "STRING", "As asked."),
+    Output("task_id", "STRING", "The request's `task_id`."),
     Output("seed", "STRING", "The seed of the first image."),
     Output("prompt", "STRING", "The prompt as it went into the model."),
-    Output("images", "BYTES", "Encoded pictures (bytes), with `return_images`.", many=True),
-    Output("images_base64", "STRING", "Encoded pictures, with `use_base64`.", many=True),
-    Output("image_url", "STRING", "Where each picture can be fetched; empty if the server stores none.", many=True),
+    Output("images", "BYTES", "Encoded images (bytes), with `return_images`.", many=True),
+    Output("images_base64", "STRING", "Encoded images, with `use_base64`.", many=True),
+    Output("image_url", "STRING", "URL of each image; empty if the server stores none.", many=True),
     Output(
         "oss_url",
         "STRING",
-        "Where each picture is stored, as `oss://…` or `file://…`; empty if the server stores none.",
+        "Location of each image, as `oss://…` or `file://…`; empty if the server stores none.",
         many=True,
     ),
     Output(
@@ -128,95 +163,95 @@ OUTPUTS: tuple[Output, ...] = (
         "True: the safety checker flagged the image, which is black unless `safety_action` is `flag`.",
         many=True,
     ),
-    Output("use_blade", "BOOL", "An optimised engine made the pictures."),
-    Output("profile", "STRING", "The sampling profile that the pictures were made with."),
+    Output("use_blade", "BOOL", "An optimised engine made the images."),
+    Output("profile", "STRING", "The sampling profile that was used."),
     Output(
         "warnings",
         "STRING",
-        "What was not done as asked: words cut from a prompt, fields that the model does not have, …",
+        "Deviations from the request: words cut from a prompt, fields that the model does not have, …",
         many=True,
     ),
     Output("queue_seconds", "FP32", "Time from arrival to the first step."),
-    Output("run_seconds", "FP32", "Time from the first step to the last picture."),
+    Output("run_seconds", "FP32", "Time from the first step to the last image."),
 )
 
-# What `sd_controlnet` takes and gives besides.
+# Additional fields of `sd_controlnet`.
 CONTROL_INPUTS: tuple[Input, ...] = (
-    Input("controlnet_path", "STRING", (), "ControlNets, folders or files relative to the model directory; up to `max_controlnets` (4). None, or an empty one: the model directory's own, `controlnet/`."),
-    Input("process_func", "STRING", (), "[Preprocessor](adapters.md#preprocessors) that makes the control picture, one for all ControlNets or one each; none: the picture as it is."),
-    Input("control_scale", "FP32", (), "How strongly each ControlNet controls, 0 to 10, one for all or one each; none: 1."),
-    Input("control_start", "FP32", (), "Part of the steps, 0 to 1, at which each begins to control, one for all or one each; none: 0."),
-    Input("control_end", "FP32", (), "Part of the steps at which each ends to control, more than its `control_start`; none: 1."),
-    Input("control_image", "BYTES", (), "Control pictures, as encoded files, one for all or one each; none: `image`. Not for JSON, which cannot carry bytes."),
-    Input("control_image_base64", "STRING", (), "The same as base64. Give at most one of the three."),
-    Input("control_image_link", "STRING", (), "The same as URLs to fetch."),
-    Input("return_control_image", "BOOL", False, "Return what the preprocessors made, in `control_images_base64`."),
+    Input("controlnet_path", "STRING", (), "ControlNets, folders or files relative to the model directory; an empty path: the model directory's own, `controlnet/`.", "the model directory's own", length_setting="max_controlnets"),
+    Input("process_func", "STRING", (), "[Preprocessor](adapters.md#preprocessors) that makes the control image, one for all ControlNets or one each.", "the image as it is", choices=tuple(PREPROCESSORS)),
+    Input("control_scale", "FP32", (), "Strength of each ControlNet, one for all or one each.", "1", minimum=0.0, maximum=10.0),
+    Input("control_start", "FP32", (), "Part of the steps at which each begins to control, one for all or one each.", "0", minimum=0.0, maximum=1.0),
+    Input("control_end", "FP32", (), "Part of the steps at which each ends to control, more than its `control_start`.", "1", minimum=0.0, maximum=1.0),
+    Input("control_image", "BYTES", (), "Control images, as encoded files, one for all or one each. Not for JSON, which cannot carry bytes.", "`image`"),
+    Input("control_image_base64", "STRING", (), "Control images as base64. Give at most one of the three."),
+    Input("control_image_link", "STRING", (), "Control images as URLs to fetch."),
+    Input("return_control_image", "BOOL", False, "Return the images that the preprocessors made, in `control_images_base64`."),
 )  # fmt: skip
 CONTROL_OUTPUTS: tuple[Output, ...] = (
     Output(
         "control_images_base64",
         "STRING",
-        "The control picture of each ControlNet (PNG, URL-safe alphabet), with `return_control_image`.",
+        "The control image of each ControlNet (PNG, URL-safe alphabet), with `return_control_image`.",
         many=True,
     ),
 )
 
-# What of a request the translator changes, and what it asks for. Its outputs stand in the inputs' place.
+# Fields that the translator changes, and its inputs. Its outputs replace the inputs of the same names.
 TRANSLATED = ("prompt", "negative_prompt")
 TRANSLATOR_INPUTS: tuple[Input, ...] = tuple(field for field in INPUTS if field.name in (*TRANSLATED, "use_translate"))
 TRANSLATOR_OUTPUTS: tuple[Output, ...] = (
-    Output("prompt", "STRING", "The prompt in English; what is not Chinese is as it was."),
-    Output("negative_prompt", "STRING", "The same of the negative prompt."),
-    Output("warnings", "STRING", "What was not translated.", many=True),
+    Output("prompt", "STRING", "The prompt in English; text that is not Chinese is unchanged."),
+    Output("negative_prompt", "STRING", "The negative prompt in English."),
+    Output("warnings", "STRING", "Text that was not translated.", many=True),
 )
 # How the translator's warnings reach the reply of an ensemble.
-TRANSLATOR_WARNINGS = Input("translator_warnings", "STRING", (), "Set by ensembles: what the translator says, repeated in `warnings`.")  # fmt: skip
+TRANSLATOR_WARNINGS = Input("translator_warnings", "STRING", (), "Set by ensembles: the translator's warnings, repeated in `warnings`.")  # fmt: skip
 
-# Of the models that make pictures.
+# Inputs of the models that make images.
 INPUT_BY_NAME = {field.name: field for field in (*INPUTS, *CONTROL_INPUTS, TRANSLATOR_WARNINGS)}
 
-# Headers that `serve` has Triton pass on as request parameters. Every HTTP caller sends the first and every gRPC caller
-# the second, but Triton passes on none of a `generate` request: one without them is plain JSON.
+# Headers that `serve` lets Triton forward as request parameters. Every HTTP caller sends the first and every gRPC
+# caller the second, but Triton forwards none of a `generate` request: a request without them is plain JSON.
 FORWARDED_HEADERS = ("host", "user-agent")
 
 # The parameter of a ``config.pbtxt`` that holds a model's probe, a request as JSON.
 PROBE_PARAMETER = "probe"
 # The parameter that holds a request to try, as JSON; the launcher offers it.
 EXAMPLE_PARAMETER = "example"
-# A request with this ``func_name`` is answered at once by a model process that is alive: the launcher's watch.
+# A healthy model process answers a request with this ``func_name`` at once; the launcher's watchdog sends it.
 PROBE = "probe"
-# What a model process answers it that lives, but makes no pictures any more: the launcher starts the model anew.
+# A model process whose engine loop has ended answers the probe with this: the launcher restarts the model.
 LOOP_HAS_ENDED = "the engine loop has ended"
 
 JOBS_INPUTS: tuple[Input, ...] = (
-    Input("action", "STRING", "list", "`list` (all jobs that are known), `progress` or `cancel` (both of one task)."),
+    Input("action", "STRING", "list", "`list` (all known jobs), `progress` or `cancel` (both of one task).", choices=("list", "progress", "cancel")),
     Input("task_id", "STRING", "", "The task; required by `progress` and `cancel`."),
-    Input("preview", "BOOL", False, "With `progress`: ask for a small picture of the first unfinished image as it stands."),
+    Input("preview", "BOOL", False, "With `progress`: ask for a small image of the first unfinished image as it stands."),
 )  # fmt: skip
 
-# One entry for each job, the newest first. Two jobs may bear the same task_id; `progress` and `cancel` take them all.
+# One entry for each job, the newest first. Several jobs may have one task_id; `progress` and `cancel` take them all.
 JOBS_OUTPUTS: tuple[Output, ...] = (
     Output("task_id", "STRING", "The task.", many=True),
     Output("model", "STRING", "The model that runs it.", many=True),
     Output("state", "STRING", "`queued`, `running`, `succeeded`, `failed` or `cancelled`.", many=True),
-    Output("step", "INT64", "Sampling steps made, of all images together.", many=True),
-    Output("steps", "INT64", "Sampling steps to make, of all images together; 0 while unknown.", many=True),
-    Output("image_num", "INT64", "Images asked for.", many=True),
+    Output("step", "INT64", "Sampling steps done, of all images together.", many=True),
+    Output("steps", "INT64", "Sampling steps to do, of all images together; 0 while unknown.", many=True),
+    Output("image_num", "INT64", "Images requested.", many=True),
     Output("images_done", "INT64", "Images finished.", many=True),
     Output("elapsed_seconds", "FP32", "Time since arrival; of a finished job, until its end.", many=True),
     Output(
         "error_msg",
         "STRING",
-        "Why it failed; of a running job, what it waits for (a store that is away); else empty.",
+        "The error of a failed job; of a running job, the reason why it waits (an unreachable store); else empty.",
         many=True,
     ),
-    Output("preview", "STRING", "JPEG as base64 (URL-safe), if one was asked for and is there; else empty.", many=True),
+    Output("preview", "STRING", "JPEG as base64 (URL-safe), if requested and available; else empty.", many=True),
 )
 
 _BASE = Contract((*INPUTS, TRANSLATOR_WARNINGS), OUTPUTS)
 _CONTROLNET = Contract((*_BASE.inputs, *CONTROL_INPUTS), (*OUTPUTS, *CONTROL_OUTPUTS))
 
-# By the names of the models.
+# By model name.
 CONTRACTS: Mapping[str, Contract] = {
     "sd_base": _BASE,
     "sd_controlnet": _CONTROLNET,

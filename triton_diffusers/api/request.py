@@ -1,17 +1,23 @@
-"""What is asked for and what comes of it, as typed values; nothing here knows the wire."""
+"""A request and its result as typed values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from triton_diffusers.sampling.profiles import EXACT, Profile
+from triton_diffusers.sampling.schedulers import DEFAULT_SCHEDULER
 
 SEEDS = 2**64  # seeds are less than this
 
+# Defaults of Stable Diffusion 1 and 2.
+DEFAULT_STEPS = 50
+DEFAULT_GUIDANCE_SCALE = 7.0
+
 
 class Function(StrEnum):
-    """What a request makes. The values are the wire's names (``func_name``)."""
+    """The functions of the models. The values are the wire's names (``func_name``)."""
 
     TEXT_TO_IMAGE = "t2i"
     IMAGE_TO_IMAGE = "i2i"
@@ -19,8 +25,11 @@ class Function(StrEnum):
     OUTPAINT = "outpaint"
 
 
+_WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
+
+
 class OutputFormat(StrEnum):
-    """How a picture is encoded."""
+    """The encodings of result images."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -28,14 +37,14 @@ class OutputFormat(StrEnum):
 
 
 class SafetyAction(StrEnum):
-    """How flagged images are returned. The values are the wire's (``safety_action``)."""
+    """Treatments of flagged images. The values are the wire's (``safety_action``)."""
 
     BLACKEN = "blacken"
     FLAG = "flag"
 
 
 class ResizeMode(IntEnum):
-    """How an input picture comes to the request's size. The values are the wire's (``resize_mode``)."""
+    """Ways to fit an input image to the request's size. The values are the wire's (``resize_mode``)."""
 
     STRETCH = 0
     CROP = 1
@@ -43,7 +52,7 @@ class ResizeMode(IntEnum):
 
 
 class Fill(StrEnum):
-    """What is on the pixels that outpainting adds, before they are drawn. The wire's ``expand_type``."""
+    """Initial contents of the pixels that outpainting adds. The values are the wire's (``expand_type``)."""
 
     COPY = "copy"
     REFLECT = "reflect"
@@ -51,14 +60,14 @@ class Fill(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FromBase64:
-    """An encoded picture that came as base64; ``data`` is what that stood for."""
+    """An encoded image that came as base64; ``data`` is its content."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A picture that is still to be fetched; ``url`` is as the caller wrote it."""
+    """An image that is still to be fetched; ``url`` is as the caller wrote it."""
 
     url: str
 
@@ -77,7 +86,7 @@ PictureSource = bytes | FromBase64 | Link | DataUrl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
-    """Pixels that outpainting adds at each side of the picture."""
+    """Pixels that outpainting adds at each side of the image."""
 
     left: int
     right: int
@@ -100,11 +109,11 @@ class LoraChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlChoice:
-    """A ControlNet, and what of a request it controls.
+    """A ControlNet, and its part in a request.
 
     ``path`` is relative to the model directory; empty: the model directory's own, ``controlnet/``. ``process`` names
-    the preprocessor that makes the control picture of ``image``, or of the request's own picture if that is None.
-    ``start`` and ``end`` are the parts of the steps, 0 to 1, at which it begins and ends to control.
+    the preprocessor that makes the control image of ``image``, or of the request's own image if that is None.
+    ``start`` and ``end`` are the parts of the steps, 0 to 1, between which it controls.
     """
 
     path: str
@@ -116,11 +125,21 @@ class ControlChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDefaults:
+    """A model's own values of fields that a request leaves to it; ``side`` is its width and height in pixels."""
+
+    side: int
+    steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    scheduler: str = DEFAULT_SCHEDULER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One request, valid in every field. Sizes are pixels; image *i* is drawn from ``seed + i``.
 
-    ``width`` and ``height`` are those of the input picture once it is fitted; outpainting adds ``expansion`` to them.
-    The ``image`` of text to image is not drawn over: it is there for ``controls`` that have none of their own.
+    ``width`` and ``height`` are those of the fitted input image; outpainting adds ``expansion`` to them.
+    The ``image`` of text to image is not drawn over: it serves ``controls`` that have no image of their own.
     ``clip_skip`` counts the text encoder's layers from the end: 1 is the last one. The job is cancelled
     ``timeout_seconds`` after its arrival; 0: never.
     """
@@ -129,13 +148,13 @@ class GenerationRequest:
     prompt: str
     negative_prompt: str = ""
     function: Function = Function.TEXT_TO_IMAGE
-    steps: int = 50
-    guidance_scale: float = 7.0
+    steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
     width: int
     height: int
     seed: int = 0
     image_num: int = 1
-    scheduler: str = "DPM++ 2M"
+    scheduler: str = DEFAULT_SCHEDULER
     output_format: OutputFormat = OutputFormat.PNG
     image: PictureSource | None = None
     mask: PictureSource | None = None
@@ -153,6 +172,45 @@ class GenerationRequest:
     safety_action: SafetyAction = SafetyAction.BLACKEN
     warnings: tuple[str, ...] = ()
     timeout_seconds: float = 0.0
+
+    def to_values(self, index: int) -> dict[str, Any]:
+        """Return the API's fields that make image ``index`` again; input images and server paths are left out."""
+        values: dict[str, Any] = {
+            "func_name": self.function.value,
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "steps": self.steps,
+            "cfg_scale": self.guidance_scale,
+            "width": self.width,
+            "height": self.height,
+            "seed": str(self.seed_of(index)),
+            "scheduler": self.scheduler,
+            "clip_skip": self.clip_skip,
+            "output_format": self.output_format.value,
+            "profile": self.profile.name,
+        }
+        if self.function is not Function.TEXT_TO_IMAGE:
+            values["denoising_strength"] = self.denoising_strength
+        if self.has_pictures:
+            values["resize_mode"] = self.resize_mode.value
+        if self.function in _WITH_MASK:
+            values["keep_unmasked"] = self.keep_unmasked
+        if added := self.expansion:
+            values |= {"expand": [added.left, added.right, added.up, added.down], "expand_type": added.fill.value}
+        if self.loras:
+            values |= {
+                "lora_path": [lora.path for lora in self.loras],
+                "lora_attn": [lora.weight for lora in self.loras],
+            }
+        if self.controls:
+            values |= {
+                "controlnet_path": [control.path for control in self.controls],
+                "process_func": [control.process for control in self.controls],
+                "control_scale": [control.scale for control in self.controls],
+                "control_start": [control.start for control in self.controls],
+                "control_end": [control.end for control in self.controls],
+            }
+        return values
 
     @property
     def size(self) -> tuple[int, int]:
@@ -173,12 +231,12 @@ class GenerationRequest:
         return sum(len(data) for data in brought if isinstance(data, bytes))
 
     def seed_of(self, index: int) -> int:
-        """The seed that image ``index`` is drawn from; after the last one comes 0."""
+        """Return the seed of image ``index``; the largest seed is followed by 0."""
         return (self.seed + index) % SEEDS
 
     @property
     def has_pictures(self) -> bool:
-        """Whether pictures come with it."""
+        """True if images come with the request."""
         return self.image is not None or any(control.image is not None for control in self.controls)
 
     @property
@@ -199,16 +257,16 @@ class GenerationRequest:
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance is on (a scale of 1 is no guidance)."""
+        """True if classifier-free guidance is on (a scale of 1 turns it off)."""
         return self.guidance_scale > 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
-    """What a finished request gives. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
+    """The result of a finished request. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
 
     So have ``image_urls`` and ``oss_urls``, unless the server stores no results. ``control_images`` (PNG) have one for
-    each ControlNet, if they were asked for.
+    each ControlNet, if requested.
     """
 
     request: GenerationRequest

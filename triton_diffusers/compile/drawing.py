@@ -46,7 +46,7 @@ def draw(
     loop = EngineLoop(made, Settings(model_dir=folder, store="", close_safety=True), name="build", telemetry=steps)
     loop.start()
     try:
-        side = side or loop.native_side
+        side = side or loop.defaults.side
         requests = make_requests(side)
         steps.total = sum(request.steps * request.image_num for request in requests.values())
         controlled = {name for name, request in requests.items() if request.controls}

@@ -1,11 +1,11 @@
-"""What a picture says of the request that made it.
+"""Metadata of result images: the request that made them.
 
 ``parameters`` is the text that the image tools of Stable Diffusion users read: the prompt, a line
 ``Negative prompt: …`` and a line of ``Key: value`` pairs. It has no way to escape a prompt, so a prompt can look like
-the lines that follow it; the JSON record has no such doubts. Its ``request`` has the API's own field names and makes
-this one image again.
+the lines that follow it; the JSON record is unambiguous. Its ``request`` has the API's own field names and makes this
+one image again.
 
-Neither holds input pictures, links to them, or anything of the server's directories.
+Neither holds input images, links to them, or paths of the server.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from triton_diffusers.images.encode import Metadata
 from triton_diffusers.sampling.profiles import EXACT
 
 _OWN = "controlnet"  # the model directory's own ControlNet
-_WITH_MASK = frozenset({Function.INPAINT, Function.OUTPAINT})
-
 
 Size = tuple[int, int]
 
@@ -35,7 +33,7 @@ def metadata_of(request: GenerationRequest, index: int, model: str = "", drawn_s
 
 
 def parameters_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
-    """The text named ``parameters``, for image ``index`` of a request."""
+    """Return the text named ``parameters`` for image ``index`` of a request."""
     width, height = request.size
     pairs: dict[str, Any] = {
         "Steps": request.steps,
@@ -69,7 +67,7 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "", dra
 
 
 def _control(control: ControlChoice) -> str:
-    """In the words of the ControlNet extension of those tools."""
+    """Return the value in the words of those tools' ControlNet extension."""
     words = {
         "Module": control.process,
         "Model": control.path or _OWN,
@@ -81,53 +79,18 @@ def _control(control: ControlChoice) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value that holds what separates pairs is written as a JSON string."""
+    """Return a value, as a JSON string if it contains a separator of pairs."""
     return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
 
 
 def record_text(request: GenerationRequest, index: int, model: str = "", drawn_size: Size | None = None) -> str:
-    """The JSON text named ``triton_diffusers`` (pure ASCII), for image ``index`` of a request."""
-    fields: dict[str, Any] = {
-        "func_name": request.function.value,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "steps": request.steps,
-        "cfg_scale": request.guidance_scale,
-        "width": request.width,
-        "height": request.height,
-        "seed": str(request.seed_of(index)),
-        "scheduler": request.scheduler,
-        "clip_skip": request.clip_skip,
-        "output_format": request.output_format.value,
-        "profile": request.profile.name,
-    }
-    if request.function is not Function.TEXT_TO_IMAGE:
-        fields["denoising_strength"] = request.denoising_strength
-    if request.has_pictures:
-        fields["resize_mode"] = request.resize_mode.value
-    if request.function in _WITH_MASK:
-        fields["keep_unmasked"] = request.keep_unmasked
-    if added := request.expansion:
-        fields |= {"expand": [added.left, added.right, added.up, added.down], "expand_type": added.fill.value}
-    if request.loras:
-        fields |= {
-            "lora_path": [lora.path for lora in request.loras],
-            "lora_attn": [lora.weight for lora in request.loras],
-        }
-    if request.controls:
-        fields |= {
-            "controlnet_path": [control.path for control in request.controls],
-            "process_func": [control.process for control in request.controls],
-            "control_scale": [control.scale for control in request.controls],
-            "control_start": [control.start for control in request.controls],
-            "control_end": [control.end for control in request.controls],
-        }
+    """Return the JSON text named ``triton_diffusers`` (pure ASCII) for image ``index`` of a request."""
     record: dict[str, Any] = {"version": _program(), "task_id": request.task_id, "image_index": index}
     if model:
         record["model"] = model
     if drawn_size:
         record["drawn_size"] = drawn_size
-    return json.dumps({**record, "request": fields})
+    return json.dumps({**record, "request": request.to_values(index)})
 
 
 @cache

@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 
 from triton_diffusers.adapters.lora import LoraLoader, LoraSet
-from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.api.request import GenerationRequest, ModelDefaults
 from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.canvas import Canvas
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.control_images import ControlMaker
+from triton_diffusers.inflight.drawing_file import DrawingFile
 from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
@@ -36,7 +37,9 @@ class Admission:
         self._loras = LoraLoader(settings, engine.lora_targets)
         self._text = PromptEncoder(engine, settings)
         self._controls = ControlMaker(settings)
-        self._sizes = DrawnSizes(engine, settings)
+        file = DrawingFile.read(settings.model_folder)
+        self.defaults: ModelDefaults = file.defaults(engine.native_side)
+        self._sizes = DrawnSizes(engine, settings, file)
 
     def on(self, engine: Engine) -> Admission:
         """The same for another engine of the same checkpoint: LoRAs that were read stay, text states do not."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from triton_diffusers.api.request import GenerationRequest, GenerationResult
+from triton_diffusers.api.request import GenerationRequest, GenerationResult, ModelDefaults
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.protocol import check_successor
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
@@ -93,9 +93,9 @@ class EngineLoop:
         self._made.result()
 
     @property
-    def native_side(self) -> int:
-        """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
-        return self._in_use.engine.native_side
+    def defaults(self) -> ModelDefaults:
+        """The model's own values of fields that a request leaves to it."""
+        return self._in_use.admission.defaults
 
     def swap(self, engine: Engine) -> None:
         """Have another engine of the same checkpoint take over between two turns; returns when it has.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from math import log, sqrt
 
 from triton_diffusers.api.request import GenerationRequest
-from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.engines import Engine
+from triton_diffusers.inflight.drawing_file import DrawingFile
 from triton_diffusers.settings import Settings
-
-FILE = "drawing.json"
-_KEY = "enlarge"
 
 # Width and height that every VAE and UNet of the family takes without a remainder.
 _SMALLEST_MULTIPLE = 8
@@ -22,12 +18,12 @@ _SHAPE_BEFORE_AREA = 4.0  # how much more a wrong aspect ratio counts than a wro
 
 
 class DrawnSizes:
-    """The sizes at which one model draws. Raises ``LoadError`` for a ``drawing.json`` that is invalid."""
+    """The sizes at which one model draws, as the setting says or its ``drawing.json``."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, file: DrawingFile) -> None:
         self._multiple = max(engine.pixels_per_latent, _SMALLEST_MULTIPLE)
         self._native = engine.native_side
-        self._enlarges = _enlarges(settings)
+        self._enlarges = file.enlarge if settings.enlarge == "auto" else settings.enlarge == "on"
 
     def drawn(self, request: GenerationRequest) -> tuple[int, int]:
         """Return the width and height, in pixels, that the latents of a request's images stand for."""
@@ -77,20 +73,3 @@ class DrawnSizes:
             ((max(1, round(rows * ratio)) * self._multiple, rows * self._multiple) for rows in sorted(heights)),
             key=distance,
         )
-
-
-def _enlarges(settings: Settings) -> bool:
-    """Return the setting, or what the model directory says where it is ``auto``. Raises ``LoadError``."""
-    if settings.enlarge != "auto":
-        return settings.enlarge == "on"
-    path = settings.model_folder / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read: {error}") from error
-    said = content.get(_KEY, False) if isinstance(content, dict) and content.keys() <= {_KEY} else None
-    if not isinstance(said, bool):
-        raise LoadError(f'{path} is invalid: expected {{"{_KEY}": true}} or {{"{_KEY}": false}}')
-    return said

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.api.contract import JOBS_INPUTS, JOBS_OUTPUTS
-from triton_diffusers.api.values import read_values
+from triton_diffusers.api.decode import check, read_values
 from triton_diffusers.errors import InvalidRequest, NotFound
 from triton_diffusers.jobs.board import BoardEntry, JobBoard
 from triton_diffusers.settings import Settings
 from triton_diffusers.triton_backend.statuses import error_response
 from triton_diffusers.triton_backend.tensors import input_arrays, output_tensors
 from triton_diffusers.triton_backend.transports import is_plain_json, parameters_of
-
-_ACTIONS = ("list", "progress", "cancel")
 
 
 class JobsHandler:
@@ -39,7 +37,8 @@ class JobsHandler:
         try:
             plain_json = is_plain_json(parameters_of(request), self._settings)
             values = read_values(input_arrays(request), JOBS_INPUTS)
-            entries = self._act(values["action"], values["task_id"], preview=values["preview"])
+            action = check(JOBS_INPUTS[0], values["action"], self._settings)
+            entries = self._act(action, values["task_id"], preview=values["preview"])
         except Exception as error:  # noqa: BLE001  # one bad request must not fail its neighbours
             return error_response(error, plain_json=plain_json)
         columns = {output.name: [_column(entry, output.name) for entry in entries] for output in JOBS_OUTPUTS}
@@ -48,8 +47,6 @@ class JobsHandler:
         )
 
     def _act(self, action: str, task_id: str, *, preview: bool) -> Sequence[BoardEntry]:
-        if action not in _ACTIONS:
-            raise InvalidRequest("action", action, f"must be one of: {', '.join(_ACTIONS)}")
         if action == "list":
             return self._board.entries()
         if not task_id:

@@ -18,10 +18,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.api.contract import CONTROL_INPUTS, LOOP_HAS_ENDED, PROBE, Contract
-from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.reply import reply_values
 from triton_diffusers.api.unknown import unknown_fields
-from triton_diffusers.api.values import read_values
 from triton_diffusers.errors import Cancelled, EngineFailure, InvalidRequest
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -151,7 +150,7 @@ class Mailbox:
         if values["return_images"] and plain_json:
             raise InvalidRequest("return_images", True, "JSON cannot carry bytes; ask for use_base64 instead")
         values["timeout_seconds"] = _shorter(values["timeout_seconds"], request.timeout() / 1e6)
-        job = self._loop.submit(decode_request(values, self._settings, self._loop.native_side))
+        job = self._loop.submit(decode_request(values, self._settings, self._loop.defaults))
         warnings = unknown_fields([name for name in parameters if not is_forwarded(name)], self._contract.inputs)
         if not (self._settings.store or values["return_images"] or values["use_base64"]):
             warnings = (*warnings, _NOT_KEPT)

@@ -1,4 +1,4 @@
-"""Errors as Triton statuses: the one table.
+"""Errors as Triton responses.
 
 Triton's ``generate`` answers every error of a model with the HTTP status 400. So the message for a caller of plain JSON
 ends with the status that ``infer`` would send, if that is another one: ``… [UNAVAILABLE]``.
@@ -10,19 +10,15 @@ import logging
 
 import triton_python_backend_utils as pb_utils
 
-from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, NotFound, TritonDiffusersError
+from triton_diffusers.api.statuses import status_of
+from triton_diffusers.errors import EngineFailure, TritonDiffusersError
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 1000
 
-_INVALID, _INTERNAL = "INVALID_ARG", "INTERNAL"
-_STATUSES = (
-    (InvalidRequest, _INVALID),
-    (NotFound, "NOT_FOUND"),
-    (Busy, "UNAVAILABLE"),
-    (Cancelled, "CANCELLED"),
-)
+_INVALID = "INVALID_ARGUMENT"
+_TRITON_NAMES = {_INVALID: "INVALID_ARG"}  # where pb_utils' name is another one
 
 
 def error_response(error: Exception, *, plain_json: bool = False) -> pb_utils.InferenceResponse:
@@ -34,8 +30,9 @@ def error_response(error: Exception, *, plain_json: bool = False) -> pb_utils.In
         logger.error("a request failed; this is a bug", exc_info=error)
         # Its text is not for the caller: libraries name the server's files and insides.
         error = EngineFailure("the request failed; the server's log says why")
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), _INTERNAL)
+    status = status_of(error).grpc
     message = str(error)[:_LONGEST_MESSAGE]
     if plain_json and status != _INVALID:
         message = f"{message} [{status}]"
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, status)))
+    code = getattr(pb_utils.TritonError, _TRITON_NAMES.get(status, status))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -10,7 +10,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triton_diffusers.api.contract import TRANSLATED, TRANSLATOR_INPUTS, TRANSLATOR_OUTPUTS
-from triton_diffusers.api.values import read_values
+from triton_diffusers.api.decode import read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.loading import load_translator

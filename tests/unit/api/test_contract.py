@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import NATIVE_SIDE, array_of, tensors
+from tests.unit.conftest import DEFAULTS, array_of, tensors
 from triton_diffusers.api.contract import (
     CONTRACTS,
     CONTROL_INPUTS,
@@ -20,10 +20,9 @@ from triton_diffusers.api.contract import (
     TRANSLATOR_OUTPUTS,
     Input,
 )
-from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.reply import reply_values
 from triton_diffusers.api.request import GenerationRequest, GenerationResult
-from triton_diffusers.api.values import read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.jobs.board import BoardEntry
 from triton_diffusers.settings import Settings
@@ -130,7 +129,7 @@ def test_sending_a_default_is_leaving_the_field_out(model: str, field: Input, tm
     def decoded(**values: Any) -> GenerationRequest:
         fields = {**NEEDS[model], **({} if field.name == "seed" else {"seed": "1"}), **values}
         given = read_values(tensors(**fields), CONTRACTS[model].inputs)
-        return decode_request(given, Settings(runtime_dir=tmp_path), NATIVE_SIDE)
+        return decode_request(given, Settings(runtime_dir=tmp_path), DEFAULTS)
 
     sent, absent = decoded(**{field.name: field.default}), decoded()
     if field.name == "seed":  # each is a random one
@@ -155,7 +154,7 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
         wanted = read_values(tensors(**values), inputs)
         try:
             settings = Settings(runtime_dir=tmp_path, safety_action="choose")
-            request = decode_request(wanted, settings, NATIVE_SIDE)
+            request = decode_request(wanted, settings, DEFAULTS)
         except InvalidRequest as error:
             return error.field
         reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
@@ -166,7 +165,7 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
 
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
     values = read_values(tensors(image_num=2), CONTRACTS["sd_base"].inputs)
-    result = result_of(decode_request(values, Settings(runtime_dir=tmp_path), NATIVE_SIDE))
+    result = result_of(decode_request(values, Settings(runtime_dir=tmp_path), DEFAULTS))
     reply = reply_values(result, return_images=True, use_base64=True)
     assert reply.keys() == {output.name for output in GENERATING.outputs}
     for output in GENERATING.outputs:

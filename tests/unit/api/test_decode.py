@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.unit.conftest import NATIVE_SIDE, NUMPY_TYPES, tensors
+from tests.unit.conftest import DEFAULTS, NATIVE_SIDE, NUMPY_TYPES, tensors
 from triton_diffusers.api.contract import CONTRACTS, INPUT_BY_NAME, INPUTS, Input
-from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.request import (
     DataUrl,
     Expansion,
@@ -27,7 +27,6 @@ from triton_diffusers.api.request import (
     ResizeMode,
     SafetyAction,
 )
-from triton_diffusers.api.values import read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.settings import Settings
 
@@ -35,7 +34,7 @@ SETTINGS = Settings(max_prompt_chars=1000)
 
 
 def decoded(settings: Settings = SETTINGS, /, **values: Any) -> GenerationRequest:
-    return decode_request(read_values(tensors(**values), INPUTS), settings, NATIVE_SIDE)
+    return decode_request(read_values(tensors(**values), INPUTS), settings, DEFAULTS)
 
 
 def test_a_request_with_everything() -> None:
@@ -109,7 +108,7 @@ def test_values_at_the_limits_are_accepted(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("steps", 0, "steps: 0 is invalid: must be between 1 and 150"),
+        ("steps", -1, "steps: -1 is invalid: must be between 1 and 150"),
         ("steps", 151, "steps: 151 is invalid: must be between 1 and 150"),
         ("steps", -(2**63), "steps: -9223372036854775808 is invalid"),
         ("steps", 2**63 - 1, "steps: 9223372036854775807 is invalid"),
@@ -302,7 +301,7 @@ def test_each_way_to_send_a_picture() -> None:
         ),
         ({"clip_skip": 0}, "clip_skip: 0 is invalid"),
         ({"clip_skip": 25}, "clip_skip: 25 is invalid"),
-        ({"lora_path": ["a"] * 9}, "lora_path: '9 LoRAs' is invalid: at most 8"),
+        ({"lora_path": ["a"] * 9}, "lora_path: '9 values' is invalid: at most 8"),
         ({"lora_path": ["a", "b", "c"], "lora_attn": [1.0, 2.0]}, "lora_attn: .* one value, or one for each of the 3"),
         ({"lora_path": ["a"], "lora_attn": [10.1]}, "lora_attn: 10.1 is invalid: must be between -10.0 and 10.0"),
         ({"lora_path": ["a"], "lora_attn": [np.inf]}, "lora_attn: inf is invalid"),
@@ -371,7 +370,7 @@ def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest:
     """The request, or its refusal; nothing else may come of it."""
     try:
-        return decode_request(read_values(fields, ALL_INPUTS), SETTINGS, NATIVE_SIDE)
+        return decode_request(read_values(fields, ALL_INPUTS), SETTINGS, DEFAULTS)
     except InvalidRequest as refusal:
         return refusal
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.conftest import NATIVE_SIDE, ROOT, tensors
+from tests.unit.conftest import DEFAULTS, ROOT, tensors
 from triton_diffusers.api.contract import CONTRACTS, INPUTS
-from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.request import ControlChoice, FromBase64, Function, GenerationRequest, Link
-from triton_diffusers.api.values import read_values
 from triton_diffusers.errors import InvalidPicture, InvalidRequest
 from triton_diffusers.preprocess import PREPROCESSORS
 from triton_diffusers.settings import Settings
@@ -28,7 +27,7 @@ OF_THE_REFERENCE = ("canny", "depth", "hed", "mlsd", "normal", "openpose", "scri
 
 def decoded(settings: Settings | None = None, /, **values: Any) -> GenerationRequest:
     sent = read_values(tensors(**values), CONTRACTS["sd_controlnet"].inputs)
-    return decode_request(sent, settings or Settings(), NATIVE_SIDE)
+    return decode_request(sent, settings or Settings(), DEFAULTS)
 
 
 def test_a_request_with_everything() -> None:
@@ -60,7 +59,7 @@ def test_without_its_fields_it_is_the_model_directorys_own_with_the_picture_as_i
 
 
 def test_the_base_model_has_no_controlnets() -> None:
-    request = decode_request(read_values(tensors(), INPUTS), Settings(), NATIVE_SIDE)
+    request = decode_request(read_values(tensors(), INPUTS), Settings(), DEFAULTS)
     assert (request.controls, request.return_control_image, request.has_pictures) == ((), False, False)
 
 
@@ -121,8 +120,8 @@ def test_every_preprocessor_is_known(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"controlnet_path": ["a"] * 5}, "controlnet_path: '5 ControlNets' is invalid: at most 4"),
-        ({"process_func": ["warp"]}, "process_func: 'warp' is invalid: known: canny, .*tile"),
+        ({"controlnet_path": ["a"] * 5}, "controlnet_path: '5 values' is invalid: at most 4"),
+        ({"process_func": ["warp"]}, "process_func: 'warp' is invalid: must be one of: canny, .*tile"),
         ({"process_func": ["canny", "canny"]}, "process_func: .* one value, or one for each of the 1 ControlNets"),
         (
             {"controlnet_path": ["a", "b", "c"], "control_scale": [1.0, 2.0]},
@@ -165,7 +164,7 @@ def test_what_is_wrong_is_refused_with_field_value_and_limit(fields: dict[str, A
 
 def test_the_base_model_does_not_look_at_their_fields() -> None:
     sent = read_values(tensors(control_scale=[99.0]), INPUTS)
-    assert decode_request(sent, Settings(), NATIVE_SIDE).controls == ()
+    assert decode_request(sent, Settings(), DEFAULTS).controls == ()
 
 
 @pytest.mark.parametrize("kind", ["control_image", "control_image_base64"])

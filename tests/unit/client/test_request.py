@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from triton_diffusers.api.contract import CONTRACTS, INPUTS, TRANSLATOR_WARNINGS
-from triton_diffusers.api.values import read_values
+from triton_diffusers.api.decode import read_values
 from triton_diffusers_client import InvalidRequestError
 from triton_diffusers_client.request import Request
 

@@ -16,7 +16,7 @@ from sd_parsers.data import Generators, PromptInfo
 
 from tests.unit.conftest import request_for, tensors
 from triton_diffusers.api.contract import CONTRACTS, INPUT_BY_NAME
-from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.request import (
     ControlChoice,
     Expansion,
@@ -25,10 +25,10 @@ from triton_diffusers.api.request import (
     GenerationRequest,
     Link,
     LoraChoice,
+    ModelDefaults,
     OutputFormat,
     ResizeMode,
 )
-from triton_diffusers.api.values import read_values
 from triton_diffusers.images.encode import encode
 from triton_diffusers.images.metadata import metadata_of, parameters_text, record_text
 from triton_diffusers.sampling.profiles import EXACT, PROFILES
@@ -171,7 +171,7 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
     assert record == {"version": PROGRAM, "task_id": "a-task", "image_index": 1, "model": "emoji"}
     assert fields.keys() <= INPUT_BY_NAME.keys()
     sent = read_values(tensors(**fields, image=b"\x89PNG"), CONTRACTS["sd_controlnet"].inputs)
-    again = decode_request(sent, Settings(), native_side=64)
+    again = decode_request(sent, Settings(), ModelDefaults(side=64))
     assert again == dataclasses.replace(request, seed=(FULL.seed + 1) % 2**64, image_num=1, save_dir="result")
 
 
@@ -180,7 +180,7 @@ def test_the_record_of_a_picture_that_only_controls_makes_it_again() -> None:
     request = request_for(image=b"\x89PNG", controls=(control,), resize_mode=ResizeMode.CROP, embed_metadata=True)
     fields = json.loads(record_text(request, 0))["request"]
     sent = read_values(tensors(**fields, image=b"\x89PNG"), CONTRACTS["sd_controlnet"].inputs)
-    assert decode_request(sent, Settings(), native_side=64) == request
+    assert decode_request(sent, Settings(), ModelDefaults(side=64)) == request
 
 
 # Another value for each field of a request that the record is to show.

@@ -89,7 +89,7 @@ def test_an_idle_loop_is_taken_over_at_once(start_loop: StartLoop, engine: FakeE
     loop = start_loop(engine)
     loop.swap(OptimizedEngine())
     assert loop.alive
-    assert loop.native_side == FakeEngine.native_side
+    assert loop.defaults.side == FakeEngine.native_side
 
 
 def test_no_step_waits_for_an_engine_to_go() -> None:

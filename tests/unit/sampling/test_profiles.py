@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.conftest import NATIVE_SIDE, tensors
+from tests.unit.conftest import DEFAULTS, tensors
 from triton_diffusers.api.contract import INPUT_BY_NAME, INPUTS
-from triton_diffusers.api.decode import decode_request
-from triton_diffusers.api.values import read_values
+from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.sampling.profiles import EXACT, PROFILES, Profile
 from triton_diffusers.settings import Settings, SettingsError
@@ -46,7 +45,7 @@ def test_every_name_is_in_the_reference() -> None:
 
 def test_a_request_has_the_profile_it_names_or_the_servers() -> None:
     def decoded(settings: Settings, **fields: str) -> Profile:
-        return decode_request(read_values(tensors(**fields), INPUTS), settings, NATIVE_SIDE).profile
+        return decode_request(read_values(tensors(**fields), INPUTS), settings, DEFAULTS).profile
 
     assert decoded(Settings()) is EXACT
     assert decoded(Settings(), profile="cached") is PROFILES["cached"]
@@ -57,6 +56,6 @@ def test_a_request_has_the_profile_it_names_or_the_servers() -> None:
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     known = "exact, cached, guidance-interval, fast"
     with pytest.raises(InvalidRequest, match=f"profile: 'turbo' is invalid: must be one of: {known}"):
-        decode_request(read_values(tensors(profile="turbo"), INPUTS), Settings(), NATIVE_SIDE)
+        decode_request(read_values(tensors(profile="turbo"), INPUTS), Settings(), DEFAULTS)
     with pytest.raises(SettingsError, match=f"TRITON_DIFFUSERS_PROFILE: 'turbo' is invalid: .*known: {known}"):
         Settings.read({"profile": "turbo"})

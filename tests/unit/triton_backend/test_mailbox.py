@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.conftest import ROOT, request_for, tensors
 from triton_diffusers.api.contract import CONTRACTS, PROBE
-from triton_diffusers.api.request import GenerationResult
+from triton_diffusers.api.request import GenerationResult, ModelDefaults
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.errors import Busy
 from triton_diffusers.launcher.probe import Answer, Health
@@ -88,7 +88,7 @@ def opened(mailbox: ModuleType, backend: MagicMock, tmp_path: Path, monkeypatch:
     )
     backend.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
     made = box(mailbox, runtime_dir=tmp_path)
-    made._loop.native_side = 64
+    made._loop.defaults = ModelDefaults(side=64)
     yield made
     made.close()
 
