@@ -266,7 +266,7 @@ def test_the_command_line_says_what_is_wrong(triton: RunningTriton, tmp_path: Pa
     refused = run("generate", "x", "--steps=-1", url=url, folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (1, "")
     (line,) = refused.stderr.splitlines()
-    assert line.startswith("triton-diffusers-client: steps: 0 is invalid")
+    assert line.startswith("triton-diffusers-client: steps: -1 is invalid")
     assert run("cancel", "nothing-like-it", url=url, folder=tmp_path).returncode == 1
     assert not list(tmp_path.iterdir())
 

@@ -245,7 +245,9 @@ def _controls(values: Mapping[str, Any], settings: Settings) -> tuple[ControlCho
     def each_of(name: str, default: Any) -> Sequence[Any]:
         spread = _one_or_each(name, values[name], default, number, _CONTROLNETS)
         # JSON callers write "" for the default.
-        return check(INPUT_BY_NAME[name], tuple(default if value == "" else value for value in spread), settings)
+        each = tuple(default if value == "" else value for value in spread)
+        check(INPUT_BY_NAME[name], each, settings)
+        return each
 
     processes = each_of("process_func", "none")
     scales = each_of("control_scale", 1.0)

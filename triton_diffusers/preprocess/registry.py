@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from triton_diffusers.util.lazy import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _NAMES = {
     "canny": "canny:Canny",
@@ -34,7 +35,7 @@ PREPROCESSORS = Registry(
 
 
 # RGB, uint8, shape (height, width, 3).
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
 
 class Preprocessor(Protocol):

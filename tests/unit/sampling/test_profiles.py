@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.conftest import DEFAULTS, tensors
-from triton_diffusers.api.contract import INPUT_BY_NAME, INPUTS
+from tools import reference
+from triton_diffusers.api.contract import INPUTS
 from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.sampling.profiles import EXACT, PROFILES, Profile
@@ -39,7 +40,7 @@ def test_only_exact_leaves_nothing_out() -> None:
 
 def test_every_name_is_in_the_reference() -> None:
     for name in PROFILES:
-        assert f"`{name}`" in INPUT_BY_NAME["profile"].help
+        assert f"`{name}`" in reference.page()
         assert f"`{name}`" in (Settings.model_fields["profile"].description or "")
 
 
