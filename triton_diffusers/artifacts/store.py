@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from triton_diffusers.artifacts.damage import damage
 from triton_diffusers.artifacts.manifest import MANIFEST, ArtifactError, Manifest, read_manifest
+from triton_diffusers.util.files import fsync, fsync_tree, locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class ArtifactStore:
         if fault := damage(folder, manifest, full=True):
             raise ArtifactError(f"{manifest.name} was not placed: {fault}")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _sync_tree(folder)
+        fsync_tree(folder)
         final, replaced = self.root / manifest.name, self.root / f"{_REPLACED}{manifest.name}"
         with self._locked():
             if final.exists():
@@ -110,7 +109,7 @@ class ArtifactStore:
                 if replaced.exists():
                     replaced.rename(final)
                 raise
-            _sync(self.root)
+            fsync(self.root)
             shutil.rmtree(replaced, ignore_errors=True)
         return Artifact(final, manifest)
 
@@ -139,13 +138,9 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self.root / _LOCK):
             self._recover()
             yield
-        finally:
-            os.close(descriptor)
 
     def _recover(self) -> None:
         """Finish the operation of a process that died while it held the lock."""
@@ -157,16 +152,3 @@ class ArtifactStore:
                 shutil.rmtree(replaced, ignore_errors=True)
             else:
                 replaced.rename(final)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

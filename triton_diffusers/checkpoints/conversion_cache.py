@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.sidecar import Sidecar
+from triton_diffusers.util.files import file_identity, locked
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def converted(
     folder = near if _is_writable(source.parent) else elsewhere
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
+        with locked(folder.with_name(f"{folder.name}.lock")):
             if not _is_fresh(folder, files):  # another server may have done it while this one waited
                 _make(folder, files, convert)
     except OSError as error:
@@ -120,12 +119,12 @@ def _name(path: Path, source: Path) -> str:
 
 
 def _seen(path: Path, source: Path, *, with_hash: bool = False) -> _Input:
-    status = path.stat()
+    _, size, mtime = file_identity(path)
     digest = ""
     if with_hash:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Input(_name(path, source), status.st_size, status.st_mtime_ns, digest)
+    return _Input(_name(path, source), size, mtime, digest)
 
 
 def _is_writable(folder: Path) -> bool:

@@ -31,8 +31,9 @@ from triton_diffusers.compile.tasks import (
     TimeTask,
     run_task,
 )
-from triton_diffusers.compile.work import WorkFolder, write_whole
+from triton_diffusers.compile.work import WorkFolder
 from triton_diffusers.engines.compilers import caches_of
+from triton_diffusers.util.files import atomic_write
 
 _CALIBRATION_STEPS = 16  # at most per image, since the inputs of every step are kept
 
@@ -176,7 +177,7 @@ class _Build:
             pass
         with self._stage("eager", "generating eagerly, in float32") as advance:
             drawn = self._draw(DrawTask(**self._drawing(self._empty("eager"))), "eager", advance)
-            write_whole(record, _Reference(**requested, drawn=drawn, files=describe(folder)).model_dump_json())
+            atomic_write(record, _Reference(**requested, drawn=drawn, files=describe(folder)).model_dump_json())
         return drawn
 
     def _draw_compiled(self, graphs: Mapping[str, Sequence[ArtifactFile]]) -> DrawResult:

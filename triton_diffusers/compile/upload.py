@@ -14,6 +14,7 @@ from triton_diffusers.downloads import SourceError
 from triton_diffusers.downloads.oss import OssFolder
 from triton_diffusers.downloads.remote import Interrupted
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -66,4 +67,4 @@ class Upload:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 log.warning("%s; trying again", error)
-                time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+                time.sleep(backoff(attempt, first=_FIRST_PAUSE_SECONDS))

@@ -11,7 +11,6 @@ optimized_model/.work/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from triton_diffusers.artifacts import ArtifactFile
 from triton_diffusers.artifacts.damage import describe
 from triton_diffusers.compile.errors import BuildError, BuildInProgress
+from triton_diffusers.util.files import atomic_write, open_locked
 
 WORK = ".work"
 _FILES = TypeAdapter(tuple[ArtifactFile, ...])
@@ -45,21 +45,19 @@ class WorkFolder:
         """Take the lock. If another build, or a worker of one, holds it: ``wait``, or raise ``BuildInProgress``."""
         lock = self.folder.with_name(f"{self._name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self.lock = open_locked(lock, wait=wait)
         except BlockingIOError:
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
+            owner = lock.read_text(encoding="utf-8", errors="replace")[:20].strip() or "unknown"
             raise BuildInProgress(
                 f"another build of {self._name} is running in {self.folder} (process {owner})"
             ) from None
+        try:
+            os.ftruncate(self.lock, 0)
+            os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
-            os.close(descriptor)
+            self.close()
             raise
-        self.lock = descriptor
 
     def close(self) -> None:
         """Release the lock. A worker that has not ended still holds it."""
@@ -72,7 +70,7 @@ class WorkFolder:
             self.discard()
         for folder in (self.artifact, self.pictures, self._complete):
             folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._made_of, json.dumps(made_of))
+        atomic_write(self._made_of, json.dumps(made_of))
 
     def discard(self) -> None:
         """Delete everything but the lock."""
@@ -114,18 +112,8 @@ class WorkFolder:
         if final.exists():
             shutil.rmtree(final)
         made.rename(final)
-        write_whole(self._complete / f"{name}.json", _FILES.dump_json(files).decode())
+        atomic_write(self._complete / f"{name}.json", _FILES.dump_json(files).decode())
         return files
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    unfinished = path.with_suffix(".new")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _read_json(path: Path) -> Any:

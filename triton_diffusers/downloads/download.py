@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from triton_diffusers.downloads.remote import Interrupted, RemoteFile, SourceError
+from triton_diffusers.util.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def _download(file: RemoteFile, target: Path, open_at: Open, progress: _Progress
             if attempt == _ATTEMPTS - 1:
                 raise SourceError(f"{error}; tried {_ATTEMPTS} times, the next start resumes from there") from error
             log.info("%s; resuming from there", error)
-            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+            time.sleep(backoff(attempt, first=_FIRST_PAUSE_SECONDS))
         except SourceError:
             part.unlink(missing_ok=True)
             raise

@@ -15,6 +15,7 @@ from typing import Any
 from triton_diffusers.downloads.remote import Remote, RemoteFile, SourceError, Unreachable, check
 from triton_diffusers.downloads.selection import select
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.files import atomic_write, locked
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ def resolve_model_dir(source: str, settings: Settings) -> Path:
     """
     if not is_remote(source):
         return Path(source)
-    from filelock import FileLock
-
     place = settings.cache_dir.expanduser().absolute() / "models" / _slug(source)
     folder = place / _CONTENT
     if settings.offline:
@@ -66,7 +65,7 @@ def resolve_model_dir(source: str, settings: Settings) -> Path:
     remote = _open(source, settings)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / "lock"):
+        with locked(place / "lock"):
             _update(source, remote, place, folder, settings)
     except OSError as error:
         raise SourceError(f"{source} cannot be downloaded to {place}: {error.strerror or error}") from error
@@ -102,7 +101,8 @@ def _update(source: str, remote: Remote, place: Path, folder: Path, settings: Se
         log.info("downloaded %s", source)
     for gone in had.keys() - {file.path for file in wanted.files}:
         (folder / gone).unlink(missing_ok=True)
-    _write(place / _MANIFEST, {"source": source, "files": [asdict(file) for file in wanted.files]})
+    manifest = {"source": source, "files": [asdict(file) for file in wanted.files]}
+    atomic_write(place / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _from_cache(source: str, place: Path, folder: Path) -> Path:
@@ -162,9 +162,3 @@ def _read(path: Path) -> _CachedSource | None:
         return _CachedSource(tuple(RemoteFile(**file) for file in content["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)

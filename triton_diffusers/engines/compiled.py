@@ -109,7 +109,7 @@ class CompiledEngine(CheckpointEngine):
         self._graphs, self._make_eager, self._make_controlnet = graphs, make_eager, make_controlnet
         self._no_residuals = no_residuals(components.unet)
         self._fixed_rows = fixed_rows(components.unet.config)
-        packed = LruCache(LORA_BATCH_BYTES)
+        packed: LruCache[Any, Any] = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraPacker(UNET, lora_layouts(UNET, components.unet), packed)
         shallow = ShallowUNet(components.unet)
         part = {path for path, _ in target_modules(UNET, shallow)}

@@ -37,7 +37,7 @@ _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]
 class LoraHooks:
     """Makes a module compute with LoRA within a call, by hooks that are gone when the call is over."""
 
-    def __init__(self, name: str, module: Any, cache: LruCache) -> None:
+    def __init__(self, name: str, module: Any, cache: LruCache[Any, Any]) -> None:
         parameter = next(module.parameters())
         self._name = name
         self._modules: dict[str, Any] = dict(target_modules(name, module))
@@ -114,7 +114,7 @@ class EagerEngine(CheckpointEngine):
         parameter = next(components.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._shallow_unet = ShallowUNet(components.unet)
-        stacks = LruCache(LORA_BATCH_BYTES)
+        stacks: LruCache[Any, Any] = LruCache(LORA_BATCH_BYTES)
         self._unet_loras = LoraHooks(UNET, components.unet, stacks)
         self._text_loras = LoraHooks(TEXT_ENCODER, components.text_encoder, stacks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ class LoraPacker:
     """
 
     def __init__(
-        self, model: str, layouts: Sequence[LoraLayout], cache: LruCache, part: Container[str] | None = None
+        self, model: str, layouts: Sequence[LoraLayout], cache: LruCache[Any, Any], part: Container[str] | None = None
     ) -> None:
         self._model, self._layouts, self._cache, self._part = model, layouts, cache, part
         self._none = PackedLora(tuple(tensor for layout in layouts for tensor in layout.empty()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +28,9 @@ from triton_diffusers.prompts import (
     texts_by_step,
 )
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.cache import LruCache, one
+
+_MAX_CACHED_CHUNKS = 256
 
 _WEIGHTS = f"weights lie between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
 
@@ -36,14 +38,12 @@ _WEIGHTS = f"weights lie between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
 class PromptEncoder:
     """Encodes prompts with one engine, and remembers the chunks of the latest ones."""
 
-    _MOST_CACHED_CHUNKS = 256
-
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._reader = PromptReader(engine.tokenizer, settings.max_prompt_chunks)
         # By everything that a chunk's states depend on, but for its weights, which are cheap to apply.
-        self._cache: OrderedDict[tuple[Tokens, int, LoraKey], torch.Tensor] = OrderedDict()
+        self._cache: LruCache[tuple[Tokens, int, LoraKey], torch.Tensor] = LruCache(_MAX_CACHED_CHUNKS, one)
 
     def encode(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> Conditioning:
         """Return the text states of a request's images.
@@ -153,10 +153,7 @@ class PromptEncoder:
                 raise EngineFailure(
                     "the model's text encoder gave NaN or infinite values; try another precision, or no LoRA"
                 )
-            self._cache[key] = states
-            if len(self._cache) > self._MOST_CACHED_CHUNKS:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
+            self._cache.put(key, states)
         return apply_weights(states, chunk.weights)
 
 

@@ -17,6 +17,7 @@ from triton_diffusers.launcher.endpoint import TritonEndpoint, TritonRefused
 from triton_diffusers.launcher.probe import Health, Probe
 from triton_diffusers.launcher.processes import ModelProcess, model_processes
 from triton_diffusers.launcher.repository import Model, Repository
+from triton_diffusers.util.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class WatchTimes:
 
     def delay(self, troubles: int) -> float:
         """How long to wait before the next repair, when ``troubles`` came before it without a calm time."""
-        return 0.0 if troubles == 0 else min(2.0 ** (troubles - 1), self.longest_delay)
+        return 0.0 if troubles == 0 else backoff(troubles - 1, first=1.0, longest=self.longest_delay)
 
 
 class Watchdog:

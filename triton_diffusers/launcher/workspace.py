@@ -12,7 +12,6 @@ Triton names the folder in a shell's command, and its stub imports from there be
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 from triton_diffusers.launcher.errors import BadOption
+from triton_diffusers.util.files import atomic_write, open_locked
 
 _PREFIX = "triton-diffusers-"
 _LOCK = "lock"
@@ -54,10 +54,9 @@ class Workspace:
         """
         root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         # The lock gets its name when it is already held: a sweep never sees it free while this server starts.
-        nascent = root / f"{_LOCK}.new"
-        lock = os.open(nascent, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        nascent.rename(root / _LOCK)
+        temporary = root / f"{_LOCK}.new"
+        lock = open_locked(temporary)
+        temporary.rename(root / _LOCK)
         runtime_dir = (runtime_dir or root / "runtime").absolute()
         runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(root, lock, runtime_dir)
@@ -78,10 +77,8 @@ class Workspace:
 
     def publish(self, endpoints: dict[str, str | int]) -> None:
         """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
-        nascent = self.runtime_dir / f"{_ENDPOINTS}.new"
-        nascent.touch(mode=0o600)  # it holds a key
-        nascent.write_text(json.dumps(endpoints, indent=2) + "\n", encoding="utf-8")
-        nascent.rename(self.runtime_dir / _ENDPOINTS)
+        # Readable by its owner only: it holds a key.
+        atomic_write(self.runtime_dir / _ENDPOINTS, json.dumps(endpoints, indent=2) + "\n", mode=0o600, sync=False)
 
     def remove_shared_memory(self) -> None:
         """Remove what a server that has died left in the shared memory, so that the next one finds its names free."""
@@ -104,12 +101,11 @@ def sweep() -> int:
     for root in Path(_place()).glob(f"{_PREFIX}*"):
         # Missing: swept by somebody else just now. Not permitted: another user's.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            lock = os.open(root / _LOCK, os.O_RDWR)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = open_locked(root / _LOCK, wait=False, create=False)
             except BlockingIOError:
                 continue
-            else:
+            try:
                 _remove(root)
                 removed += 1
             finally:

@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor
 
 from triton_diffusers.preprocess.registry import Weights
 from triton_diffusers.util.cache import LruCache
+from triton_diffusers.util.files import FileIdentity, file_identity
 from triton_diffusers.util.pickles import read_pickle
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Networks:
     def __init__(self, root: Path, device: torch.device, max_bytes: int) -> None:
         self._root = root
         self.device = device
-        self._cache = LruCache(max_bytes)
+        self._cache: LruCache[tuple[FileIdentity, ...], Network] = LruCache(max_bytes)
 
     def get(self, weights: Weights, load: Callable[[Path], Network]) -> Network:
         """Return the network that ``load`` makes of the folder of ``weights``.
@@ -70,8 +71,8 @@ class Networks:
             raise MissingWeights(missing[0], weights.repository)
         files = weights.found(self._root)
         # Other networks in the folder have other files; a replaced file has another time.
-        key = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-        kept: Network | None = self._cache.get(key)
+        key = tuple(map(file_identity, files))
+        kept = self._cache.get(key)
         if kept is not None:
             return kept
         folder = self._root / weights.folder

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.util.cache import LruCache, one
 
 DEFAULT_SCHEDULER = "DPM++ 2M"
 
@@ -81,6 +81,7 @@ _SPACING_NAMES: Mapping[str, str] = {
 }
 _MAX_COMPARED = 64  # characters of an unknown name
 _MAX_NEAR = 3
+_MAX_PROTOTYPES = 64
 
 
 def _plain(name: str) -> str:
@@ -122,21 +123,18 @@ def scheduler_name(given: str) -> str:
 class SchedulerFactory:
     """Makes schedulers for one model from its scheduler config."""
 
-    _MOST_PROTOTYPES = 64
-
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
-        self._prototypes: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._prototypes: LruCache[tuple[str, int], Any] = LruCache(_MAX_PROTOTYPES, one)
 
     def make(self, name: str, steps: int) -> Any:
         """A new scheduler with ``timesteps`` set. Raises ``InvalidRequest`` if the scheduler cannot do ``steps``."""
         key = (name, steps)
-        if key not in self._prototypes:
-            self._prototypes[key] = self._prepare(name, steps)
-            if len(self._prototypes) > self._MOST_PROTOTYPES:
-                self._prototypes.popitem(last=False)
-        self._prototypes.move_to_end(key)
-        return copy.deepcopy(self._prototypes[key])
+        prototype = self._prototypes.get(key)
+        if prototype is None:
+            prototype = self._prepare(name, steps)
+            self._prototypes.put(key, prototype)
+        return copy.deepcopy(prototype)
 
     def warning(self, name: str) -> str | None:
         """Return what a scheduler does not know of the model's config; None if it knows all that counts."""

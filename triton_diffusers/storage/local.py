@@ -22,6 +22,7 @@ from urllib.parse import quote
 from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
+from triton_diffusers.util.files import fsync
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class LocalStore:
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
                 temporary.rename(final)
         try:
-            _sync_folder(final.parent)
+            fsync(final.parent)
         except OSError:
             final.unlink(missing_ok=True)
             raise
@@ -158,11 +159,3 @@ class LocalStore:
 
 def _failure(what: str, error: OSError) -> StorageFailure:
     return (StoreAway if error.errno in _PASSING else StorageFailure)(f"{what}: {error.strerror}")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

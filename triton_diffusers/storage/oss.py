@@ -11,7 +11,6 @@ import base64
 import contextlib
 import hashlib
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -24,13 +23,14 @@ from triton_diffusers.errors import StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.bucket import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
+from triton_diffusers.util.backoff import backoff
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SHORTEST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
+_MIN_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 5.0
 _TAKEN = 409
 _TOO_MANY = 429
 # Answered with status 400, though sending the same again may succeed.
@@ -146,10 +146,8 @@ class OssStore:
                 if attempt == self._attempts or not _is_transient(error):
                     kind = StoreAway if _is_transient(error) else StorageFailure
                     raise kind(f"{failure}: {fault_text(error)}, attempt {attempt} of {self._attempts}") from None
-                longest = min(_SHORTEST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
                 logger.warning("%s: %s; trying again", failure, fault_text(error))
-            # A random part of the pause, so that workers that failed together do not come back together.
-            time.sleep(random.uniform(longest / 2, longest))  # noqa: S311  # nothing secret
+            time.sleep(backoff(attempt - 1, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS, jitter=True))
         raise AssertionError("there is at least one attempt")
 
 

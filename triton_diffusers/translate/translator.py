@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from triton_diffusers.translate.engines import TranslationEngine
 from triton_diffusers.translate.simplified import simplified
 from triton_diffusers.translate.syntax import Kind, Piece, join, part
 from triton_diffusers.translate.typed import as_typed
+from triton_diffusers.util.cache import LruCache, one
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Translator:
         self._most_chinese = most_chinese
         self._seconds = seconds
         self._remembered = remembered
-        self._known: OrderedDict[str, str | None] = OrderedDict()
+        self._known: LruCache[str, str | None] = LruCache(remembered, one)
 
     def translate(self, fields: Sequence[Field]) -> list[Outcome]:
         """For each field its text in English, or the error that it is answered with; one bad text fails alone.
@@ -99,8 +99,7 @@ class Translator:
         new = []
         for text in dict.fromkeys(texts):
             if text in self._known:
-                self._known.move_to_end(text)
-                found[text] = self._known[text]
+                found[text] = self._known.get(text)
             else:
                 new.append(text)
         for batch in _batches(new):
@@ -117,10 +116,9 @@ class Translator:
         except Exception:
             log.exception("translation failed")
             return [EngineFailure("the translator failed; the server's log says why")] * len(texts)
-        for text, translation in zip(texts, english, strict=True):
-            self._known[text] = translation
-        while len(self._known) > self._remembered:
-            self._known.popitem(last=False)
+        if self._remembered:
+            for text, translation in zip(texts, english, strict=True):
+                self._known.put(text, translation)
         return list(english)
 
 

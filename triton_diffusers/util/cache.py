@@ -1,43 +1,55 @@
-"""A cache that is bounded by the memory of what it holds."""
+"""A least-recently-used cache."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
-class Sized(Protocol):
-    """Knows its own memory."""
-
-    @property
-    def nbytes(self) -> int: ...
+def nbytes(value: Any) -> int:
+    """Return the memory of a value that knows it."""
+    return int(value.nbytes)
 
 
-class LruCache:
-    """Forgets what was used longest ago when it holds more than ``most_bytes``; the latest is always held."""
+def one(_: object) -> int:
+    """Return 1: entries are counted."""
+    return 1
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._bytes = 0
+
+class LruCache(Generic[K, V]):
+    """A cache that evicts the least recently used entries above ``max_size``; the latest one always stays.
+
+    ``size_of`` gives an entry's size: its memory, or 1 each. Not thread-safe.
+    """
+
+    def __init__(self, max_size: int, size_of: Callable[[V], int] = nbytes) -> None:
+        self._max_size, self._size_of = max_size, size_of
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._size = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Hashable) -> Any | None:
-        """What is held under a key, if anything."""
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def get(self, key: K) -> V | None:
+        """Return the value of a key, which counts as a use, or None."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key][0]
 
-    def put(self, key: Hashable, value: Sized) -> None:
-        """Hold a value, in place of an earlier one of that key."""
+    def put(self, key: K, value: V) -> None:
+        """Add or replace a value."""
         if key in self._entries:
-            self._bytes -= self._entries.pop(key)[1]
-        size = value.nbytes
+            self._size -= self._entries.pop(key)[1]
+        size = self._size_of(value)
         self._entries[key] = (value, size)
-        self._bytes += size
-        while self._bytes > self._most_bytes and len(self._entries) > 1:
-            self._bytes -= self._entries.popitem(last=False)[1][1]
+        self._size += size
+        while self._size > self._max_size and len(self._entries) > 1:
+            self._size -= self._entries.popitem(last=False)[1][1]

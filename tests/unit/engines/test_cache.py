@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,13 @@ def test_without_a_place_nothing_is_kept_and_nothing_fails(tmp_path: Path, caplo
 
 
 def test_a_disk_that_fills_up_leaves_what_was_there(cache: GraphCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:3])
+    write = os.write
+
+    def fail(descriptor: int, data: bytes) -> int:
+        write(descriptor, data[:3])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "write", fail)
     cache.write("library 1.0", b"newer")
     assert cache.read("library 1.0") == b"kept"
     assert [path.name for path in cache.file.parent.iterdir()] == ["unet"]

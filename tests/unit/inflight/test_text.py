@@ -189,7 +189,7 @@ def test_a_mask_is_part_of_what_is_remembered(encoder: PromptEncoder, engine: Co
 
 
 def test_the_oldest_chunks_are_forgotten(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PromptEncoder, "_MOST_CACHED_CHUNKS", 2)
+    monkeypatch.setattr("triton_diffusers.inflight.text._MAX_CACHED_CHUNKS", 2)
     encoder = PromptEncoder(engine, Settings(max_prompt_chunks=1))
     for prompt in ("one", "two", "one", "three", "one", "two"):
         states(encoder, prompt)

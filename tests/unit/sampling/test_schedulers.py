@@ -10,7 +10,13 @@ import torch
 
 from tests.unit.fake_engine import SCHEDULER_CONFIG
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.sampling.schedulers import SCHEDULERS, SchedulerFactory, scheduler_name, takes_generator
+from triton_diffusers.sampling.schedulers import (
+    _MAX_PROTOTYPES,
+    SCHEDULERS,
+    SchedulerFactory,
+    scheduler_name,
+    takes_generator,
+)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -182,4 +188,4 @@ def test_prototypes_are_bounded_and_made_again() -> None:
     for steps in range(1, 100):
         assert len(factory.make("Euler", steps).timesteps) == steps
     assert len(factory.make("Euler", 1).timesteps) == 1
-    assert len(factory._prototypes) <= factory._MOST_PROTOTYPES
+    assert len(factory._prototypes) <= _MAX_PROTOTYPES

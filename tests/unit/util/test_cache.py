@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from triton_diffusers.util.cache import LruCache
+from triton_diffusers.util.cache import LruCache, one
 
 
 def test_bounded_by_bytes_and_never_without_the_latest() -> None:
@@ -28,3 +28,13 @@ def test_a_value_in_place_of_another_counts_once() -> None:
         cache.put("a", small)
     cache.put("b", small)
     assert len(cache) == 2
+
+
+def test_entries_are_counted_where_their_size_is_one() -> None:
+    cache: LruCache[str, str | None] = LruCache(2, one)
+    cache.put("a", None)
+    cache.put("b", "2")
+    assert cache.get("a") is None
+    cache.put("c", "3")
+    assert "a" in cache
+    assert "b" not in cache

@@ -17,6 +17,7 @@ from triton_diffusers.adapters.controlnet.layout import HINT, names_in
 from triton_diffusers.adapters.controlnet.weights import ControlNetWeights, Identity
 from triton_diffusers.adapters.files import WeightError, WeightFinder, is_plain, named, opened
 from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.util.files import file_identity
 
 _FIELD = "controlnet_path"
 _DEFAULT = "controlnet"  # folder of the model directory
@@ -105,5 +106,4 @@ def _check_tensors(weights: Mapping[str, torch.Tensor], file_bytes: int) -> None
 
 
 def _identity(*files: Path | None) -> Identity:
-    found = [(file, file.stat()) for file in files if file is not None]
-    return tuple((str(file), status.st_size, status.st_mtime_ns) for file, status in found)
+    return tuple(file_identity(file) for file in files if file is not None)

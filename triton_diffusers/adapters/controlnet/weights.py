@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-Identity = tuple[tuple[str, int, int], ...]
+from triton_diffusers.util.files import FileIdentity
+
+Identity = tuple[FileIdentity, ...]
 """Path, size and time of change of a ControlNet's files: tells it from every other, and from its earlier versions."""
 
 

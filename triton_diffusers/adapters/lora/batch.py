@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ class LoraStacker:
     The rows of a call stay the same from step to step until a request joins or leaves.
     """
 
-    def __init__(self, model: str, device: torch.device, dtype: torch.dtype, cache: LruCache) -> None:
+    def __init__(self, model: str, device: torch.device, dtype: torch.dtype, cache: LruCache[Any, Any]) -> None:
         self._model, self._device, self._dtype, self._cache = model, device, dtype, cache
 
     def stack(self, rows: Sequence[LoraSet | None]) -> Mapping[str, LoraBatch]:

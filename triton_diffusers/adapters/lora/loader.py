@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from triton_diffusers.adapters.lora.layer import Lora
 from triton_diffusers.adapters.lora.set import LoraSet
@@ -20,7 +21,7 @@ class LoraLoader:
     """Loads LoRAs for one model, whose layers' weights have the shapes ``targets``. For the engine's thread alone."""
 
     def __init__(self, settings: Settings, targets: Mapping[str, tuple[int, ...]]) -> None:
-        self._cache = LruCache(settings.lora_cache_megabytes * _MEGABYTE)
+        self._cache: LruCache[Any, Any] = LruCache(settings.lora_cache_megabytes * _MEGABYTE)
         self._store = LoraStore(
             settings.model_folder,
             targets,

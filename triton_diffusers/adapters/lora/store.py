@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from triton_diffusers.adapters.files import WeightError, WeightFinder, opened
 from triton_diffusers.adapters.lora.layer import Lora
 from triton_diffusers.adapters.lora.reader import LoraReader
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.util.cache import LruCache
+from triton_diffusers.util.files import file_identity
 
 _FIELD = "lora_path"
 SUFFIXES = (".safetensors", ".bin", ".pt")
@@ -20,7 +22,12 @@ class LoraStore:
     """Reads LoRAs for one model, and keeps in ``cache`` what it has read until the file changes."""
 
     def __init__(
-        self, model_dir: Path, targets: Mapping[str, tuple[int, ...]], *, cache: LruCache, largest_file_bytes: int
+        self,
+        model_dir: Path,
+        targets: Mapping[str, tuple[int, ...]],
+        *,
+        cache: LruCache[Any, Any],
+        largest_file_bytes: int,
     ) -> None:
         self._finder = WeightFinder(model_dir.resolve(), _FIELD, SUFFIXES, IN_FOLDER)
         self._reader = LoraReader(targets)
@@ -30,8 +37,7 @@ class LoraStore:
     def get(self, path: str) -> Lora:
         """The LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
         file = self._finder.find(path)
-        status = file.stat()
-        identity = (str(file), status.st_size, status.st_mtime_ns)
+        identity = file_identity(file)
         kept: Lora | None = self._cache.get(file)
         if kept is not None and kept.identity == identity:
             return kept

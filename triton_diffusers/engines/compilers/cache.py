@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import xxhash
 
 from triton_diffusers.artifacts import ArtifactFile
+from triton_diffusers.util.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 _DIGEST_SIZE = 16
-_TEMPORARY = ".new-"
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,10 @@ class GraphCache:
 
     def write(self, made_with: str, data: bytes) -> None:
         """Keep it in place of what was there. If it cannot be written, the next process does without."""
-        temporary = self.file.with_name(f"{_TEMPORARY}{os.getpid()}-{self.file.name}")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(self._digest(made_with, data) + data)
-                temporary.replace(self.file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            # Its digest tells a file that a power failure has damaged.
+            atomic_write(self.file, self._digest(made_with, data) + data, sync=False)
         except OSError as error:
             logger.info("nothing is kept in %s for a faster start: %s", self.file, error.strerror)
 
