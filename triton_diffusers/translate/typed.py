@@ -13,6 +13,7 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _WEIGHT = re.compile(r"：(?=\s*+[+-]?[0-9.]++\s*+[)\]])")
+_POINT = re.compile(r"(?<=[0-9])。(?=[0-9])")  # the key of the decimal point, while Chinese is typed
 
 # Punctuation that sets words off stays; ``syntax`` knows where a space belongs after it.
 _KEPT = "，！；：？～"
@@ -41,11 +42,11 @@ def as_typed(prompt: str) -> str:
 
 
 def _narrow(text: str) -> str:
-    return _WEIGHT.sub(":", text.translate(_NARROW))
+    return _WEIGHT.sub(":", _POINT.sub(".", text.translate(_NARROW)))
 
 
 def _tag(match: re.Match[str]) -> str:
     if match["kind"] is None:
         return match[0]
     name, *arguments = match["arguments"].replace("：", ":").split(":")
-    return f"<{':'.join([match['kind'], name, *(argument.translate(_NARROW) for argument in arguments)])}>"
+    return f"<{':'.join([match['kind'], name, *map(_narrow, arguments)])}>"

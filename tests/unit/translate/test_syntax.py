@@ -86,6 +86,8 @@ def test_syntax_survives(prompt: str, expected: str) -> None:
         ("（红苹果:１．３）", "(red apple:1.3)"),
         ("(红苹果：1.3)", "(red apple:1.3)"),
         ("(红苹果： 1.3 )", "(red apple: 1.3 )"),
+        ("（红苹果：1。3）", "(red apple:1.3)"),
+        ("红苹果《lora：flat：0。8》", "red apple <lora:flat:0.8>"),
         ("（（红苹果）），【猫】", "((red apple)), [cat]"),
         ("【红苹果：猫：０．５】", "[red apple: cat:0.5]"),
         ("［红苹果｜猫］", "[red apple|cat]"),
