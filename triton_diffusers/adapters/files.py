@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from triton_diffusers.errors import InvalidRequest, NotFound, shown
+from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
 
 _LONGEST_PATH = 1024  # characters
@@ -126,6 +127,8 @@ def opened(file: Path, most_bytes: int) -> Iterator[tuple[Mapping[str, torch.Ten
     """
     if file.stat().st_size > most_bytes:
         raise WeightError(f"the file has more than {most_bytes // 2**20} MB")
+    if fault := download_fault(file):
+        raise WeightError(f"the file cannot be read: {fault}")
     if file.suffix != ".safetensors":
         with _reading():
             tensors = _unpickled(file)

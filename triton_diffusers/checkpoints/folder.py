@@ -29,6 +29,7 @@ from triton_diffusers.checkpoints.compatibility import (
 from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT, WeightFiles, choose
+from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import read_pickle
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ def _embeddings(place: Path, dtype: torch.dtype) -> torch.Tensor:
     files = _find_weights(place, dtype)
     if files is None:
         raise LoadError(f"{place} has no weights (*.safetensors or *.bin)")
+    _check_downloads(place, files)
     for path in sorted(path for path in place.iterdir() if files.has(path.name) and path.suffix != ".json"):
         try:
             with _opened(path) as (names, read):
@@ -215,6 +217,7 @@ def _load_module(
     files = _find_weights(place, dtype)
     if files is None:
         raise LoadError(f"{place} has no weights (*.safetensors or *.bin)")
+    _check_downloads(place, files)
     try:
         module, report = model_class.from_pretrained(
             place,
@@ -239,6 +242,13 @@ def _load_module(
         if not all(bound.isfinite() for bound in weight.detach().aminmax()):
             raise LoadError(f"{place}: {name} holds NaN or infinite values in {str(dtype).removeprefix('torch.')}")
     return module
+
+
+def _check_downloads(place: Path, files: WeightFiles) -> None:
+    """Raise LoadError if one of the files holds no weights, because its download went wrong."""
+    for path in sorted(place.iterdir()):
+        if files.has(path.name) and (fault := download_fault(path)):
+            raise LoadError(f"{path} cannot be read: {fault}")
 
 
 def _find_weights(place: Path, dtype: torch.dtype) -> WeightFiles | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
+from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
 
 _MAX_NESTING = 4  # of containers around the tensors
@@ -40,6 +41,8 @@ def read_weights(path: Path) -> Weights:
     from safetensors import safe_open
     from safetensors.torch import load_file
 
+    if fault := download_fault(path):
+        raise LoadError(f"{path} cannot be read: {fault}")
     metadata: Mapping[str, str] = {}
     try:
         if path.suffix == ".safetensors":

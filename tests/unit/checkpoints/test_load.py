@@ -37,6 +37,19 @@ def test_a_closed_checker_is_not_loaded() -> None:
     assert {parameter.dtype for parameter in components.unet.parameters()} == {torch.bfloat16}
 
 
+def test_git_lfs_pointer_is_named_unless_another_file_is_loaded(tmp_path: Path) -> None:
+    shutil.copytree(EMOJI / "base_model", tmp_path / "base_model")
+    unet = tmp_path / "base_model" / "unet"
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    settings = Settings(model_dir=tmp_path, device="cpu", dtype="float32", close_safety=True)
+    (unet / "diffusion_pytorch_model.fp16.safetensors").write_text(pointer)
+    load_components(settings)
+    weights = unet / "diffusion_pytorch_model.safetensors"
+    weights.write_text(pointer)
+    with pytest.raises(LoadError, match=f"^{weights} cannot be read: it is a Git LFS pointer"):
+        load_components(settings)
+
+
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=f"{tmp_path} is not a model directory: it has neither"):
         load_components(Settings(model_dir=tmp_path))
