@@ -18,10 +18,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from triton_diffusers.sampling.profiles import EXACT, PROFILES
 
 PREFIX = "TRITON_DIFFUSERS_"
-_OF_THE_CLIENT = "url"  # where its command line finds the server
+_CLIENT_VARIABLE = "url"  # read by the client's command line
 
-# Where Pillow begins to warn of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
-MOST_PIXELS = 89_478_485
+# Pillow warns above this of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
+MAX_PIXELS = 89_478_485
 
 _SIZE = re.compile(r"(\d{1,6})\s*x\s*(\d{1,6})", re.ASCII | re.IGNORECASE)
 
@@ -36,17 +36,17 @@ def _sizes(value: Any) -> Any:
 
 def _size(text: str) -> tuple[str, ...]:
     if (found := _SIZE.fullmatch(text)) is None:
-        raise ValueError(f"{text[:40]!r} is no size such as 512x512")
+        raise ValueError(f"{text[:40]!r} is not a valid size; expected WIDTHxHEIGHT, such as 512x512")
     return found.groups()
 
 
-# The same text in the environment, where pydantic-settings would want JSON, and in a parameter.
+# Comma-separated in the environment, too, where pydantic-settings would expect JSON.
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Sizes = Annotated[tuple[tuple[int, int], ...], NoDecode, BeforeValidator(_sizes)]
 
 
 class SettingsError(ValueError):
-    """A setting cannot be read; the message names the setting, its value and what is expected."""
+    """Invalid setting; the message names the setting, its value and the rule."""
 
 
 def _user_cache() -> Path:
@@ -59,7 +59,7 @@ def _hub_offline() -> bool:
 
 
 class Settings(BaseSettings):
-    """Everything that an operator can set. Sizes are pixels, times are seconds."""
+    """All operator settings. Sizes are in pixels, times in seconds."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, protected_namespaces=())
 
@@ -70,35 +70,37 @@ class Settings(BaseSettings):
     vae: str = Field(
         "",
         description="Autoencoder to use instead of the model's own: a file or a diffusers folder, absolute or relative"
-        " to the model directory. Empty: [what lies beside](checkpoints.md#autoencoders), else the model's own.",
+        " to the model directory. Empty: [a file beside the model](checkpoints.md#autoencoders), else the model's own.",
     )
     runtime_dir: Path = Field(
         default_factory=lambda: Path(gettempdir()) / "triton-diffusers",
-        description="Where the model processes of one server meet (progress and cancellation). One per server.",
+        description="Directory that the model processes of one server share"
+        " for progress and cancellation. One per server.",
     )
 
     cache_dir: Path = Field(
         default_factory=_user_cache,
-        description="Where model directories are fetched to, converted checkpoints that cannot lie beside theirs,"
-        " and what makes compiled engines start sooner.",
+        description="Cache of downloaded model directories, of converted checkpoints that cannot be written beside the"
+        " originals, and of files that make compiled engines start faster.",
     )
-    max_source_gigabytes: float = Field(64.0, gt=0, description="Largest model directory that is fetched (10⁹ bytes).")
+    max_source_gigabytes: float = Field(64.0, gt=0, description="Largest model directory to download (10⁹ bytes).")
     offline: bool = Field(
         default_factory=_hub_offline,
-        description="Fetch nothing: use what the cache has. The default is that of `HF_HUB_OFFLINE`.",
+        description="Download nothing and use the cache only. Defaults to `HF_HUB_OFFLINE`.",
     )
 
     engine: str = Field(
         "auto",
-        description="How modules run: `auto` (the fastest `openvino` artifact that fits this model and this machine,"
-        " else eager), `eager` (PyTorch), or `openvino`, `inductor`, `blade` (artifacts of these only, else eager),"
-        " perhaps with a precision (`openvino-int8`). Artifacts of `inductor` and `blade` are programs, which run only"
-        " where they are named.",
+        description="Engine: `auto` (the fastest `openvino` artifact for this model and machine, else eager), `eager`"
+        " (PyTorch), or `openvino`, `inductor`, `blade` (artifacts"
+        " of this compiler only, else eager), optionally with a"
+        " precision (`openvino-int8`). Artifacts of `inductor` and `blade` contain code and are only run when they are"
+        " named here.",
     )
     optimize: str = Field(
         "off",
-        description="What to build in the background if it is not there: `off`, or `openvino`, `inductor`, `blade`,"
-        " perhaps with a precision. Once built, it takes over while serving.",
+        description="Artifact to build in the background if it is missing: `off`, or `openvino`, `inductor`, `blade`,"
+        " optionally with a precision. Once built, it takes over without a restart.",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`. CUDA is untested.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -106,32 +108,38 @@ class Settings(BaseSettings):
     )
     profile: str = Field(
         EXACT.name,
-        description="[Sampling profile](profiles.md) of requests that name none: "
+        description="[Sampling profile](profiles.md) of requests that do not name one: "
         + ", ".join(f"`{name}`" for name in PROFILES)
         + ".",
     )
     safety_action: Literal["blacken", "choose", "flag"] = Field(
         "blacken",
-        description="What becomes of images that the [safety checker](safety.md) flags: `blacken`, `flag` (returned as"
-        " they are, with `is_nsfw`), or `choose`: what a request's `safety_action` says, else `blacken`.",
+        description="Action for images that the [safety checker](safety.md) flags: `blacken`, `flag` (return them"
+        " unchanged, with `is_nsfw`), or `choose` (the request's `safety_action`, else `blacken`).",
     )
-    close_safety: bool = Field(False, description="Do not run the safety checker, even where the model has one.")
+    close_safety: bool = Field(False, description="Do not run the safety checker, even if the model has one.")
 
-    max_batch: int = Field(4, ge=1, description="Most images in one UNet call (guidance doubles the rows).")
-    max_images_in_flight: int = Field(64, ge=1, description="Most images whose latents are in memory at once.")
-    max_queue: int = Field(128, ge=1, description="Most requests that wait; one more is refused as busy.")
+    max_batch: int = Field(
+        4, ge=1, description="Maximum number of images in one UNet call (guidance doubles the rows)."
+    )
+    max_images_in_flight: int = Field(
+        64, ge=1, description="Maximum number of images whose latents are in memory at once."
+    )
+    max_queue: int = Field(
+        128, ge=1, description="Maximum number of waiting requests; another one is rejected as busy."
+    )
     poll_seconds: float = Field(
-        0.1, gt=0, le=5, description="Longest wait before new requests and cancellations are looked for."
+        0.1, gt=0, le=5, description="Interval at which new requests and cancellations are polled at the latest."
     )
     orphan_seconds: float = Field(
-        60.0, gt=0, description="A job that Triton has not asked about for so long is cancelled: its client is gone."
+        60.0, gt=0, description="Cancel a job that Triton has not polled for this long: its client is gone."
     )
     headers_forwarded: bool = Field(
         False,
-        description="Set by `serve`: Triton passes the headers `host` (HTTP) and `user-agent` (gRPC) on to the models,"
-        " which tells plain JSON from `infer`.",
+        description="Set by `serve`: Triton forwards the headers `host` (HTTP) and `user-agent` (gRPC) to the models,"
+        " which distinguishes plain JSON from `infer`.",
     )
-    job_history_seconds: float = Field(600.0, ge=0, description="How long `jobs` remembers a finished job.")
+    job_history_seconds: float = Field(600.0, ge=0, description="How long `jobs` lists a finished job.")
 
     max_steps: int = Field(150, ge=1, description="Upper limit of `steps`.")
     max_image_num: int = Field(8, ge=1, description="Upper limit of `image_num`.")
@@ -139,133 +147,139 @@ class Settings(BaseSettings):
     max_pixels: int = Field(1024 * 1024, ge=64 * 64, description="Upper limit of `width` × `height`.")
     fixed_sizes: Sizes = Field(
         (),
-        description="Sizes of pictures, as `512x512` (width, height), with commas, for which an `openvino` engine loads"
-        " its UNet [once more](engines.md#fixed-sizes): faster where just this is asked for, for memory.",
+        description="Comma-separated image sizes, such as `512x512` (width,"
+        " height), for which an `openvino` engine loads"
+        " [another copy](engines.md#fixed-sizes) of its UNet: faster at this size, but uses more memory.",
     )
     enlarge: Literal["auto", "on", "off"] = Field(
         "auto",
         description="`on`: images larger than the model's own size are [drawn at that size and"
         " enlarged](images.md#sizes). `auto`: as `drawing.json` in the model directory says, else `off`.",
     )
-    max_prompt_chars: int = Field(10_000, ge=1, description="Most characters of a prompt.")
-    max_prompt_chunks: int = Field(16, ge=1, description="Most chunks of 75 tokens that a prompt may take.")
+    max_prompt_chars: int = Field(10_000, ge=1, description="Maximum number of characters of a prompt.")
+    max_prompt_chunks: int = Field(16, ge=1, description="Maximum number of 75-token chunks of a prompt.")
     max_prompt_texts: int = Field(
-        32, ge=2, description="Most different texts that prompt editing, alternation and `AND` may make of a request."
+        32, ge=2, description="Maximum number of different texts that prompt editing, alternation and `AND` expand to."
     )
-    max_prompt_parts: int = Field(8, ge=1, description="Most prompts that `AND` joins; each is a row of UNet calls.")
+    max_prompt_parts: int = Field(
+        8, ge=1, description="Maximum number of prompts joined by `AND`; each is a row of UNet calls."
+    )
 
-    use_translate: bool = Field(
-        True, description="Whether prompts are translated where a request's `use_translate` does not say it."
-    )
+    use_translate: bool = Field(True, description="Translate prompts of requests that do not set `use_translate`.")
     translator_dir: Path = Field(
         Path("models/translator"),
-        description="The translator of a model directory whose `translate/` is missing or cannot run: a Marian"
-        " (opus-mt) or CSANMT folder.",
+        description="Translator for model directories whose `translate/` is missing or cannot run: a Marian (opus-mt)"
+        " or CSANMT folder.",
     )
     translate_engine: Literal["auto", "ctranslate2", "transformers", "csanmt"] = Field(
         "auto",
-        description="What runs the translator: `auto` is the first one that is installed and fits the folder.",
+        description="Library that runs the translator: `auto` is the first installed one that supports the folder.",
     )
     translate_beams: int = Field(
         1,
         ge=1,
         le=16,
-        description="Beams of a Marian translation; 1 is greedy, and the fastest. CSANMT folders state their own.",
+        description="Beams of a Marian translation; 1 is greedy and fastest. CSANMT folders define their own.",
     )
     translate_seconds: float = Field(
         10.0,
         gt=0,
         allow_inf_nan=False,
-        description="Time to translate prompts that arrived together; others may try again.",
+        description="Time limit for translating prompts that arrived together; the rest is rejected as busy.",
     )
-    translate_cache: int = Field(10_000, ge=0, description="Translated pieces of prompts that are remembered.")
-    max_translate_chars: int = Field(2000, ge=1, description="Most Chinese characters of a prompt to translate.")
+    translate_cache: int = Field(10_000, ge=0, description="Number of translated prompt pieces in the cache.")
+    max_translate_chars: int = Field(
+        2000, ge=1, description="Maximum number of Chinese characters of a prompt to translate."
+    )
 
-    max_loras: int = Field(8, ge=0, description="Most LoRAs of a request.")
-    max_lora_weight: float = Field(10.0, gt=0, description="Largest weight of a LoRA, with either sign.")
+    max_loras: int = Field(8, ge=0, description="Maximum number of LoRAs per request.")
+    max_lora_weight: float = Field(10.0, gt=0, description="Largest absolute weight of a LoRA.")
     max_lora_megabytes: int = Field(1024, ge=1, description="Largest LoRA file.")
-    lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for LoRA files that were read before.")
+    lora_cache_megabytes: int = Field(1024, ge=0, description="Memory for cached LoRA files.")
 
-    max_controlnets: int = Field(4, ge=1, description="Most ControlNets of a request.")
-    max_controlnet_megabytes: int = Field(4096, ge=1, description="Largest file of a ControlNet.")
-    controlnet_cache_megabytes: int = Field(
-        4096, ge=0, description="Memory for ControlNets that are loaded: those in use, and those that were used before."
-    )
+    max_controlnets: int = Field(4, ge=1, description="Maximum number of ControlNets per request.")
+    max_controlnet_megabytes: int = Field(4096, ge=1, description="Largest ControlNet file.")
+    controlnet_cache_megabytes: int = Field(4096, ge=0, description="Memory for loaded ControlNets, in use or cached.")
 
     preprocessors: str = Field(
         "",
-        description="Folder of the ControlNet preprocessors' weights. Empty: `preprocessors/` in the model directory.",
+        description="Folder with the weights of ControlNet preprocessors."
+        " Empty: `preprocessors/` in the model directory.",
     )
-    preprocessor_cache_megabytes: int = Field(
-        1024, ge=0, description="Memory for preprocessors' networks that were loaded before."
-    )
+    preprocessor_cache_megabytes: int = Field(1024, ge=0, description="Memory for cached networks of preprocessors.")
 
     max_image_megabytes: float = Field(
         32.0,
         gt=0,
         allow_inf_nan=False,
-        description="Largest encoded input picture or mask, and all control pictures together (10⁶ bytes).",
+        description="Largest encoded input image or mask, and all control images together (10⁶ bytes).",
     )
     max_image_pixels: int = Field(
         64_000_000,
         ge=1,
-        le=MOST_PIXELS,
-        description="Most pixels of an input picture or mask, judged before it is decoded.",
+        le=MAX_PIXELS,
+        description="Maximum number of pixels of an input image or mask, checked before it is decoded.",
     )
     max_input_megabytes: float = Field(
         2048.0,
         gt=0,
         allow_inf_nan=False,
         description="Memory for input images, of all requests together (10⁶ bytes): as much for encoded ones as for"
-        " decoding them and keeping them at the request's size. A request that has no room waits, and is busy then.",
+        " decoding them and keeping them at the request's size. A request without room waits, then fails as busy.",
     )
     input_wait_seconds: float = Field(
         60.0,
         gt=0,
         allow_inf_nan=False,
-        description="How long a request may wait for its links' turn, and for memory to decode its images; then it is"
-        " refused as busy.",
+        description="How long a request may wait for its links to be fetched"
+        " and for memory to decode its images; then it"
+        " is rejected as busy.",
     )
     link_schemes: Literal["http,https", "https", "none"] = Field(
-        "http,https", description="Schemes of `image_link` and its like: `http,https`, `https`, or `none`: no links."
+        "http,https",
+        description="Allowed schemes of `image_link` and the other links: `http,https`, `https`, or `none`.",
     )
     link_allow_hosts: CommaSeparated = Field(
         (),
-        description="Hosts, addresses and networks (`10.0.0.0/8`) that links may name though not public, with commas.",
+        description="Comma-separated hosts, addresses and networks (`10.0.0.0/8`)"
+        " that links may use although they are not public.",
     )
-    link_seconds: float = Field(15.0, gt=0, le=600, description="Time to fetch a linked picture, redirects included.")
+    link_seconds: float = Field(
+        15.0, gt=0, le=600, description="Time limit for fetching a linked image, including redirects."
+    )
     max_link_fetches: int = Field(
-        16, ge=1, le=256, description="Most links that are fetched at once; half of them from one host."
+        16, ge=1, le=256, description="Maximum number of concurrent fetches; half of them from one host."
     )
     max_link_queue: int = Field(
         128,
         ge=1,
-        description="Most links that wait or are fetched, half of them to one host; a request with one more is refused"
-        " as busy. Requests that wait for links do not count in `max_queue`.",
+        description="Maximum number of waiting and active links, half of"
+        " them to one host; a request above it is rejected"
+        " as busy. Requests that wait for links do not count towards `max_queue`.",
     )
-    link_redirects: int = Field(5, ge=0, le=20, description="Most redirects of a link.")
+    link_redirects: int = Field(5, ge=0, le=20, description="Maximum number of redirects of a link.")
 
     store: str = Field(
         "results",
-        description="Where results are stored: a directory, `oss://bucket/prefix`, or empty: nowhere.",
+        description="Result store: a directory, `oss://bucket/prefix`, or empty for none.",
     )
     store_url: str = Field(
         "",
-        description="Public URL under which the store is served; `image_url` begins with it. Empty: the store's own.",
+        description="Public base URL of the store, used for `image_url`. Empty: the store's own.",
     )
     store_seconds: float = Field(
         300.0,
         ge=0,
         le=3600,
-        description="How long a finished result waits for a store that is away, before its request fails.",
+        description="How long a finished result waits for an unavailable store before its request fails.",
     )
     unstored_dir: str = Field(
         "",
-        description="Where images are held while they cannot be stored, and stay if they could not be, in a folder"
-        " named for the store. Empty: `unstored/` in the cache.",
+        description="Directory for images that cannot be stored, yet or at all, in a folder named after the store."
+        " Empty: `unstored/` in the cache.",
     )
     unstored_megabytes: int = Field(
-        1024, ge=0, description="Most of the images in that folder (10⁶ bytes); what has no room there is lost."
+        1024, ge=0, description="Maximum size of that folder (10⁶ bytes); further images are lost."
     )
     oss_region: str = Field(
         "",
@@ -275,11 +289,9 @@ class Settings(BaseSettings):
     oss_endpoint: str = Field(
         "", description="OSS endpoint, with or without the bucket; empty: `https://oss-<region>.aliyuncs.com`."
     )
-    oss_attempts: int = Field(
-        4, ge=1, le=20, description="How often one request to the store on OSS is tried before it has failed."
-    )
+    oss_attempts: int = Field(4, ge=1, le=20, description="Maximum number of attempts of one OSS request.")
     oss_seconds: float = Field(
-        15.0, gt=0, allow_inf_nan=False, description="How long OSS may be silent before an attempt has failed."
+        15.0, gt=0, allow_inf_nan=False, description="Timeout of one attempt, while OSS sends nothing."
     )
 
     @field_validator("link_allow_hosts")
@@ -306,10 +318,10 @@ class Settings(BaseSettings):
     @field_validator("fixed_sizes")
     @classmethod
     def _allowed(cls, sizes: tuple[tuple[int, int], ...], info: ValidationInfo) -> tuple[tuple[int, int], ...]:
-        most_pixels, longest = info.data.get("max_pixels", 0), info.data.get("max_side", 0)
+        max_pixels, max_side = info.data.get("max_pixels", 0), info.data.get("max_side", 0)
         for width, height in sizes:
-            if not (0 < width <= longest and 0 < height <= longest and width * height <= most_pixels):
-                raise ValueError(f"{width}x{height} is no size that requests may ask for (max_side, max_pixels)")
+            if not (0 < width <= max_side and 0 < height <= max_side and width * height <= max_pixels):
+                raise ValueError(f"{width}x{height} exceeds the sizes that requests may have (max_side, max_pixels)")
         return tuple(dict.fromkeys(sizes))
 
     @field_validator("profile")
@@ -321,9 +333,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment; ``parameters`` (of a ``config.pbtxt``) win where they are not empty.
+        """Read the environment; non-empty ``parameters`` (of a ``config.pbtxt``) take precedence.
 
-        Raises ``SettingsError`` for the first value that does not fit, and for a parameter that is no setting.
+        Raises: SettingsError: a value is invalid, or a parameter is not a setting.
         """
         given = {name: value for name, value in (parameters or {}).items() if value != ""}
         if unknown := sorted(given.keys() - cls.model_fields.keys()):
@@ -337,27 +349,27 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown(cls, environment: Mapping[str, str]) -> list[str]:
-        """One line for each variable of ours that is no setting, and so does nothing."""
+        """Return a warning for each ``TRITON_DIFFUSERS_`` variable that is not a setting."""
         lines = []
         for variable in sorted(environment):
             name = variable.upper().removeprefix(PREFIX).lower()
-            if variable.upper().startswith(PREFIX) and name not in cls.model_fields and name != _OF_THE_CLIENT:
+            if variable.upper().startswith(PREFIX) and name not in cls.model_fields and name != _CLIENT_VARIABLE:
                 near = get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
-                lines.append(f"{variable} is no setting, and is ignored{hint}")
+                lines.append(f"{variable} is not a setting and is ignored{hint}")
         return lines
 
     @property
     def model_folder(self) -> Path:
-        """The folder of LoRAs, ControlNets and whatever else requests name: that of a checkpoint in one file."""
+        """Return the folder of LoRAs and ControlNets: the model directory, or that of a checkpoint file."""
         return self.model_dir.parent if self.model_dir.is_file() else self.model_dir
 
     @property
     def model_name(self) -> str:
-        """The model's name in images' metadata."""
+        """Return the model's name for image metadata."""
         return self.model_dir.stem if self.model_dir.is_file() else self.model_dir.name
 
     @property
     def preprocessors_dir(self) -> Path:
-        """The folder of the preprocessors' weights."""
+        """Return the folder of the preprocessors' weights."""
         return Path(self.preprocessors).expanduser() if self.preprocessors else self.model_folder / "preprocessors"

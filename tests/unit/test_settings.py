@@ -74,8 +74,8 @@ def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
         "MAX_STEP": "another's",
     }
     assert Settings.unknown(environment) == [
-        "TRITON_DIFFUSERS_MAX_STEP is no setting, and is ignored; did you mean TRITON_DIFFUSERS_MAX_STEPS?",
-        "triton_diffusers_zzz is no setting, and is ignored",
+        "TRITON_DIFFUSERS_MAX_STEP is not a setting and is ignored; did you mean TRITON_DIFFUSERS_MAX_STEPS?",
+        "triton_diffusers_zzz is not a setting and is ignored",
     ]
 
 
@@ -95,7 +95,8 @@ def test_sizes_are_width_and_height() -> None:
 )
 def test_sizes_that_are_none_or_too_large_are_named(sizes: str) -> None:
     with pytest.raises(
-        SettingsError, match=rf"FIXED_SIZES: .* is invalid: Value error, '?{re.escape(sizes)}'? is no size "
+        SettingsError,
+        match=rf"FIXED_SIZES: .* is invalid: Value error, '?{re.escape(sizes)}'? (is not a valid size; |exceeds the sizes )",
     ):
         Settings.read({"fixed_sizes": f"64x64,{sizes}"})
 
