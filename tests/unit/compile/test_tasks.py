@@ -15,7 +15,7 @@ from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.tasks import DrawResult, DrawTask, run_task
 
 ROOT = Path(__file__).resolve().parents[3]
-WITHIN = 60.0  # seconds
+WITHIN = 240.0  # seconds; a process that imports PyTorch may take long on a loaded machine
 
 
 def task(folder: Path) -> DrawTask:
@@ -106,6 +106,7 @@ def test_a_worker_ends_with_a_killed_build(tmp_path: Path) -> None:
     assert _lives(pid)
     build.kill()
     build.wait()
+    deadline = time.monotonic() + WITHIN
     while _lives(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -87,7 +87,9 @@ def test_a_command_has_low_priority() -> None:
     assert lines == [f"{min(19, os.nice(0) + 10)} 1000 True"]
 
 
-def test_a_stop_ends_the_command_and_its_children() -> None:
+def test_a_stop_ends_the_command_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a loaded machine SIGTERM may take longer than the grace.
+    monkeypatch.setattr("triton_diffusers.optimize.process._GRACE_SECONDS", WITHIN)
     lines: list[str] = []
     process = BackgroundProcess([sys.executable, "-c", FAMILY], os.environ, lines.append)
     with ThreadPoolExecutor() as pool:
@@ -95,7 +97,7 @@ def test_a_stop_ends_the_command_and_its_children() -> None:
         until(lambda: lines and len(members(int(lines[0]))) == 2)
         process.stop()
         assert running.result(WITHIN) == "it was ended by SIGTERM"
-    assert not members(int(lines[0]))
+    until(lambda: not members(int(lines[0])))
     process.stop()  # a second time has no effect
 
 
