@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo serve test test-heavy check generated bench train-emoji train-translator evaluate-emoji clean
+.PHONY: help setup demo serve test test-unit test-heavy check generated bench train-emoji train-translator evaluate-emoji clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,9 @@ serve: setup ## Serve models/emoji (ARGS="--model-dir … --http-port …" for a
 test: setup ## All checks and tests that a change has to pass
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -m 'not heavy'
+
+test-unit: setup ## The fast tests, on two cores: no server, no compiled graphs
+	$(BIN)/python -m pytest -m 'not triton and not compile and not heavy' -n 2 --dist loadfile
 
 test-heavy: setup ## The tests that take minutes each: soaks and thousands of hostile requests
 	$(BIN)/python -m pytest -m heavy

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parent
+# Unit tests whose modules make graphs of a compiler each take minutes together.
+COMPILING = ("test_compiled", "test_doubling", "test_fixed_unet", "test_inductor", "test_openvino")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-unit` leaves out."""
+    for item in items:
+        if item.path.is_relative_to(TESTS / "integration"):
+            item.add_marker(pytest.mark.triton)
+        elif item.path.is_relative_to(TESTS / "unit" / "engines") and item.path.stem.startswith(COMPILING):
+            item.add_marker(pytest.mark.compile)
 
 
 @pytest.fixture(scope="session", autouse=True)
