@@ -40,9 +40,10 @@ check: setup ## Lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generated: setup ## Write every config.pbtxt and docs/reference.md from the tables
+generated: setup ## Write every config.pbtxt, docs/reference.md and the client's tables
 	$(BIN)/python -m tools.model_config
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.client_files
 
 bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks.serving

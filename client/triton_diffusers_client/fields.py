@@ -1,130 +1,40 @@
-"""The wire: every input and output of the server's models, in the server's order.
+"""The wire: every input and output of the server's models, and the models that stand in for each other.
 
-Sending an input's ``default`` is the same as leaving it out. The client sends all of them always, since Triton puts
+Sending an input's ``default`` is the same as leaving it out. The client always sends all of them, since Triton puts
 only those requests into one batch that set the same inputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-DataType = Literal["STRING", "BYTES", "INT64", "FP32", "BOOL"]
-Value = str | bytes | int | float | bool
-Default = Value | tuple[Value, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InputField:
-    """An input tensor; a list's default is a tuple, and absent is the empty list."""
-
-    name: str
-    datatype: DataType
-    default: Default
-
-    @property
-    def many(self) -> bool:
-        """Whether the field is a list."""
-        return isinstance(self.default, tuple)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputField:
-    """An output tensor; ``many``: a list."""
-
-    name: str
-    datatype: DataType
-    many: bool = False
-
-
-INPUTS: tuple[InputField, ...] = (
-    InputField("task_id", "STRING", ""),
-    InputField("prompt", "STRING", ""),
-    InputField("negative_prompt", "STRING", ""),
-    InputField("func_name", "STRING", "t2i"),
-    InputField("steps", "INT64", 0),
-    InputField("cfg_scale", "FP32", 0.0),
-    InputField("width", "INT64", 0),
-    InputField("height", "INT64", 0),
-    InputField("seed", "STRING", ""),
-    InputField("image_num", "INT64", 1),
-    InputField("scheduler", "STRING", ""),
-    InputField("output_format", "STRING", "png"),
-    InputField("return_images", "BOOL", False),
-    InputField("use_base64", "BOOL", False),
-    InputField("clip_skip", "INT64", 1),
-    InputField("image", "BYTES", b""),
-    InputField("image_base64", "STRING", ""),
-    InputField("image_link", "STRING", ""),
-    InputField("mask", "BYTES", b""),
-    InputField("mask_base64", "STRING", ""),
-    InputField("mask_link", "STRING", ""),
-    InputField("resize_mode", "INT64", 0),
-    InputField("denoising_strength", "FP32", 0.55),
-    InputField("keep_unmasked", "BOOL", True),
-    InputField("expand", "INT64", ()),
-    InputField("expand_type", "STRING", "copy"),
-    InputField("lora_path", "STRING", ()),
-    InputField("lora_attn", "FP32", ()),
-    InputField("use_translate", "BOOL", ()),
-    InputField("profile", "STRING", ""),
-    InputField("save_dir", "STRING", "result"),
-    InputField("embed_metadata", "BOOL", True),
-    InputField("safety_action", "STRING", ""),
-    InputField("timeout_seconds", "FP32", 0.0),
+from triton_diffusers_client.field_types import DataType, Default, InputField, OutputField, Value
+from triton_diffusers_client.wire import (
+    CONTROL_INPUTS,
+    CONTROL_OUTPUTS,
+    INPUTS,
+    JOBS_INPUTS,
+    JOBS_OUTPUTS,
+    OUTPUTS,
 )
 
-OUTPUTS: tuple[OutputField, ...] = (
-    OutputField("success", "INT64"),
-    OutputField("task_id", "STRING"),
-    OutputField("seed", "STRING"),
-    OutputField("prompt", "STRING"),
-    OutputField("images", "BYTES", many=True),
-    OutputField("images_base64", "STRING", many=True),
-    OutputField("image_url", "STRING", many=True),
-    OutputField("oss_url", "STRING", many=True),
-    OutputField("is_nsfw", "BOOL", many=True),
-    OutputField("use_blade", "BOOL"),
-    OutputField("profile", "STRING"),
-    OutputField("warnings", "STRING", many=True),
-    OutputField("queue_seconds", "FP32"),
-    OutputField("run_seconds", "FP32"),
-)
+__all__ = [
+    "CONTROL_INPUTS",
+    "CONTROL_MODELS",
+    "CONTROL_OUTPUTS",
+    "DEFAULT_MODELS",
+    "INPUTS",
+    "JOBS_INPUTS",
+    "JOBS_OUTPUTS",
+    "OUTPUTS",
+    "TRANSLATING_MODELS",
+    "DataType",
+    "Default",
+    "InputField",
+    "OutputField",
+    "Value",
+]
 
-# What the models that take ControlNets have besides, and what they are called: each is another one and ControlNets.
-CONTROL_INPUTS: tuple[InputField, ...] = (
-    InputField("controlnet_path", "STRING", ()),
-    InputField("process_func", "STRING", ()),
-    InputField("control_scale", "FP32", ()),
-    InputField("control_start", "FP32", ()),
-    InputField("control_end", "FP32", ()),
-    InputField("control_image", "BYTES", ()),
-    InputField("control_image_base64", "STRING", ()),
-    InputField("control_image_link", "STRING", ()),
-    InputField("return_control_image", "BOOL", False),
-)
-CONTROL_OUTPUTS: tuple[OutputField, ...] = (OutputField("control_images_base64", "STRING", many=True),)
-# Which model draws unless the caller names one: the first of these that the server has. Ensembles translate Chinese.
+# Models used unless the caller names one: the first that the server has. Ensembles translate Chinese.
 DEFAULT_MODELS = ("ensemble", "sd_base")
-# What stands in for a model where there are fields of ControlNets, and where the prompt is to be translated.
+# Replacements of a model for requests with ControlNets, and for requests to translate.
 CONTROL_MODELS = {"sd_base": "sd_controlnet", "ensemble": "ensemble_controlnet"}
 TRANSLATING_MODELS = {"sd_base": "ensemble", "sd_controlnet": "ensemble_controlnet"}
-
-JOBS_INPUTS: tuple[InputField, ...] = (
-    InputField("action", "STRING", "list"),
-    InputField("task_id", "STRING", ""),
-    InputField("preview", "BOOL", False),
-)
-
-JOBS_OUTPUTS: tuple[OutputField, ...] = (
-    OutputField("task_id", "STRING", many=True),
-    OutputField("model", "STRING", many=True),
-    OutputField("state", "STRING", many=True),
-    OutputField("step", "INT64", many=True),
-    OutputField("steps", "INT64", many=True),
-    OutputField("image_num", "INT64", many=True),
-    OutputField("images_done", "INT64", many=True),
-    OutputField("elapsed_seconds", "FP32", many=True),
-    OutputField("error_msg", "STRING", many=True),
-    OutputField("preview", "STRING", many=True),
-)

@@ -1,27 +1,20 @@
-"""What a caller can ask for besides the prompt, as keywords that editors complete and type checkers check."""
+"""The options of a request, as keywords that editors complete and type checkers check."""
+
+# Made from triton_diffusers/api/ by `make generated`; do not edit.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, TypedDict
+from typing import Literal, TypedDict
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image as PilImage
-
-    from triton_diffusers_client.image import EncodedImage
-
-# An encoded image, one of a result's, a path or an open file, a URL, a Pillow image, or uint8 pixels (height, width,
-# channels).
-Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | BinaryIO | PilImage | np.ndarray[Any, Any]"
+from triton_diffusers_client.picture import Picture
 
 
 class Options(TypedDict, total=False):
     """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
 
-    What is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a random
-    number picked here (so that a retry draws the same picture), ``return_images`` is true, and ``func_name`` is
+    An option that is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a
+    random number chosen here (so that a retry draws the same image), ``return_images`` is true, and ``func_name`` is
     ``inpaint`` with a mask, ``outpaint`` with ``expand`` and ``i2i`` with an image. An image may be a URL, which the
     server fetches.
 

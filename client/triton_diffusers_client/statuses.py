@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from tritonclient.utils import InferenceServerException
 
+from triton_diffusers_client import server_errors
 from triton_diffusers_client.errors import (
     BusyError,
     CancelledError,
@@ -26,29 +27,25 @@ from triton_diffusers_client.errors import (
     UnreachableError,
 )
 
+# The server's own errors, and those of Triton and of proxies.
 HTTP_STATUSES: Mapping[int, type[ClientError]] = {
-    400: InvalidRequestError,
+    **server_errors.HTTP_STATUSES,
     401: NotAuthorizedError,
     403: NotAuthorizedError,
-    404: NotFoundError,
     413: InvalidRequestError,
     429: BusyError,
     499: CancelledError,
     501: NotSupportedError,
     502: ConnectionFailedError,
-    503: BusyError,
     504: RequestTimeoutError,
 }
 
 GRPC_STATUSES: Mapping[str, type[ClientError]] = {
-    "INVALID_ARGUMENT": InvalidRequestError,
-    "NOT_FOUND": NotFoundError,
+    **server_errors.GRPC_STATUSES,
     "UNAUTHENTICATED": NotAuthorizedError,
     "PERMISSION_DENIED": NotAuthorizedError,
     "UNIMPLEMENTED": NotSupportedError,
-    "UNAVAILABLE": BusyError,
     "RESOURCE_EXHAUSTED": BusyError,
-    "CANCELLED": CancelledError,
     "DEADLINE_EXCEEDED": RequestTimeoutError,
 }
 

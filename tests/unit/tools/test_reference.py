@@ -1,6 +1,8 @@
+import json
 import re
 
 from tools import reference
+from triton_diffusers.api.contract import CONTROL_INPUTS, INPUTS
 from triton_diffusers.settings import Settings
 
 
@@ -19,3 +21,17 @@ def test_defaults_are_each_settings_own() -> None:
     assert "HF_HUB_OFFLINE" in defaults["OFFLINE"]
     assert {defaults["LINK_ALLOW_HOSTS"], defaults["STORE_URL"]} == {"empty"}
     assert (defaults["STORE"], defaults["MAX_BATCH"]) == ("`results`", "`4`")
+
+
+def test_committed_schema_is_what_the_tables_give() -> None:
+    assert reference.SCHEMA.read_text() == reference.schema_text(), "run `make generated`"
+
+
+def test_schema_has_the_fields_bounds_and_choices_of_the_contract() -> None:
+    schema = json.loads(reference.schema_text())
+    fields = schema["properties"]
+    assert fields.keys() == {field.name for field in (*INPUTS, *CONTROL_INPUTS) if field.datatype != "BYTES"}
+    assert schema["required"] == ["task_id", "prompt"]
+    assert fields["func_name"]["enum"] == ["t2i", "i2i", "inpaint", "outpaint"]
+    assert fields["steps"]["anyOf"] == [{"type": "integer", "minimum": 1, "maximum": 150}, {"const": 0}]
+    assert fields["lora_path"]["anyOf"][0]["maxItems"] == 8
