@@ -1,4 +1,4 @@
-"""A small engine for tests of the loop: exact, instant, and stopped or broken at will."""
+"""Fake engine for tests of the loop: exact, instant, and stopped or broken at will."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.engines import ControlNet, Residuals
 from triton_diffusers.prompts import Tokens
 
-WITHIN = 240.0  # seconds; what happens at once on an idle machine must happen within this on any
+WITHIN = 240.0  # seconds; timeout of events that are immediate on an idle machine
 
-# Words of a prompt that do harm.
+# Words in a prompt that make the engine fail.
 RAISES = "boom"
 GIVES_NAN = "nan"
 
@@ -34,7 +34,7 @@ SCHEDULER_CONFIG = {
 
 
 class Turnstile:
-    """Where the engine's thread waits before each UNet call while it is held. Open at first."""
+    """Gate for the engine's thread before each UNet call; initially open."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -44,7 +44,7 @@ class Turnstile:
         self.passed = 0
 
     def hold(self) -> None:
-        """Let no call through from now on."""
+        """Let no further calls through."""
         with self._changed:
             self._open, self._permits = False, 0
 
@@ -55,19 +55,19 @@ class Turnstile:
             self._changed.notify_all()
 
     def allow(self, calls: int) -> None:
-        """Let so many calls through, and wait until the next one stands before the turnstile."""
+        """Let ``calls`` calls through, and wait until the next one is at the turnstile."""
         with self._changed:
             self._permits += calls
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._permits == 0 and self._passing, WITHIN), "no call came"
 
     def wait_for(self, calls: int) -> bool:
-        """Wait until so many calls have been let through; whether they have, in the end."""
+        """Wait until ``calls`` calls have passed; return False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self.passed >= calls, WITHIN)
 
     def pass_through(self) -> None:
-        """The engine's side."""
+        """Wait for permission, as the engine does before a UNet call."""
         with self._changed:
             self._passing = True
             self._changed.notify_all()
@@ -79,7 +79,7 @@ class Turnstile:
 
 
 class BytesTokenizer:
-    """One token for each byte, as CLIP's tokenizer answers."""
+    """Tokenizer with one token per byte and CLIP's interface."""
 
     model_max_length = 77
     bos_token_id = 256
@@ -99,7 +99,7 @@ class BytesTokenizer:
 
 
 class FakeEngine:
-    """Satisfies ``Engine``. Rows of a call do not touch one another, so batched and alone agree to the bit."""
+    """Implementation of ``Engine`` whose rows do not affect each other, so that batching is exact to the bit."""
 
     optimized = False
     latent_channels = 4
@@ -142,7 +142,7 @@ class FakeEngine:
         tone, raises, gives_nan = states[:, 0].unbind(1)
         if raises.any():
             raise RuntimeError("the prompt says boom")
-        # Half of what it makes of the latents is deep.
+        # Half of the latents' contribution comes from deep features.
         deep = latents * 0.25 if deep is None else deep
         prediction = latents * 0.25 + deep + (tone + timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
@@ -155,12 +155,12 @@ class FakeEngine:
         return prediction, deep
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
-        raise NotImplementedError("tests that want ControlNets bring their own")
+        raise NotImplementedError("tests with ControlNets define their own")
 
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         tone = torch.from_numpy(pixels[:1, ::8, ::8].copy()).repeat(4, 1, 1)
         return torch.stack([tone, torch.zeros_like(tone)])
 
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
-        # The sine keeps the least change of any latent, however large, visible.
+        # The sine makes the smallest change of any latent visible, however large it is.
         return np.sin(latents[:3].numpy()).repeat(8, axis=1).repeat(8, axis=2)

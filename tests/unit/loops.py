@@ -1,4 +1,4 @@
-"""What tests of loops on a fake engine look at, and where they stop it."""
+"""Helpers for tests of loops on a fake engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ StartLoop = Callable[..., EngineLoop]
 
 
 class Counts:
-    """Telemetry that remembers."""
+    """Telemetry that records all events."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -37,7 +37,7 @@ class Counts:
         self.in_flight_and_queued.append((images, queued))
 
 
-def pictures(job: Job) -> tuple[bytes, ...]:
+def images_of(job: Job) -> tuple[bytes, ...]:
     assert job.error is None
     assert job.state is JobState.SUCCEEDED
     assert job.result is not None
@@ -47,7 +47,7 @@ def pictures(job: Job) -> tuple[bytes, ...]:
 def made_alone(start_loop: StartLoop, request: GenerationRequest) -> tuple[bytes, ...]:
     loop = start_loop(FakeEngine())
     finish(loop, job := loop.submit(request))
-    return pictures(job)
+    return images_of(job)
 
 
 def stand_before_the_next_step(engine: FakeEngine) -> None:

@@ -1,4 +1,4 @@
-"""Ways to run a checkpoint's modules. ``ENGINES`` finds them by name; each is a class that satisfies ``Engine``."""
+"""Engines run a checkpoint's modules. ``ENGINES`` finds them by name; each class implements ``Engine``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine says of its checkpoint, however it runs it."""
+"""Base class of engines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from triton_diffusers.errors import EngineFailure
 
 
 class CheckpointEngine:
-    """The part that engines have in common: facts of the checkpoint, and its safety checker in PyTorch.
+    """Base of all engines: facts about the checkpoint, and its safety checker in PyTorch.
 
-    Weights of text encoder, UNet and VAE are not needed for this.
+    It needs no weights of the text encoder, UNet and VAE.
     """
 
     def __init__(self, components: Components) -> None:
@@ -75,10 +75,10 @@ class CheckpointEngine:
         parameter = next(checker.parameters())
         views = square_views(pixels)
         inputs = extractor(images=views, return_tensors="pt").pixel_values.to(parameter.device, parameter.dtype)
-        embeddings: list[torch.Tensor] = []  # the checker's own verdict on NaN would be that all is well
+        embeddings: list[torch.Tensor] = []  # the checker itself would treat NaN as safe
         hook = checker.visual_projection.register_forward_hook(lambda module, args, output: embeddings.append(output))
         try:
-            # The checker blackens its input; the caller decides what to do with a flagged image.
+            # The checker blackens its input, so give it a placeholder; the caller handles flagged images.
             _, flags = checker(images=np.zeros((len(views), 1, 1, 3), np.float32), clip_input=inputs)
         finally:
             hook.remove()

@@ -1,4 +1,4 @@
-"""A ControlNet as a compiled graph."""
+"""Compiled engine: graphs of a compiler, with PyTorch for everything they do not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, LoraSet, target_m
 from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.checkpoints.load import Components, LoadError, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.engines.base import CheckpointEngine
-from triton_diffusers.engines.compilers import CompiledGraph, Shapes, UnfitWeights
+from triton_diffusers.engines.compilers import CompiledGraph, IncompatibleWeights, Shapes
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerControlNet, EagerEngine
 from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
@@ -30,9 +30,13 @@ from triton_diffusers.settings import Settings
 from triton_diffusers.util.cache import LruCache
 from triton_diffusers.util.memory import give_back, on_disk
 
+logger = logging.getLogger(__name__)
+
+_CHUNK_TOKENS = 77
+
 
 class CompiledControlNet:
-    """Runs ``graph``, which has the ``weights``, in a ``precision`` of its own."""
+    """A ControlNet as a compiled graph with bound weights."""
 
     def __init__(self, weights: ControlNetWeights, graph: CompiledGraph, precision: str) -> None:
         self._graph = graph
@@ -42,32 +46,29 @@ class CompiledControlNet:
 
     @torch.inference_mode()
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
     ) -> Residuals:
-        pictures = pictures.flip(1) if self._is_bgr else pictures
-        return self._graph(latents, timesteps.float(), states.float().cpu(), pictures)
-
-
-_TOKENS = 77  # one chunk of a prompt
+        images = images.flip(1) if self._is_bgr else images
+        return self._graph(latents, timesteps.float(), states.float().cpu(), images)
 
 
 def fixed_name(height: int, width: int) -> str:
-    """What the graph for latents of these sides is called."""
+    """Return the name of the graph for latents of this size."""
     return f"{UNET}-{width}x{height}"
 
 
 def fixed_rows(config: Any) -> int:
-    """Return the rows of one image: without the prompt and with it, or one if guidance is distilled into the UNet."""
+    """Return the rows of one image: two with guidance, or one if guidance is distilled into the UNet."""
     return 2 if config.time_cond_proj_dim is None else 1
 
 
 def fixed_shapes(config: Any, height: int, width: int) -> Shapes:
-    """The inputs of the graph for latents of these sides, of the UNet that ``config`` describes."""
+    """Return the input shapes of a UNet graph for latents of this size."""
     rows = fixed_rows(config)
     shapes: dict[str, tuple[int, ...]] = {
         "latents": (rows, config.in_channels, height, width),
         "timesteps": (rows,),
-        "states": (rows, _TOKENS, config.cross_attention_dim),
+        "states": (rows, _CHUNK_TOKENS, config.cross_attention_dim),
     }
     if config.time_cond_proj_dim is not None:
         shapes[GUIDANCE] = (rows, config.time_cond_proj_dim)
@@ -75,25 +76,22 @@ def fixed_shapes(config: Any, height: int, width: int) -> Shapes:
 
 
 def fixed_takes(rows: int, states: torch.Tensor) -> bool:
-    """Return True if ``states`` are those of whole images, and prompts are as long as such a graph wants them."""
-    return len(states) % rows == 0 and states.shape[1] == _TOKENS
+    """Return True if ``states`` belong to whole images with prompts of one chunk."""
+    return len(states) % rows == 0 and states.shape[1] == _CHUNK_TOKENS
 
 
 def predict_fixed(graph: CompiledGraph, rows: int, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return predictions and deep features, image by image: a busy core has no use for more rows at once."""
+    """Return predictions and deep features, image by image: larger batches are not faster on a busy CPU."""
     images = zip(*(torch.split(tensor, rows) for tensor in inputs), strict=True)
     predictions, deep = zip(*(graph(*image) for image in images), strict=True)
     return torch.cat(predictions), torch.cat(deep)
 
 
-logger = logging.getLogger(__name__)
-
-
 class CompiledEngine(CheckpointEngine):
-    """Runs compiled graphs, and in PyTorch what there is no graph for: a network, or LoRAs that graphs do not take.
+    """Engine of compiled graphs, with PyTorch for missing graphs and unsupported LoRAs.
 
-    ``components`` need weights in the text encoder's table of embeddings and in the safety checker only. ``make_eager``
-    loads the others when they are needed first. ``make_controlnet`` is what makes ControlNets.
+    Of ``components``, only the token embeddings and the safety checker need weights. ``make_eager`` loads the others on
+    first use. ``make_controlnet`` loads ControlNets.
     """
 
     optimized = True
@@ -118,13 +116,13 @@ class CompiledEngine(CheckpointEngine):
 
     @cached_property
     def _eager(self) -> EagerEngine:
-        logger.info("loading the weights for what the compiled engine leaves to PyTorch")
+        logger.info("loading the model's weights for a request that the compiled engine does not support")
         try:
             return self._make_eager()
-        except Exception as error:  # the libraries raise what they like; the next request tries again
-            logger.exception("the weights cannot be loaded")  # not for the caller: libraries name the server's files
+        except Exception as error:  # third-party code may raise anything; the next request retries
+            logger.exception("the weights cannot be loaded")  # logged only: the message may disclose server paths
             raise EngineFailure(
-                "this request needs more than the compiled engine has, and the model's weights cannot be loaded"
+                "the compiled engine does not support this request, and the model's weights cannot be loaded"
             ) from error
 
     @torch.inference_mode()
@@ -169,7 +167,7 @@ class CompiledEngine(CheckpointEngine):
             return prediction, features
         wanted = list(loras or ())
         parts = _parts(packer, wanted)
-        if len(parts) == 1:  # of LoRAs that the graph does not take
+        if len(parts) == 1:  # all rows have unsupported LoRAs
             return self._eager.predict(latents, timesteps, states, loras, deep, residuals, guidance)
         made = [
             self.predict(
@@ -200,11 +198,11 @@ class CompiledEngine(CheckpointEngine):
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
         if precise or VAE_DECODER not in self._graphs:
             return self._eager.decode(latents, precise=precise)
-        picture: np.ndarray[Any, Any] = self._alone(VAE_DECODER, latents.unsqueeze(0))[0].numpy()
-        return picture
+        image: np.ndarray[Any, Any] = self._alone(VAE_DECODER, latents.unsqueeze(0))[0].numpy()
+        return image
 
     def _alone(self, name: str, whole: torch.Tensor) -> torch.Tensor:
-        """Call a network that takes whole pictures, now and then: what it needs is not beside what steps need."""
+        """Call a rarely used graph for whole images; the working memory of the other graphs is freed first."""
         self._release(*self._graphs)
         try:
             (output,) = self._graphs[name](whole)
@@ -215,13 +213,13 @@ class CompiledEngine(CheckpointEngine):
     def _release(self, *names: str) -> None:
         for name in names:
             self._graphs[name].release()
-        give_back()  # compilers free more small pieces than large ones
+        give_back()  # compilers free many small blocks, which the C library keeps
 
 
 def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int]]:
-    """The rows of a call that a graph does not take at once: only those go elsewhere that must."""
+    """Split a call's rows so that only those with unsupported LoRAs leave the graph."""
     taken = [packer.takes(row) for row in loras]
-    if all(taken):  # they are too large together
+    if all(taken):  # together they exceed the size limit
         kinds = list(dict.fromkeys(loras))
         return [[row for row, kind in enumerate(loras) if kind == wanted] for wanted in kinds]
     parts = [[row for row, found in enumerate(taken) if found is wanted] for wanted in (True, False)]
@@ -229,37 +227,41 @@ def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int
 
 
 def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
-    """The engine of a model directory and of graphs that were made of it.
+    """Return the engine for a model directory and the graphs compiled from it.
 
-    Any thread may call it: with PyTorch it does no more than to read and convert the embeddings and the safety checker.
-    Raises ``LoadError``, ``ArtifactError`` for a file of the model that cannot be read, and what the compiler raises
-    about its files.
+    Any thread may call it: it uses PyTorch only to read and convert the embeddings and the safety checker.
+
+    Raises:
+        LoadError: the model directory is invalid.
+        ArtifactError: a file of the model cannot be read.
+        Exception: the compiler could not load a graph.
     """
-    # First: a model that cannot be read is told by its own files, at once, and not after seconds of compiling.
-    at_first = fingerprint(settings.model_dir, settings.vae)
+    # First, so that an unreadable model fails at once and not after seconds of compilation.
+    original = fingerprint(settings.model_dir, settings.vae)
     skeleton = load_skeleton(settings, torch.float32 if graphs.precision == "float32" else torch.bfloat16)
     words = skeleton.text_encoder.get_input_embeddings()
-    words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))  # a prompt reads a row for each token
+    # On disk, since a prompt reads only one row per token.
+    words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))
     sides = [[math.ceil(side / skeleton.pixels_per_latent) for side in size] for size in settings.fixed_sizes]
-    for width, height in dict.fromkeys(map(tuple, sides)):  # some sizes have the same latents
-        graphs.fix(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))
+    for width, height in dict.fromkeys(map(tuple, sides)):  # several sizes may have equal latents
+        graphs.specialise(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
         if graphs.controlnet is None:
             return EagerControlNet(weights, *device_and_dtype(settings))
         try:
             graph = graphs.compiler.bind(graphs.controlnet, graphs.precision, weights.tensors)
-        except UnfitWeights as error:
-            logger.info("a ControlNet is computed by PyTorch: %s", error)
+        except IncompatibleWeights as error:
+            logger.info("running a ControlNet in PyTorch: %s", error)
             return EagerControlNet(weights, *device_and_dtype(settings))
         return CompiledControlNet(weights, graph, graphs.precision)
 
     def make_eager() -> EagerEngine:
         eager = EagerEngine(load_weights(settings, skeleton))
-        if fingerprint(settings.model_dir, settings.vae) != at_first:
-            raise LoadError(f"the weights in {settings.model_dir} are no longer those that the graphs were made of")
+        if fingerprint(settings.model_dir, settings.vae) != original:
+            raise LoadError(f"the weights in {settings.model_dir} have changed since the graphs were compiled")
         return eager
 
     engine = CompiledEngine(skeleton, graphs.loaded(), make_eager, make_controlnet)
-    give_back()  # what loading has needed
+    give_back()  # temporary memory of loading
     return engine

@@ -1,4 +1,4 @@
-"""LoRAs on PyTorch modules, for one call at a time."""
+"""Eager engine: a checkpoint's modules in PyTorch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]
 
 
 class LoraHooks:
-    """Makes a module compute with LoRA within a call, by hooks that are gone when the call is over."""
+    """Forward hooks that add LoRAs to a module during one call."""
 
     def __init__(self, name: str, module: Any, cache: LruCache[Any, Any]) -> None:
         parameter = next(module.parameters())
@@ -45,7 +45,7 @@ class LoraHooks:
 
     @contextmanager
     def applied(self, rows: Sequence[LoraSet | None] | None) -> Iterator[None]:
-        """Within this, the module's rows have these LoRAs; it must be called with exactly as many rows."""
+        """Context in which the module's rows have these LoRAs; its calls must have exactly these rows."""
         handles: list[torch.utils.hooks.RemovableHandle] = []
         try:
             if rows is not None and any(rows):
@@ -64,7 +64,7 @@ class LoraHooks:
 
 
 def _adding(batch: LoraBatch | ChangeBatch) -> _Hook:
-    """A hook that adds to what its layer has computed."""
+    """Return a hook that adds ``batch`` to its layer's output."""
 
     def add(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         batch.add(layer, inputs[0], output)
@@ -73,7 +73,7 @@ def _adding(batch: LoraBatch | ChangeBatch) -> _Hook:
 
 
 class EagerControlNet:
-    """diffusers' own network, on a device and in a precision, with weights that fit it."""
+    """A ControlNet as diffusers' network, on one device in one precision."""
 
     def __init__(self, weights: ControlNetWeights, device: torch.device, dtype: torch.dtype) -> None:
         with torch.device("meta"):
@@ -86,31 +86,31 @@ class EagerControlNet:
 
     @torch.inference_mode()
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
     ) -> Residuals:
         skips, middle = self._network(
             latents.to(self._device, self._dtype),
             timesteps.to(self._device),
             states.to(self._device, self._dtype),
-            pictures.to(self._device, self._dtype, memory_format=torch.channels_last),
+            images.to(self._device, self._dtype, memory_format=torch.channels_last),
             return_dict=False,
         )
         return tuple(residual.float().cpu() for residual in (*skips, middle))
 
 
-# For the LoRAs of batches, put together for their rows; the latest batch's are kept whatever their size.
+# Cache size of LoRAs stacked per batch; the latest batch is always kept.
 LORA_BATCH_BYTES = 128 * 2**20
 
 
 class EagerEngine(CheckpointEngine):
-    """Runs a checkpoint's modules in PyTorch."""
+    """Engine that runs a checkpoint's modules in PyTorch."""
 
     optimized = False
 
     def __init__(self, components: Components) -> None:
         super().__init__(components)
         for module in (components.unet, components.vae):
-            module.to(memory_format=torch.channels_last)  # measured: a few per cent of a step, a fifth of a decoding
+            module.to(memory_format=torch.channels_last)  # saves a few per cent of a step and a fifth of a decoding
         parameter = next(components.unet.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._shallow_unet = ShallowUNet(components.unet)
@@ -130,7 +130,7 @@ class EagerEngine(CheckpointEngine):
             states: torch.Tensor = encoded.last_hidden_state
             if clip_skip > 1:
                 states = encoded.hidden_states[-clip_skip]
-                # Some versions of transformers have the normalisation one module further in; BERT's layers need none.
+                # Some versions of transformers nest the normalisation one level deeper; BERT has none.
                 text = getattr(encoder, "text_model", encoder)
                 if hasattr(text, "final_layer_norm"):
                     states = text.final_layer_norm(states)
@@ -172,8 +172,8 @@ class EagerEngine(CheckpointEngine):
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         vae = self._precise_vae if precise else self._components.vae
-        picture = torch.from_numpy(pixels).unsqueeze(0).to(self._device, vae.dtype)
-        latents = vae.encode(picture.contiguous(memory_format=torch.channels_last)).latent_dist
+        image = torch.from_numpy(pixels).unsqueeze(0).to(self._device, vae.dtype)
+        latents = vae.encode(image.contiguous(memory_format=torch.channels_last)).latent_dist
         moments: torch.Tensor = torch.cat([latents.mean, latents.std]) * vae.config.scaling_factor
         return moments.float().cpu()
 
@@ -181,8 +181,8 @@ class EagerEngine(CheckpointEngine):
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
         vae = self._precise_vae if precise else self._components.vae
         scaled = latents.unsqueeze(0).to(self._device, vae.dtype) / vae.config.scaling_factor
-        picture: np.ndarray[Any, Any] = vae.decode(scaled, return_dict=False)[0][0].float().cpu().numpy()
-        return picture
+        image: np.ndarray[Any, Any] = vae.decode(scaled, return_dict=False)[0][0].float().cpu().numpy()
+        return image
 
     @cached_property
     def _precise_vae(self) -> Any:

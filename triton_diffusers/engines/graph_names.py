@@ -1,4 +1,4 @@
-"""Names of graphs that are not a whole network, and of their inputs, importable without torch."""
+"""Names of partial graphs and their inputs, importable without torch."""
 
 GUIDANCE = "guidance"  # an input: embeddings of guidance scales
 UNET_SHALLOW = "unet_shallow"

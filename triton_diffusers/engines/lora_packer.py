@@ -1,4 +1,4 @@
-"""The LoRAs of a call's rows as inputs of a graph."""
+"""LoRAs of a call's rows as graph inputs."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from typing import Any
 import torch
 
 from triton_diffusers.adapters.lora import LoraLayer, LoraSet, grouped
-from triton_diffusers.engines.graphs import MOST_RANK, LoraLayout
+from triton_diffusers.engines.graphs import MAX_RANK, LoraLayout
 from triton_diffusers.util.cache import LruCache
 
-# Of a call's inputs. They are as large for all layers as for the one of the highest rank: a small file could ask for
-# gigabytes.
-_MOST_BYTES = 512 * 2**20
+# Limit of a call's LoRA inputs. All layers are padded to the highest rank, so a small file could need gigabytes.
+_MAX_BYTES = 512 * 2**20
 
 
 class PackedLora:
-    """All layers' ``down`` and ``up``, as ``LoraLayout`` describes them, layout by layout."""
+    """``down`` and ``up`` of all layers, layout by layout (see ``LoraLayout``)."""
 
     def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
         self.tensors = tensors
 
     @property
     def nbytes(self) -> int:
-        """Memory of all."""
+        """Total size in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
 class LoraPacker:
-    """Makes the LoRA inputs of calls on one model (``unet`` or ``text_encoder``), and keeps the latest of them.
+    """Packer of LoRA inputs for one model (``unet`` or ``text_encoder``), with an LRU cache.
 
-    ``part`` holds the paths of a graph's layers if it is a part of the model: what is changed elsewhere is not its
-    concern.
+    ``part`` holds the layer paths of a partial graph; changes to other layers are ignored.
     """
 
     def __init__(
@@ -43,29 +41,29 @@ class LoraPacker:
         self._none = PackedLora(tuple(tensor for layout in layouts for tensor in layout.empty()))
 
     def pack(self, rows: Sequence[LoraSet | None] | None) -> tuple[torch.Tensor, ...] | None:
-        """The inputs for a call's rows; none if the graph does not take some row's LoRAs, or not all at once."""
+        """Return the inputs for a call's rows; None if the graph does not support their LoRAs, alone or together."""
         if rows is None or not any(rows):
             return self._none.tensors
         sets = grouped(rows)
         key = (self._layouts, tuple(None if loras is None else loras.key for loras in sets))
-        kept: PackedLora | None = self._cache.get(key)
-        if kept is None:
+        packed: PackedLora | None = self._cache.get(key)
+        if packed is None:
             groups = [self._layers(loras) for loras in sets]
             if any(self._is_changed_otherwise(loras) for loras in sets) or not self._fits(groups):
                 return None
-            kept = self._packed(groups)
-            self._cache.put(key, kept)
-        return kept.tensors
+            packed = self._packed(groups)
+            self._cache.put(key, packed)
+        return packed.tensors
 
     def takes(self, loras: LoraSet | None) -> bool:
-        """Whether the graph can compute rows that all have these LoRAs.
+        """Return True if the graph supports calls whose rows all have these LoRAs.
 
-        It cannot if they change more than by low rank, or if the inputs would be too large.
+        It supports low-rank changes only, up to a maximum size.
         """
         return loras is None or (not self._is_changed_otherwise(loras) and self._fits([self._layers(loras)]))
 
     def _is_changed_otherwise(self, loras: LoraSet | None) -> bool:
-        """True if a layer of the graph is changed by something that is not of low rank."""
+        """Return True if a change of the graph's layers is not low-rank."""
         changes = loras.changes_of(self._model) if loras is not None else {}
         return any(self._part is None or path in self._part for path in changes)
 
@@ -78,7 +76,7 @@ class LoraPacker:
         numbers = sum(
             rank * (sum(layout.ins) + sum(layout.outs)) for rank, layout in zip(ranks, self._layouts, strict=True)
         )
-        if max(ranks) > MOST_RANK or len(groups) * numbers * torch.float32.itemsize > _MOST_BYTES:
+        if max(ranks) > MAX_RANK or len(groups) * numbers * torch.float32.itemsize > _MAX_BYTES:
             return False
         return all(any(path in layout.sizes for layout in self._layouts) for layers in groups for path in layers)
 
@@ -98,7 +96,7 @@ def _pack(groups: Sequence[Mapping[str, LoraLayer]], layout: LoraLayout) -> tupl
     for path, ins, outs in zip(layout.sizes, *places, strict=True):
         for group, layers in enumerate(groups):
             if (layer := layers.get(path)) is not None:
-                # Of a convolution, all inputs of each tap.
+                # For convolutions: all inputs of each tap.
                 down[group, : layer.rank, slice(*ins)] = layer.down.movedim(1, -1).flatten(1)
                 up[group, slice(*outs), : layer.rank] = layer.up
     return down, up

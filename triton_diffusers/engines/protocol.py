@@ -1,4 +1,4 @@
-"""What the engine loop needs of an engine."""
+"""Interface between the engine loop and its engine."""
 
 from __future__ import annotations
 
@@ -13,35 +13,32 @@ from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.prompts import Tokens
 
 Residuals = tuple[torch.Tensor, ...]
-"""What is added to a UNet's skip connections, in their order, and then to its middle: (n, channels, h, w) each."""
+"""Tensors (n, channels, h, w) to add to a UNet's skip connections, in order, and then to its middle."""
 
 
 class ControlNet(Protocol):
-    """A ControlNet that an engine has loaded; called by one thread at a time. Stateless, as an engine is."""
+    """A loaded ControlNet: stateless, called by one thread at a time."""
 
     @property
     def nbytes(self) -> int:
-        """Memory of its weights."""
+        """Size of its weights in bytes."""
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
     ) -> Residuals:
-        """Residuals at a scale of 1, in float32 on the CPU.
+        """Return residuals at a scale of 1, in float32 on the CPU.
 
-        They are those for ``latents`` (n, latent channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width) and
-        control ``pictures``, float32 (n, 3, height, width) in 0 … 1.
+        Inputs are ``latents`` (n, latent channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width) and control
+        ``images``, float32 (n, 3, height, width) in 0 … 1.
         """
 
 
 class Engine(Protocol):
-    """Runs the modules of one checkpoint. Stateless: every call's result depends on its arguments alone.
-
-    An engine is called by one thread at a time.
-    """
+    """The modules of one checkpoint, ready to run; stateless, called by one thread at a time."""
 
     @property
     def optimized(self) -> bool:
-        """Whether this is a compiled engine (``use_blade`` in a reply)."""
+        """True for a compiled engine (``use_blade`` in a reply)."""
 
     @property
     def tokenizer(self) -> Any:
@@ -49,7 +46,7 @@ class Engine(Protocol):
 
     @property
     def text_layers(self) -> int:
-        """Layers of the text encoder."""
+        """Number of the text encoder's layers."""
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -57,44 +54,44 @@ class Engine(Protocol):
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent."""
+        """Number of latent channels."""
 
     @property
     def unet_channels(self) -> int:
-        """Channels that the UNet takes: those of a latent, or those of latent, mask and masked picture (inpainting)."""
+        """Number of the UNet's input channels; for inpainting UNets: latent, mask and masked image."""
 
     @property
     def guidance_width(self) -> int | None:
-        """Numbers in the embedding of the guidance scale that the UNet takes; None if it takes none.
+        """Width of the guidance embedding; None if the UNet does not take one.
 
-        A UNet that takes one was distilled from its guidance: it has no use for a negative prompt.
+        A UNet that takes one has distilled guidance and ignores negative prompts.
         """
 
     @property
     def pixels_per_latent(self) -> int:
-        """Pixels that one latent stands for, in each direction."""
+        """Pixels per latent in each direction."""
 
     @property
     def native_side(self) -> int:
-        """Width and height, in pixels, of the pictures that the checkpoint was trained on."""
+        """Width and height, in pixels, of the checkpoint's training images."""
 
     @property
     def unet_config(self) -> Mapping[str, Any]:
-        """The UNet's config, which a ControlNet has to fit."""
+        """The UNet's config, which ControlNets must match."""
 
     @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes of the weights that a LoRA file can change, by module path: ``unet.conv_in``."""
+        """Weight shapes by module path (such as ``unet.conv_in``) of the layers that a LoRA can change."""
 
     def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
-        """Text states (chunks, tokens, width), without attention weights.
+        """Return hidden states (chunks, tokens, width), without attention weights.
 
-        They are those of the layer that ``clip_skip`` counts from the end (1 … ``text_layers``), normalised as the last
-        layer's are.
+        They come from the layer that ``clip_skip`` counts from the end (1 … ``text_layers``), normalised like the last
+        one.
         """
 
     def computes_apart(self, loras: LoraSet | None) -> bool:
-        """Return True if rows with these LoRAs are computed apart from others, slowly: they should not share a call."""
+        """Return True if rows with these LoRAs run separately and slowly, so that they should not share a call."""
 
     def predict(
         self,
@@ -106,44 +103,48 @@ class Engine(Protocol):
         residuals: Residuals | None = None,
         guidance: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The UNet's prediction for ``latents`` (n, channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width).
+        """Return the UNet's prediction (n, channels, h, w) and deep features (n, d, h, w).
 
-        ``loras`` are those of each row; rows with the same should stand together. With it come deep features
-        (n, d, h, w). They can be handed in as ``deep`` for rows that are a few steps further: then only the outermost
-        layers are computed, and ``deep`` is given back. Latents and features come and go in float32, on the CPU,
-        whatever the precision inside; features of one engine are good for any other of the checkpoint. ``residuals``
-        of ControlNets, for all rows, are taken by the whole UNet only. ``guidance`` (n, guidance_width) are embeddings
-        of the rows' guidance scales, for a UNet that takes them.
+        Inputs are ``latents`` (n, channels, h, w), ``timesteps`` (n,) and ``states`` (n, tokens, width). ``loras`` has
+        one entry per row; rows with equal LoRAs should be adjacent. ``deep`` features of a recent step skip all but the
+        outermost layers, and are returned as they are; those of one engine suit any other of the checkpoint.
+        ``residuals`` of ControlNets, for all rows, need the whole UNet. ``guidance`` (n, guidance_width) embeds the
+        rows' guidance scales for a distilled UNet. Latents and features are float32 on the CPU, whatever the internal
+        precision.
         """
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
-        """A ControlNet for this checkpoint; it is good for any other engine of the checkpoint, too.
+        """Return a loaded ControlNet, usable with any engine of this checkpoint.
 
-        May take seconds and be called beside the engine, in a thread that ends afterwards: with PyTorch it converts
-        weights, for which OpenMP makes a pool of threads that lives as long as the caller. Raises ``LoadError``.
+        It may take seconds. Call it in a short-lived thread beside the engine's: converting weights creates an OpenMP
+        pool that lives as long as its thread.
+
+        Raises:
+            LoadError: the ControlNet cannot be loaded.
         """
 
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
-        """Float32 pixels (3, height, width) in -1 … 1 to the distribution of their latents, as the UNet knows them.
+        """Return mean and standard deviation of an image's latents, float32 (2, channels, h, w), scaled for the UNet.
 
-        Mean and standard deviation, float32 (2, channels, h, w). With ``precise`` it is computed in float32.
+        ``pixels`` are float32 (3, height, width) in -1 … 1. ``precise`` computes in float32.
         """
 
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
-        """Latents (channels, h, w), as the UNet knows them, to a picture: float32 (3, height, width) in -1 … 1.
+        """Return the image of latents (channels, h, w): float32 (3, height, width) in -1 … 1.
 
-        With ``precise`` it is computed in float32, whatever the precision of the engine.
+        ``precise`` computes in float32, whatever the engine's precision.
         """
 
     def is_unsafe(self, pixels: np.ndarray[Any, Any]) -> bool:
-        """True if the safety checker flags any part of uint8 pixels (height, width, 3); false without a checker.
+        """Return True if the safety checker flags any part of uint8 pixels (height, width, 3); False without a checker.
 
-        Raises ``EngineFailure`` if the checker comes to no finite result.
+        Raises:
+            EngineFailure: the checker's result is not finite.
         """
 
 
-# What the requests in flight and the loop's users have been told, and what their latents and LoRAs were made for.
-_LASTING = (
+# Requests in flight and the loop's users depend on these.
+_IDENTITY_FIELDS = (
     "latent_channels",
     "unet_channels",
     "pixels_per_latent",
@@ -154,14 +155,14 @@ _LASTING = (
 )
 
 
-class UnfitEngine(ValueError):
-    """An engine cannot take over; the message says what is different."""
+class IncompatibleEngine(ValueError):
+    """An engine cannot replace another one; the message names the difference."""
 
 
 def check_successor(running: Engine, successor: Engine) -> None:
-    """Raise ``UnfitEngine`` unless ``successor`` runs the same checkpoint, as far as its shapes and configs tell."""
-    for name in _LASTING:
+    """Raise ``IncompatibleEngine`` unless the shapes and configs of both engines are equal."""
+    for name in _IDENTITY_FIELDS:
         before, after = getattr(running, name), getattr(successor, name)
         if before != after:
             shown = "" if name in ("scheduler_config", "lora_targets") else f": {after} instead of {before}"
-            raise UnfitEngine(f"the new engine runs another model: its {name} is different{shown}")
+            raise IncompatibleEngine(f"the new engine has another model: its {name} is different{shown}")

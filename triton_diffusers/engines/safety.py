@@ -1,4 +1,4 @@
-"""The square views of an image that a safety checker has to see."""
+"""Square views of an image for a safety checker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from PIL import Image
 
 Array = np.ndarray[Any, Any]
 
-# Per side. The image costs the checker one call per view; a longer side than these cover is squeezed into them.
+# Each view costs a call of the checker. Longer sides are squeezed to fit into these.
 _MAX_SIDE_VIEWS = 4
 
 
 def square_views(pixels: Array) -> list[Array]:
-    """Return uint8 views (height, width, 3) that together show all of an image to a checker that crops the centre.
+    """Return uint8 views (height, width, 3) that together cover an image for a checker that crops the centre.
 
-    The first is the whole image, of which the checker sees the central square, as in diffusers' pipelines. The others
-    are squares that cover both ends of the longer side; a square image has none.
+    The first is the whole image, whose central square the checker sees, as in diffusers' pipelines. The others are
+    squares along the longer side, including both ends; square images have none.
     """
     axis = int(pixels.shape[1] > pixels.shape[0])
     long, short = pixels.shape[axis], pixels.shape[1 - axis]

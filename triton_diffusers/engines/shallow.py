@@ -1,7 +1,7 @@
-"""A UNet in two parts: its outermost layers, and what the layers within hand out to them.
+"""The outermost layers of a UNet and its deep features, for DeepCache (Ma, Fang and Wang, 2023).
 
-Between two steps the latter change little. DeepCache (Ma, Fang and Wang, 2023) keeps them from an earlier step and runs
-the outermost layers alone.
+The deep features change little between two steps. DeepCache reuses them from an earlier step and runs the outermost
+layers only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import nn
 
 
 class ShallowUNet(nn.Module):
-    """A UNet without what lies below its outermost skip connection: the last layer of the last up block remains.
+    """The outermost layers of a UNet (the part that DeepCache runs every step).
 
-    Layers are the UNet's own, and bear the names that they have there, so that LoRAs find them.
+    Layers are shared with the UNet and keep their names, so that LoRAs find them.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -30,12 +30,12 @@ class ShallowUNet(nn.Module):
 
     @property
     def deep_channels(self) -> int:
-        """Channels of the deep features."""
+        """Number of channels of the deep features."""
         return int(self._layers[0].in_channels) - self.conv_in.out_channels
 
     @property
     def _layers(self) -> list[Any]:
-        """The last resnet, and the attention after it if there is one."""
+        """The last resnet and its attention, if any."""
         (block,) = self.up_blocks.children()
         return [layer for kind in block.children() for layer in kind.children()]
 
@@ -47,7 +47,7 @@ class ShallowUNet(nn.Module):
         deep: torch.Tensor,
         guidance: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the prediction (n, c, h, w), with ``deep`` features (n, deep_channels, h, w) of ``predict_whole``."""
+        """Return the prediction (n, c, h, w) from ``deep`` features (n, deep_channels, h, w) of ``predict_whole``."""
         embedding = self.time_embedding(self.time_proj(timesteps).to(latents.dtype), guidance)
         resnet, *attentions = self._layers
         hidden = resnet(torch.cat([deep, self.conv_in(latents)], dim=1), embedding)
@@ -67,10 +67,10 @@ def predict_whole(
     residuals: tuple[torch.Tensor, ...] | None = None,
     guidance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the prediction (n, c, h, w) of a UNet, and the deep features that ``ShallowUNet`` takes.
+    """Return a UNet's prediction (n, c, h, w) and the deep features for ``ShallowUNet``.
 
-    ``residuals`` of ControlNets are those of the skip connections, and then of the middle. ``guidance`` (n, width) are
-    embeddings of guidance scales.
+    ``residuals`` of ControlNets are for the skip connections, then the middle. ``guidance`` (n, width) embeds guidance
+    scales.
     """
     deep: list[torch.Tensor] = []
 

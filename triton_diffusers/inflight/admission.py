@@ -1,4 +1,4 @@
-"""Making a request ready for its first step: LoRAs, prompts to states, seeds and pictures to latents, controls."""
+"""Admission of requests: LoRAs, embeddings, initial latents and ControlNets for the first step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.canvas import Canvas
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
-from triton_diffusers.inflight.control_images import ControlMaker
+from triton_diffusers.inflight.control_images import ControlBuilder
 from triton_diffusers.inflight.drawing_file import DrawingFile
 from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
@@ -25,9 +25,36 @@ from triton_diffusers.sampling.profiles import Profile
 from triton_diffusers.sampling.schedulers import SchedulerFactory, takes_generator
 from triton_diffusers.settings import Settings
 
+# Shorter delays are not noticeable, so cheap jobs are admitted several at a time and share their first step.
+_ADMISSION_BUDGET_SECONDS = 0.1
+
+
+class AdmissionBudget:
+    """A limit on admission to about half of the engine's time, so that a burst does not stop running jobs.
+
+    The cost of a job is unknown before its admission. An overrun delays the next admission.
+    """
+
+    def __init__(self) -> None:
+        self._debt_seconds = 0.0
+
+    def allows(self, running: int) -> bool:
+        """Return True if another job may be admitted beside ``running`` ones."""
+        if not running:
+            self._debt_seconds = 0.0
+        return self._debt_seconds < _ADMISSION_BUDGET_SECONDS
+
+    def admitted(self, seconds: float) -> None:
+        """Charge an admission."""
+        self._debt_seconds += seconds
+
+    def advanced(self, seconds: float) -> None:
+        """Credit a turn; unused credit is not saved."""
+        self._debt_seconds = max(self._debt_seconds, 0.0) - seconds
+
 
 class Admission:
-    """Prepares jobs for one engine."""
+    """Preparation of jobs for one engine."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
@@ -36,20 +63,25 @@ class Admission:
         self._tags = LoraTags(settings)
         self._loras = LoraLoader(settings, engine.lora_targets)
         self._text = PromptEncoder(engine, settings)
-        self._controls = ControlMaker(settings)
+        self._controls = ControlBuilder(settings)
         file = DrawingFile.read(settings.model_folder)
         self.defaults: ModelDefaults = file.defaults(engine.native_side)
         self._sizes = DrawnSizes(engine, settings, file)
 
-    def on(self, engine: Engine) -> Admission:
-        """The same for another engine of the same checkpoint: LoRAs that were read stay, text states do not."""
+    def for_engine(self, engine: Engine) -> Admission:
+        """Return an admission for another engine of the checkpoint; loaded LoRAs are shared, embeddings are not."""
         other = copy.copy(self)
         other._engine = engine
         other._text = PromptEncoder(engine, self._settings)
         return other
 
     def prepare(self, job: Job) -> None:
-        """Give the job its samples. Raises ``InvalidRequest`` or ``NotFound`` for what only now is found wrong."""
+        """Set the job's samples.
+
+        Raises:
+            InvalidRequest: a value is invalid for this model.
+            NotFound: a LoRA does not exist.
+        """
         request = job.request
         loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
         conditioning = self._text.encode(request, loras, job.warnings)
@@ -58,7 +90,7 @@ class Admission:
             job.warnings.append(warning)
         size = self._sizes.drawn(request)
         job.drawn_size = size if self._sizes.is_enlarged(request) else None
-        canvas = Canvas(self._engine, request, job.pictures, size, job.warnings)
+        canvas = Canvas(self._engine, request, job.sources, size, job.warnings)
         controls = self._controls.make(job, size)
         if controls and request.profile.period > 1:
             job.warnings.append(f"profile {request.profile.name}: with a ControlNet every step runs the whole UNet")
@@ -86,19 +118,19 @@ class Admission:
     ) -> Sample:
         scheduler = self._schedulers.make(request.scheduler, request.steps)
         generator = torch.Generator().manual_seed(request.seed_of(index))
-        beginning = canvas.begin(scheduler, generator)
+        initial = canvas.begin(scheduler, generator)
         return Sample(
             index=index,
             scheduler=scheduler,
             step_options={"generator": generator} if takes_generator(scheduler) else {},
-            latents=beginning.latents,
+            latents=initial.latents,
             conditioning=conditioning,
             guidance_scale=request.guidance_scale,
             guidance=embed_guidance(self._engine, request),
-            first=beginning.position,
-            position=beginning.position,
-            known=beginning.known,
-            condition=beginning.condition,
+            first=initial.position,
+            position=initial.position,
+            inpaint=initial.inpaint,
+            condition=initial.condition,
             loras=loras,
             controls=controls,
             profile=profile,

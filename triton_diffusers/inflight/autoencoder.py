@@ -1,4 +1,4 @@
-"""The autoencoder's two halves, computed again in float32 where lower precision overflows."""
+"""Autoencoder calls with a float32 retry when lower precision overflows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _FAILURE = "the model's autoencoder (vae) gave NaN or infinite values for {}, in
 
 
 def encode(engine: Engine, pixels: Array, warnings: list[str]) -> torch.Tensor:
-    """Return the moments of an image's latents, as ``Engine.encode``, all finite.
+    """Return the finite moments of an image's latents, as ``Engine.encode``.
 
-    A second attempt in float32 is told in ``warnings``. Raises ``EngineFailure`` if that fails too.
+    A retry in float32 adds a warning.
+
+    Raises:
+        EngineFailure: the float32 result is not finite either.
     """
     moments = engine.encode(pixels)
     if moments.isfinite().all():
@@ -32,9 +35,12 @@ def encode(engine: Engine, pixels: Array, warnings: list[str]) -> torch.Tensor:
 
 
 def decode(engine: Engine, latents: torch.Tensor, warnings: list[str]) -> Array:
-    """Return the image of ``latents``, as ``Engine.decode``, all finite.
+    """Return the finite image of ``latents``, as ``Engine.decode``.
 
-    A second attempt in float32 is told in ``warnings``. Raises ``EngineFailure`` if that fails too.
+    A retry in float32 adds a warning.
+
+    Raises:
+        EngineFailure: the float32 result is not finite either.
     """
     decoded = engine.decode(latents)
     if np.isfinite(decoded).all():
@@ -47,5 +53,5 @@ def decode(engine: Engine, latents: torch.Tensor, warnings: list[str]) -> Array:
 
 
 def _add(warnings: list[str], warning: str) -> None:
-    if warning not in warnings:  # one for all images of a request
+    if warning not in warnings:  # one warning per request
         warnings.append(warning)

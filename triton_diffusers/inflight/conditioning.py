@@ -1,4 +1,4 @@
-"""The text states of a request's images, step by step."""
+"""Text embeddings of a request's images for each step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedText:
-    """The states of one text, as chunks of (1, tokens, width). Two are equal if they are the same object."""
+    """Hidden states of one text, as chunks of (1, tokens, width); compared by identity."""
 
     chunks: tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """Text states for each sampling step, and the guidance that they take part in.
+    """Hidden states of the prompts for each sampling step, and their weights in guidance.
 
-    ``steps`` has one entry for each step: the texts of the UNet call's rows, negative first if there is guidance.
-    ``weights`` are those of the prompts that ``AND`` joins. ``empty`` is the chunk of an empty prompt, which fills up
-    the shorter texts of a step; None if all are equally long.
+    ``steps`` has one entry per step: the texts of the UNet call's rows, negative first with guidance. ``weights`` are
+    the weights of prompts joined by ``AND``. ``empty`` is the chunk of an empty prompt, which pads the shorter texts of
+    a step; None if all texts have equal length.
     """
 
     steps: tuple[tuple[EncodedText, ...], ...]
@@ -30,20 +30,20 @@ class Conditioning:
 
     @property
     def rows(self) -> int:
-        """Rows of an image in a UNet call with guidance, or 1 without."""
+        """Rows of an image in a UNet call: one per text with guidance, 1 without."""
         return len(self.steps[0])
 
     @property
     def composed(self) -> bool:
-        """True if guidance is more than one prompt against the negative one, so that no step can do without it."""
+        """True if guidance combines several or weighted prompts, so that every step needs it."""
         return self.weights != (1.0,)
 
     def chunks(self, step: int) -> int:
-        """Return the chunks of each row at a step, counted from 0."""
+        """Return the number of chunks per row at a step, counted from 0."""
         return max(len(text.chunks) for text in self.steps[step])
 
     def at(self, step: int, rows: int) -> torch.Tensor:
-        """Return the states (rows, tokens, width) of the last ``rows`` rows at a step, counted from 0."""
+        """Return the hidden states (rows, tokens, width) of the last ``rows`` rows at a step, counted from 0."""
         length = self.chunks(step)
         return torch.cat([self._padded(text, length) for text in self.steps[step][-rows:]])
 
@@ -52,15 +52,15 @@ class Conditioning:
         return torch.cat([*text.chunks, *padding], dim=1)
 
     def changes(self, step: int) -> bool:
-        """Return True if a step has another text than the step before."""
+        """Return True if a step has other texts than the previous one."""
         return step > 0 and self.steps[step] != self.steps[step - 1]
 
     def covers(self, steps: int) -> bool:
-        """Return True if the first ``steps`` steps have every text of the request."""
+        """Return True if the first ``steps`` steps use every text of the request."""
         return set(self.steps[:steps]) == set(self.steps)
 
     def guide(self, predictions: Sequence[torch.Tensor], scale: float) -> torch.Tensor:
-        """Return the guided prediction (1, channels, h, w) of a step's rows, which are (1, channels, h, w) each."""
+        """Return the guided prediction (1, channels, h, w) from the predictions of an image's rows."""
         if len(predictions) == 1:
             return predictions[0]
         unconditional, *conditional = predictions

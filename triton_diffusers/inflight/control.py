@@ -1,4 +1,4 @@
-"""ControlNets over images: what a step's rows get from each, and the UNet gets of all together."""
+"""Per-row ControlNets of a step and the sum of their residuals."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from triton_diffusers.errors import EngineFailure
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Control:
-    """A ControlNet over one image: its ``picture``, float32 (3, height, width) in 0 … 1, and its ``scale``.
+    """One ControlNet with its control ``image``, float32 (3, height, width) in 0 … 1, and its ``scale``.
 
-    It controls from ``start`` to ``end``, which are shares of the image's steps.
+    It is active from ``start`` to ``end``, as fractions of the image's steps.
     """
 
     net: ControlNet
-    picture: torch.Tensor
+    image: torch.Tensor
     scale: float
     start: float = 0.0
     end: float = 1.0
 
     def is_active(self, step: int, steps: int) -> bool:
-        """Whether it controls one of so many steps: the whole of it must be within start and end, as in diffusers."""
+        """Return True if a step of ``steps`` lies wholly between start and end, as in diffusers."""
         return self.start <= step / steps and (step + 1) / steps <= self.end
 
 
 def residuals_of(
     controls: Sequence[Sequence[Control]], latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
 ) -> Residuals | None:
-    """The sum of what each row's active ``controls`` give, scaled; none if no row has any.
+    """Return the scaled sum of the residuals of each row's ``controls``; None if no row has any.
 
-    Rows are those of the UNet's call: latents (n, latent channels, h, w), timesteps (n,), states (n, tokens, width).
-    Each ControlNet is called once, with the rows that it controls. Raises ``EngineFailure`` for values that are not
-    finite.
+    Rows are the UNet call's: latents (n, latent channels, h, w), timesteps (n,), states (n, tokens, width). Each
+    ControlNet is called once, with its rows.
+
+    Raises:
+        EngineFailure: a residual is not finite.
     """
     uses: dict[ControlNet, list[tuple[int, Control]]] = {}
     for row, active in enumerate(controls):
@@ -45,13 +47,13 @@ def residuals_of(
     total: list[torch.Tensor] = []
     for net, use in uses.items():
         rows = torch.tensor([row for row, _ in use])
-        pictures = torch.stack([control.picture for _, control in use])
+        images = torch.stack([control.image for _, control in use])
         scales = torch.tensor([control.scale for _, control in use])[:, None, None, None]
-        made = net(latents[rows], timesteps[rows], states[rows], pictures)
+        made = net(latents[rows], timesteps[rows], states[rows], images)
         if not all(residual.isfinite().all() for residual in made):
             raise EngineFailure("a ControlNet gave NaN or infinite values; try another one, or another precision")
         if not total:
             total = [torch.zeros(len(latents), *residual.shape[1:]) for residual in made]
-        for kept, residual in zip(total, made, strict=True):
-            kept.index_add_(0, rows, residual * scales)
+        for summed, residual in zip(total, made, strict=True):
+            summed.index_add_(0, rows, residual * scales)
     return tuple(total) if total else None

@@ -1,4 +1,4 @@
-"""``drawing.json``: how a model directory wants its model to be used where a request does not say."""
+"""Model defaults in ``drawing.json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "drawing.json"
 
 @dataclass(frozen=True, slots=True)
 class DrawingFile:
-    """The content of the file; its defaults are those of Stable Diffusion 1 and 2."""
+    """Content of ``drawing.json``, with the defaults of Stable Diffusion 1 and 2."""
 
     enlarge: bool = False
     steps: int = DEFAULT_STEPS

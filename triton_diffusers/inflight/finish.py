@@ -1,4 +1,4 @@
-"""A decoded job's result: its images encoded and stored."""
+"""Encoding and storage of a decoded job's images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import Patience, ResultKeeper, UnstoredFolder, open_store
 
-_ENCODERS = 4  # jobs whose images are compressed at once
+_MAX_ENCODING_JOBS = 4
 
 
-class Finisher:
-    """Makes results, in any thread: it touches no torch."""
+class ResultBuilder:
+    """Encoder and storer of results; thread-safe and free of torch."""
 
     def __init__(self, settings: Settings) -> None:
         self._model = settings.model_name
         store = open_store(settings)
         if store is not None:
-            store.try_out()  # now, rather than with the first image
+            store.try_out()  # fail at the start instead of with the first image
         self._keeper = ResultKeeper(store, UnstoredFolder.of(settings))
-        self._encoding = threading.BoundedSemaphore(_ENCODERS)
+        self._encoding = threading.BoundedSemaphore(_MAX_ENCODING_JOBS)
 
-    def finish(self, job: Job, accept: Callable[[GenerationResult], bool], patience: Patience) -> None:
-        """Make the result of a job whose images are all decoded, store it and hand it over.
+    def build(self, job: Job, accept: Callable[[GenerationResult], bool], patience: Patience) -> None:
+        """Encode and store a decoded job's images, and pass the result to ``accept``.
 
-        ``accept`` says whether it came in time; what came too late is removed again. ``patience`` is for a store that
-        is away. Raises ``StorageFailure``; nothing is stored then.
+        If ``accept`` returns False, the job has ended in the meantime and the stored images are deleted. ``patience``
+        limits retries of an unavailable store.
+
+        Raises:
+            StorageFailure: nothing was stored.
         """
         request = job.request
         with self._encoding:
@@ -55,7 +58,7 @@ class Finisher:
     def _control_images(self, job: Job) -> tuple[bytes, ...]:
         if not job.request.return_control_image:
             return ()
-        return tuple(encode(pixels, OutputFormat.PNG, None) for pixels in job.control_pictures)
+        return tuple(encode(pixels, OutputFormat.PNG, None) for pixels in job.control_images)
 
     def _encode(self, job: Job, sample: Sample) -> bytes:
         request = job.request
@@ -65,12 +68,12 @@ class Finisher:
         return encode(sample.pixels, request.output_format, metadata)
 
 
-class Outlet:
-    """Finishes jobs in threads of its own that leave torch alone, so that no step waits for a compressor or a network.
+class Finisher:
+    """Thread pool that finishes jobs without torch, so that no step waits for compression or the network.
 
-    Each job has its own thread: one that waits for its store holds nobody up. ``finished`` is called with a job and
-    its result, and says whether that came in time; ``failed`` with one whose result cannot be had, and why; ``waiting``
-    with one that waits, and for what. Raises what ``open_store`` raises.
+    Each job has its own thread, so one that waits for its store delays no other. ``finished`` receives a job and its
+    result and returns False if the job has already ended. ``failed`` receives a job and its error, ``waiting`` a job
+    and the reason of its wait.
     """
 
     def __init__(
@@ -80,23 +83,23 @@ class Outlet:
         failed: Callable[[Job, Exception], None],
         waiting: Callable[[Job, str], None],
     ) -> None:
-        self._finisher = Finisher(settings)
+        self._builder = ResultBuilder(settings)
         self._finished, self._failed, self._waiting = finished, failed, waiting
         self._store_seconds = settings.store_seconds
         self._stopping = threading.Event()
-        self._threads = ThreadPoolExecutor(2 * settings.max_images_in_flight, thread_name_prefix="outlet")
+        self._threads = ThreadPoolExecutor(2 * settings.max_images_in_flight, thread_name_prefix="finisher")
 
     def begin(self, job: Job) -> None:
-        """Finish a job whose images are all decoded."""
+        """Start finishing a job whose images are all decoded."""
         self._threads.submit(self._finish, job)
 
     def stop(self) -> None:
-        """Wait for no store any more; return when nothing is under way."""
+        """Stop waiting for stores, and return when all threads are idle."""
         self._stopping.set()
         self._threads.shutdown()
 
     def _finish(self, job: Job) -> None:
-        if job.state.ended:  # cancelled while others were finished
+        if job.state.ended:  # cancelled while queued
             return
         patience = Patience(
             seconds=self._store_seconds,
@@ -105,6 +108,6 @@ class Outlet:
             report=lambda message: self._waiting(job, message),
         )
         try:
-            self._finisher.finish(job, lambda result: self._finished(job, result), patience)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's alone
+            self._builder.build(job, lambda result: self._finished(job, result), patience)
+        except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             self._failed(job, error)

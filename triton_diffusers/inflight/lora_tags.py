@@ -1,4 +1,4 @@
-"""LoRAs that a prompt names by tags: ``<lora:name:0.8>``."""
+"""LoRA tags of prompts: ``<lora:name:0.8>``."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ _MAX_TOLD = 4
 
 
 class LoraTags:
-    """Resolves the tags of prompts against the LoRAs of a model directory."""
+    """Resolver of prompt tags against the LoRAs of a model directory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._catalogue = LoraCatalogue(settings.model_folder.resolve())
 
     def choices(self, request: GenerationRequest, warnings: list[str]) -> tuple[LoraChoice, ...]:
-        """Return the LoRAs of a request: those of its field, and those of its prompt's tags.
+        """Return the LoRAs of a request, from its field and from its prompt's tags.
 
-        A tag of another kind is added to ``warnings``: it does nothing.
+        Unsupported tags are added to ``warnings``.
 
-        Raises: InvalidRequest: a tag cannot be read, or the LoRAs are too many. NotFound: there is no such LoRA.
+        Raises:
+            InvalidRequest: a tag is malformed, or the LoRAs are too many.
+            NotFound: a LoRA does not exist.
         """
         _, tags = split_tags(request.prompt)
         named = [tag for tag in tags if tag.kind in _KINDS]
@@ -39,13 +41,13 @@ class LoraTags:
         warnings.extend(
             f"{_FIELD}: {shown(text)} is not supported and was left out" for text in list(others)[:_MAX_TOLD]
         )
-        number, most = len(request.loras) + len(named), self._settings.max_loras
-        if named and number > most:
-            raise InvalidRequest(_FIELD, f"{number} LoRAs", f"at most {most}, those of lora_path included")
+        number, limit = len(request.loras) + len(named), self._settings.max_loras
+        if named and number > limit:
+            raise InvalidRequest(_FIELD, f"{number} LoRAs", f"at most {limit}, including those of lora_path")
         return (*request.loras, *(choice for tag in named for choice in self._choices(tag)))
 
     def _choices(self, tag: Tag) -> list[LoraChoice]:
-        """Return one choice, or one for each network if their weights differ."""
+        """Return one choice, or one per network if the weights differ."""
         name, *arguments = tag.arguments
         positional = [argument for argument in arguments if "=" not in argument]
         weights = {"te": _DEFAULT_WEIGHT, **dict(zip(("te", "unet"), positional, strict=False))}
@@ -60,12 +62,12 @@ class LoraTags:
         return [LoraChoice(path, text, only=TEXT_ENCODER), LoraChoice(path, unet, only=UNET)]
 
     def _weight(self, tag: Tag, text: str) -> float:
-        number, most = _NUMBER.fullmatch(text), self._settings.max_lora_weight
+        number, limit = _NUMBER.fullmatch(text), self._settings.max_lora_weight
         if number is None:
             raise InvalidRequest(_FIELD, tag.text, _FORM)
         weight = float(number[1])
-        if not -most <= weight <= most:
-            raise InvalidRequest(_FIELD, tag.text, f"a LoRA's weight must be between {-most} and {most}")
+        if not -limit <= weight <= limit:
+            raise InvalidRequest(_FIELD, tag.text, f"a LoRA's weight must be between {-limit} and {limit}")
         return weight
 
 

@@ -1,4 +1,4 @@
-"""Previews of jobs that run, for who asks for them on the board."""
+"""Progress, metrics and previews of jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> None:
-    """Decode the first unfinished image of the jobs that somebody watches, as far as it has come."""
+    """Post previews of watched jobs: the first unfinished image at its current state."""
     wishes = reporter.preview_wishes()
     for job in jobs:
         sample = next((sample for sample in job.samples if not sample.decoded), None)
@@ -27,22 +27,20 @@ def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> No
         began = time.perf_counter()
         try:
             pixels = thumbnail(to_pixels(decode(engine, sample.expected, [])))
-            # Flagged previews are withheld: the checker judges the thumbnail itself, since that is what is shown.
+            # Flagged previews are withheld. The checker judges the thumbnail, since only that is shown.
             if not (blackens(job) and engine.is_unsafe(pixels)):
                 reporter.preview(job, encode_preview(pixels))
         except Exception:
-            logger.exception("no preview of job %s", job.request.task_id)
+            logger.exception("the preview of job %s failed", job.request.task_id)
         job.cost_seconds += time.perf_counter() - began
 
 
-# How often a running job's progress is written.
-_PROGRESS_SECONDS = 0.1
-# How often ended jobs that are too old are swept from the board.
-_SWEEP_SECONDS = 60.0
+_PROGRESS_INTERVAL_SECONDS = 0.1
+_SWEEP_INTERVAL_SECONDS = 60.0
 
 
 class Reporter:
-    """Both are optional: without a board nothing is posted and nobody cancels."""
+    """Writer of job states to the board and of counts to telemetry, both optional."""
 
     def __init__(self, board: JobBoard | None, telemetry: Telemetry | None) -> None:
         self._board = board
@@ -50,22 +48,22 @@ class Reporter:
         self._swept = 0.0
 
     def changed(self, job: Job) -> None:
-        """A job has come to another state, or to another image."""
+        """Post a job's new state."""
         if self._board is not None:
             self._board.post(job.board_entry())
             job.posted = time.monotonic()
 
     def advanced(self, jobs: Iterable[Job], images: int, seconds: float) -> None:
-        """One UNet call has advanced so many images of these jobs."""
+        """Count a UNet call, and post the progress of its jobs at intervals."""
         if self._telemetry is not None:
             self._telemetry.unet_called(images, seconds)
         now = time.monotonic()
         for job in jobs:
-            if now - job.posted >= _PROGRESS_SECONDS:
+            if now - job.posted >= _PROGRESS_INTERVAL_SECONDS:
                 self.changed(job)
 
     def ended(self, job: Job) -> None:
-        """A job was answered."""
+        """Post and count an ended job."""
         self.changed(job)
         if self._telemetry is not None:
             self._telemetry.request_ended(job.state.value, job.queue_seconds, job.run_seconds)
@@ -73,24 +71,24 @@ class Reporter:
                 self._telemetry.images_made(len(job.result.images))
 
     def in_flight(self, images: int, queued: int) -> None:
-        """So many images are in flight now, and so many requests wait."""
+        """Set the current numbers of images in flight and of queued requests."""
         if self._telemetry is not None:
             self._telemetry.in_flight(images, queued)
 
     def cancellations(self) -> frozenset[int]:
-        """Numbers of the jobs that somebody cancelled on the board."""
+        """Return the numbers of jobs cancelled on the board."""
         if self._board is None:
             return frozenset()
-        if time.monotonic() - self._swept > _SWEEP_SECONDS:
+        if time.monotonic() - self._swept > _SWEEP_INTERVAL_SECONDS:
             self._swept = time.monotonic()
             self._board.forget_old()
         return frozenset(self._board.cancellations())
 
     def preview_wishes(self) -> frozenset[int]:
-        """Numbers of the jobs whose preview somebody waits for."""
+        """Return the numbers of jobs with a requested preview."""
         return frozenset(self._board.preview_wishes()) if self._board is not None else frozenset()
 
-    def preview(self, job: Job, picture: bytes) -> None:
-        """Show a preview of a job."""
+    def preview(self, job: Job, image: bytes) -> None:
+        """Post a preview of a job."""
         if self._board is not None:
-            self._board.post_preview(job.number, picture)
+            self._board.post_preview(job.number, image)

@@ -1,4 +1,4 @@
-"""The last look at every image that leaves the server: composed as it is returned, then judged by the checker."""
+"""Final composition and safety check of every returned image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ Array = np.ndarray[Any, Any]
 
 
 def release(engine: Engine, job: Job, sample: Sample, decoded: Array | None) -> None:
-    """Set a sample's pixels, as they are returned, and its flag.
+    """Set a sample's final pixels and its safety flag.
 
-    ``decoded`` is the decoder's float array (3, height, width) in -1 … 1, or None for the input image as it is: no
-    autoencoder gives back exactly what it was given. The checker sees the image at its final size,
-    with unmasked pixels pasted back: nothing may be added to it afterwards. A flagged image is blackened, unless the
-    request may have it flagged only.
+    ``decoded`` is the decoder's float array (3, height, width) in -1 … 1, or None to return the input image unchanged,
+    since an autoencoder is lossy. The checker sees the final image: full size, with unmasked pixels pasted back.
+    Nothing may change it afterwards. Flagged images are blackened unless the request allows them to be flagged only.
     """
-    source = job.pictures
+    source = job.sources
     if decoded is not None:
         pixels = resized(to_pixels(decoded), job.request.size)
     elif source is not None and source.image is not None:
@@ -37,20 +36,20 @@ def release(engine: Engine, job: Job, sample: Sample, decoded: Array | None) -> 
 
 
 def blackens(job: Job) -> bool:
-    """Return True if flagged images of a job must not leave the server."""
+    """Return True if flagged images of a job must be blackened."""
     return job.request.safety_action is SafetyAction.BLACKEN
 
 
 def release_control_images(engine: Engine, job: Job) -> None:
-    """Blacken flagged control images of a job that returns them (or flag them only), with a warning each."""
+    """Check returned control images; flagged ones are blackened or flagged only, with a warning each."""
     if not job.request.return_control_image:
         return
     # ControlNets with the same control image share the array.
-    distinct = {id(pixels): pixels for pixels in job.control_pictures}
+    distinct = {id(pixels): pixels for pixels in job.control_images}
     unsafe = {key: engine.is_unsafe(pixels) for key, pixels in distinct.items()}
-    for index, pixels in enumerate(job.control_pictures):
+    for index, pixels in enumerate(job.control_images):
         if unsafe[id(pixels)]:
-            told = "blackened, the safety checker flagged it" if blackens(job) else "flagged by the safety checker"
-            job.warnings.append(f"control_images_base64: image {index + 1} is {told}")
+            verdict = "blackened, the safety checker flagged it" if blackens(job) else "flagged by the safety checker"
+            job.warnings.append(f"control_images_base64: image {index + 1} is {verdict}")
     if blackens(job):
-        job.control_pictures = [np.zeros_like(image) if unsafe[id(image)] else image for image in job.control_pictures]
+        job.control_images = [np.zeros_like(image) if unsafe[id(image)] else image for image in job.control_images]

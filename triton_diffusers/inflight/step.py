@@ -1,4 +1,4 @@
-"""One denoising step of many samples: a shared UNet call, then each sample's own scheduler."""
+"""One denoising step: a shared UNet call, then each sample's own scheduler."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from triton_diffusers.inflight.job import Sample
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What the UNet gives for one sample: its prediction (rows, channels, h, w) and deep features (rows, d, h, w)."""
+    """UNet output for one sample: its prediction (rows, channels, h, w) and deep features (rows, d, h, w)."""
 
     values: torch.Tensor
     deep: torch.Tensor
 
 
 def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequence[Prediction]:
-    """Return the UNet's predictions for samples of one batch key, by calls of at most ``max_rows`` rows.
+    """Return the UNet's predictions for samples of one batch key, in calls of at most ``max_rows`` rows.
 
-    Changes nothing, so it can be tried again.
+    It has no side effects, so it can be retried.
     """
     latents, conditions, timesteps, states, deep, guidance = [], [], [], [], [], []
     loras: list[LoraSet | None] = []
@@ -56,7 +56,7 @@ def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequenc
         embedded = None if scales is None else scales[rows]
         return engine.predict(inputs, times[rows], texts[rows], loras[rows], features, residuals, embedded)
 
-    # One call, but for an image of more prompts than the bound on a call's memory allows.
+    # One call, unless a single image with many prompts exceeds ``max_rows``.
     made = [call(slice(first, first + max_rows)) for first in range(0, len(noisy), max_rows)]
     values, features = made[0] if len(made) == 1 else map(torch.cat, zip(*made, strict=True))
     sizes = [len(rows) for rows in states]
@@ -64,9 +64,10 @@ def predict(engine: Engine, samples: Sequence[Sample], max_rows: int) -> Sequenc
 
 
 def advance(sample: Sample, prediction: Prediction) -> None:
-    """Take a sample's prediction through guidance and its scheduler to the next step.
+    """Apply guidance and the scheduler's step to a sample's prediction.
 
-    Raises ``EngineFailure`` if the prediction or the latents are not finite.
+    Raises:
+        EngineFailure: the prediction or the latents are not finite.
     """
     if not prediction.values.isfinite().all():
         raise EngineFailure("the model (unet) gave NaN or infinite values; try other settings or another precision")
@@ -80,16 +81,16 @@ def advance(sample: Sample, prediction: Prediction) -> None:
     if sample.denoised or sample.next_is_whole:
         sample.deep = None
     elif sample.deep is None:
-        sample.deep = prediction.deep.clone()  # a part of the call's features would keep all of them
-    if sample.known is not None:
-        sample.latents = sample.known.restore(sample.latents, sample.scheduler, sample.position)
+        sample.deep = prediction.deep.clone()  # a view would keep the whole batch's features in memory
+    if sample.inpaint is not None:
+        sample.latents = sample.inpaint.restore(sample.latents, sample.scheduler, sample.position)
 
 
 def _expected(sample: Sample, output: object) -> torch.Tensor:
-    """What the scheduler takes the final latents to be, where it says so; else the latents as they are."""
-    said = getattr(output, "pred_original_sample", None)
-    if said is None:  # the data-predicting multistep solvers keep it as their latest model output
+    """Return the scheduler's estimate of the final latents, or the current latents if it has none."""
+    estimate = getattr(output, "pred_original_sample", None)
+    if estimate is None:  # data-predicting multistep solvers keep it as their latest model output
         outputs = getattr(sample.scheduler, "model_outputs", None) or [None]
         predicts_data = str(sample.scheduler.config.get("algorithm_type", "")).endswith("dpmsolver++")
-        said = outputs[-1] if predicts_data or sample.scheduler.config.get("predict_x0") else None
-    return sample.latents if said is None else said[0]
+        estimate = outputs[-1] if predicts_data or sample.scheduler.config.get("predict_x0") else None
+    return sample.latents if estimate is None else estimate[0]

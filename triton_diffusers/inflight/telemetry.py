@@ -1,4 +1,4 @@
-"""What the engine loop counts; who shows it is decided elsewhere."""
+"""Telemetry interface of the engine loop."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Protocol
 
 
 class Telemetry(Protocol):
-    """Receives the loop's events. Called by the loop's threads; must not block or raise."""
+    """Receiver of the loop's events, called by its threads; must not block or raise."""
 
     def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
-        """A request was answered; ``outcome`` is the job's last state."""
+        """Count a request with its final job state."""
 
     def images_made(self, count: int) -> None:
-        """Images were finished."""
+        """Count finished images."""
 
     def unet_called(self, images: int, seconds: float) -> None:
-        """One UNet call advanced so many images by a step."""
+        """Count a UNet call that advanced this number of images."""
 
     def in_flight(self, images: int, queued: int) -> None:
-        """So many images are in flight now, and so many requests wait."""
+        """Set the current numbers of images in flight and of queued requests."""
 
 
 class NoTelemetry:
-    """Counts nothing."""
+    """Telemetry that discards all events."""
 
     def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None: ...
 

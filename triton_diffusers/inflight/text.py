@@ -1,4 +1,4 @@
-"""The prompts of a request as text states, step by step."""
+"""Encoding of a request's prompts for each step."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ _WEIGHTS = f"weights lie between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
 
 
 class PromptEncoder:
-    """Encodes prompts with one engine, and remembers the chunks of the latest ones."""
+    """Prompt encoder of one engine, with an LRU cache of chunks."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
         self._reader = PromptReader(engine.tokenizer, settings.max_prompt_chunks)
-        # By everything that a chunk's states depend on, but for its weights, which are cheap to apply.
+        # Keys hold everything that the states depend on except attention weights, which are cheap to apply.
         self._cache: LruCache[tuple[Tokens, int, LoraKey], torch.Tensor] = LruCache(_MAX_CACHED_CHUNKS, one)
 
     def encode(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> Conditioning:
-        """Return the text states of a request's images.
+        """Return the hidden states of a request's prompts.
 
-        A prompt of more chunks is that many times as many tokens; the shorter texts of a step get empty chunks. Cut
-        text, limited weights and tags without effect are added to ``warnings``. Tags of LoRAs are ignored. A UNet
-        that takes the guidance scale as an input has the prompt's states alone.
+        Long prompts span several chunks; the shorter texts of a step are padded with empty chunks. Truncated text,
+        limited weights and ineffective tags are added to ``warnings``; LoRA tags are ignored. Distilled UNets get the
+        prompt's states only.
 
-        Raises: InvalidRequest: the text encoder does not have the layers for ``clip_skip``, or the prompts stand for
-            too many texts. EngineFailure: states are not finite.
+        Raises:
+            InvalidRequest: ``clip_skip`` exceeds the text encoder's layers, or the prompts have too many texts.
+            EngineFailure: states are not finite.
         """
         if not 1 <= request.clip_skip <= self._engine.text_layers:
             limit = f"must be between 1 and {self._engine.text_layers}, the layers of this model's text encoder"
@@ -81,16 +82,16 @@ class PromptEncoder:
         )
 
     def _rows(self, request: GenerationRequest, warnings: list[str]) -> tuple[list[_Row], tuple[float, ...]]:
-        """Return the prompts of a UNet call's rows, negative first, and the weights of those that are not."""
+        """Return the prompts of a UNet call's rows, negative first, and the weights of the positive ones."""
         prompt, _ = split_tags(request.prompt)
         parts = split_and(prompt)
-        most = self._settings.max_prompt_parts
-        if len(parts) > most:
-            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", f"at most {most}")
+        limit = self._settings.max_prompt_parts
+        if len(parts) > limit:
+            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", f"at most {limit}")
         is_distilled = self._engine.guidance_width is not None
         if is_distilled and len(parts) > 1:
-            limit = "one: this model's guidance is part of its UNet, so prompts cannot be joined"
-            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", limit)
+            rule = "expected one: this model's guidance is part of its UNet, so prompts cannot be joined"
+            raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", rule)
         rows = [_Row("prompt", part.text) for part in parts]
         warnings.extend(
             f"prompt: the AND weight of {shown(part.text)} was limited to {part.weight:g}: {_WEIGHTS}"
@@ -102,7 +103,7 @@ class PromptEncoder:
         if request.guided or len(parts) > 1:
             negative, tags = split_tags(request.negative_prompt)
             warnings.extend(
-                f"negative_prompt: {shown(tag.text)} does nothing here; write it in prompt" for tag in tags[:1]
+                f"negative_prompt: {shown(tag.text)} has no effect here; write it in prompt" for tag in tags[:1]
             )
             if has_and(negative):
                 warnings.append("negative_prompt: AND is an ordinary word here; only prompt can join prompts")
@@ -110,40 +111,39 @@ class PromptEncoder:
         return rows, tuple(part.weight for part in parts)
 
     def _schedules(self, rows: Sequence[_Row], steps: int) -> list[list[str]]:
-        """Return the texts of each row, one for each step."""
-        most = self._settings.max_prompt_texts
+        """Return the texts of each row, one per step."""
+        limit = self._settings.max_prompt_texts
         schedules: list[list[str]] = []
         seen: set[str] = set()
         for row in rows:
             schedule = []
             for text in texts_by_step(row.text, steps):
                 seen.add(text)
-                if len(seen) > most:
+                if len(seen) > limit:
                     raise InvalidRequest(
                         row.field,
-                        f"more than {most} different texts",
-                        f"[from:to:when], [a|b] and AND may make at most {most} of a request (max_prompt_texts)",
+                        f"more than {limit} different texts",
+                        f"[from:to:when], [a|b] and AND may produce at most {limit} per request (max_prompt_texts)",
                     )
                 schedule.append(text)
             schedules.append(schedule)
         return schedules
 
     def _check_chunks(self, prompts: Iterable[Prompt]) -> None:
-        """Bound the work of the text encoder by that of two prompts of full length."""
-        most = 2 * self._settings.max_prompt_chunks
+        """Limit the text encoder's work to that of two prompts of maximum length."""
+        limit = 2 * self._settings.max_prompt_chunks
         number = len({chunk for prompt in prompts for chunk in prompt.chunks})
-        if number > most:
+        if number > limit:
             raise InvalidRequest(
                 "prompt",
                 f"{number} different chunks of {self._reader.capacity} tokens",
-                f"the texts that [from:to:when], [a|b] and AND make of a request may have at most {most}"
-                " (twice max_prompt_chunks)",
+                f"[from:to:when], [a|b] and AND may produce at most {limit} per request (twice max_prompt_chunks)",
             )
 
     def _encode(self, chunk: Chunk, clip_skip: int, loras: LoraSet | None) -> torch.Tensor:
-        """A chunk's states (1, tokens, width). Chunks come again (empty and negative ones above all), so they are kept.
+        """Return a chunk's hidden states (1, tokens, width), cached because empty and negative chunks recur.
 
-        One by one, so that a chunk's states are the same to the bit whatever it is encoded for.
+        Chunks are encoded one by one, so that the result does not depend on the batch, down to the last bit.
         """
         key = (chunk.tokens, clip_skip, loras.text_key if loras else ())
         states = self._cache.get(key)
@@ -159,21 +159,21 @@ class PromptEncoder:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The prompt of a row of UNet calls, and the request's field that it came in."""
+    """Prompt of a row of UNet calls, and its request field."""
 
     field: str
     text: str
 
 
 def _cuts(rows: Sequence[_Row], schedules: Sequence[Sequence[str]], prompts: Mapping[str, Prompt]) -> Iterable[str]:
-    """Return a warning for each row of which a text was cut."""
+    """Yield a warning for each row with a truncated text."""
     for row, schedule in zip(rows, schedules, strict=True):
         cut = (warning for text in dict.fromkeys(schedule) if (warning := prompts[text].warning(row.field)))
         yield from islice(cut, 1)
 
 
 def _limits(rows: Sequence[_Row], schedules: Sequence[Sequence[str]], prompts: Mapping[str, Prompt]) -> Iterable[str]:
-    """Return a warning for each row of which an attention weight was limited."""
+    """Yield a warning for each row with a limited attention weight."""
     for row, schedule in zip(rows, schedules, strict=True):
         if limited := next((prompts[text].limited for text in dict.fromkeys(schedule) if prompts[text].limited), ""):
             yield f"{row.field}: the attention weight of {shown(limited)} was limited: {_WEIGHTS}"

@@ -1,4 +1,4 @@
-"""A trial of an engine before it serves: one tiny image in one step."""
+"""Trial of an engine before it serves: one tiny image in one step."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.sampling.schedulers import SchedulerFactory
 from triton_diffusers.settings import Settings
 
-_LATENTS = 8  # in each direction: UNets of the family halve it three times
+_LATENT_SIDE = 8  # UNets of the family halve it three times
 
 logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
 def try_out(engine: Engine, settings: Settings) -> None:
-    """Draw a tiny image, so that a model which draws none is found at the start and not by requests.
+    """Generate a tiny image, so that a broken model fails at startup instead of at the first request.
 
-    To be called by the thread that uses the engine afterwards. Raises ``LoadError`` with the part at fault.
+    Call it in the thread that uses the engine afterwards.
+
+    Raises:
+        LoadError: the trial failed; names the faulty part.
     """
-    side = _LATENTS * engine.pixels_per_latent
+    side = _LATENT_SIDE * engine.pixels_per_latent
     request = GenerationRequest(task_id="trial", prompt="", width=side, height=side, steps=1, guidance_scale=1.0)
     warnings: list[str] = []
     with _part(settings, "text_encoder"):
         conditioning = PromptEncoder(engine, settings).encode(request, None, warnings)
     with _part(settings, "scheduler"):
         scheduler = SchedulerFactory(engine.scheduler_config).make(request.scheduler, request.steps)
-    with _part(settings, "vae"):  # its encoder is used for inpainting models
+    with _part(settings, "vae"):  # inpainting models use its encoder
         start = Canvas(engine, request, None, request.size, warnings).begin(scheduler, torch.Generator().manual_seed(0))
     sample = Sample(
         index=0,
@@ -67,9 +70,11 @@ def try_out(engine: Engine, settings: Settings) -> None:
 
 @contextmanager
 def _part(settings: Settings, name: str) -> Iterator[None]:
-    """Raise whatever goes wrong inside as a ``LoadError`` that names the part of the model."""
+    """Convert errors to a ``LoadError`` that names the part of the model."""
     try:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, EngineFailure) else one_line(error)
-        raise LoadError(f"{settings.model_dir} draws no image: its {name} failed the trial: {reason}") from error
+        raise LoadError(
+            f"{settings.model_dir} cannot generate an image: its {name} failed the trial: {reason}"
+        ) from error

@@ -1,16 +1,14 @@
-"""What the engine does next: one UNet call, or the decoding of one image.
+"""Choice of the engine's next turn: one UNet call, or the decoding of one image.
 
-Fairness is between requests, and by compute: the job that has been given least goes first, and its call is shared with
-the other jobs whose shapes agree, an equal number of images each; what is left of the call goes to further images of
-the same jobs. So a job of four images advances its images in turn while others are in flight, and all at once when it
-is alone.
+Requests share compute fairly. The job with the least charged compute goes first, and the other jobs with equal shapes
+share its call, with an equal number of images each; remaining places go to further images of the same jobs. So a job of
+four images advances them in turns while others are in flight, and all at once when it is alone.
 
-Images that have taken deep features over from a whole step (``Sample.deep``) go before all others. Their steps are
-few and cheap; then they need a whole one again, like everybody else, and can share it. So no more images hold features
-than a call has.
+Images with deep features of an earlier step (``Sample.deep``) go before all others. Their steps are few and cheap, and
+their next whole step can be shared. This way, at most one batch of images holds features.
 
-LoRAs that an engine computes apart from others (a compiled engine leaves some to PyTorch) have calls of their own, each
-charged with its time, so that they take no more of it than their share. While others wait, such a call has one image.
+LoRAs that an engine computes separately (a compiled engine leaves some to PyTorch) get calls of their own, charged with
+their own time. While others wait, such a call has one image.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from triton_diffusers.inflight.job import Job, Sample
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Make a picture of one denoised sample."""
+    """Decoding of one denoised sample."""
 
     job: Job
     sample: Sample
@@ -32,13 +30,13 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Advance samples by one UNet call; all have the same batch key."""
+    """One UNet call that advances samples of one batch key."""
 
     samples: tuple[tuple[Job, Sample], ...]
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """The jobs that take part, each once."""
+        """Participating jobs, each once."""
         return tuple(dict.fromkeys(job for job, _ in self.samples))
 
 
@@ -48,10 +46,10 @@ Turn = Decode | Step
 def next_turn(
     jobs: Sequence[Job], max_batch: int, is_apart: Callable[[LoraSet | None], bool] = lambda loras: False
 ) -> Turn | None:
-    """Return the next turn for the jobs that run; None if there is nothing to compute.
+    """Return the next turn for the running jobs; None if there is nothing to compute.
 
-    ``max_batch`` bounds the images of a UNet call, and its rows: an image whose prompts are joined by ``AND`` has more
-    than two. ``is_apart`` tells the LoRAs that the engine computes apart from others, slowly.
+    ``max_batch`` limits the images of a UNet call, and thereby its rows; an image of prompts joined by ``AND`` has more
+    than two. ``is_apart`` returns True for LoRAs that the engine computes separately, which is slow.
     """
     waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: (not job.has_deep, job.cost_seconds))
     if not waiting:
@@ -68,24 +66,24 @@ def next_turn(
 
     candidates = [(job, fitting) for job in waiting if (fitting := _noisy(job, fits))]
     if apart and len(candidates) < len(waiting):
-        candidates, max_batch = candidates[:1], 1  # the others wait for it, and no image is drawn sooner for sharing it
+        candidates, max_batch = candidates[:1], 1  # sharing would make the others wait and speed up no image
     candidates = candidates[:max_batch]
     share = max_batch // len(candidates)
     equal = [(job, sample) for job, fitting in candidates for sample in fitting[:share]]
     further = [(job, sample) for job, fitting in candidates for sample in fitting[share:]]
     chosen = _within([*equal, *further][:max_batch], max_rows(max_batch))
-    # A job's images stand together: the rows of one LoRA are one group of the call then.
+    # Keep a job's images together, so that the rows of one LoRA form one group.
     return Step(tuple(sorted(chosen, key=lambda chosen: chosen[0].number)))
 
 
 def max_rows(max_batch: int) -> int:
-    """Return the most rows of a UNet call: two for each image, as guidance takes them."""
+    """Return the maximum number of rows of a UNet call: two per image, as guidance needs."""
     return 2 * max_batch
 
 
-def _within(samples: Sequence[tuple[Job, Sample]], most: int) -> list[tuple[Job, Sample]]:
-    """Return the first sample, whatever its rows, and the others for which the call has room."""
-    chosen, room = list(samples[:1]), most - samples[0][1].rows
+def _within(samples: Sequence[tuple[Job, Sample]], max_rows: int) -> list[tuple[Job, Sample]]:
+    """Return the first sample, whatever its rows, and further ones while rows are left."""
+    chosen, room = list(samples[:1]), max_rows - samples[0][1].rows
     for job, sample in samples[1:]:
         if sample.rows <= room:
             chosen.append((job, sample))

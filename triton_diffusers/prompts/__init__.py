@@ -1,8 +1,8 @@
-"""Prompts: AUTOMATIC1111's syntax, chunks of tokens, and what weights do to text states.
+"""Prompts: AUTOMATIC1111's syntax, chunks of tokens and attention weights.
 
-In the order in which a prompt is read: ``tags`` takes ``<lora:…>`` out, ``composition`` splits it at ``AND``,
-``schedule`` gives the text of each step, ``syntax`` splits that into weighted spans, ``chunks`` makes token ids of
-them, and ``weighting`` applies the weights to a chunk's text states.
+In order of processing: ``tags`` extracts ``<lora:…>``, ``composition`` splits at ``AND``, ``schedule`` yields the text
+of each step, ``syntax`` parses weighted spans, ``chunks`` tokenizes them, and ``weighting`` applies the weights to the
+hidden states.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompts as chunks of token ids, each as long as the text encoder has positions."""
+"""Chunks of token ids that fill the text encoder's positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triton_diffusers.prompts.syntax import Span, parse
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One input of the text encoder: a beginning, a chunk's tokens, an end, and padding up to its positions."""
+    """One input of the text encoder: start, a chunk's tokens, end and padding."""
 
     ids: tuple[int, ...]
     attention_mask: tuple[int, ...]
@@ -19,7 +19,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens, and for each of them its attention weight (1 for beginning, end and padding)."""
+    """Tokens with their attention weights (1 for start, end and padding)."""
 
     tokens: Tokens
     weights: tuple[float, ...]
@@ -27,51 +27,51 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's chunks, at least one, and the texts that they leave out and whose weights were limited."""
+    """The chunks of a prompt, at least one, with its truncated text and the text of limited weights."""
 
     chunks: tuple[Chunk, ...]
     cut: str
     limited: str = ""
 
     def warning(self, field: str) -> str | None:
-        """What to tell the caller if something was cut."""
+        """Return a warning if the prompt was truncated."""
         return f"{field}: too long, only {len(self.chunks)} chunks were used, cut: {self.cut!r}" if self.cut else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Tokens that stay together: one, or all the vectors of a textual-inversion embedding."""
+    """Inseparable tokens: a single one, or all vectors of a textual-inversion embedding."""
 
     ids: tuple[int, ...]
     weight: float
 
 
 class PromptReader:
-    """Reads prompts for one tokenizer (CLIP's, or one that answers like it)."""
+    """Parser and tokenizer of prompts, for a tokenizer with CLIP's interface."""
 
-    def __init__(self, tokenizer: Any, most_chunks: int) -> None:
+    def __init__(self, tokenizer: Any, max_chunks: int) -> None:
         self._tokenizer = tokenizer
-        self._most_chunks = most_chunks
-        self.capacity = tokenizer.model_max_length - 2  # 75; a beginning and an end go with every chunk
-        # BERT's tokenizers, as of Chinese models, call the ends of a text by other names.
+        self._max_chunks = max_chunks
+        self.capacity = tokenizer.model_max_length - 2  # 75, without start and end
+        # BERT's tokenizers, used by Chinese models, have other names for start and end.
         self._begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self._end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         self._embeddings = _multi_vector_embeddings(tokenizer.get_added_vocab())
         self.empty = self._chunk([])
 
     def read(self, text: str) -> Prompt:
-        """The chunks of a prompt, at most ``most_chunks``; what does not fit is told in ``cut``.
+        """Return the chunks of a prompt, at most ``max_chunks``, with the remaining text in ``cut``.
 
-        A chunk takes as many tokens as it has places for, wherever that parts a phrase; ``BREAK`` ends it early. The
-        chunk of a text of no tokens is ``empty``.
+        Chunks are filled completely, even if that splits a phrase; ``BREAK`` ends a chunk early. A text without tokens
+        has the chunk ``empty``.
         """
         sections = parse(text)
         tokenized = self._tokenized([span for section in sections for span in section])
         filled: list[list[_Unit]] = []
         for section in sections:
             filled.extend(self._fill([unit for _ in section for unit in next(tokenized)]))
-        chunks = tuple(self._chunk(chunk) for chunk in filled[: self._most_chunks])
-        rest = [number for chunk in filled[self._most_chunks :] for unit in chunk for number in unit.ids]
+        chunks = tuple(self._chunk(chunk) for chunk in filled[: self._max_chunks])
+        rest = [number for chunk in filled[self._max_chunks :] for unit in chunk for number in unit.ids]
         cut = self._tokenizer.decode(rest, skip_special_tokens=True).strip() if rest else ""
         limited = next((span.text for section in sections for span in section if span.limited), "")
         return Prompt(chunks or (self.empty,), cut, limited)
@@ -84,7 +84,7 @@ class PromptReader:
                 yield [_Unit(self._embeddings.get(number, (number,)), span.weight) for number in numbers]
 
     def _fill(self, units: Iterable[_Unit]) -> Iterator[list[_Unit]]:
-        """The units in runs that fit into a chunk, none of them empty."""
+        """Yield runs of units that fit into a chunk, never empty."""
         chunk: list[_Unit] = []
         room = self.capacity
         for unit in units:
@@ -110,10 +110,10 @@ class PromptReader:
 
 
 def _multi_vector_embeddings(added: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
-    """All the vectors' ids, by the id of the trigger word. Diffusers calls the second vector of ``word`` ``word_1``.
+    """Return all vectors' ids by the trigger word's id. Diffusers names the second vector of ``word`` ``word_1``.
 
-    Diffusers puts them into the text; by id, a word is found whose case the tokenizer folds, too, and one that another
-    word begins with is left alone.
+    Diffusers replaces words in the text. Replacing ids also finds words in another case, and leaves longer words with
+    an equal beginning alone.
     """
     embeddings = {}
     for word, first in added.items():

@@ -10,18 +10,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from triton_diffusers.prompts.syntax import MAX_WEIGHT
+
 _AND = re.compile(r"\bAND\b")
 _WEIGHT = re.compile(r":\s*+([+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++))\s*+$")
-
-MAX_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the prompts, and its share in the guidance, which lies between -10 and 10.
-
-    ``limited`` if the prompt asks for another one.
-    """
+    """One of the prompts, and its weight in guidance, between -10 and 10; ``limited`` if the prompt had another one."""
 
     text: str
     weight: float
@@ -29,7 +26,7 @@ class Part:
 
 
 def split_and(prompt: str) -> list[Part]:
-    """Return the prompts between the ``AND``s, at least one. A prompt without ``AND`` is itself, with weight 1."""
+    """Return the prompts between ``AND``s, at least one; a prompt without ``AND`` is unchanged, with weight 1."""
     texts = _AND.split(prompt)
     if len(texts) == 1:
         return [Part(prompt, 1.0)]
@@ -37,12 +34,12 @@ def split_and(prompt: str) -> list[Part]:
 
 
 def has_and(prompt: str) -> bool:
-    """Return True if ``AND`` joins prompts in it."""
+    """Return True if the prompt contains ``AND``."""
     return _AND.search(prompt) is not None
 
 
 def _part(text: str) -> Part:
-    # From the last colon: a search from the left would try every colon of a long text.
+    # Only the last colon: a search from the left would try every colon of a long text.
     colon = text.rfind(":")
     weight = _WEIGHT.match(text, colon) if colon >= 0 else None
     if weight is None:

@@ -4,10 +4,10 @@
     [a:b:0.5]   a in the first half of the steps, then b    [b:5]   nothing in the first 5 steps, then b
     [a::5]      a in the first 5 steps, then nothing
 
-A number with a point is a share of the steps, one without is a count. Constructs nest. Brackets inside of them must be
-balanced, and colons and bars belong to the innermost bracket; everything else stays text for ``syntax``.
+A number with a point is a fraction of the steps, one without is a count. Constructs nest. Brackets inside of them must
+be balanced, and colons and bars belong to the innermost bracket. Everything else remains text for ``syntax``.
 
-Every prompt has a meaning, so that nothing here raises, and reading one takes time linear in its length.
+Every prompt is valid, so nothing here raises. Parsing takes time linear in the prompt's length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLOSES = {")": "(", "]": "["}
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """Changes to ``after`` when ``when`` steps are made: a count, or a share of the steps."""
+    """Switch from ``before`` to ``after`` at ``when``: a number of steps, or a fraction of them."""
 
     before: _Node
     after: _Node
@@ -33,7 +33,7 @@ class _Edit:
 
 @dataclass(frozen=True, slots=True)
 class _Alternation:
-    """Another option in every step."""
+    """Options that alternate from step to step."""
 
     options: tuple[_Node, ...]
 
@@ -43,19 +43,19 @@ _Node = str | list["_Node"] | _Edit | _Alternation
 
 @dataclass(slots=True, eq=False)
 class _Bracket:
-    """A bracket that is open: its parts, and the colons and bars between them."""
+    """An open bracket: its parts, and the colons and bars between them."""
 
     kind: str
     parts: list[list[_Node]] = field(default_factory=lambda: [[]])
     separators: list[str] = field(default_factory=list)
 
     def raw(self) -> list[_Node]:
-        """Everything since the bracket opened, as text, except the constructs that have closed."""
+        """Return the content since the bracket opened as text, except for closed constructs."""
         between = zip_longest(self.parts, self.separators, fillvalue="")
         return [self.kind, *chain.from_iterable(between)]
 
     def construct(self, closing: str) -> _Node | None:
-        """Return the node that the bracket makes when it closes, or None if it is none."""
+        """Return the node of the closed bracket, or None if it is not a construct."""
         bars, colons = self.separators.count("|"), self.separators.count(":")
         if self.kind == "(":
             return [*self.raw(), closing] if not bars and colons <= 1 else None
@@ -69,7 +69,7 @@ class _Bracket:
 
 
 def texts_by_step(prompt: str, steps: int) -> Iterator[str]:
-    """Yield the prompt's text for each of the sampling steps, in their order."""
+    """Yield the prompt's text for each sampling step."""
     tree = _node(_parse(prompt))
     for step in range(1, steps + 1):
         yield tree if isinstance(tree, str) else _text(tree, step, steps)
@@ -80,7 +80,7 @@ def _parse(prompt: str) -> list[_Node]:
     opened: list[_Bracket] = []
 
     def give_up() -> None:
-        # An open bracket around something unbalanced is text, and so are those around it.
+        # A bracket with unbalanced content is text, and so are all brackets around it.
         for bracket in opened:
             result.extend(bracket.raw())
         opened.clear()
@@ -108,7 +108,7 @@ def _parse(prompt: str) -> list[_Node]:
 
 
 def _node(node: _Node) -> _Node:
-    """Join a list of texts."""
+    """Join a list of texts into one."""
     if isinstance(node, list) and all(isinstance(part, str) for part in node):
         return "".join(part for part in node if isinstance(part, str))
     return node
@@ -116,7 +116,7 @@ def _node(node: _Node) -> _Node:
 
 def _text(tree: _Node, step: int, steps: int) -> str:
     texts: list[str] = []
-    pending: list[_Node] = [tree]  # not by recursion: brackets may be nested by the thousand
+    pending: list[_Node] = [tree]  # no recursion, since brackets may be nested thousands deep
     while pending:
         node = pending.pop()
         if isinstance(node, str):

@@ -1,4 +1,4 @@
-"""Words that a text encoder was hardly trained on: Chinese, and what its tokenizer has to spell in bytes."""
+"""Warnings about scripts that a text encoder does not know, such as Chinese."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import re
 from typing import Any
 
 HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f々〇"
-"""Chinese characters, as a part of a regular expression's character class."""
+"""Chinese characters, for a character class of a regular expression."""
 
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _CHINESE = re.compile(f"[{HAN}]+")
 _MAX_RUNS = 64
 _MAX_SHOWN_RUNS = 3
-_MAX_RUN = 32  # characters
+_MAX_RUN_CHARACTERS = 32
 
 
 def script_warnings(field: str, text: str, tokenizer: Any) -> list[str]:
-    """Return warnings for the Chinese of a prompt, and for other characters that ``tokenizer`` does not know.
+    """Return warnings about Chinese text and other characters unknown to ``tokenizer``.
 
-    Words of textual inversion are known. A tokenizer of Chinese models (BERT's) knows what it has a token for.
+    Words of textual inversion are known. BERT's tokenizers (Chinese models) know all characters that they have a token
+    for.
     """
     for word in tokenizer.get_added_vocab():
         if not word.isascii():
@@ -42,9 +43,9 @@ def _reads_chinese(tokenizer: Any) -> bool:
 
 
 def _unknown(text: str, tokenizer: Any) -> list[str]:
-    """Return the runs of characters beyond ASCII that have an unknown token, or more tokens than characters."""
+    """Return runs of non-ASCII characters with an unknown token or more tokens than characters."""
     words = (word for run in _FOREIGN.findall(text) for word in run.split())
-    runs = list(dict.fromkeys(word[:_MAX_RUN] for word in words))[:_MAX_RUNS]
+    runs = list(dict.fromkeys(word[:_MAX_RUN_CHARACTERS] for word in words))[:_MAX_RUNS]
     if not runs:
         return []
     ids = tokenizer(runs, add_special_tokens=False, verbose=False)["input_ids"]
@@ -53,6 +54,6 @@ def _unknown(text: str, tokenizer: Any) -> list[str]:
 
 
 def _shown(words: list[str]) -> str:
-    first = [repr(word[:_MAX_RUN]) for word in dict.fromkeys(words)]
+    first = [repr(word[:_MAX_RUN_CHARACTERS]) for word in dict.fromkeys(words)]
     more = ", …" if len(first) > _MAX_SHOWN_RUNS else ""
     return ", ".join(first[:_MAX_SHOWN_RUNS]) + more

@@ -4,11 +4,11 @@
     (a:1.3)  a counts 1.3 times     BREAK                          what follows begins a new chunk
     [a]      a counts 1 / 1.1 times
 
-Brackets nest, and their weights multiply; round and square ones are paired independently of one another. One that is
-never closed lasts to the end of the prompt; one that was never opened is text. So is whatever else looks like syntax
-and is none: ``(a:nan)`` is ``a:nan`` in plain round brackets.
+Brackets nest, and their weights multiply; round and square ones are paired independently of each other. An unclosed
+bracket lasts to the end of the prompt. A closing bracket without an opening one is text, and so is invalid syntax:
+``(a:nan)`` is ``a:nan`` in plain round brackets.
 
-Every prompt has a meaning, so that nothing here raises, and reading one takes time linear in its length.
+Every prompt is valid, so nothing here raises. Parsing takes time linear in the prompt's length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_WEIGHT = 10.0
 
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _OPENS = {")": "(", "]": "["}
-# Possessive quantifiers: what was read once is not read again, whatever follows.
+# Possessive quantifiers prevent backtracking.
 _MARKS = re.compile(
     r"""
       \\(?P<escaped>[()\[\]<>|:\\])
@@ -37,7 +37,7 @@ _BREAK = re.compile(r"\bBREAK\b")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Text of one weight, which lies between -10 and 10; ``limited`` if another one was asked for some of it."""
+    """Text with one weight between -10 and 10; ``limited`` if some of it had another one."""
 
     text: str
     weight: float
@@ -46,7 +46,7 @@ class Span:
 
 @dataclass(slots=True, eq=False)
 class _Bracket:
-    """A pair of brackets: it stands in the sequence of marks where it opens, and again where it closes, if it does."""
+    """A pair of brackets; it occurs in the sequence of marks where it opens and, if it closes, where it closes."""
 
     kind: str
     weight: _Weight
@@ -55,24 +55,24 @@ class _Bracket:
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """A weight between -10 and 10, and whether it had to be limited to that."""
+    """A weight between -10 and 10; ``limited`` if it was reduced to this range."""
 
     value: float
     limited: bool = False
 
     @classmethod
-    def of(cls, value: float) -> _Weight:
+    def clamped(cls, value: float) -> _Weight:
         return cls(max(-MAX_WEIGHT, min(MAX_WEIGHT, value)), not -MAX_WEIGHT <= value <= MAX_WEIGHT)
 
     def __mul__(self, other: _Weight) -> _Weight:
-        product = _Weight.of(self.value * other.value)
+        product = _Weight.clamped(self.value * other.value)
         return _Weight(product.value, product.limited or self.limited or other.limited)
 
 
 def parse(prompt: str) -> list[list[Span]]:
-    """The spans between one ``BREAK`` and the next, neighbours of equal weight joined; there is no empty span."""
+    """Return the sections separated by ``BREAK``, as non-empty spans with equal neighbours joined."""
     sections: list[list[tuple[_Weight, str]]] = [[]]
-    # The product of the open brackets' weights, of each kind, for each depth.
+    # Products of the open brackets' weights, by kind and depth.
     products = {kind: [_Weight(1.0)] for kind in _FACTORS}
     for mark in _paired(prompt):
         if isinstance(mark, str):
@@ -92,7 +92,7 @@ def parse(prompt: str) -> list[list[Span]]:
 
 
 def _paired(prompt: str) -> list[str | _Bracket]:
-    """Text and brackets in their order. A pass of its own: many a factor is known only at the closing one."""
+    """Return text and brackets in order. A separate pass, since a factor may be known only at its closing bracket."""
     marks: list[str | _Bracket] = []
     opened: dict[str, list[_Bracket]] = {kind: [] for kind in _FACTORS}
     for match in _MARKS.finditer(prompt):
@@ -104,7 +104,7 @@ def _paired(prompt: str) -> list[str | _Bracket]:
         elif (match["close"] or match["weight"]) and (pending := opened[_OPENS[text[-1]]]):
             bracket = pending.pop()
             if match["weight"]:
-                bracket.weight = _Weight.of(float(match["weight"]))
+                bracket.weight = _Weight.clamped(float(match["weight"]))
             marks.append(bracket)
         else:
             marks.append(match["escaped"] or text)

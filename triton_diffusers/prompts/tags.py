@@ -1,4 +1,4 @@
-"""Tags in a prompt: ``<lora:name:0.8>`` and the other extra networks of AUTOMATIC1111's web UI."""
+"""Prompt tags: ``<lora:name:0.8>`` and other extra networks of AUTOMATIC1111's web UI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TAGS = re.compile(r"\\.|<(?P<kind>\w{1,64}+):(?P<arguments>[^<>]{1,1024}+)>", r
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag as it was written: its kind in lower case, and its arguments."""
+    """A tag: its original text, its kind in lower case and its arguments."""
 
     text: str
     kind: str
@@ -18,13 +18,13 @@ class Tag:
 
 
 def split_tags(prompt: str) -> tuple[str, list[Tag]]:
-    """Return the prompt without its tags, and the tags. An escaped bracket, ``\\<``, does not begin one."""
+    """Return the prompt without its tags, and the tags. An escaped bracket (``\\<``) does not start one."""
     tags: list[Tag] = []
 
-    def take(match: re.Match[str]) -> str:
+    def extract(match: re.Match[str]) -> str:
         if match["kind"] is None:
             return match[0]
         tags.append(Tag(match[0], match["kind"].lower(), tuple(match["arguments"].split(":"))))
         return ""
 
-    return _TAGS.sub(take, prompt), tags
+    return _TAGS.sub(extract, prompt), tags

@@ -1,4 +1,4 @@
-"""What attention weights do to text states."""
+"""Attention weights of hidden states."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from triton_diffusers.prompts.syntax import MAX_WEIGHT
 
 
 def apply_weights(states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """Weigh the text states (1, tokens, width) of one chunk by one weight for each token.
+    """Apply one weight per token to the hidden states (1, tokens, width) of one chunk.
 
-    AUTOMATIC1111's rule: with the states z and the weights w, z'[t, i] = w[t] · z[t, i]; the result is
-    z' · mean(z) / mean(z'), the means over all tokens (beginning, end and padding too) and all features of the chunk.
-    It is computed in float32 and returned in the states' precision.
+    AUTOMATIC1111's rule: with states z and weights w, z'[t, i] = w[t] · z[t, i]. The result is z' · mean(z) / mean(z'),
+    with means over all tokens (including start, end and padding) and features of the chunk. It is computed in float32
+    and returned in the states' precision.
 
-    The quotient of the means stands for how much larger the states have become. Of positive terms it could not leave
-    1/10 … 10, the bounds of weights; where it does (the mean of the weighted states is about zero, or of the other
-    sign), it says nothing of their size, and z' is returned as it is. States of which every weight is 1 are returned
-    untouched.
+    The quotient of the means estimates the growth of the states. For positive terms it lies between 1/10 and 10, the
+    limits of weights. If it does not (the weighted mean is near zero or changes sign), it is meaningless and z' is
+    returned. If all weights are 1, the states are returned unchanged.
     """
     if all(weight == 1.0 for weight in weights):
         return states

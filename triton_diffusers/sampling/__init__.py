@@ -1,1 +1,1 @@
-"""How images are sampled: schedulers and profiles."""
+"""Sampling: schedulers and profiles."""

@@ -1,7 +1,7 @@
-"""Schedulers (samplers) by name, one object for each image.
+"""Schedulers (samplers) by name, one object per image.
 
-diffusers' schedulers are stateful: multistep solvers keep earlier predictions, and all of them count steps. Sharing one
-between images would mix them up, so each image gets a copy of a prepared prototype.
+diffusers' schedulers are stateful: all count steps, and multistep solvers store earlier predictions. So each image gets
+its own copy of a prototype.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from triton_diffusers.util.cache import LruCache, one
 
 DEFAULT_SCHEDULER = "DPM++ 2M"
 
-# Common name → diffusers class and what differs from the model's own scheduler config. The pairing of names and
-# classes is the one that diffusers documents. DPM++ SDE draws noise in every step elsewhere, so it has to here: without
-# it the same class is the second-order single-step solver, "DPM++ 2S".
+# Common name → diffusers class and overrides of the model's scheduler config, paired as diffusers documents. DPM++ SDE
+# draws noise in every step, as in other tools; without noise, the class is the single-step solver "DPM++ 2S".
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _SINGLESTEP = "DPMSolverSinglestepScheduler"
 _ODE = {"algorithm_type": "dpmsolver++"}
@@ -39,7 +38,7 @@ _SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "UniPC": ("UniPCMultistepScheduler", {}),
     "DEIS": ("DEISMultistepScheduler", {"algorithm_type": "deis"}),
 }
-# Spacings of the steps that each of them can have.
+# Step spacings available for each of them.
 _SPACINGS: Mapping[str, Mapping[str, Any]] = {
     "": {"use_karras_sigmas": False, "use_exponential_sigmas": False},
     "Karras": {"use_karras_sigmas": True, "use_exponential_sigmas": False},
@@ -62,7 +61,7 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **_UNSPACED,
 }
 
-# What ComfyUI, k-diffusion and other tools call them, as ``_plain`` spells it.
+# Names in ComfyUI, k-diffusion and other tools, normalized by ``_plain``.
 _OTHER_NAMES: Mapping[str, str] = {
     "plms": "PNDM",
     "eulerancestral": "Euler a",
@@ -79,13 +78,13 @@ _SPACING_NAMES: Mapping[str, str] = {
     "normal": "",
     "automatic": "",
 }
-_MAX_COMPARED = 64  # characters of an unknown name
-_MAX_NEAR = 3
+_MAX_COMPARED_CHARACTERS = 64
+_MAX_SUGGESTIONS = 3
 _MAX_PROTOTYPES = 64
 
 
 def _plain(name: str) -> str:
-    """Return a name without capitals, punctuation and what says nothing: ``DPM++ 2M`` and ``dpmpp_2m`` are equal."""
+    """Return a name without capitals, punctuation and generic words: ``DPM++ 2M`` and ``dpmpp_2m`` are equal."""
     words = re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p"))
     return words.removesuffix("scheduler").removesuffix("gpu")
 
@@ -99,9 +98,10 @@ _NAMES: Mapping[str, str] = {
 
 
 def scheduler_name(given: str) -> str:
-    """Return the common name for a sampler's name in A1111, ComfyUI, k-diffusion or diffusers, however it is written.
+    """Return the common name for a sampler's name in A1111, ComfyUI, k-diffusion or diffusers, in any spelling.
 
-    Raises: InvalidRequest: it is unknown, or the sampler does not have the spacing that the name asks for.
+    Raises:
+        InvalidRequest: the name is unknown, or the sampler does not support its spacing.
     """
     words = _plain(given)
     for name in (words, words.removeprefix("k")):  # k-diffusion's, as k_euler
@@ -114,21 +114,25 @@ def scheduler_name(given: str) -> str:
             if f"{sampler} {spacing}".rstrip() in SCHEDULERS:
                 return f"{sampler} {spacing}".rstrip()
             raise InvalidRequest("scheduler", given, f"{sampler} has no {spacing} spacing; write {sampler}")
-    near = get_close_matches(words[:_MAX_COMPARED], _NAMES, n=_MAX_NEAR, cutoff=0.5)
+    near = get_close_matches(words[:_MAX_COMPARED_CHARACTERS], _NAMES, n=_MAX_SUGGESTIONS, cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(_NAMES[name] for name in near))}? " if near else ""
     known = ", ".join([*(f"{name} (also Karras, Exponential)" for name in _SAMPLERS), *_UNSPACED])
     raise InvalidRequest("scheduler", given, f"{hint}known: {known}, and diffusers' class names")
 
 
 class SchedulerFactory:
-    """Makes schedulers for one model from its scheduler config."""
+    """Factory of schedulers for one model's scheduler config, with an LRU cache of prototypes."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
         self._prototypes: LruCache[tuple[str, int], Any] = LruCache(_MAX_PROTOTYPES, one)
 
     def make(self, name: str, steps: int) -> Any:
-        """A new scheduler with ``timesteps`` set. Raises ``InvalidRequest`` if the scheduler cannot do ``steps``."""
+        """Return a new scheduler with ``timesteps`` set.
+
+        Raises:
+            InvalidRequest: the scheduler does not support this number of steps.
+        """
         key = (name, steps)
         prototype = self._prototypes.get(key)
         if prototype is None:
@@ -137,7 +141,7 @@ class SchedulerFactory:
         return copy.deepcopy(prototype)
 
     def warning(self, name: str) -> str | None:
-        """Return what a scheduler does not know of the model's config; None if it knows all that counts."""
+        """Return a warning if a scheduler ignores a relevant option of the model's config; else None."""
         import diffusers
 
         if not self._config.get("rescale_betas_zero_snr"):
@@ -159,10 +163,10 @@ class SchedulerFactory:
         return scheduler
 
 
-def begin_late(scheduler: Any, steps: int, strength: float) -> int:
-    """Let a prepared scheduler begin where a picture that is drawn anew by ``strength`` has its place.
+def set_start(scheduler: Any, steps: int, strength: float) -> int:
+    """Set a scheduler's first step for image-to-image at ``strength``, and return its index in ``timesteps``.
 
-    Returns that place in ``scheduler.timesteps``; at least one step is left. The rule is diffusers' own.
+    At least one step remains. The rule is diffusers' own.
     """
     kept = max(1, min(int(steps * strength), steps))
     first: int = (steps - kept) * scheduler.order
@@ -172,5 +176,5 @@ def begin_late(scheduler: Any, steps: int, strength: float) -> int:
 
 
 def takes_generator(scheduler: Any) -> bool:
-    """Whether ``scheduler.step`` draws noise of its own and so wants the image's generator."""
+    """Return True if ``scheduler.step`` draws noise and needs the image's generator."""
     return "generator" in inspect.signature(type(scheduler).step).parameters

@@ -1,4 +1,4 @@
-"""What tests of several modules need."""
+"""Fixtures shared by several modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.engines.graphs import GRAPHS
 
 @pytest.fixture(scope="session")
 def folders(components: Components, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The emoji model's graphs, compiled for OpenVINO in float32."""
+    """Return the emoji model's graphs, compiled for OpenVINO in float32."""
     made = {name: tmp_path_factory.mktemp(name) for name in GRAPHS}
     for name, folder in made.items():
         COMPILERS["openvino"]().compile(GRAPHS[name](components), folder, "float32")

@@ -1,4 +1,4 @@
-"""What is kept of loading a graph is used where it fits, and nowhere else."""
+"""Graph caches are used for matching content only."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ def cache(tmp_path: Path) -> GraphCache:
     return cache
 
 
-def test_what_was_kept_comes_back(cache: GraphCache) -> None:
+def test_written_data_is_read(cache: GraphCache) -> None:
     assert cache.read("library 1.0") == b"kept"
     cache.write("library 1.0", b"")
     assert cache.read("library 1.0") == b""
     assert [path.name for path in cache.file.parent.iterdir()] == ["unet"]
 
 
-def test_nothing_comes_where_nothing_was_kept(cache: GraphCache) -> None:
+def test_missing_file_is_not_read(cache: GraphCache) -> None:
     assert replace(cache, file=cache.file.with_name("vae_decoder")).read("library 1.0") is None
 
 
-def test_nothing_comes_back_of_other_files_or_another_library(cache: GraphCache) -> None:
+def test_data_of_other_content_or_library_is_not_read(cache: GraphCache) -> None:
     assert cache.read("library 1.1") is None
     assert replace(cache, content="other checksums").read("library 1.0") is None
     assert replace(cache, content="checksums\nlibrary").read("1.0") is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
-def test_nothing_comes_back_of_what_is_damaged(cache: GraphCache, damage: str) -> None:
+def test_damaged_data_is_not_read(cache: GraphCache, damage: str) -> None:
     whole = cache.file.read_bytes()
     cache.file.write_bytes({"cut": whole[:-1], "empty": b"", "changed": whole[:-1] + b"?"}[damage])
     assert cache.read("library 1.0") is None
 
 
-def test_without_a_place_nothing_is_kept_and_nothing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_cache_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     cache = GraphCache(tmp_path / "file" / "unet", "checksums")
     with caplog.at_level(logging.INFO):
         cache.write("library 1.0", b"kept")
         assert cache.read("library 1.0") is None
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
-    assert f"nothing is kept in {cache.file} for a faster start: " in caplog.messages[0]
+    assert f"the graph cache {cache.file} cannot be written: " in caplog.messages[0]
 
 
-def test_a_disk_that_fills_up_leaves_what_was_there(cache: GraphCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_old_data(cache: GraphCache, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
 
     def fail(descriptor: int, data: bytes) -> int:
@@ -71,7 +71,7 @@ def files(*digits: str) -> list[ArtifactFile]:
     return [ArtifactFile(path=digit, size=1, xxh3=digit * 32) for digit in digits]
 
 
-def test_every_artifact_has_a_place_of_its_own(tmp_path: Path) -> None:
+def test_artifacts_have_separate_caches(tmp_path: Path) -> None:
     first, other = (
         caches_of(tmp_path, tmp_path / model / "openvino-int8", {"unet": files("1", "2"), "vae_decoder": files("3")})
         for model in ("first", "other")

@@ -1,4 +1,4 @@
-"""The compiled engine on the emoji model computes what the eager one does."""
+"""Compiled engine compared with the eager one on the emoji model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.engines import Residuals, lora_packer
 from triton_diffusers.engines.compiled import CompiledControlNet, CompiledEngine, load_compiled
-from triton_diffusers.engines.compilers import COMPILERS, UnfitWeights
+from triton_diffusers.engines.compilers import COMPILERS, IncompatibleWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerControlNet, EagerEngine
 from triton_diffusers.errors import EngineFailure
@@ -68,7 +68,7 @@ def random_set(engine: EagerEngine, rank: int, *, of_attention: bool = True) -> 
 
 
 def changed_set(engine: EagerEngine, path: str = "unet.mid_block.resnets.0.conv1") -> LoraSet:
-    """A full difference of one layer."""
+    """Return a full difference of one layer."""
     difference = torch.randn(engine.lora_targets[path], generator=torch.Generator().manual_seed(0)) * 0.05
     return LoraSet.of([(Lora((path, 1, 1), {}, {path: LayerChange(DenseChange(difference))}), 1.0)])
 
@@ -84,7 +84,7 @@ def residuals_for(engine: EagerEngine, latents: torch.Tensor, size: float = 0.3)
     return tuple(noise(*residual.shape) * size for residual in made)
 
 
-def test_it_says_of_the_checkpoint_what_the_eager_one_does(compiled: CompiledEngine, eager: EagerEngine) -> None:
+def test_compiled_and_eager_report_the_same_spec(compiled: CompiledEngine, eager: EagerEngine) -> None:
     for name in ("text_layers", "latent_channels", "unet_channels", "pixels_per_latent", "native_side"):
         assert getattr(compiled, name) == getattr(eager, name), name
     assert compiled.lora_targets == eager.lora_targets
@@ -94,7 +94,7 @@ def test_it_says_of_the_checkpoint_what_the_eager_one_does(compiled: CompiledEng
 
 
 @pytest.mark.parametrize(("rank", "clip_skip"), [(0, 1), (1, 2), (4, 4), (16, 1), (0, 4)])
-def test_prompts(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_skip: int) -> None:
+def test_compiled_prompts_match_eager(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_skip: int) -> None:
     loras = random_set(eager, rank) if rank else None
     prompts = tokens(eager, "", "a red apple", "蓝色背景上的红苹果")
     for chunks in (prompts, prompts[:1]):
@@ -114,7 +114,7 @@ def test_prompts(compiled: CompiledEngine, eager: EagerEngine, rank: int, clip_s
         (8, 8, 12, [0, 0, 0, 0, 16, 16, 4, 4]),
     ],
 )
-def test_predictions(
+def test_compiled_predictions_match_eager(
     compiled: CompiledEngine, eager: EagerEngine, rows: int, height: int, width: int, ranks: list[int]
 ) -> None:
     latents, states, timesteps = noise(rows, 4, height, width), noise(rows, 77, 192), torch.linspace(999.0, 1.0, rows)
@@ -126,7 +126,9 @@ def test_predictions(
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 18), (2, 2)])
-def test_predictions_with_residuals(compiled: CompiledEngine, eager: EagerEngine, height: int, width: int) -> None:
+def test_compiled_predictions_with_residuals_match_eager(
+    compiled: CompiledEngine, eager: EagerEngine, height: int, width: int
+) -> None:
     latents = noise(3, 4, height, width)
     call = latents, torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 192)
     residuals = residuals_for(eager, latents)
@@ -144,7 +146,7 @@ def test_predictions_with_residuals(compiled: CompiledEngine, eager: EagerEngine
 
 
 def test_two_controlnets_of_one_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
-    """They may differ in the layers that read the picture, in the order of its channels, and in precision."""
+    """Let them differ in image layers, channel order and precision."""
     both = (
         controlnet(eager, 1),
         controlnet(eager, 2, channels=(8, 24, 40, 72), controlnet_conditioning_channel_order="bgr"),
@@ -174,18 +176,18 @@ def test_without_a_graph_controlnets_are_eager(settings: Settings, eager: EagerE
         assert torch.equal(residual, other)
 
 
-def test_so_are_those_that_a_graph_does_not_take(
+def test_controlnets_that_a_graph_does_not_support_are_eager(
     settings: Settings, eager: EagerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any) -> Any:
-        raise UnfitWeights("of another shape")
+        raise IncompatibleWeights("of another shape")
 
     engine = load_compiled(settings, LoadingGraphs("openvino", "float32", {CONTROLNET: tmp_path}, {}))
     monkeypatch.setattr(COMPILERS["openvino"], "bind", refuse)
     assert isinstance(engine.make_controlnet(controlnet(eager, 3)), EagerControlNet)
 
 
-def test_long_prompts(compiled: CompiledEngine, eager: EagerEngine) -> None:
+def test_compiled_long_prompts_match_eager(compiled: CompiledEngine, eager: EagerEngine) -> None:
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.5]), noise(2, 154, 192)
     torch.testing.assert_close(compiled.predict(*call)[0], eager.predict(*call)[0], **NEAR)
 
@@ -204,7 +206,7 @@ def test_predictions_of_the_outermost_layers(compiled: CompiledEngine, eager: Ea
 def test_a_full_difference_is_computed_eagerly_where_it_changes_something(
     components: Components, eager: EagerEngine
 ) -> None:
-    """The graph of the outermost layers has nothing to do with what is changed within."""
+    """Keep the graph of the outermost layers if only inner layers are changed."""
     split = Split(components)
     within, outermost = (changed_set(eager, path) for path in ("unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"))
     latents = noise(2, 4, 2, 2)
@@ -228,7 +230,7 @@ def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> No
 def test_loras_on_convolutions_are_computed_by_the_graphs(
     compiled: CompiledEngine, eager: EagerEngine, height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of strides, shortcuts, upsamplers, and the first and the last layer among them."""
+    """Include layers with strides, shortcuts, upsamplers, and the first and the last layer."""
     loras = [random_set(eager, 2, of_attention=False), None, random_set(eager, 5, of_attention=False)]
     call = noise(3, 4, height, width), torch.tensor([700.0, 3.0, 99.0]), noise(3, 77, 192)
     expected, deep = eager.predict(*call, loras)
@@ -248,9 +250,7 @@ def test_a_full_difference_is_computed_eagerly(compiled: CompiledEngine, eager: 
     assert (expected - eager.predict(*call)[0]).abs().max() > 0.01
 
 
-def test_what_the_graph_cannot_do_is_computed_apart(
-    compiled: CompiledEngine, settings: Settings, eager: EagerEngine
-) -> None:
+def test_unsupported_loras_are_computed_apart(compiled: CompiledEngine, settings: Settings, eager: EagerEngine) -> None:
     text = changed_set(eager, "text_encoder.encoder.layers.0.mlp.fc1")
     assert compiled.computes_apart(changed_set(eager))
     assert not any(compiled.computes_apart(loras) for loras in (None, text, random_set(eager, 4)))
@@ -260,7 +260,7 @@ def test_what_the_graph_cannot_do_is_computed_apart(
 
 
 class Split:
-    """A compiled engine that notes which rows the graph computes and which the eager modules."""
+    """Compiled engine that records the rows of the graph and of the eager modules."""
 
     def __init__(self, components: Components) -> None:
         self.calls: list[tuple[str, list[float]]] = []
@@ -291,7 +291,7 @@ def test_only_the_rows_that_must_are_computed_eagerly(components: Components, ea
 
 
 def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEngine) -> None:
-    """To the graph, and to the eager engine if a row's LoRA is not for the graph."""
+    """Send residuals to the graph, or to the eager engine if a row's LoRA is unsupported."""
     seen: list[tuple[str, list[float]]] = []
 
     class Seeing(Split):
@@ -312,21 +312,19 @@ def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEn
     assert seen == [("graph", [0, 2]), ("eager", [1])]
 
 
-def test_loras_that_are_too_large_together_have_a_call_each(
+def test_oversized_lora_batch_is_split_by_lora(
     components: Components, eager: EagerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split, one, other = Split(components), random_set(eager, 4), random_set(eager, 3)
     packed = split.engine._unet_loras.pack([one])
     assert packed is not None
-    monkeypatch.setattr(lora_packer, "_MOST_BYTES", sum(tensor.nbytes for tensor in packed))
+    monkeypatch.setattr(lora_packer, "_MAX_BYTES", sum(tensor.nbytes for tensor in packed))
     assert split.call([one, one, other, None]) == [("graph", [0, 1]), ("graph", [2]), ("graph", [3])]
-    monkeypatch.setattr(lora_packer, "_MOST_BYTES", sum(tensor.nbytes for tensor in packed) - 1)
+    monkeypatch.setattr(lora_packer, "_MAX_BYTES", sum(tensor.nbytes for tensor in packed) - 1)
     assert Split(components).call([one, other, one]) == [("graph", [1]), ("eager", [0, 2])]
 
 
-def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
-    components: Components, eager: EagerEngine
-) -> None:
+def test_unloadable_weights_fail_only_requests_that_need_them(components: Components, eager: EagerEngine) -> None:
     def fail() -> EagerEngine:
         raise LoadError("unet cannot be read")
 
@@ -339,13 +337,13 @@ def test_weights_that_cannot_be_loaded_fail_what_needs_them_and_nothing_else(
     assert split.call([random_set(eager, 2)]) == [("graph", [0])]
 
 
-def test_a_model_that_cannot_be_read_is_told_before_graphs_are_loaded(tmp_path: Path) -> None:
+def test_unreadable_model_fails_before_loading_graphs(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not a model directory"):
         load_compiled(Settings(model_dir=tmp_path), LoadingGraphs("openvino", "float32", {"unet": tmp_path}, {}))
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="/proc is Linux's")
-def test_the_table_of_words_is_on_disk(tmp_path: Path) -> None:
+def test_token_embeddings_are_on_disk(tmp_path: Path) -> None:
     settings = Settings(model_dir=ROOT / "models" / "emoji", close_safety=True, cache_dir=tmp_path)
     compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     assert f" {tmp_path}/" in MAPS.read_text()
@@ -355,8 +353,8 @@ def test_the_table_of_words_is_on_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision: str) -> None:
-    """Tokens were made with them, and what is loaded later must know the same."""
+def test_token_embeddings_keep_their_initial_values(tmp_path: Path, precision: str) -> None:
+    """Keep the embeddings that the tokenizer was built for, also in weights loaded later."""
     (tmp_path / "base_model").symlink_to(ROOT / "models" / "emoji" / "base_model")
     (tmp_path / "embeddings").mkdir()
     save_file({"x": noise(2, 192)}, tmp_path / "embeddings" / "sunny.safetensors")
@@ -371,16 +369,16 @@ def test_words_are_those_that_were_there_at_the_start(tmp_path: Path, precision:
     assert torch.equal(compiled.encode_prompts([plain], 1), expected.encode_prompts([plain], 1))
 
 
-def test_weights_that_are_read_later_must_be_those_of_the_start(tmp_path: Path) -> None:
+def test_changed_weights_are_an_error(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "models" / "emoji" / "base_model", tmp_path / "base_model")
     settings = Settings(model_dir=tmp_path, close_safety=True)
     compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     config = tmp_path / "base_model" / "vae" / "config.json"
     content = config.read_text()
-    config.write_text(f"{content}\n")  # another model, to the fingerprint, that can be loaded
+    config.write_text(f"{content}\n")  # changes the fingerprint, but can be loaded
     with pytest.raises(EngineFailure, match=r"weights cannot be loaded$") as caught:
         compiled.decode(noise(4, 8, 8))
-    assert "no longer those that the graphs were made of" in str(caught.value.__cause__)
+    assert "have changed since the graphs were compiled" in str(caught.value.__cause__)
     config.write_text(content)
     assert compiled.decode(noise(4, 8, 8)).shape == (3, 64, 64)
 
@@ -398,7 +396,9 @@ def test_the_models_own_loras(compiled: CompiledEngine, eager: EagerEngine, sett
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (64, 96), (16, 24)])
-def test_pictures(compiled: CompiledEngine, eager: EagerEngine, height: int, width: int) -> None:
+def test_compiled_autoencoder_matches_eager(
+    compiled: CompiledEngine, eager: EagerEngine, height: int, width: int
+) -> None:
     pixels = noise(3, height, width).clamp(-1, 1).numpy()
     torch.testing.assert_close(compiled.encode(pixels), eager.encode(pixels), **NEAR)
     latents = noise(4, height // 8, width // 8)
@@ -406,7 +406,7 @@ def test_pictures(compiled: CompiledEngine, eager: EagerEngine, height: int, wid
 
 
 class Noted:
-    """A graph that notes what becomes of it."""
+    """Graph that records its calls and releases."""
 
     def __init__(self, name: str, notes: list[str], output: torch.Tensor) -> None:
         self.name, self.notes, self.output = name, notes, output
@@ -419,9 +419,7 @@ class Noted:
         self.notes.append(f"{self.name} is released")
 
 
-def test_whole_pictures_and_steps_do_not_need_memory_at_once(
-    eager: EagerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_autoencoder_and_steps_do_not_hold_memory_together(eager: EagerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr("triton_diffusers.engines.compiled.give_back", lambda: notes.append("given back"))
     graphs = {name: Noted(name, notes, torch.zeros(1, 3, 8, 8)) for name in ("unet", "vae_encoder", "vae_decoder")}
@@ -443,7 +441,7 @@ def test_a_compiled_engine_passes_the_trial_at_a_start(compiled: CompiledEngine,
 
 
 def test_precise_autoencoder_of_a_compiled_engine_is_eager_in_float32(eager: EagerEngine) -> None:
-    """Graphs are in one precision, so that what overflows in it is left to PyTorch."""
+    """Use PyTorch for values that overflow in the graphs' precision."""
     graphs = {name: Noted(name, [], torch.zeros(1, 3, 8, 8)) for name in ("vae_encoder", "vae_decoder")}
     engine = CompiledEngine(eager._components, graphs, lambda: eager, lambda weights: None)  # type: ignore[arg-type, return-value]
     latents, pixels = noise(4, 2, 2), noise(3, 16, 16).numpy()
@@ -451,7 +449,7 @@ def test_precise_autoencoder_of_a_compiled_engine_is_eager_in_float32(eager: Eag
     assert torch.equal(engine.encode(pixels, precise=True), eager.encode(pixels))
 
 
-def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> None:
+def test_engine_without_graphs_is_eager(settings: Settings, eager: EagerEngine) -> None:
     bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)
     assert torch.equal(bare.predict(*call)[0], eager.predict(*call)[0])
@@ -459,7 +457,7 @@ def test_without_graphs_all_is_eager(settings: Settings, eager: EagerEngine) -> 
     np.testing.assert_array_equal(bare.decode(latents), eager.decode(latents))
 
 
-def test_no_weights_are_loaded_that_graphs_have(compiled: CompiledEngine) -> None:
+def test_weights_of_compiled_graphs_are_not_loaded(compiled: CompiledEngine) -> None:
     components = compiled._components
     for module in (components.unet, components.vae):
         assert all(parameter.is_meta for parameter in module.parameters())

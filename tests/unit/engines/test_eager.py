@@ -1,4 +1,4 @@
-"""The eager engine on the emoji model: rows do not touch one another."""
+"""Eager engine on the emoji model: rows do not affect each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tokens(engine: EagerEngine, *texts: str) -> list[Tokens]:
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
-def test_prompts_together_are_prompts_alone(engine: EagerEngine, clip_skip: int) -> None:
+def test_batched_prompts_equal_single_prompts(engine: EagerEngine, clip_skip: int) -> None:
     prompts = tokens(engine, "", "a red apple", "蓝色背景上的红苹果")
     together = engine.encode_prompts(prompts, clip_skip)
     assert together.shape[:2] == (3, 77)
@@ -40,7 +40,7 @@ def test_prompts_together_are_prompts_alone(engine: EagerEngine, clip_skip: int)
 
 
 def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, components: Components) -> None:
-    """Stable Diffusion's do not, so that padding counts."""
+    """Mask padding only if the config wants it; Stable Diffusion's own do not."""
     (prompt,) = tokens(engine, "a red apple")
     encoder = components.text_encoder
     plain = engine.encode_prompts([prompt], 1)
@@ -56,7 +56,7 @@ def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, co
     assert not torch.equal(masked, plain)
 
 
-def test_predictions_together_are_predictions_alone(engine: EagerEngine) -> None:
+def test_batched_predictions_equal_single_predictions(engine: EagerEngine) -> None:
     latents, timesteps = noise(3, 4, 8, 12), torch.tensor([999.0, 500.0, 1.0])
     states = engine.encode_prompts(tokens(engine, "one", "two", "three"), 1)
     together = engine.predict(latents, timesteps, states)[0]
@@ -67,7 +67,7 @@ def test_predictions_together_are_predictions_alone(engine: EagerEngine) -> None
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-4)
 
 
-def test_decoding_is_the_decoders(engine: EagerEngine, components: Components) -> None:
+def test_decode_matches_the_autoencoder(engine: EagerEngine, components: Components) -> None:
     latents = noise(4, 8, 12)
     decoded = engine.decode(latents)
     assert decoded.shape == (3, 64, 96)
@@ -85,8 +85,8 @@ def test_without_a_checker_nothing_is_unsafe(components: Components) -> None:
     assert EagerEngine(replace(components, feature_extractor=None)).is_unsafe(pixels) is False
 
 
-def test_the_checkers_word_counts(components: Components) -> None:
-    """A checker whose thresholds everything exceeds objects to everything; one that nothing exceeds, to nothing."""
+def test_is_unsafe_follows_the_checkers_thresholds(components: Components) -> None:
+    """Flag everything with minimal thresholds, and nothing with maximal ones."""
     engine, checker = EagerEngine(components), components.safety_checker
     before = checker.concept_embeds_weights.data.clone()
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
@@ -103,7 +103,7 @@ def test_the_checkers_word_counts(components: Components) -> None:
 
 
 def overflowing(components: Components, dtype: torch.dtype) -> Components:
-    """The emoji model with an autoencoder that overflows in half precision only."""
+    """Return the emoji model with an autoencoder that overflows in half precision only."""
     vae = copy.deepcopy(components.vae)
     with torch.no_grad():
         for layer in (vae.decoder.conv_in, vae.encoder.conv_in):
@@ -113,7 +113,7 @@ def overflowing(components: Components, dtype: torch.dtype) -> Components:
 
 
 def test_an_overflowing_autoencoder_is_exact_in_float32(components: Components) -> None:
-    """Anime autoencoders of Stable Diffusion 1.x do this in float16."""
+    """Retry in float32, as needed for some Stable Diffusion 1.x autoencoders in float16."""
     latents, pixels = noise(4, 4, 4), np.full((3, 32, 32), 0.5, np.float32)
     broken = overflowing(components, torch.float16)
     engine = EagerEngine(broken)

@@ -1,4 +1,4 @@
-"""Graphs of one size compute what the eager engine does, and are given what they can take alone."""
+"""Graphs of one size, compared with the eager engine, and the rows that they run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs import no_residuals
 from triton_diffusers.settings import Settings
 
-SIZE = (104, 144)  # 13 latents wide: halved, they leave a remainder
+SIZE = (104, 144)  # 13 latents wide, which is not divisible by two
 NEAR = {"rtol": 0, "atol": 1e-4}
 
 
 class Counted:
-    """A graph, and how many rows each of its calls had."""
+    """Graph that records the rows of its calls."""
 
     def __init__(self, graph: CompiledGraph) -> None:
         self._graph = graph
@@ -87,7 +87,7 @@ def of_rank_2(eager: EagerEngine, model: str) -> LoraSet:
 
 
 @pytest.mark.parametrize("rows", [2, 6])
-def test_pairs_of_rows_are_computed_by_it(compiled: CompiledEngine, eager: EagerEngine, rows: int) -> None:
+def test_fixed_graph_runs_pairs_of_rows(compiled: CompiledEngine, eager: EagerEngine, rows: int) -> None:
     for computed, expected in zip(compiled.predict(*call(rows)), eager.predict(*call(rows)), strict=True):
         torch.testing.assert_close(computed, expected, **NEAR)
     assert rows_of(compiled) == {"unet": [], "unet-13x18": [2] * (rows // 2)}
@@ -96,12 +96,14 @@ def test_pairs_of_rows_are_computed_by_it(compiled: CompiledEngine, eager: Eager
 @pytest.mark.parametrize(
     "inputs", [call(1), call(3), call(2, 13, 18), call(2, 18, 14), call(2, tokens=154)], ids=lambda i: str(i[0].shape)
 )
-def test_others_are_not(compiled: CompiledEngine, eager: EagerEngine, inputs: Sequence[torch.Tensor]) -> None:
+def test_other_rows_do_not_use_the_fixed_graph(
+    compiled: CompiledEngine, eager: EagerEngine, inputs: Sequence[torch.Tensor]
+) -> None:
     torch.testing.assert_close(compiled.predict(*inputs)[0], eager.predict(*inputs)[0], **NEAR)
     assert rows_of(compiled) == {"unet": [len(inputs[0])], "unet-13x18": []}
 
 
-def test_nor_is_what_a_lora_or_a_controlnet_adds_to(compiled: CompiledEngine, eager: EagerEngine) -> None:
+def test_rows_with_lora_or_controlnet_do_not_use_the_fixed_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
     plain, expected = compiled.predict(*call(2))[0], eager.predict(*call(2), [of_rank_2(eager, UNET)] * 2)[0]
     assert (expected - plain).abs().max() > 0.01
     torch.testing.assert_close(compiled.predict(*call(2), [of_rank_2(eager, UNET)] * 2)[0], expected, **NEAR)
@@ -111,17 +113,17 @@ def test_nor_is_what_a_lora_or_a_controlnet_adds_to(compiled: CompiledEngine, ea
     assert rows_of(compiled) == {"unet": [2, 2], "unet-13x18": [2]}
 
 
-def test_a_lora_of_the_text_encoder_alone_is_no_hindrance(compiled: CompiledEngine, eager: EagerEngine) -> None:
+def test_text_encoder_lora_still_uses_the_fixed_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
     compiled.predict(*call(2), [of_rank_2(eager, TEXT_ENCODER), None])
     assert rows_of(compiled) == {"unet": [], "unet-13x18": [2]}
 
 
-def test_it_gives_back_its_memory_with_the_others(compiled: CompiledEngine) -> None:
+def test_fixed_graph_releases_memory_with_the_others(compiled: CompiledEngine) -> None:
     compiled._release(*compiled._graphs)
     assert all(graph.released for graph in compiled._graphs.values())  # type: ignore[attr-defined]
 
 
-def test_it_is_kept_for_the_next_start_beside_the_free_one(
+def test_fixed_graph_is_cached_beside_the_dynamic_one(
     settings: Settings, folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load() -> CompiledEngine:
@@ -136,15 +138,15 @@ def test_it_is_kept_for_the_next_start_beside_the_free_one(
     assert all(torch.equal(*pair) for pair in zip(again.predict(*call(2)), expected, strict=True))
 
 
-def test_sizes_of_the_same_latents_are_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_with_equal_latents_share_a_fixed_graph(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed: list[str] = []
-    monkeypatch.setattr(LoadingGraphs, "fix", lambda graphs, name, fixed_name, shapes: fixed.append(fixed_name))
+    monkeypatch.setattr(LoadingGraphs, "specialise", lambda graphs, name, fixed_name, shapes: fixed.append(fixed_name))
     several = settings.model_copy(update={"fixed_sizes": ((104, 144), (100, 137), (144, 104))})
     load_compiled(several, LoadingGraphs("openvino", "float32", {}, {}))
     assert fixed == ["unet-13x18", "unet-18x13"]
 
 
-def test_a_compiler_that_cannot_fix_sizes_computes_all(
+def test_compiler_without_fixed_shapes_uses_the_dynamic_graph(
     settings: Settings,
     folders: Mapping[str, Path],
     eager: EagerEngine,
@@ -155,5 +157,5 @@ def test_a_compiler_that_cannot_fix_sizes_computes_all(
     with caplog.at_level(logging.INFO):
         engine = load_compiled(settings, LoadingGraphs("openvino", "float32", {UNET: folders[UNET]}, {}))
     assert sorted(engine._graphs) == ["unet"]
-    assert "openvino: sizes cannot be fixed, its unet computes all" in caplog.text
+    assert "openvino: fixed sizes are unsupported for unet" in caplog.text
     torch.testing.assert_close(engine.predict(*call(2))[0], eager.predict(*call(2))[0], **NEAR)

@@ -1,4 +1,4 @@
-"""Inductor's packages compute what PyTorch does."""
+"""Inductor's packages compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
-from triton_diffusers.engines.compilers.protocol import UnfitWeights
+from triton_diffusers.engines.compilers.protocol import IncompatibleWeights
 from triton_diffusers.engines.graphs import Graph, Input
 from triton_diffusers.engines.graphs.graph import ROWS
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler"),
-    # Of PyTorch about itself.
+    # PyTorch's warnings about itself.
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`isinstance.treespec:FutureWarning"),
 ]
 
 
 class Folded(nn.Module):
-    """A network whose kernel is an input, and whose calls may differ in rows and height."""
+    """Network whose kernel is an input, and whose rows and height are dynamic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Folded(nn.Module):
         return self.mix(folded), folded.mean(dim=(2, 3))
 
 
-def test_every_shape_order_in_memory_and_kernel(tmp_path: Path) -> None:
+def test_inductor_matches_pytorch_for_all_shapes_and_kernels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Folded().eval()
     latents = Input("latents", torch.zeros(4, 4, 6, 5), {0: ROWS, 2: torch.export.Dim("height", min=2, max=64)})
@@ -48,12 +48,13 @@ def test_every_shape_order_in_memory_and_kernel(tmp_path: Path) -> None:
             with torch.inference_mode():
                 expected = module(call, kernels)
             torch.testing.assert_close(bound(call), expected, rtol=0, atol=1e-5)
-    with pytest.raises(UnfitWeights, match=r"layer.weight is \(6, 4, 3, 3\), and was \(5, 4, 3, 3\)"):
+    mismatch = r"layer.weight is \(6, 4, 3, 3\), expected \(5, 4, 3, 3\) as compiled"
+    with pytest.raises(IncompatibleWeights, match=mismatch):
         compiler.bind(tmp_path, "float32", {"layer.weight": torch.randn(6, 4, 3, 3)})
 
 
 @pytest.mark.parametrize(("found", "first"), [(False, "float32"), (True, "bfloat16")])
-def test_the_default_is_what_the_processor_computes_in(
+def test_inductor_default_precision_suits_the_processor(
     found: bool, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""LoRAs of rows as a graph's inputs."""
+"""LoRAs of rows as graph inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_lora_is_rank_zero() -> None:
         assert [tuple(tensor.shape) for tensor in packed] == [(1, 0, 6), (1, 8, 0)]
 
 
-def test_layers_and_groups_have_their_places() -> None:
+def test_layers_and_groups_are_packed_at_their_offsets() -> None:
     first, second = a_set("first", "unet.one", 1), a_set("second", "unet.two", 3)
     packed = packer().pack([first, first, second, second])
     assert packed is not None
@@ -81,7 +81,7 @@ def test_a_lora_for_all_rows_is_one_group() -> None:
     assert packed[0].shape == (1, 2, 6)
 
 
-def test_what_was_packed_is_kept() -> None:
+def test_packed_loras_are_cached() -> None:
     keeping, rows = packer(), [a_set("one", "unet.one", 2), None]
     first, again = keeping.pack(rows), keeping.pack(rows)
     assert first is not None
@@ -89,22 +89,22 @@ def test_what_was_packed_is_kept() -> None:
     assert first[0] is again[0]
 
 
-def test_layers_that_the_graph_does_not_have_are_told() -> None:
+def test_layers_missing_in_the_graph_are_not_packed() -> None:
     other = a_set("one", "unet.conv_in", 2)
     assert packer().pack([other]) is None
     assert not packer().takes(other)
 
 
-def test_inputs_that_would_be_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer of rank 3 makes the other as large: 3 × (6 + 8) numbers of 4 bytes for each group."""
+def test_oversized_inputs_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pad all layers to rank 3: 3 × (6 + 8) numbers of 4 bytes per group."""
     first, second = a_set("first", "unet.one", 3), a_set("second", "unet.two", 3)
-    monkeypatch.setattr(lora_packer, "_MOST_BYTES", 2 * 168 - 1)
+    monkeypatch.setattr(lora_packer, "_MAX_BYTES", 2 * 168 - 1)
     assert packer().pack([first, first]) is not None
     assert packer().pack([first, second]) is None
     assert packer().takes(first)
     assert packer().takes(second)
     assert packer().takes(None)
-    monkeypatch.setattr(lora_packer, "_MOST_BYTES", 168 - 1)
+    monkeypatch.setattr(lora_packer, "_MAX_BYTES", 168 - 1)
     assert packer().pack([first]) is None
     assert not packer().takes(first)
 

@@ -1,4 +1,4 @@
-"""OpenVINO computes what PyTorch does for UNets of the shapes that Stable Diffusion's versions have."""
+"""OpenVINO compared with PyTorch for UNets shaped like Stable Diffusion's versions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import nn
 from tests import lora_files
 from triton_diffusers.adapters.lora import lora_modules
 from triton_diffusers.engines.compilers import COMPILERS, GraphCache
+from triton_diffusers.engines.compilers.bound_weights import BoundGraph, in_order, write_shapes
 from triton_diffusers.engines.compilers.openvino.compiler import _core
-from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 from triton_diffusers.engines.graphs import Graph, Input, lora_layouts, no_residuals
 from triton_diffusers.engines.graphs.graph import ROWS
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs
@@ -54,8 +54,8 @@ def inputs(graph: Graph, rows: int, groups: int, side: tuple[int, int], rank: in
     return latents, times.abs() * 300, states, *loras, *no_residuals(graph.module.unet)
 
 
-def test_every_shape(tmp_path: Path) -> None:
-    """Of the newer style; the emoji model has the older one."""
+def test_openvino_matches_pytorch_for_all_shapes(tmp_path: Path) -> None:
+    """Use the newer transformer style; the emoji model has the older one."""
     graph = tiny("2.1")
     compiler = COMPILERS["openvino"]()
     compiler.compile(graph, tmp_path, "float32")
@@ -95,7 +95,7 @@ def test_lora_on_every_layer_counts() -> None:
 
 
 class Small(nn.Module):
-    """A few layers, which are traced in no time."""
+    """Network of a few layers that is traced quickly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_low_precision_is_near_and_its_file_half_as_large(tmp_path: Path, monkey
     if "bfloat16" not in compiler.precisions:
         if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
             pytest.skip("this processor has no bfloat16")
-        # OpenVINO computes in it all the same, slowly.
+        # OpenVINO supports it without hardware support, slowly.
         monkeypatch.setattr(type(compiler), "_has_bfloat16", True)
     call = small_inputs(2, 1, 4)
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_low_precision_is_near_and_its_file_half_as_large(tmp_path: Path, monkey
     assert (tmp_path / "graph.bin").stat().st_size < 2.5 * weights
 
 
-def test_what_is_kept_of_loading_is_what_is_loaded_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_graph_is_loaded_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, compiler = small(), COMPILERS["openvino"]()
     compiler.compile(graph, tmp_path, "float32")
     cache = GraphCache(tmp_path / "kept" / "unet", "checksums")
@@ -169,7 +169,7 @@ def test_what_is_kept_of_loading_is_what_is_loaded_next(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("kept", [b"", b"nothing that OpenVINO knows"])
-def test_what_cannot_be_loaded_is_compiled_anew_and_replaced(
+def test_invalid_cached_graph_is_recompiled_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bytes
 ) -> None:
     graph, compiler = small(), COMPILERS["openvino"]()
@@ -185,7 +185,7 @@ def test_what_cannot_be_loaded_is_compiled_anew_and_replaced(
     assert torch.equal(compiler.load(tmp_path, "float32", cache)(*call)[0], expected)
 
 
-def test_what_cannot_be_kept_is_loaded_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncacheable_graph_is_still_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("cannot be exported")
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_kept_is_loaded_all_the_same(tmp_path: Path, monkeypatch:
     assert not cache.file.exists()
 
 
-def test_what_another_processor_has_kept_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_another_processor_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, compiler = small(), COMPILERS["openvino"]()
     compiler.compile(graph, tmp_path, "float32")
     cache = GraphCache(tmp_path / "kept", "checksums")
@@ -209,8 +209,8 @@ def test_what_another_processor_has_kept_is_not_used(tmp_path: Path, monkeypatch
     assert cache.file.read_bytes() != before
 
 
-def test_signals_are_heard_when_compilers_have_come_and_gone() -> None:
-    """The processor's plug-in gives its thread a stack for signals, and takes it away when it is unloaded."""
+def test_signals_work_after_compilers_are_freed() -> None:
+    """Send a signal after OpenVINO's plug-in was unloaded, which frees its thread's signal stack."""
     code = """
 import os, signal, threading
 from triton_diffusers.engines.compilers import COMPILERS
@@ -230,7 +230,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
-def test_int8_is_near_and_wants_calibration(tmp_path: Path) -> None:
+def test_int8_is_accurate_and_needs_calibration(tmp_path: Path) -> None:
     graph, compiler = small(), COMPILERS["openvino"]()
     with pytest.raises(ValueError, match="calibration"):
         compiler.compile(graph, tmp_path, "int8")
@@ -262,12 +262,12 @@ def test_int8_keeps_the_text_encoders_weights_small(tmp_path: Path) -> None:
 
 
 def layer(node: Any) -> dict[str, str]:
-    """What OpenVINO tells of a layer that it runs."""
+    """Return OpenVINO's type of a layer that it runs."""
     return {key: value.astype(str) for key, value in node.get_rt_info().items()}
 
 
 class Attending(nn.Module):
-    """One layer of self-attention, with heads of 8."""
+    """One layer of self-attention with heads of 8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ INT8 = ({"u8"}, {"i8"}, {"u8", "i8"})
 def test_int8_leaves_attention_in_one_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_int8_products: bool | None
 ) -> None:
-    """Else the products of all queries and keys are in memory at once: gigabytes for large pictures."""
+    """Keep attention fused; otherwise all products of queries and keys are in memory, gigabytes for large images."""
     if has_int8_products is not None:  # as on processors without
         monkeypatch.setattr(COMPILERS["openvino"], "_has_int8_products", has_int8_products)
     latents = torch.randn(4, 20, 16)
@@ -309,7 +309,7 @@ def test_int8_leaves_attention_in_one_piece(
 
 
 def test_int8_of_one_size_is_that_of_all(tmp_path: Path) -> None:
-    """What quantizes the sum of a layer and a LoRA stays where there is no LoRA to add."""
+    """Keep the quantization of the sum of a layer and a LoRA when the LoRA input is stripped."""
     graph, compiler = tiny("1.5"), COMPILERS["openvino"]()
     data = inputs(graph, 2, 1, (16, 16), 0)
     compiler.compile(graph, tmp_path, "int8", [data])
@@ -353,7 +353,7 @@ def added() -> Graph:
 
 
 def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
-    """Half of the inputs that ranges are found by have none."""
+    """Calibrate with inputs of which half have no residuals."""
     graph = added()
     latents, residual = torch.randn(2, 4, 16, 12), torch.randn(2, 64, 16, 12) * 0.3
     none = torch.zeros(1, 1, 1, 1)
@@ -368,7 +368,7 @@ def test_int8_has_no_range_for_residuals(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="there is no Linux /proc")
-def test_what_a_call_needs_can_be_given_back(tmp_path: Path) -> None:
+def test_release_frees_working_memory(tmp_path: Path) -> None:
     def resident() -> int:
         return int(STATUS.read_text().partition("VmRSS:")[2].split()[0]) // 1024
 
@@ -386,14 +386,14 @@ def test_what_a_call_needs_can_be_given_back(tmp_path: Path) -> None:
 
 
 class Bare(nn.Module):
-    """A network whose weights are inputs."""
+    """Network whose weights are inputs."""
 
     def forward(self, latents: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return nn.functional.conv2d(latents, kernel, bias, padding=1)
 
 
 def bare() -> Graph:
-    """One whose number of outputs is known when it gets its weights."""
+    """Return a network whose number of outputs is known only with its weights."""
     outs = torch.export.Dim("outs", min=2, max=64)
     weights = Input("layer.weight", torch.zeros(5, 4, 3, 3), {0: outs}), Input("layer.bias", torch.zeros(5), {0: outs})
     latents = Input("latents", torch.zeros(4, 4, 6, 5), {0: ROWS, 2: torch.export.Dim("height")})
@@ -401,7 +401,7 @@ def bare() -> Graph:
 
 
 @pytest.mark.parametrize(("precision", "atol"), [("float32", 1e-5), ("bfloat16", 0.1)])
-def test_one_graph_with_the_weights_of_several(tmp_path: Path, precision: str, atol: float) -> None:
+def test_bound_graphs_of_several_weights_match_pytorch(tmp_path: Path, precision: str, atol: float) -> None:
     compiler = COMPILERS["openvino"]()
     compiler.compile(bare(), tmp_path, precision)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -419,7 +419,7 @@ def test_one_graph_with_the_weights_of_several(tmp_path: Path, precision: str, a
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_binding_weights_of_another_network_is_an_error(tmp_path: Path) -> None:
     compiler = COMPILERS["openvino"]()
     compiler.compile(bare(), tmp_path, "float32")
     with pytest.raises(ValueError, match="the graph has no weights other"):
@@ -428,12 +428,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         compiler.bind(tmp_path, "float32", {"layer.weight": torch.ones(2, 5, 3, 3)})
 
 
-def test_weights_that_are_handed_in_at_every_call(tmp_path: Path) -> None:
-    """For compilers that cannot put them in."""
+def test_bound_graph_matches_pytorch(tmp_path: Path) -> None:
+    """Pass the weights at each call, for compilers that cannot compile them in."""
     graph = bare()
     write_shapes(graph, tmp_path)
     weights = {"layer.bias": torch.randn(5), "more": torch.ones(1), "layer.weight": torch.randn(5, 4, 3, 3)}
-    bound = WithWeights(lambda *inputs: (graph.module(*inputs),), in_order(weights, tmp_path))
+    bound = BoundGraph(lambda *inputs: (graph.module(*inputs),), in_order(weights, tmp_path))
     latents = torch.randn(1, 4, 6, 5)
     expected = Bare()(latents, weights["layer.weight"], weights["layer.bias"])
     assert torch.equal(bound(latents)[0], expected)
@@ -441,6 +441,6 @@ def test_weights_that_are_handed_in_at_every_call(tmp_path: Path) -> None:
         in_order({"layer.bias": torch.ones(5)}, tmp_path)
 
 
-def test_a_missing_package_is_named() -> None:
+def test_missing_compiler_package_is_named() -> None:
     with pytest.raises(ImportError, match="torch_blade"):
         COMPILERS["blade"]()

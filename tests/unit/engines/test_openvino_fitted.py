@@ -1,4 +1,4 @@
-"""A graph that is compiled for the sizes that come."""
+"""Graphs that are recompiled for new shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triton_diffusers.settings import Settings
 
 
 class Fixed:
-    """A graph that says which shapes it was compiled for."""
+    """Graph that returns the shapes it was compiled for."""
 
     released = 0
 
@@ -35,7 +35,7 @@ class Fixed:
 
 
 class Compilations:
-    """Each graph that was compiled, and whether there was another one at that time."""
+    """Compiler that records each graph and whether another one was alive."""
 
     def __init__(self) -> None:
         self.shapes: list[Shapes] = []
@@ -50,7 +50,7 @@ class Compilations:
         return made
 
 
-def test_a_graph_is_made_where_shapes_change_and_only_there() -> None:
+def test_fitted_graph_is_recompiled_only_for_new_shapes() -> None:
     graph = FittedGraph(["latents", "mask"], compilations := Compilations())
     graph.release()
     assert compilations.shapes == []
@@ -65,7 +65,7 @@ def test_a_graph_is_made_where_shapes_change_and_only_there() -> None:
     assert made.released == 1
 
 
-def test_a_failure_is_no_graph() -> None:
+def test_failed_compilation_is_retried() -> None:
     compilations, fails = Compilations(), True
 
     def compile_or_fail(shapes: Shapes) -> Fixed:
@@ -91,7 +91,7 @@ def test_openvino_computes_the_same_of_all_sizes_with_one_file(folders: Mapping[
             fitted.release()
 
 
-def test_the_autoencoders_graphs_are_such(folders: Mapping[str, Path], tmp_path: Path) -> None:
+def test_autoencoder_graphs_are_fitted(folders: Mapping[str, Path], tmp_path: Path) -> None:
     settings = Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=tmp_path)
     engine = load_compiled(settings, LoadingGraphs("openvino", "float32", folders, {}))
     fitted = {name for name, graph in engine._graphs.items() if isinstance(graph, FittedGraph)}

@@ -1,4 +1,4 @@
-"""What a LoRA that nobody uses costs: shapes once for all layers, and nothing as large as a layer's output."""
+"""Cost of unused LoRA inputs: shapes once for all layers, and nothing as large as a layer's output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANNELS = 16
 
 
 class Layers(nn.Module):
-    """Some pointwise layers of both kinds."""
+    """Several pointwise layers of both kinds."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def operations(folder: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("rows", "groups", "rank"), [(1, 1, 0), (4, 1, 0), (4, 1, 3), (4, 2, 3), (3, 3, 1)])
-def test_it_adds_what_pytorch_adds(rows: int, groups: int, rank: int, tmp_path: Path) -> None:
+def test_openvino_lora_matches_pytorch(rows: int, groups: int, rank: int, tmp_path: Path) -> None:
     module, graph = compiled(2, tmp_path / "graph")
     size = 4 * CHANNELS
     call = torch.randn(rows, CHANNELS, 6, 5), torch.randn(groups, rank, size), torch.randn(groups, size, rank)
@@ -59,7 +59,7 @@ def test_it_adds_what_pytorch_adds(rows: int, groups: int, rank: int, tmp_path: 
         torch.testing.assert_close(graph(*call)[0], module(*call), rtol=1e-4, atol=1e-3)
 
 
-def test_sizes_are_found_out_once_for_all_layers(tmp_path: Path) -> None:
+def test_lora_sizes_are_computed_once(tmp_path: Path) -> None:
     few, many = tmp_path / "few", tmp_path / "many"
     compiled(1, few)
     compiled(5, many)
@@ -69,12 +69,12 @@ def test_sizes_are_found_out_once_for_all_layers(tmp_path: Path) -> None:
 
 
 def test_without_lora_no_picture_is_put_into_another_order(tmp_path: Path) -> None:
-    """Of the inputs that have a LoRA, one place is read."""
+    """Read only one position of each input with a LoRA."""
     compiled(2, tmp_path / "graph")
     model = _core().read_model(tmp_path / "graph" / "graph.xml")
     transposed = [op for op in model.get_ops() if op.get_type_name() == "Transpose"]
     read = [op.input_value(0).get_node().get_type_name() for op in transposed]
-    # For each convolution, inputs to the LoRA and back; and this test's own flattening.
+    # Per convolution: inputs to the LoRA and back, plus this test's own flattening.
     assert sorted(read) == sorted(["Slice", "Reshape"] * 2 + ["Reshape"])
 
 
@@ -130,7 +130,7 @@ def check_convolutions(graph: Graph, compiler: str, folder: Path) -> None:
 
 
 def test_without_lora_no_convolution_reads_or_writes_a_picture(tmp_path: Path) -> None:
-    """Its inputs are cut to one place before anything else reads them."""
+    """Cut its inputs to one position before anything else reads them."""
     COMPILERS["openvino"]().compile(convolutions(), tmp_path, "float32")
     model = _core().read_model(tmp_path / "graph.xml")
     folds = [op for op in model.get_ops() if op.get_friendly_name().startswith("lora_fold_")]

@@ -1,4 +1,4 @@
-"""What OpenVINO is given is what PyTorch traced, in other words; what has none is traced anew."""
+"""Lowering of operations for OpenVINO; unsupported ones are traced again."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def assert_computed(compute: Callable[[torch.Tensor], Any], folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_the_same_in_other_words(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lowered_operations_match_pytorch(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(TorchFXPythonDecoder, "from_exported_program")
     assert_computed(WORDS[name], tmp_path)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_has_no_words_is_traced_anew(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_operations_are_traced_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     traced, trace = [], TorchFXPythonDecoder.from_exported_program
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -85,8 +85,8 @@ def test_what_has_no_words_is_traced_anew(name: str, tmp_path: Path, monkeypatch
     assert len(traced) == 1
 
 
-def test_no_shape_of_group_norm_is_read_off_the_data(tmp_path: Path) -> None:
-    """Where one is, OpenVINO keeps more of what is in memory."""
+def test_group_norm_has_no_data_dependent_shapes(tmp_path: Path) -> None:
+    """Avoid data-dependent shapes, with which OpenVINO keeps more memory."""
     sides = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     module = nn.GroupNorm(2, 6)
     data = torch.randn(3, 6, 8, 7)

@@ -1,4 +1,4 @@
-"""Values and gates of a feed-forward network are two layers, which have no tensor of both."""
+"""Splitting of chunked linear layers, such as values and gates of feed-forward networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IN, OUT = 12, 20
 
 
 class Gated(nn.Module):
-    """A layer of which halves are read; ``reads`` says what else is."""
+    """Layer whose halves are read; ``reads`` names further readers."""
 
     def __init__(self, reads: str, bias: bool = True) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def graph(module: nn.Module) -> Graph:
 
 
 def widths(folder: Path) -> set[int]:
-    """The last sizes of what is computed between inputs and outputs with three dimensions."""
+    """Return the last dimensions of all intermediate results with three dimensions."""
     model = _core().read_model(folder / "graph.xml")
     shapes = [op.output(0).get_partial_shape() for op in model.get_ops() if op.get_type_name() in ("MatMul", "Add")]
     return {shape[2].get_length() for shape in shapes if shape.rank.get_length() == 3 and not shape[2].is_dynamic}
@@ -68,7 +68,7 @@ def widths(folder: Path) -> set[int]:
     ],
     ids=lambda value: f"{value._reads or 'halves'}" if isinstance(value, Gated) else str(value),
 )
-def test_halves_that_are_read_alone_are_computed_alone(module: Gated, apart: bool, tmp_path: Path) -> None:
+def test_chunked_linear_layers_are_split(module: Gated, apart: bool, tmp_path: Path) -> None:
     compiler = COMPILERS["openvino"]()
     compiler.compile(graph(module), tmp_path, "float32")
     assert (2 * OUT not in widths(tmp_path)) is apart
@@ -80,7 +80,7 @@ def test_halves_that_are_read_alone_are_computed_alone(module: Gated, apart: boo
 
 
 class Bare(nn.Module):
-    """The same, with a weight that is an input."""
+    """Gated layer whose weight is an input."""
 
     def forward(self, data: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         values, gates = nn.functional.linear(data, weight).chunk(2, dim=-1)

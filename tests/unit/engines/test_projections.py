@@ -1,4 +1,4 @@
-"""Transformers' projections as matrix products."""
+"""Transformer projections as matrix products."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from triton_diffusers.engines.graphs.projections import linear_projections
 
 
 class Convolutions(Exception):
-    """A projection was a convolution."""
+    """Network whose projection is a convolution."""
 
 
 @pytest.mark.parametrize("linear", [False, True], ids=["of version 1", "of version 2"])
-def test_the_result_is_the_same_and_the_module_as_before(linear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_projections_keep_the_result_and_restore_the_module(
+    linear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     transformer = Transformer2DModel(
         2, 8, in_channels=16, norm_num_groups=4, cross_attention_dim=12, use_linear_projection=linear

@@ -1,4 +1,4 @@
-"""Pages of mapped files are given back, and read again where they are needed after all."""
+"""Pages of mapped files are evicted, and read again when needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="L
 
 
 def resident(file: Path) -> int:
-    """Bytes of a mapped file that are in this process' memory."""
+    """Return the bytes of a mapped file in this process' memory."""
     smaps = Path("/proc/self/smaps").read_text()
     found = re.search(re.escape(str(file)) + r"(?: \(deleted\))?\n(?:.*\n)*?Rss:\s+(\d+) kB", smaps)
     assert found, "it is not mapped"
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_what_was_read_is_given_back_and_can_be_read_again(file: Path, deleted: bool) -> None:
+def test_evicted_pages_can_be_read_again(file: Path, deleted: bool) -> None:
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         if deleted:
             file.unlink()
@@ -54,7 +54,7 @@ def test_pages_are_given_back_meanwhile_and_at_the_end(file: Path) -> None:
         assert resident(file) == 0
 
 
-def test_pages_that_were_written_stay(file: Path) -> None:
+def test_written_pages_are_not_evicted(file: Path) -> None:
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         mapped[0:3] = b"new"
         drop_pages(file)

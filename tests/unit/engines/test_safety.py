@@ -1,4 +1,4 @@
-"""Views of an image for a checker that crops the centre, and the emoji model's checker on wide images."""
+"""Square views for a checker that crops the centre, and the emoji model's checker on wide images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_square_views_cover_every_column_of_the_longer_side(size: tuple[int, int
     pixels = np.broadcast_to(coded[None] if width > height else coded[:, None], (height, width, 3))
     whole, *others = square_views(np.ascontiguousarray(pixels))
     first = (long - short) // 2
-    seen = set(range(first, first + short))  # by the checker's own crop of the whole image
+    seen = set(range(first, first + short))  # visible in the checker's own crop of the whole image
     assert whole.shape == (height, width, 3)
     for view in others:
         assert view.shape == (short, short, 3)

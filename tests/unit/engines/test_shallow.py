@@ -1,4 +1,4 @@
-"""The outermost layers on deep features of the very same step give what the whole UNet gives."""
+"""Outermost layers on deep features of the same step, compared with the whole UNet."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def noise(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("layers", [1, 2])
 @torch.inference_mode()
-def test_both_parts_together_are_the_unet(style: str, layers: int) -> None:
+def test_shallow_and_deep_parts_equal_the_unet(style: str, layers: int) -> None:
     unet = tiny(style, layers)
     shallow = ShallowUNet(unet)
     call = noise(3, 4, 13, 8), torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 24)

@@ -1,4 +1,4 @@
-"""What the board says of a loop's jobs, and what the loop hears from it."""
+"""Job states and cancellations over the board."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
-from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
+from tests.unit.loops import StartLoop, images_of, stand_before_the_next_step
 from triton_diffusers.api.request import Function, Link
 from triton_diffusers.inflight.job import JobState
 from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.links.fetcher import LinkFetcher
 
 
-def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+def test_cancel_over_the_board_ends_the_job(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
     loop = start_loop(engine, board=board, max_images_in_flight=2)
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(task_id=task_id)) for task_id in ("keep", "drop", "drop")]
@@ -32,10 +32,10 @@ def test_cancel_over_the_board(start_loop: StartLoop, engine: FakeEngine, board:
     assert {entry.state for entry in board.entries("drop")} == {"cancelled"}
 
 
-def test_cancel_over_the_board_while_pictures_are_fetched(
+def test_cancel_over_the_board_while_links_are_fetched(
     start_loop: StartLoop, engine: FakeEngine, board: JobBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an otherwise idle server: no step is made after which the board would be looked at."""
+    """Cancel on an otherwise idle server, where no step leads to a look at the board."""
     fetched: list[str] = []
     fetching, may_end = threading.Event(), threading.Event()
     white = io.BytesIO()
@@ -60,7 +60,7 @@ def test_cancel_over_the_board_while_pictures_are_fetched(
     assert fetched == ["image_link"], "the mask is not fetched for nobody"
 
 
-def test_progress_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+def test_board_shows_progress(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
     loop = start_loop(engine, board=board, max_images_in_flight=2)
     engine.turnstile.hold()
     job = loop.submit(request_for(task_id="first", image_num=2, steps=3))
@@ -78,21 +78,23 @@ def test_progress_on_the_board(start_loop: StartLoop, engine: FakeEngine, board:
     assert entry.ended is not None
 
 
-def test_a_failure_is_on_the_board(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+def test_board_shows_failures(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
     loop = start_loop(engine, board=board)
     finish(loop, loop.submit(request_for("boom")))
     (entry,) = board.entries()
     assert (entry.state, entry.error_msg) == ("failed", "task a-task failed; the server's log says why")
 
 
-def test_second_order_schedulers_count_their_calls(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
+def test_board_counts_calls_of_second_order_schedulers(
+    start_loop: StartLoop, engine: FakeEngine, board: JobBoard
+) -> None:
     loop = start_loop(engine, board=board)
     finish(loop, loop.submit(request_for(scheduler="Heun", steps=4)))
     (entry,) = board.entries()
     assert (entry.step, entry.steps) == (7, 7)
 
 
-def test_a_spoilt_board_does_no_harm(
+def test_broken_board_does_not_affect_jobs(
     start_loop: StartLoop, engine: FakeEngine, board: JobBoard, tmp_path: Path
 ) -> None:
     loop = start_loop(engine, board=board)
@@ -103,4 +105,4 @@ def test_a_spoilt_board_does_no_harm(
         other.execute("DROP TABLE jobs")
     engine.turnstile.open()
     finish(loop, job, after := loop.submit(request_for()))
-    assert pictures(job) == pictures(after)
+    assert images_of(job) == images_of(after)

@@ -1,4 +1,4 @@
-"""What a step's rows get from their ControlNets."""
+"""Residuals of a step's rows from their ControlNets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.inflight.job import Sample
 
 
 class FakeNet:
-    """Gives what it is asked: the picture's mean plus the row's latent, text and timestep, in two residuals."""
+    """ControlNet with two residuals: the control image's mean plus the row's latent, text and timestep."""
 
     nbytes = 1
 
@@ -23,10 +23,10 @@ class FakeNet:
         self.calls: list[int] = []
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
     ) -> Residuals:
         self.calls.append(len(latents))
-        said = self.tone + latents[:, 0, 0, 0] + timesteps + states[:, 0, 0] + pictures.mean((1, 2, 3))
+        said = self.tone + latents[:, 0, 0, 0] + timesteps + states[:, 0, 0] + images.mean((1, 2, 3))
         return said[:, None, None, None].expand(-1, 2, 2, 2), said[:, None, None, None].expand(-1, 3, 1, 1) * 10
 
 
@@ -35,7 +35,7 @@ def control(net: FakeNet, tone: float = 0.0, scale: float = 1.0) -> Control:
 
 
 def rows(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, timesteps and states of which row i says i, 10·i, 100·i."""
+    """Return latents, timesteps and states in which row i has the values i, 10·i and 100·i."""
     numbers = torch.arange(float(count))
     return (
         numbers[:, None, None, None].expand(-1, 4, 2, 2),
@@ -51,18 +51,18 @@ def values(residuals: Residuals | None) -> list[float]:
     return first[:, 0, 0, 0].tolist()
 
 
-def test_nothing_controls() -> None:
+def test_residuals_without_controls_are_none() -> None:
     assert residuals_of([(), ()], *rows(2)) is None
 
 
-def test_each_row_gets_its_own() -> None:
+def test_residuals_are_computed_per_row() -> None:
     net = FakeNet()
     made = residuals_of([(control(net, 0.5),), (), (control(net, 0.25, scale=2.0),)], *rows(3))
     assert values(made) == [0.5, 0.0, pytest.approx(2 * (222 + 0.25))]
     assert net.calls == [2], "one call for all rows that it controls, and no others"
 
 
-def test_those_of_a_row_are_added() -> None:
+def test_residuals_of_a_row_are_summed() -> None:
     one, other = FakeNet(), FakeNet(tone=1000.0)
     both = (control(one, 0.5), control(other, 0.25, scale=0.5), control(one, 0.125))
     made = residuals_of([both, (control(other),)], *rows(2))
@@ -70,7 +70,7 @@ def test_those_of_a_row_are_added() -> None:
     assert (one.calls, other.calls) == ([2], [2])
 
 
-def test_a_controlnet_counts_as_half_a_unet() -> None:
+def test_work_of_a_controlnet_is_half_a_unet() -> None:
     sample = Sample(
         index=0,
         scheduler=SimpleNamespace(timesteps=torch.arange(4)),
@@ -96,6 +96,6 @@ def test_a_controlnet_counts_as_half_a_unet() -> None:
         (0.3, 0.5, []),
     ],
 )
-def test_only_from_start_to_end(start: float, end: float, active: list[int]) -> None:
+def test_control_is_active_from_start_to_end_only(start: float, end: float, active: list[int]) -> None:
     found = Control(FakeNet(), torch.zeros(3, 8, 8), 1.0, start, end)
     assert [step for step in range(5) if found.is_active(step, 5)] == active

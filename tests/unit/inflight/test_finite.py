@@ -1,4 +1,4 @@
-"""Values that are not finite are found at every border, computed again where float32 helps, and fail one job alone."""
+"""Non-finite values are detected at every interface, retried in float32 where possible, and fail one job only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, made_alone, pictures
+from tests.unit.loops import StartLoop, images_of, made_alone
 from triton_diffusers.api.request import Function
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.autoencoder import decode, encode
@@ -21,7 +21,7 @@ from triton_diffusers.inflight.job import JobState
 
 
 class Overflowing(FakeEngine):
-    """An engine whose autoencoder overflows, in float32 too if it is ``hopeless``."""
+    """Engine whose autoencoder overflows, in float32 too if ``hopeless``."""
 
     hopeless = False
 
@@ -51,7 +51,7 @@ def png(size: tuple[int, int] = (64, 64)) -> bytes:
 def test_an_overflowing_decoder_is_computed_in_float32_with_one_warning(start_loop: StartLoop) -> None:
     loop = start_loop(Overflowing())
     finish(loop, job := loop.submit(request_for(image_num=2)))
-    assert pictures(job) == made_alone(start_loop, request_for(image_num=2))
+    assert images_of(job) == made_alone(start_loop, request_for(image_num=2))
     assert job.result is not None
     assert job.result.warnings == (
         "the model's autoencoder overflowed in this precision; images were decoded in float32",
@@ -62,7 +62,7 @@ def test_an_overflowing_encoder_is_computed_in_float32_with_a_warning(start_loop
     request = request_for(function=Function.IMAGE_TO_IMAGE, image=png())
     loop = start_loop(Overflowing())
     finish(loop, job := loop.submit(request))
-    assert pictures(job) == made_alone(start_loop, request)
+    assert images_of(job) == made_alone(start_loop, request)
     assert job.result is not None
     assert job.result.warnings[0] == (
         "the model's autoencoder overflowed in this precision; the input image was encoded in float32"
@@ -119,11 +119,11 @@ def test_text_that_is_not_finite_fails_its_job_and_is_not_cached(start_loop: Sta
     assert "text encoder gave NaN or infinite values" in str(job.error)
     engine.broken = False
     finish(loop, job := loop.submit(request_for()))
-    assert pictures(job) == made_alone(start_loop, request_for())
+    assert images_of(job) == made_alone(start_loop, request_for())
 
 
 class Net:
-    """A ControlNet of one residual, which is ``value`` everywhere."""
+    """ControlNet with one constant residual of ``value``."""
 
     nbytes = 0
 
@@ -134,7 +134,7 @@ class Net:
         return (torch.full_like(latents, self.value),)
 
 
-def test_residuals_that_are_not_finite_are_the_controlnets_fault() -> None:
+def test_non_finite_residuals_name_the_controlnet() -> None:
     def residuals(*values: float) -> Any:
         controls = [(Control(Net(value), torch.zeros(3, 8, 8), 1.0),) for value in values]
         rows = len(controls)

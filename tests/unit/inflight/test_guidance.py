@@ -1,4 +1,4 @@
-"""The guidance scale as an input of a UNet: diffusers' embedding, one row for each image, and what is refused."""
+"""Guidance scale as a UNet input: diffusers' embedding, one row per image, and unsupported options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from triton_diffusers.settings import Settings
 
 
 class DistilledEngine(FakeEngine):
-    """An engine whose UNet takes embeddings of 256 numbers."""
+    """Engine whose UNet takes guidance embeddings of 256 numbers."""
 
     guidance_width = 256
 

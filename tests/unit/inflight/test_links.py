@@ -1,4 +1,4 @@
-"""Requests with links to silent hosts hold up nobody else's requests."""
+"""Requests with links to silent hosts do not delay other requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.links.local_server import LocalServer, ok
-from tests.unit.loops import StartLoop, pictures
+from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.api.request import Function, Link
 from triton_diffusers.errors import Busy, InvalidPicture
 
@@ -24,7 +24,7 @@ def red() -> bytes:
 
 @pytest.fixture
 def silent() -> Iterator[LocalServer]:
-    """A server that accepts connections and answers only ``/red.png``."""
+    """Serve a host that accepts connections and answers only ``/red.png``."""
 
     def answer(request: bytes) -> Iterator[bytes]:
         if b"/red.png" in request:
@@ -40,7 +40,9 @@ def silent() -> Iterator[LocalServer]:
 SETTINGS = {"link_allow_hosts": "127.0.0.1,localhost", "link_seconds": 60.0, "max_link_queue": 8, "max_queue": 2}
 
 
-def test_silent_links_hold_up_nobody_else(start_loop: StartLoop, engine: FakeEngine, silent: LocalServer) -> None:
+def test_silent_links_do_not_delay_other_requests(
+    start_loop: StartLoop, engine: FakeEngine, silent: LocalServer
+) -> None:
     loop = start_loop(engine, **SETTINGS)
     link = Link(f"http://127.0.0.1:{silent.port}/silent.png")
     waiting = [loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=link)) for _ in range(4)]
@@ -51,17 +53,17 @@ def test_silent_links_hold_up_nobody_else(start_loop: StartLoop, engine: FakeEng
         for image in (red(), Link(f"http://localhost:{silent.port}/red.png"))
     ]
     finish(loop, *others)
-    finish(loop, text := loop.submit(request_for()))  # twice as many requests wait as the queue takes
-    assert all(pictures(job) for job in (*others, text))
+    finish(loop, text := loop.submit(request_for()))  # twice the queue's limit
+    assert all(images_of(job) for job in (*others, text))
     assert not any(job.state.ended for job in waiting)
     silent.stopping.set()
     finish(loop, *waiting)
     assert all(isinstance(job.error, InvalidPicture) for job in waiting)
 
 
-def test_a_refused_link_leaves_nothing_behind(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_rejected_link_frees_its_memory(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     with pytest.raises(InvalidPicture, match="image_link"):
         loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=Link("ftp://example.com")))
     finish(loop, job := loop.submit(request_for()))
-    assert pictures(job)
+    assert images_of(job)

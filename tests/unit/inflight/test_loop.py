@@ -1,4 +1,4 @@
-"""The engine loop on a fake engine: jobs join, leave, fail and are cancelled without touching one another."""
+"""Engine loop on a fake engine: jobs join, leave, fail and are cancelled without affecting each other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
-from tests.unit.loops import Counts, StartLoop, made_alone, pictures, stand_before_the_next_step
+from tests.unit.loops import Counts, StartLoop, images_of, made_alone, stand_before_the_next_step
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, TimedOut
+from triton_diffusers.inflight.admission import AdmissionBudget
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.inflight.pace import Pace
 from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import StoredResult
@@ -28,12 +28,12 @@ from triton_diffusers.storage.local import LocalStore
 
 
 @pytest.fixture(autouse=True)
-def _without_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which calls are shared must not depend on how long admission takes on this machine; see ``test_pace``."""
-    monkeypatch.setattr(Pace, "allows", lambda self, running: True)
+def _without_admission_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make shared calls independent of the time that admission takes; see ``test_admission_budget``."""
+    monkeypatch.setattr(AdmissionBudget, "allows", lambda self, running: True)
 
 
-def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_request_returns_an_image(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     request = request_for(image_num=2)
     finish(loop, job := loop.submit(request))
@@ -45,11 +45,11 @@ def test_a_request_becomes_a_picture(start_loop: StartLoop, engine: FakeEngine) 
     assert Image.open(io.BytesIO(job.result.images[0])).size == (64, 64)
 
 
-def test_a_size_that_is_no_multiple_comes_back_exactly(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_size_that_is_not_a_multiple_is_returned_exactly(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(width=100, height=90)))
     assert tuple(job.samples[0].latents.shape) == (4, 12, 13)
-    assert Image.open(io.BytesIO(pictures(job)[0])).size == (100, 90)
+    assert Image.open(io.BytesIO(images_of(job)[0])).size == (100, 90)
 
 
 def test_a_request_joins_the_running_batch(start_loop: StartLoop, engine: FakeEngine) -> None:
@@ -64,8 +64,8 @@ def test_a_request_joins_the_running_batch(start_loop: StartLoop, engine: FakeEn
     assert counts.calls == [1, 1, 1, 2, 2, 2, 1]
 
 
-def test_batched_is_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
-    """Whatever shares the calls, each picture is the one that its request gives alone, to the last bit."""
+def test_batched_images_equal_images_made_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Compare images of shared calls with those of single requests, to the last bit."""
     requests = [
         request_for("one", steps=7, image_num=2),
         request_for("two", steps=3, seed=5, guidance_scale=1.0),
@@ -82,26 +82,26 @@ def test_batched_is_alone(start_loop: StartLoop, engine: FakeEngine) -> None:
     engine.turnstile.open()
     finish(loop, *jobs)
     assert max(counts.calls) == 4, "some calls were shared"
-    made = [picture for job in jobs for picture in pictures(job)]
+    made = [image for job in jobs for image in images_of(job)]
     assert len(set(made)) == len(made)
     for request, job in zip(requests, jobs, strict=True):
-        assert pictures(job) == made_alone(start_loop, request), request.prompt
+        assert images_of(job) == made_alone(start_loop, request), request.prompt
 
 
 @pytest.mark.parametrize("seed", [5, 2**64 - 2])
-def test_image_i_is_the_picture_of_seed_plus_i(start_loop: StartLoop, engine: FakeEngine, seed: int) -> None:
+def test_image_i_uses_seed_plus_i(start_loop: StartLoop, engine: FakeEngine, seed: int) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(seed=seed, image_num=4, scheduler="Euler a")))
-    assert len(set(pictures(job))) == 4
-    for index, picture in enumerate(pictures(job)):
+    assert len(set(images_of(job))) == 4
+    for index, image in enumerate(images_of(job)):
         alone = request_for(seed=(seed + index) % 2**64, scheduler="Euler a")
-        assert made_alone(start_loop, alone) == (picture,)
+        assert made_alone(start_loop, alone) == (image,)
 
 
 def test_a_short_request_overtakes_a_long_one(
     start_loop: StartLoop, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Costs decide whose turn it is: here a step takes a second and all else no time, however busy the machine is.
+    # Costs decide the order: with this clock, a step takes one second and everything else no time.
     clock = SimpleNamespace(perf_counter=lambda: float(engine.turnstile.passed), time=time.time)
     monkeypatch.setattr("triton_diffusers.inflight.loop.time", clock)
     loop = start_loop(engine)
@@ -113,12 +113,12 @@ def test_a_short_request_overtakes_a_long_one(
     # decoded, after a step or two more if it has cost more than the long one by then.
     engine.turnstile.allow(8)
     finish(loop, short)
-    assert pictures(short)
+    assert images_of(short)
     assert long.state is JobState.RUNNING
 
 
-def test_a_newcomer_is_owed_nothing_for_the_time_before_it_came(start_loop: StartLoop, engine: FakeEngine) -> None:
-    """Or it would have the engine for itself until it has caught up."""
+def test_new_job_gets_no_credit_for_the_time_before_arrival(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """Otherwise, it would have the engine to itself until it has caught up."""
     loop = start_loop(engine)
     engine.turnstile.hold()
     old = loop.submit(request_for(steps=50))
@@ -138,7 +138,7 @@ def test_cancel_a_running_job(start_loop: StartLoop, engine: FakeEngine) -> None
     finish(loop, job, other)
     assert (job.state, type(job.error)) == (JobState.CANCELLED, Cancelled)
     assert job.samples[0].position <= 3
-    assert pictures(other) == made_alone(start_loop, request_for("another"))
+    assert images_of(other) == made_alone(start_loop, request_for("another"))
     assert sorted(counts.outcomes) == ["cancelled", "succeeded"]
 
 
@@ -153,7 +153,7 @@ def test_cancel_a_queued_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     assert (queued.state, queued.run_seconds, queued.samples) == (JobState.CANCELLED, 0.0, [])
     engine.turnstile.open()
     finish(loop, running)
-    assert pictures(running)
+    assert images_of(running)
 
 
 @pytest.mark.parametrize("arrived_seconds_ago", [0.0, 1000.0])
@@ -169,14 +169,14 @@ def test_a_request_ends_when_its_timeout_is_over(
     engine.turnstile.open()
     finish(loop, running, queued)
     if not arrived_seconds_ago:
-        assert pictures(running) == pictures(queued)
+        assert images_of(running) == images_of(queued)
         return
     for job in (running, queued):
         assert (job.state, type(job.error)) == (JobState.CANCELLED, TimedOut)
         assert str(job.error) == "the job was cancelled: its timeout of 900 s is over (timeout_seconds)"
 
 
-def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(
+def test_job_cancelled_while_stored_is_removed_from_the_store(
     start_loop: StartLoop, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     saved: list[str] = []
@@ -209,12 +209,12 @@ def test_what_is_cancelled_while_it_is_stored_does_not_stay_in_the_store(
     assert being_stored.result is None, "or it would be answered with it"
 
 
-def test_cancelling_what_has_ended_changes_nothing(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_cancelling_an_ended_job_has_no_effect(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for()))
     loop.cancel(job)
     finish(loop, loop.submit(request_for()))
-    assert pictures(job)
+    assert images_of(job)
 
 
 def test_a_failing_call_fails_its_culprit_alone(
@@ -230,9 +230,9 @@ def test_a_failing_call_fails_its_culprit_alone(
     assert str(jobs[1].error) == "task a-task failed; the server's log says why"
     assert "RuntimeError: the prompt says boom" in caplog.text
     for job in (jobs[0], jobs[2]):
-        assert pictures(job) == made_alone(start_loop, job.request)
+        assert images_of(job) == made_alone(start_loop, job.request)
     finish(loop, after := loop.submit(request_for()))
-    assert pictures(after)
+    assert images_of(after)
 
 
 def test_a_failing_scheduler_fails_its_job_alone(
@@ -251,28 +251,28 @@ def test_a_failing_scheduler_fails_its_job_alone(
     assert "no_such_option" not in str(jobs[1].error)
     assert 3 in counts.calls, "they did share a call"
     for job in (jobs[0], jobs[2]):
-        assert pictures(job) == made_alone(start_loop, job.request)
+        assert images_of(job) == made_alone(start_loop, job.request)
 
 
-def test_numbers_that_are_not_finite_are_a_failure_and_no_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_non_finite_numbers_fail_the_job(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     jobs = [loop.submit(request_for(prompt)) for prompt in ("good", "nan")]
     finish(loop, *jobs)
-    assert pictures(jobs[0]) == made_alone(start_loop, jobs[0].request)
+    assert images_of(jobs[0]) == made_alone(start_loop, jobs[0].request)
     assert jobs[1].state is JobState.FAILED
     assert isinstance(jobs[1].error, EngineFailure)
     assert "gave NaN or infinite values" in str(jobs[1].error)
 
 
-def test_what_only_the_model_finds_wrong_is_the_callers_mistake(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_value_invalid_for_the_model_is_an_invalid_request(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(scheduler="LCM", steps=60)))
     assert (job.state, type(job.error)) == (JobState.FAILED, InvalidRequest)
     finish(loop, after := loop.submit(request_for()))
-    assert pictures(after)
+    assert images_of(after)
 
 
-def test_one_more_than_may_wait_is_busy(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_request_beyond_the_queue_limit_is_busy(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, max_queue=2, max_images_in_flight=1)
     engine.turnstile.hold()
     jobs = [loop.submit(request_for())]
@@ -283,21 +283,21 @@ def test_one_more_than_may_wait_is_busy(start_loop: StartLoop, engine: FakeEngin
     engine.turnstile.open()
     finish(loop, *jobs)
     finish(loop, after := loop.submit(request_for()))
-    assert all(pictures(job) for job in [*jobs, after])
+    assert all(images_of(job) for job in [*jobs, after])
 
 
 def test_images_in_flight_are_bounded_and_nobody_starves(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, telemetry=(counts := Counts()), max_images_in_flight=4)
     jobs = [loop.submit(request_for(image_num=number % 4 + 1, seed=number)) for number in range(12)]
     finish(loop, *jobs)
-    assert all(pictures(job) for job in jobs)
+    assert all(images_of(job) for job in jobs)
     assert max(images for images, _ in counts.in_flight_and_queued) <= 4
     assert counts.images == sum(job.request.image_num for job in jobs)
     started = [job.started for job in jobs]
     assert started == sorted(started, key=lambda moment: moment or 0), "in the order of arrival"
 
 
-def test_the_last_counts_are_zero(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_final_in_flight_counts_are_zero(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, telemetry=(counts := Counts()))
     finish(loop, loop.submit(request_for()), loop.submit(request_for("boom")))
     loop.stop()
@@ -305,7 +305,7 @@ def test_the_last_counts_are_zero(start_loop: StartLoop, engine: FakeEngine) -> 
     assert sorted(counts.outcomes) == ["failed", "succeeded"]
 
 
-def test_stop_ends_everything(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_stop_cancels_all_jobs(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, max_images_in_flight=1)
     engine.turnstile.hold()
     jobs = [loop.submit(request_for(steps=100)) for _ in range(3)]
@@ -326,7 +326,7 @@ def test_stop_ends_everything(start_loop: StartLoop, engine: FakeEngine) -> None
         loop.submit(request_for())
 
 
-def test_nobody_waits_for_a_loop_that_died(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_jobs_of_a_failed_loop_end(start_loop: StartLoop, engine: FakeEngine) -> None:
     class Broken(Counts):
         def unet_called(self, images: int, seconds: float) -> None:
             raise OSError("this telemetry breaks its promise")
@@ -355,7 +355,9 @@ def test_wait_returns_at_its_timeout(start_loop: StartLoop, engine: FakeEngine) 
 
 
 @pytest.mark.parametrize(("guided", "warned"), [(3.0, ["negative_prompt", "prompt"]), (1.0, ["prompt"])])
-def test_cut_prompts_are_told(start_loop: StartLoop, engine: FakeEngine, guided: float, warned: list[str]) -> None:
+def test_truncated_prompt_is_a_warning(
+    start_loop: StartLoop, engine: FakeEngine, guided: float, warned: list[str]
+) -> None:
     loop = start_loop(engine, max_prompt_chunks=1)
     request = request_for("x" * 80, negative_prompt="y" * 80, guidance_scale=guided)
     finish(loop, job := loop.submit(request))
@@ -372,7 +374,7 @@ def test_without_guidance_a_negative_prompt_and_half_the_rows_are_saved(
         loop.submit(request_for(guidance_scale=1.0, negative_prompt=negative)) for negative in ("", "blurry", "boom")
     ]
     finish(loop, *jobs)
-    assert {pictures(job) for job in jobs} == {pictures(jobs[0])}
+    assert {images_of(job) for job in jobs} == {images_of(jobs[0])}
     assert {job.samples[0].conditioning.rows for job in jobs} == {1}
 
 
@@ -386,10 +388,10 @@ def test_guidance_moves_away_from_the_negative_prompt(start_loop: StartLoop, eng
     ]
     jobs = [loop.submit(request_for(**changes)) for changes in variants]
     finish(loop, *jobs)
-    assert len({pictures(job) for job in jobs}) == len(variants)
+    assert len({images_of(job) for job in jobs}) == len(variants)
 
 
-def test_a_flagged_picture_is_black(start_loop: StartLoop) -> None:
+def test_flagged_image_is_black(start_loop: StartLoop) -> None:
     engine = FakeEngine(is_unsafe=lambda pixels: bool(pixels[..., 0].mean() > 128))
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(image_num=8, steps=2, guidance_scale=1.0)))
@@ -397,11 +399,11 @@ def test_a_flagged_picture_is_black(start_loop: StartLoop) -> None:
     unchecked = start_loop(FakeEngine())
     finish(unchecked, plain := unchecked.submit(job.request))
     assert set(job.result.is_nsfw) == {True, False}, "the seeds give some of both"
-    for flagged, picture, before in zip(job.result.is_nsfw, job.result.images, pictures(plain), strict=True):
+    for flagged, image, before in zip(job.result.is_nsfw, job.result.images, images_of(plain), strict=True):
         if flagged:
-            assert not np.asarray(Image.open(io.BytesIO(picture))).any()
+            assert not np.asarray(Image.open(io.BytesIO(image))).any()
         else:
-            assert picture == before
+            assert image == before
 
 
 def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, board: JobBoard) -> None:
@@ -424,12 +426,12 @@ def test_requests_from_many_threads(start_loop: StartLoop, engine: FakeEngine, b
     succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
     assert len(succeeded) >= 32
     for job in succeeded[::8]:
-        assert pictures(job) == made_alone(start_loop, job.request)
+        assert images_of(job) == made_alone(start_loop, job.request)
     assert {entry.state for entry in board.entries()} <= {"succeeded", "cancelled"}
 
 
 def test_the_engine_is_made_and_called_by_one_thread_only() -> None:
-    """OpenMP keeps a pool of threads for every thread that computes, and two pools slow each other down."""
+    """Avoid two OpenMP thread pools, which slow each other down."""
     seen: set[int] = set()
 
     class Watched(FakeEngine):
@@ -454,7 +456,7 @@ def test_the_engine_is_made_and_called_by_one_thread_only() -> None:
     assert threading.get_ident() not in seen
 
 
-def test_what_the_engines_making_raises_is_raised_at_the_start() -> None:
+def test_start_raises_errors_of_creating_the_engine() -> None:
     def make() -> FakeEngine:
         raise LoadError("no model")
 

@@ -1,4 +1,4 @@
-"""LoRAs that a prompt names: read as the web UI reads them, drawn as those of ``lora_path``."""
+"""LoRA tags in prompts: parsed like the web UI, with the same result as ``lora_path``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.conftest import ROOT, finish, request_for
-from tests.unit.loops import pictures
+from tests.unit.loops import images_of
 from triton_diffusers.api.request import LoraChoice
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
@@ -61,20 +61,20 @@ def test_tags_come_after_the_field() -> None:
         ("<lora:flat:1:dyn=8>", "expected <lora:name>"),
         ("<lora:flat:11>", r"must be between -10\.0 and 10\.0"),
         ("<lora:flat:" + "9" * 400 + ">", "must be between"),
-        ("<lora:flat>" * 9, "prompt: '9 LoRAs' .*at most 8, those of lora_path included"),
+        ("<lora:flat>" * 9, "prompt: '9 LoRAs' .*at most 8, including those of lora_path"),
     ],
 )
-def test_a_tag_that_cannot_be_read_is_refused(prompt: str, message: str) -> None:
+def test_malformed_tag_is_an_error(prompt: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         choices(prompt)
 
 
-def test_an_unknown_lora_is_refused_with_near_names() -> None:
+def test_unknown_lora_is_an_error_with_suggestions() -> None:
     with pytest.raises(NotFound, match=r"LoRA 'flut' not found .* did you mean flat"):
         choices("<lora:flut:1>")
 
 
-def test_other_tags_are_told() -> None:
+def test_unsupported_tag_is_a_warning() -> None:
     found, warnings = choices("<hypernet:x:1> <hypernet:x:1> <foo:bar>")
     assert found == []
     assert warnings == [
@@ -93,7 +93,7 @@ def loop(components: Components) -> Iterator[EngineLoop]:
     loop.stop()
 
 
-def test_a_tag_is_drawn_like_the_field(loop: EngineLoop) -> None:
+def test_tag_equals_lora_path(loop: EngineLoop) -> None:
     prompts = {
         "a red apple": (LoraChoice(FLAT, 0.8),),
         "a red apple<lora:flat:0.8>": (),
@@ -105,8 +105,8 @@ def test_a_tag_is_drawn_like_the_field(loop: EngineLoop) -> None:
     jobs = []
     for prompt, loras in prompts.items():
         jobs.append(loop.submit(request_for(prompt, loras=loras)))
-        finish(loop, jobs[-1])  # alone, so that equal ones are equal to the bit
-    field, tag, both, split, apart, hypernet = map(pictures, jobs)
+        finish(loop, jobs[-1])  # one at a time, so that equal requests are equal to the bit
+    field, tag, both, split, apart, hypernet = map(images_of, jobs)
     assert field == tag == both == split
     assert len({field, apart, hypernet}) == 3
     result = jobs[1].result

@@ -1,4 +1,4 @@
-"""Input images of all requests together have a bound on their memory, and large ones hold up no small ones."""
+"""Shared memory limit of input images; large images do not delay small ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
-from tests.unit.loops import StartLoop, pictures
+from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.api.request import FromBase64, Function
 from triton_diffusers.errors import Busy, InvalidPicture
 from triton_diffusers.images.inputs import Gatherer
@@ -21,7 +21,7 @@ from triton_diffusers.inflight.loop import EngineLoop
 
 
 def webp(side: int) -> bytes:
-    """A file of some bytes that becomes a large image."""
+    """Return a file of a few bytes that decodes to a large image."""
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), "red").save(buffer, "WEBP", lossless=True, quality=0, method=0)
     return buffer.getvalue()
@@ -32,7 +32,7 @@ SMALL = webp(64)
 
 
 class Gate:
-    """Where the decoding of large images waits."""
+    """Gate for the decoding of large images."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -60,7 +60,7 @@ def send(loop: EngineLoop, image: bytes, **fields: Any) -> Any:
 
 
 def used(loop: EngineLoop) -> tuple[int, int]:
-    return loop._intake._encoded.used, loop._intake._decoded.used
+    return loop._input_loader._encoded.used, loop._input_loader._decoded.used
 
 
 def test_large_images_wait_for_memory_and_hold_up_nobody(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
@@ -68,17 +68,17 @@ def test_large_images_wait_for_memory_and_hold_up_nobody(start_loop: StartLoop, 
     large = [send(loop, LARGE) for _ in range(4)]
     assert gate.decoding.acquire(timeout=WITHIN)
     finish(loop, small := send(loop, SMALL), text := loop.submit(request_for()))
-    assert pictures(small)
-    assert pictures(text)
+    assert images_of(small)
+    assert images_of(text)
     assert not gate.decoding.acquire(blocking=False), "only one is decoded at a time"
     assert not any(job.state.ended for job in large)
     gate.open.set()
     finish(loop, *large)
-    assert all(pictures(job) for job in large)
+    assert all(images_of(job) for job in large)
     assert used(loop) == (0, 0)
 
 
-def test_who_waits_too_long_for_memory_is_told(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
+def test_wait_for_image_memory_times_out(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
     loop = start_loop(engine, max_input_megabytes=30, input_wait_seconds=0.05)
     first = send(loop, LARGE)
     assert gate.decoding.acquire(timeout=WITHIN)
@@ -86,7 +86,7 @@ def test_who_waits_too_long_for_memory_is_told(start_loop: StartLoop, engine: Fa
     assert isinstance(second.error, Busy)
     gate.open.set()
     finish(loop, first)
-    assert pictures(first)
+    assert images_of(first)
 
 
 def test_the_memory_of_ended_jobs_is_free(start_loop: StartLoop, engine: FakeEngine, gate: Gate) -> None:
@@ -99,10 +99,10 @@ def test_the_memory_of_ended_jobs_is_free(start_loop: StartLoop, engine: FakeEng
     gate.open.set()
     finish(loop, broken := send(loop, b"no image"), drawn := send(loop, LARGE))
     assert isinstance(broken.error, InvalidPicture)
-    assert pictures(drawn)
+    assert images_of(drawn)
     loop.stop()
     assert used(loop) == (0, 0)
-    assert drawn.pictures is cancelled.pictures is None
+    assert drawn.sources is cancelled.sources is None
 
 
 def test_a_waiting_jobs_images_are_counted(start_loop: StartLoop, engine: FakeEngine) -> None:
@@ -126,10 +126,10 @@ def test_encoded_images_of_all_requests_are_bounded(start_loop: StartLoop, engin
     engine.turnstile.open()
     finish(loop, first)
     finish(loop, again := send(loop, padded))
-    assert pictures(again)
+    assert images_of(again)
 
 
-def test_an_image_that_never_fits_is_refused_at_once(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_oversized_image_fails_immediately(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, max_input_megabytes=20)
     finish(loop, job := send(loop, LARGE))
     assert isinstance(job.error, InvalidPicture)

@@ -1,4 +1,4 @@
-"""Previews of jobs that run."""
+"""Previews of running jobs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, made_alone, pictures, stand_before_the_next_step
+from tests.unit.loops import StartLoop, images_of, made_alone, stand_before_the_next_step
 from triton_diffusers.jobs.board import JobBoard
 
 
 @pytest.mark.parametrize("scheduler", ["DPM++ 2M", "Euler a", "DDIM", "PNDM", "UniPC", "Heun", "LCM", "DPM++ SDE"])
-def test_a_preview_while_it_runs(start_loop: StartLoop, engine: FakeEngine, board: JobBoard, scheduler: str) -> None:
+def test_preview_of_a_running_job(start_loop: StartLoop, engine: FakeEngine, board: JobBoard, scheduler: str) -> None:
     loop = start_loop(engine, board=board)
     engine.turnstile.hold()
     loop.submit(request_for(scheduler=scheduler, steps=6, width=256, height=128))
@@ -30,7 +30,7 @@ def test_a_preview_while_it_runs(start_loop: StartLoop, engine: FakeEngine, boar
     assert (image.format, image.size) == ("JPEG", (128, 64))
 
 
-def test_no_preview_of_what_the_checker_keeps_back(start_loop: StartLoop, board: JobBoard) -> None:
+def test_flagged_preview_is_withheld(start_loop: StartLoop, board: JobBoard) -> None:
     engine = FakeEngine(is_unsafe=lambda pixels: True)
     loop = start_loop(engine, board=board)
     engine.turnstile.hold()
@@ -41,14 +41,14 @@ def test_no_preview_of_what_the_checker_keeps_back(start_loop: StartLoop, board:
     assert board.entries("a-task")[0].preview is None
 
 
-def test_a_preview_that_cannot_be_made_does_no_harm(start_loop: StartLoop, board: JobBoard) -> None:
+def test_failed_preview_does_not_affect_the_job(start_loop: StartLoop, board: JobBoard) -> None:
     class Fragile(FakeEngine):
         previews = 0
 
         def decode(self, latents: Any) -> Any:
             if not all(sample.denoised for sample in job.samples):
                 self.previews += 1
-                raise ValueError("no picture yet")
+                raise ValueError("no image yet")
             return super().decode(latents)
 
     engine = Fragile()
@@ -60,4 +60,4 @@ def test_a_preview_that_cannot_be_made_does_no_harm(start_loop: StartLoop, board
     engine.turnstile.open()
     finish(loop, job)
     assert engine.previews > 0
-    assert pictures(job) == made_alone(start_loop, request_for())
+    assert images_of(job) == made_alone(start_loop, request_for())

@@ -1,4 +1,4 @@
-"""Requests of several sampling profiles in one loop: each is made as if it were alone, by fewer and smaller calls."""
+"""Requests with several sampling profiles in one loop: results as if alone, with fewer and smaller calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ THIRD = Profile(name="third", period=3)
 
 
 class Watched(FakeEngine):
-    """Notes each call: its rows, and whether it was whole."""
+    """Engine that records the rows of each call and whether it was whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def engine() -> Watched:
     return Watched()
 
 
-def pictures(job: Job) -> tuple[bytes, ...]:
+def images_of(job: Job) -> tuple[bytes, ...]:
     assert job.error is None
     assert job.result is not None
     return job.result.images
@@ -54,7 +54,7 @@ def pictures(job: Job) -> tuple[bytes, ...]:
 
 def made_alone(start_loop: StartLoop, request: GenerationRequest) -> tuple[bytes, ...]:
     finish(loop := start_loop(FakeEngine()), job := loop.submit(request))
-    return pictures(job)
+    return images_of(job)
 
 
 def grey_png() -> bytes:
@@ -63,20 +63,20 @@ def grey_png() -> bytes:
     return file.getvalue()
 
 
-def test_a_cached_pictures_calls(start_loop: StartLoop, engine: Watched) -> None:
+def test_cached_profile_calls(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
     finish(loop, loop.submit(request_for(steps=8, profile=THIRD)))
     assert engine.calls == [(2, whole) for whole in (True, False, False, True, False, False, True, True)]
 
 
-def test_a_guidance_intervals_calls(start_loop: StartLoop, engine: Watched) -> None:
+def test_guidance_interval_profile_calls(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
     finish(loop, loop.submit(request_for(steps=5, profile=Profile(name="half", guided=0.5))))
     assert [rows for rows, _ in engine.calls] == [2, 2, 2, 1, 1]
     assert all(whole for _, whole in engine.calls)
 
 
-def test_both_at_once_and_without_guidance(start_loop: StartLoop, engine: Watched) -> None:
+def test_fast_profile_calls(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
     both = Profile(name="both", period=3, guided=0.5)
     finish(loop, loop.submit(request_for(steps=4, profile=both)))
@@ -102,7 +102,7 @@ def test_a_period_of_one_is_exact(start_loop: StartLoop, request_fields: dict[st
     assert made_alone(start_loop, replace(request, profile=INTERVAL)) != exact
 
 
-def test_steps_of_a_late_beginning_are_counted_from_there(start_loop: StartLoop, engine: Watched) -> None:
+def test_profile_of_image_to_image_counts_from_its_first_step(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
     request = request_for(
         steps=10, function=Function.IMAGE_TO_IMAGE, image=grey_png(), denoising_strength=0.5, profile=THIRD
@@ -112,20 +112,20 @@ def test_steps_of_a_late_beginning_are_counted_from_there(start_loop: StartLoop,
 
 
 def mixed() -> list[GenerationRequest]:
-    """Of several profiles, lengths and functions, of one shape."""
-    picture = grey_png()
+    """Return requests of equal shape with several profiles, lengths and functions."""
+    image = grey_png()
     return [
         request_for("one", steps=9, profile=CACHED, image_num=2),
         request_for("two", steps=7),
         request_for("three", steps=8, profile=FAST, scheduler="Euler a"),
         request_for("four", steps=5, profile=INTERVAL, scheduler="Heun"),
         request_for("five", steps=8, profile=FAST, guidance_scale=1.0),
-        request_for("six", steps=9, profile=CACHED, function=Function.IMAGE_TO_IMAGE, image=picture),
-        request_for("seven", steps=9, profile=FAST, function=Function.INPAINT, image=picture, mask=picture),
+        request_for("six", steps=9, profile=CACHED, function=Function.IMAGE_TO_IMAGE, image=image),
+        request_for("seven", steps=9, profile=FAST, function=Function.INPAINT, image=image, mask=image),
     ]
 
 
-def test_mixed_requests_are_made_as_if_alone(start_loop: StartLoop, engine: Watched) -> None:
+def test_mixed_profiles_do_not_affect_each_other(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine, max_batch=3)
     jobs = []
     for request in mixed():
@@ -133,7 +133,7 @@ def test_mixed_requests_are_made_as_if_alone(start_loop: StartLoop, engine: Watc
         time.sleep(0.002)  # they join one after another
     finish(loop, *jobs)
     for job in jobs:
-        assert pictures(job) == made_alone(start_loop, job.request), job.request.prompt
+        assert images_of(job) == made_alone(start_loop, job.request), job.request.prompt
 
 
 def test_cached_requests_share_whole_calls_whenever_they_came(start_loop: StartLoop, engine: Watched) -> None:
@@ -157,11 +157,11 @@ def test_features_are_held_no_longer_than_needed(start_loop: StartLoop, engine: 
         assert all(sample.deep is None for sample in job.samples)
 
 
-def test_a_call_that_fails_leaves_the_features_of_others(start_loop: StartLoop, engine: Watched) -> None:
+def test_failed_call_keeps_features_of_other_jobs(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
 
     class Once:
-        """Breaks the first shared call on taken-over features."""
+        """Engine that fails in the first shared call on deep features."""
 
         done = False
 
@@ -180,10 +180,10 @@ def test_a_call_that_fails_leaves_the_features_of_others(start_loop: StartLoop, 
     finish(loop, *jobs)
     assert Once.done
     for job in jobs:
-        assert pictures(job) == made_alone(start_loop, job.request)
+        assert images_of(job) == made_alone(start_loop, job.request)
 
 
-def test_another_engine_takes_over_between_two_phases(start_loop: StartLoop, engine: Watched) -> None:
+def test_swap_between_whole_and_shallow_steps(start_loop: StartLoop, engine: Watched) -> None:
     class Optimized(FakeEngine):
         optimized = True
 
@@ -195,32 +195,32 @@ def test_another_engine_takes_over_between_two_phases(start_loop: StartLoop, eng
         first.turnstile.allow(calls)
         with ThreadPoolExecutor() as pool:
             swapping = pool.submit(loop.swap, Optimized())
-            while loop._successor is None:
+            while loop._swap is None:
                 time.sleep(0.001)
             first.turnstile.open()
             swapping.result(WITHIN)
         finish(loop, job)
-        assert pictures(job) == made_alone(start_loop, job.request)
+        assert images_of(job) == made_alone(start_loop, job.request)
         assert job.result is not None
         assert job.result.optimized
 
 
 def test_the_emoji_model(components: Components) -> None:
-    """Mixed phases are each alone but for the rounding of a batch; profiles differ from exact, within limits."""
+    """Compare mixed profiles with single ones within rounding, and profiles with exact within limits."""
     loop = EngineLoop(lambda: EagerEngine(components), Settings(store=""), name="sd_base")
     loop.start()
 
     def together(requests: Sequence[GenerationRequest]) -> list[Image.Image]:
         finish(loop, *(jobs := [loop.submit(request) for request in requests]))
-        return [Image.open(io.BytesIO(picture)) for job in jobs for picture in pictures(job)]
+        return [Image.open(io.BytesIO(image)) for job in jobs for image in images_of(job)]
 
     try:
         base = request_for(steps=7, width=NATIVE_SIDE, height=NATIVE_SIDE, guidance_scale=7.0)
         requests = [replace(base, profile=profile) for profile in (EXACT, CACHED, FAST)]
-        alone = [picture for request in requests for picture in together([request])]
+        alone = [image for request in requests for image in together([request])]
         for one, other in zip(alone, together(requests), strict=True):
             assert psnr_of(one, other) >= 40
-        for picture in alone[1:]:
-            assert 10 < psnr_of(alone[0], picture) < 60
+        for image in alone[1:]:
+            assert 10 < psnr_of(alone[0], image) < 60
     finally:
         loop.stop()

@@ -1,4 +1,4 @@
-"""The safety checker judges exactly the pixels that leave the server."""
+"""The safety checker judges exactly the returned pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
+from tests.unit.loops import StartLoop, images_of, stand_before_the_next_step
 from triton_diffusers.api.request import Expansion, Function, SafetyAction
 from triton_diffusers.errors import EngineFailure
 from triton_diffusers.inflight.safety import release_control_images
@@ -36,7 +36,7 @@ def is_red_somewhere(pixels: np.ndarray[Any, Any]) -> bool:
 
 
 class Watched(FakeEngine):
-    """Remembers the images that its checker has judged, and flags the pure red of input images."""
+    """Engine whose checker records images and flags the pure red of input images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_pasted_back_pixels_are_judged(start_loop: StartLoop, fields: dict[str, 
     finish(loop, job := loop.submit(request_for(image=png(Image.new("RGB", (64, 64), RED)), **fields)))
     assert job.result is not None
     assert job.result.is_nsfw == (True,)
-    assert not opened(pictures(job)[0]).any()
+    assert not opened(images_of(job)[0]).any()
     assert is_red_somewhere(engine.judged[-1])
 
 
@@ -79,7 +79,7 @@ def test_the_judged_image_is_the_one_returned(start_loop: StartLoop, fields: dic
     finish(loop, job := loop.submit(request_for(image_num=2, **fields)))
     assert job.result is not None
     assert job.result.is_nsfw == (False, False)
-    for judged, returned in zip(engine.judged, pictures(job), strict=True):
+    for judged, returned in zip(engine.judged, images_of(job), strict=True):
         assert np.array_equal(judged, opened(returned))
 
 
@@ -104,7 +104,7 @@ def test_a_flagged_image_is_returned_as_it_is_where_that_is_allowed(
     finish(loop, job := loop.submit(request))
     assert job.result is not None
     assert job.result.is_nsfw == (True,)
-    assert np.array_equal(opened(pictures(job)[0]), engine.judged[-1])
+    assert np.array_equal(opened(images_of(job)[0]), engine.judged[-1])
 
 
 @pytest.mark.parametrize(("action", "shown"), [(SafetyAction.FLAG, True), (SafetyAction.BLACKEN, False)])
@@ -148,9 +148,9 @@ def test_an_image_without_a_verdict_is_not_returned(
 def test_a_flagged_control_image_is_returned_as_it_is_where_that_is_allowed() -> None:
     red = np.full((8, 8, 3), RED, np.uint8)
     request = SimpleNamespace(return_control_image=True, safety_action=SafetyAction.FLAG)
-    job: Any = SimpleNamespace(request=request, control_pictures=[red], warnings=[])
+    job: Any = SimpleNamespace(request=request, control_images=[red], warnings=[])
     release_control_images(Watched(), job)
-    assert job.control_pictures == [red]
+    assert job.control_images == [red]
     assert job.warnings == ["control_images_base64: image 1 is flagged by the safety checker"]
 
 
@@ -159,7 +159,7 @@ def test_a_flagged_control_image_is_blackened_with_a_warning(returned: bool) -> 
     red, green = (np.full((8, 8, 3), colour, np.uint8) for colour in (RED, (0, 255, 0)))
     job: Any = SimpleNamespace(
         request=SimpleNamespace(return_control_image=returned, safety_action=SafetyAction.BLACKEN),
-        control_pictures=[red, green, red],
+        control_images=[red, green, red],
         warnings=[],
     )
     release_control_images(engine := Watched(), job)
@@ -167,5 +167,5 @@ def test_a_flagged_control_image_is_blackened_with_a_warning(returned: bool) -> 
         assert not engine.judged
         return
     assert len(engine.judged) == 2  # the shared image once
-    assert [bool(image.any()) for image in job.control_pictures] == [False, True, False]
+    assert [bool(image.any()) for image in job.control_images] == [False, True, False]
     assert [warning.split(":")[1].split()[1] for warning in job.warnings] == ["1", "3"]

@@ -1,4 +1,4 @@
-"""Small models draw at their own size and enlarge; sizes far from it are told."""
+"""Small models generate at their own size and enlarge; sizes far from it are a warning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.unit.conftest import ROOT, finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, pictures
+from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.api.request import Expansion, Function
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.images.encode import resized
@@ -55,7 +55,7 @@ def test_the_aspect_ratio_is_kept_where_it_can_be() -> None:
     assert own.drawn(request_for(width=512, height=768)) == (104, 160)
 
 
-def test_other_models_draw_what_is_asked_for(tmp_path: Path) -> None:
+def test_other_models_use_the_requested_size(tmp_path: Path) -> None:
     request = request_for(width=512, height=500)
     for settings in ({"enlarge": "off", "model_dir": ROOT / "models" / "emoji"}, {"model_dir": tmp_path}):
         assert sizes(**settings).drawn(request) == (512, 504)
@@ -74,7 +74,7 @@ def test_the_emoji_model_enlarges() -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"enlarge": "yes"}', '{"enlarged": true}', "\udcff"])
-def test_a_drawing_json_that_is_invalid_is_named(tmp_path: Path, content: str) -> None:
+def test_invalid_drawing_json_is_an_error(tmp_path: Path, content: str) -> None:
     (path := tmp_path / "drawing.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(LoadError, match=f"^{path} (cannot be read|is invalid: )|^{path}: enlarge: "):
         sizes(model_dir=tmp_path)
@@ -94,21 +94,20 @@ def test_a_drawing_json_that_is_invalid_is_named(tmp_path: Path, content: str) -
         ((256, 248), True),
     ],
 )
-def test_sizes_far_from_the_models_own_are_told(size: tuple[int, int], is_far: bool) -> None:
+def test_size_far_from_the_models_own_is_a_warning(size: tuple[int, int], is_far: bool) -> None:
     said = sizes(512, enlarge="off").warnings(request_for(width=size[0], height=size[1]))
     expected = (
-        f"width × height: {size[0]}×{size[1]} is far from 512×512, the size that this model was trained on; "
-        "expect poor images"
+        f"width × height: {size[0]}×{size[1]} is far from 512×512, this model's training size; expect poor images"
     )
     assert said == ([expected] if is_far else [])
 
 
 def test_an_enlarged_image_is_the_one_of_the_models_own_size(start_loop: StartLoop) -> None:
-    """The seed draws the same image, and what is said of it holds in the file and the reply."""
+    """Compare with an image at the model's own size; file metadata and reply name the sampling size."""
     own, large = start_loop(FakeEngine()), start_loop(FakeEngine(), enlarge="on")
     finish(own, small := own.submit(request_for(image_num=2)))
     finish(large, job := large.submit(request_for(image_num=2, width=256, height=256, embed_metadata=True)))
-    for before, after in zip(pictures(small), pictures(job), strict=True):
+    for before, after in zip(images_of(small), images_of(job), strict=True):
         expected = resized(np.asarray(Image.open(io.BytesIO(before))), (256, 256))
         image = Image.open(io.BytesIO(after))
         np.testing.assert_array_equal(np.asarray(image), expected)
@@ -117,12 +116,12 @@ def test_an_enlarged_image_is_the_one_of_the_models_own_size(start_loop: StartLo
         assert (record["drawn_size"], record["request"]["width"]) == ([64, 64], 256)
     assert job.result is not None
     assert job.result.warnings == (
-        "width × height: 256×256 is drawn at 64×64, about this model's own size, and enlarged",
+        "width × height: 256×256 is generated at 64×64, near this model's size, and enlarged",
     )
 
 
 def png(size: tuple[int, int], color: str, *, white: int = 0) -> bytes:
-    """An image of one colour, but for ``white`` columns at its left."""
+    """Return an image of one colour with ``white`` columns on the left."""
     image = Image.new("RGB", size, color)
     image.paste("white", (0, 0, white, size[1]))
     buffer = io.BytesIO()
@@ -141,7 +140,7 @@ def png(size: tuple[int, int], color: str, *, white: int = 0) -> bytes:
 def test_input_images_are_drawn_over_at_the_models_own_size(
     start_loop: StartLoop, fields: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """What was not masked is pasted back from the input image at its full size."""
+    """Paste unmasked pixels back from the input image at its full size."""
 
     class Watched(FakeEngine):
         encoded: list[tuple[int, ...]]
@@ -154,7 +153,7 @@ def test_input_images_are_drawn_over_at_the_models_own_size(
     engine.encoded = []
     loop = start_loop(engine, enlarge="on")
     finish(loop, job := loop.submit(request_for(image=png((256, 256), "orange"), width=256, height=256, **fields)))
-    (data,) = pictures(job)
+    (data,) = images_of(job)
     image = Image.open(io.BytesIO(data))
     assert image.size == size
     assert engine.encoded == [(3, 64, 64) if size == (256, 256) else (3, 48, 96)]

@@ -1,4 +1,4 @@
-"""A store that is away while jobs are in flight: they wait, others do not, and nothing that was drawn is lost."""
+"""Unavailable stores: jobs wait without delaying others, and no image is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.oss_server import OssServer
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, pictures
+from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.jobs.board import JobBoard
 
@@ -65,7 +65,7 @@ def test_more_jobs_wait_than_fit_and_all_are_stored_when_the_store_is_back(
     finish(loop, *jobs)
     for job in jobs:
         (url,) = job.result.oss_urls if job.result else ("",)
-        assert oss.data(BUCKET, url.removeprefix(f"oss://{BUCKET}/")) == pictures(job)[0]
+        assert oss.data(BUCKET, url.removeprefix(f"oss://{BUCKET}/")) == images_of(job)[0]
     assert held(tmp_path / "held") == []
     assert {entry.error_msg for entry in board.entries()} == {""}
 

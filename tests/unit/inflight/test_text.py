@@ -1,4 +1,4 @@
-"""The prompts of a request as text states: against diffusers' pipeline, and against the rules applied by hand."""
+"""Hidden states of prompts, compared with diffusers' pipeline and with rules applied by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYERS = 4
 
 
 class CountingEngine(EagerEngine):
-    """Counts the chunks that it is given."""
+    """Engine that counts encoded chunks."""
 
     chunks = 0
 
@@ -41,7 +41,7 @@ def encoder(engine: CountingEngine) -> PromptEncoder:
 
 @pytest.fixture(scope="module")
 def pipeline(components: Components) -> Any:
-    """diffusers' pipeline of the same modules."""
+    """Return diffusers' pipeline with the same modules."""
     return StableDiffusionPipeline(
         vae=components.vae,
         text_encoder=components.text_encoder,
@@ -62,7 +62,7 @@ def states(encoder: PromptEncoder, prompt: str, **changes: Any) -> torch.Tensor:
 
 
 def plain(components: Components, *words: str) -> torch.Tensor:
-    """States of one chunk without weights, as transformers gives them."""
+    """Return hidden states of one chunk without weights, from transformers."""
     ids = components.tokenizer(" ".join(words), padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.inference_mode():
         return components.text_encoder(ids).last_hidden_state
@@ -71,9 +71,9 @@ def plain(components: Components, *words: str) -> torch.Tensor:
 @pytest.mark.parametrize("prompt", ["", "a red apple", "蓝色背景上的红苹果", "apple " * 75])
 @pytest.mark.parametrize("clip_skip", range(1, LAYERS + 1))
 @torch.inference_mode()
-def test_a_plain_prompt_is_diffusers(encoder: PromptEncoder, pipeline: Any, prompt: str, clip_skip: int) -> None:
+def test_plain_prompt_matches_diffusers(encoder: PromptEncoder, pipeline: Any, prompt: str, clip_skip: int) -> None:
     text_encoder = pipeline.text_encoder
-    # diffusers looks for the last normalisation where earlier versions of transformers had it.
+    # diffusers expects the last normalisation where earlier versions of transformers had it.
     vars(text_encoder).setdefault("text_model", text_encoder)
     try:
         skipped = clip_skip - 1 if clip_skip > 1 else None
@@ -90,7 +90,7 @@ def test_a_plain_prompt_is_diffusers(encoder: PromptEncoder, pipeline: Any, prom
 
 @torch.inference_mode()
 def test_a_skipped_layer_counts_for_both_prompts(encoder: PromptEncoder, components: Components) -> None:
-    """What leaves the layer itself, normalised."""
+    """Compare with the layer's own normalised output."""
     left: list[torch.Tensor] = []
     text_encoder = components.text_encoder
     hook = text_encoder.encoder.layers[1].register_forward_hook(lambda module, args, output: left.append(output))
@@ -105,7 +105,7 @@ def test_a_skipped_layer_counts_for_both_prompts(encoder: PromptEncoder, compone
 
 
 @pytest.mark.parametrize("clip_skip", [0, -1, LAYERS + 1, 10**6])
-def test_layers_that_are_not_there_cannot_be_skipped(encoder: PromptEncoder, clip_skip: int) -> None:
+def test_clip_skip_beyond_the_layers_is_an_error(encoder: PromptEncoder, clip_skip: int) -> None:
     with pytest.raises(
         InvalidRequest, match=rf"clip_skip: {clip_skip} .* between 1 and {LAYERS}, the layers"
     ) as caught:
@@ -118,8 +118,8 @@ def test_weights_of_one_change_no_bit(encoder: PromptEncoder, components: Compon
     assert torch.equal(states(encoder, prompt), plain(components, "a red apple"))
 
 
-def test_weights_by_hand(encoder: PromptEncoder, components: Components) -> None:
-    """Of words of one token each: the beginning is the first token, so that word i is token i + 1."""
+def test_weights_match_the_rule_applied_by_hand(encoder: PromptEncoder, components: Components) -> None:
+    """Use words of one token each; the start token is first, so word i is token i + 1."""
     found = states(encoder, "apple (pear:1.4) [apple (pear)]")
     expected = plain(components, "apple pear apple pear").clone()
     mean = expected.mean()
@@ -157,7 +157,7 @@ def test_without_guidance_a_negative_prompt_does_not_lengthen(encoder: PromptEnc
     assert states(encoder, "apple", negative_prompt="apple BREAK pear").shape[:2] == (1, 77)
 
 
-def test_what_is_cut_is_told(encoder: PromptEncoder) -> None:
+def test_truncated_text_is_a_warning(encoder: PromptEncoder) -> None:
     warnings: list[str] = []
     request = request_for("apple BREAK " * 3 + "pear", negative_prompt="apple BREAK " * 4 + "(blue:2) BREAK red")
     assert encoder.encode(request, None, warnings).chunks(0) == 3
@@ -174,21 +174,21 @@ def test_a_chunk_is_encoded_once(encoder: PromptEncoder, engine: CountingEngine)
     again = states(encoder, "apple BREAK (pear:1.5) BREAK apple", **guided)
     assert torch.equal(first, again)
     assert engine.chunks == 3
-    # What is remembered bears no weights, and is of one layer.
+    # Cache entries hold no weights, and belong to one layer.
     assert not torch.equal(states(encoder, "apple BREAK (pear:0.5)")[0, 77:], first[1, 77 : 2 * 77])
     assert engine.chunks == 3
     states(encoder, "apple", clip_skip=2)
     assert engine.chunks == 4
 
 
-def test_a_mask_is_part_of_what_is_remembered(encoder: PromptEncoder, engine: CountingEngine) -> None:
-    """An end that is written out has the ids of an empty prompt, but another mask."""
+def test_cache_key_includes_the_attention_mask(encoder: PromptEncoder, engine: CountingEngine) -> None:
+    """Spell out the end token, which gives the ids of an empty prompt with another mask."""
     states(encoder, "")
     states(encoder, "<|endoftext|>")
     assert engine.chunks == 2
 
 
-def test_the_oldest_chunks_are_forgotten(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_chunks_are_evicted(engine: CountingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triton_diffusers.inflight.text._MAX_CACHED_CHUNKS", 2)
     encoder = PromptEncoder(engine, Settings(max_prompt_chunks=1))
     for prompt in ("one", "two", "one", "three", "one", "two"):
@@ -197,7 +197,7 @@ def test_the_oldest_chunks_are_forgotten(engine: CountingEngine, monkeypatch: py
 
 
 def test_the_engine_gets_one_chunk_at_a_time(components: Components) -> None:
-    """Rounding depends on how many rows are multiplied at once; a chunk's states must not."""
+    """Keep a chunk's states independent of the batch, although rounding depends on its size."""
 
     class Engine(EagerEngine):
         def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> torch.Tensor:
@@ -210,7 +210,7 @@ def test_the_engine_gets_one_chunk_at_a_time(components: Components) -> None:
     )
 
 
-def test_chinese_that_did_not_come_through_the_translator_is_told(encoder: PromptEncoder) -> None:
+def test_untranslated_chinese_is_a_warning(encoder: PromptEncoder) -> None:
     fields = {"negative_prompt": "红苹果", "guidance_scale": 3.0}
     both = ["negative_prompt: Chinese ('红苹果')", "prompt: Chinese ('猫', '狗')"]
     for request, told in [

@@ -1,4 +1,4 @@
-"""An engine draws a tiny image before it serves: what keeps it from that is told by the part of the model."""
+"""Trial of an engine before it serves; a failure names the part of the model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(model_dir=tmp_path / "mine", cache_dir=tmp_path)
 
 
-def test_a_model_that_draws_passes_and_is_tried_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_working_model_passes_the_trial_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine()
     with caplog.at_level(logging.WARNING):
         try_out(engine, settings)
@@ -50,22 +50,23 @@ def raises(*args: Any, **keywords: Any) -> Any:
     ("method", "part"),
     [("encode_prompts", "text_encoder"), ("predict", "unet"), ("decode", "vae"), ("is_unsafe", "safety_checker")],
 )
-def test_a_part_that_fails_is_named(settings: Settings, method: str, part: str) -> None:
+def test_failed_trial_names_the_part(settings: Settings, method: str, part: str) -> None:
     engine = FakeEngine()
     setattr(engine, method, raises)
-    expected = f"{settings.model_dir} draws no image: its {part} failed the trial: RuntimeError: mat1 and mat2 shapes "
+    reason = "RuntimeError: mat1 and mat2 shapes "
+    expected = f"{settings.model_dir} cannot generate an image: its {part} failed the trial: {reason}"
     with pytest.raises(LoadError, match=f"^{expected}cannot be multiplied$"):
         try_out(engine, settings)
 
 
-def test_a_scheduler_that_cannot_be_made_is_named(settings: Settings) -> None:
+def test_failed_trial_names_the_scheduler(settings: Settings) -> None:
     engine = FakeEngine()
     engine.scheduler_config = {**FakeEngine.scheduler_config, "beta_schedule": "somebody's"}
     with pytest.raises(LoadError, match="its scheduler failed the trial: NotImplementedError: somebody's"):
         try_out(engine, settings)
 
 
-def test_an_autoencoder_that_overflows_is_told_in_the_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_overflowing_autoencoder_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     class Overflowing(FakeEngine):
         def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
             return super().decode(latents) if precise else np.full((3, 64, 64), np.nan, np.float32)
@@ -94,7 +95,7 @@ def test_weights_beyond_half_precision_fail_at_the_start(components: Components,
 
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The emoji model with a Chinese BERT as its text encoder."""
+    """Return the emoji model with a Chinese BERT as its text encoder."""
     folder = tmp_path_factory.mktemp("chinese")
     shutil.copytree(ROOT / "models" / "emoji" / "base_model", folder / "base_model")
     make_chinese(folder / "base_model", width=192)

@@ -1,4 +1,4 @@
-"""What the loop does next: fairness between requests, bounds, and that everything comes to its end."""
+"""Choice of turns: fairness between requests, limits, and termination."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def job_of(images: int, *, number: int = 1, side: int = 8, steps: int = 4, cost:
 
 
 def take(turn: Decode | Step, seconds: float = 1.0) -> None:
-    """Carry out a turn as the loop does, for a cost of so many seconds."""
+    """Execute a turn like the loop, at a cost of ``seconds``."""
     if isinstance(turn, Decode):
         turn.sample.pixels = np.zeros((1, 1, 3), np.uint8)
         turn.job.cost_seconds += seconds
@@ -47,12 +47,12 @@ def take(turn: Decode | Step, seconds: float = 1.0) -> None:
 
 
 def images_of(turn: object) -> Counter[int]:
-    """Images of a step, by the job's number."""
+    """Return the images of a step by job number."""
     assert isinstance(turn, Step)
     return Counter(job.number for job, _ in turn.samples)
 
 
-def test_nothing_to_do() -> None:
+def test_next_turn_without_jobs_is_none() -> None:
     assert next_turn([], 4) is None
     job = job_of(1, steps=1)
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_jobs_share_a_call_equally_and_fill_what_is_left_of_it() -> None:
     assert images_of(next_turn([long, short], 4)) == {1: 3, 2: 1}
     assert images_of(next_turn([long, short], 3)) == {1: 2, 2: 1}
     assert images_of(next_turn([long, job_of(4, number=3, cost=9.0)], 4)) == {1: 2, 3: 2}
-    # Three jobs get one place each, and the one that was given least gets the fourth.
+    # Three jobs get one place each, and the least charged one gets the fourth.
     others = [job_of(4, number=3, cost=1.0), job_of(4, number=4, cost=2.0)]
     assert images_of(next_turn([long, *others], 4)) == {1: 1, 3: 2, 4: 1}
 
@@ -87,7 +87,7 @@ def test_images_of_a_job_stand_together_in_a_call() -> None:
     assert [job.number for job, _ in turn.samples] == [1, 1, 1, 2, 2, 3]
 
 
-def test_more_jobs_than_the_bound_go_by_what_they_were_given() -> None:
+def test_least_charged_jobs_share_a_full_call() -> None:
     jobs = [job_of(1, number=number, cost=cost) for number, cost in enumerate([5.0, 1.0, 3.0, 2.0, 4.0])]
     assert images_of(next_turn(jobs, 3)) == {1: 1, 3: 1, 2: 1}
 

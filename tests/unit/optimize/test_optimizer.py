@@ -17,7 +17,7 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.artifacts import ArtifactError
 from triton_diffusers.engines import Engine
-from triton_diffusers.engines.protocol import UnfitEngine
+from triton_diffusers.engines.protocol import IncompatibleEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import NamedEngine
@@ -119,7 +119,7 @@ def test_requests_during_a_build_all_succeed(
 
 
 def refuse(engine: Engine) -> None:
-    raise UnfitEngine("its native_side is different")
+    raise IncompatibleEngine("its native_side is different")
 
 
 def broken() -> FakeEngine:
@@ -135,7 +135,7 @@ def broken() -> FakeEngine:
             "it was killed; perhaps the machine ran out of memory",
         ),
         ("", broken, not_called, ["building", "ready"], "ArtifactError: openvino-bfloat16 is damaged: unet/model.bin"),
-        ("", OptimizedEngine, refuse, ["building", "ready"], "UnfitEngine: its native_side is different"),
+        ("", OptimizedEngine, refuse, ["building", "ready"], "IncompatibleEngine: its native_side is different"),
     ],
 )  # fmt: skip
 def test_a_failure_is_reported_with_one_reason(

@@ -14,8 +14,8 @@ from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.prompts import Chunk, PromptReader
 
 POSITIONS = 77
-WORDS = POSITIONS - 2  # a beginning and an end go with every chunk
-MOST_CHUNKS = 4
+WORDS = POSITIONS - 2  # without start and end
+MAX_CHUNKS = 4
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,16 @@ def tokenizer(components: Components) -> Any:
 
 @pytest.fixture(scope="module")
 def reader(tokenizer: Any) -> PromptReader:
-    return PromptReader(tokenizer, MOST_CHUNKS)
+    return PromptReader(tokenizer, MAX_CHUNKS)
 
 
 def another_tokenizer() -> Any:
-    """The same one, to be changed."""
+    """Return a modifiable copy of the tokenizer."""
     return CLIPTokenizer.from_pretrained(ROOT / "models" / "emoji" / "base_model" / "tokenizer")
 
 
 def words(chunk: Chunk) -> int:
-    """Tokens between beginning and end."""
+    """Return the tokens between start and end."""
     return sum(chunk.tokens.attention_mask) - 2
 
 
@@ -56,12 +56,12 @@ PLAIN = [
 @pytest.mark.parametrize("text", [*PLAIN, " ".join(["apple"] * WORDS)])
 @pytest.mark.parametrize("pad_token", [None, "!"])
 def test_a_chunk_is_what_the_tokenizer_makes_of_it(text: str, pad_token: str | None) -> None:
-    """With padding by the end token, as in Stable Diffusion 1, and by another one, as in 2."""
+    """Pad by the end token, as in Stable Diffusion 1, and by another one, as in 2."""
     tokenizer = another_tokenizer()
     if pad_token is not None:
         tokenizer.pad_token = pad_token
         assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    prompt = PromptReader(tokenizer, MOST_CHUNKS).read(text)
+    prompt = PromptReader(tokenizer, MAX_CHUNKS).read(text)
     (chunk,) = prompt.chunks
     expected = tokenizer(text, padding="max_length", max_length=POSITIONS, truncation=True)
     assert list(chunk.tokens.ids) == expected["input_ids"]
@@ -120,8 +120,8 @@ def test_a_prompt_of_no_tokens_is_the_empty_chunk(reader: PromptReader) -> None:
         assert reader.read(text).chunks == (reader.empty,)
 
 
-def test_what_does_not_fit_is_cut_and_told(reader: PromptReader) -> None:
-    whole = " ".join(["apple"] * WORDS * MOST_CHUNKS)
+def test_excess_text_is_cut_with_a_warning(reader: PromptReader) -> None:
+    whole = " ".join(["apple"] * WORDS * MAX_CHUNKS)
     prompt = reader.read(f"{whole} (pear:1.2) BREAK on blue")
     assert prompt.chunks == reader.read(whole).chunks
     assert prompt.cut.split() == ["pear", "on", "blue"]
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_cut_and_told(reader: PromptReader) -> None:
 )
 def test_long_text_of_any_script_is_read(reader: PromptReader, text: str) -> None:
     prompt = reader.read(text)
-    assert 1 <= len(prompt.chunks) <= MOST_CHUNKS
+    assert 1 <= len(prompt.chunks) <= MAX_CHUNKS
     assert (prompt.cut != "") == (set(text) != {"("})
 
 
@@ -145,7 +145,7 @@ def test_any_text_is_read(reader: PromptReader, text: str) -> None:
         assert all(-10 <= weight <= 10 for weight in chunk.weights)
 
 
-# Textual-inversion embeddings: words that were added to the tokenizer.
+# Textual-inversion embeddings are words added to the tokenizer.
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def extended() -> Any:
 
 
 def test_an_embeddings_vectors_follow_its_word(extended: Any) -> None:
-    reader = PromptReader(extended, MOST_CHUNKS)
+    reader = PromptReader(extended, MAX_CHUNKS)
     (chunk,) = reader.read("apple, (my-style:1.2) My-Style-Too single").chunks
     ids = extended.convert_tokens_to_ids(["my-style", "my-style_1", "my-style_2", "my-style-too", "Single"])
     assert list(chunk.tokens.ids[3:8]) == ids
@@ -165,6 +165,6 @@ def test_an_embeddings_vectors_follow_its_word(extended: Any) -> None:
 
 
 def test_an_embedding_is_not_parted(extended: Any) -> None:
-    reader = PromptReader(extended, MOST_CHUNKS)
+    reader = PromptReader(extended, MAX_CHUNKS)
     assert [words(c) for c in reader.read("apple " * 72 + "my-style").chunks] == [75]
     assert [words(c) for c in reader.read("apple " * 73 + "my-style").chunks] == [73, 3]

@@ -20,12 +20,12 @@ from triton_diffusers.prompts.composition import has_and, split_and
         ("a:nan AND b:1e3 AND c:", [("a:nan", 1), ("b:1e3", 1), ("c:", 1)]),
         ("a:99 AND b:-99", [("a", 10), ("b", -10)]),
         ("AND", [("", 1), ("", 1)]),
-        # A weight without AND would make a burnt image of every ratio.
+        # Without AND, a number such as a ratio must not be a weight.
         ("16:9", [("16:9", 1)]),
         ("a and b ANDROID SAND AND_", [("a and b ANDROID SAND AND_", 1)]),
     ],
 )
-def test_parts(prompt: str, expected: list[tuple[str, float]]) -> None:
+def test_split_and_returns_weighted_parts(prompt: str, expected: list[tuple[str, float]]) -> None:
     assert [(part.text, part.weight) for part in split_and(prompt)] == expected
     assert has_and(prompt) is (len(expected) > 1)
 

@@ -1,4 +1,4 @@
-"""Prompt editing: schedules written down by the web UI's documented rules."""
+"""Prompt editing: schedules by the web UI's documented rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 10
 
 
 def schedule(prompt: str, steps: int = STEPS) -> list[tuple[int, str]]:
-    """Each text with the number of the last step that it is used in."""
+    """Return each text with the number of the last step that uses it."""
     found = []
     last = 0
     for text, run in groupby(texts_by_step(prompt, steps)):
@@ -45,12 +45,12 @@ def schedule(prompt: str, steps: int = STEPS) -> list[tuple[int, str]]:
         ("[a:b:4] [c:d:4] [e:f:0.8]", [(4, "a c e"), (8, "b d e"), (10, "b d f")]),
         ("a BREAK [b:c:3]", [(3, "a BREAK b"), (10, "a BREAK c")]),
         ("[红苹果:猫:0.5]", [(5, "红苹果"), (10, "猫")]),
-        # An unbalanced bracket is text, and so are those around it.
+        # An unbalanced bracket and all brackets around it are text.
         ("a [unbalanced", [(10, "a [unbalanced")]),
         ("a [b (c:d:3]", [(10, "a [b (c:d:3]")]),
         ("((x][:y:z [d:3]", [(3, "((x][:y:z "), (10, "((x][:y:z d")]),
         ("[a) b:c:3] [d:e:3]", [(3, "[a) b:c:3] d"), (10, "[a) b:c:3] e")]),
-        # So is everything else that is not a construct.
+        # Everything else that is not a construct is text.
         ("[a:b]", [(10, "[a:b]")]),
         ("[a:b:c:3]", [(10, "[a:b:c:3]")]),
         ("[a:b:c]", [(10, "[a:b:c]")]),
@@ -63,7 +63,7 @@ def schedule(prompt: str, steps: int = STEPS) -> list[tuple[int, str]]:
         (r"\[a:b:3\] [\]:\::3]", [(3, r"\[a:b:3\] \]"), (10, r"\[a:b:3\] \:")]),
     ],
 )
-def test_editing(prompt: str, expected: list[tuple[int, str]]) -> None:
+def test_texts_by_step_edits_prompts(prompt: str, expected: list[tuple[int, str]]) -> None:
     assert schedule(prompt) == expected
 
 
@@ -81,11 +81,11 @@ def test_editing(prompt: str, expected: list[tuple[int, str]]) -> None:
         ("[a:[b|c]:2]", ["a", "a", "b", "c", "b"]),
     ],
 )
-def test_alternation(prompt: str, expected: list[str]) -> None:
+def test_texts_by_step_alternates(prompt: str, expected: list[str]) -> None:
     assert list(texts_by_step(prompt, len(expected))) == expected
 
 
-def test_a_share_is_of_the_steps() -> None:
+def test_fraction_is_relative_to_the_steps() -> None:
     assert [schedule("[a:b:0.5]", steps)[0] for steps in (2, 3, 20)] == [(1, "a"), (1, "a"), (10, "a")]
     assert schedule("[a:b:0.5]", 1) == [(1, "b")]
     assert schedule("[a:b:" + "9" * 400 + "]") == [(10, "a")]
@@ -108,5 +108,5 @@ def test_every_prompt_has_a_text_for_every_step(prompt: str) -> None:
     [("[", ""), ("(", ")"), ("[a:", ":5]"), ("[a|", "]"), ("[a:[b:", "]]"), ("[a|b]", ""), ("[", "]:5]"), ("[a)", "")],
 )
 def test_a_huge_prompt_is_read_in_linear_time(piece: str, closing: str) -> None:
-    """Quadratic time would be hours."""
+    """Fail by timeout if parsing takes quadratic time, which would be hours."""
     assert len(list(texts_by_step(piece * 50_000 + closing * 50_000, 3))) == 3

@@ -1,4 +1,4 @@
-"""Words that a text encoder does not know."""
+"""Warnings about words unknown to a text encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tokenizer() -> Any:
     return CLIPTokenizer.from_pretrained(ROOT / "models" / "emoji" / "base_model" / "tokenizer")
 
 
-def test_english_is_not_warned_of(tokenizer: Any) -> None:
+def test_english_has_no_warning(tokenizer: Any) -> None:
     assert script_warnings("prompt", "a (red:1.2) apple, <lora:x:1> 4k\n", tokenizer) == []
 
 
@@ -27,13 +27,13 @@ def test_chinese_names_the_ensembles(tokenizer: Any) -> None:
     ]
 
 
-def test_other_characters_are_told_if_they_are_spelt_in_bytes(tokenizer: Any) -> None:
+def test_characters_spelt_in_bytes_are_a_warning(tokenizer: Any) -> None:
     assert script_warnings("negative_prompt", "яблоко, 😀（x）", tokenizer) == [
         "negative_prompt: the model's text encoder does not know 'яблоко', '😀（', '）'"
     ]
 
 
-def test_embeddings_are_words(tokenizer: Any) -> None:
+def test_embedding_words_have_no_warning(tokenizer: Any) -> None:
     tokenizer.add_tokens(["红风格"])
     assert script_warnings("prompt", "an apple in 红风格", tokenizer) == []
     assert len(script_warnings("prompt", "红苹果 in 红风格", tokenizer)) == 1

@@ -1,4 +1,4 @@
-"""The syntax of prompts, against a second reading of the rules that looks at every character by itself."""
+"""Prompt syntax, compared with a second implementation that looks at every character separately."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Weighted = list[tuple[str, float]]
 
 
 def spans(prompt: str) -> Weighted:
-    """The only section's spans."""
+    """Return the only section's spans."""
     (section,) = parse(prompt)
     return [(span.text, span.weight) for span in section]
 
@@ -36,9 +36,9 @@ def spans(prompt: str) -> Weighted:
         ("(one)(two)", [("onetwo", 1.1)]),
         ("(a: 1.3 )(b:.5)(c:2.)(d:+2)", [("a", 1.3), ("b", 0.5), ("cd", 2)]),
         ("(a:0)(b:-1.5)", [("a", 0), ("b", -1.5)]),
-        # Pairs of one kind do not mind those of the other.
+        # Kinds of brackets are independent.
         ("(a [b) c]", [("a ", 1.1), ("b", 1), (" c", 1 / 1.1)]),
-        # Never closed: to the end. Never opened: text.
+        # Unclosed brackets last to the end; unopened ones are text.
         ("a (b", [("a ", 1), ("b", 1.1)]),
         ("a [b", [("a ", 1), ("b", 1 / 1.1)]),
         ("((a) b", [("a", 1.21), (" b", 1.1)]),
@@ -47,7 +47,7 @@ def spans(prompt: str) -> Weighted:
         (r"\<lora:x:1\> 16\:9 a\|b", [("<lora:x:1> 16:9 a|b", 1)]),
         (r"C:\dir \n", [(r"C:\dir \n", 1)]),
         ("(a\\", [("a\\", 1.1)]),
-        # What is not a weight is text.
+        # Invalid weights are text.
         ("(a:nan)", [("a:nan", 1.1)]),
         ("(a:1e999)", [("a:1e999", 1.1)]),
         ("(a:1.2.3)", [("a:1.2.3", 1.1)]),
@@ -64,7 +64,7 @@ def spans(prompt: str) -> Weighted:
         (f"((a:{'9' * 400}):0)", [("a", 0)]),
     ],
 )
-def test_examples(prompt: str, expected: Weighted) -> None:
+def test_parse_examples(prompt: str, expected: Weighted) -> None:
     found = spans(prompt)
     assert [text for text, _ in found] == [text for text, _ in expected]
     assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
@@ -90,11 +90,11 @@ def test_break_leaves_brackets_open() -> None:
     ]
 
 
-# The rules a second time: no expressions, and quadratic.
+# Second implementation of the rules, without regular expressions and in quadratic time.
 
 
 def brute_force(prompt: str) -> list[Weighted]:
-    """Each character that is text, with its weight; the product of every bracket's factor that it lies in."""
+    """Return each text character with its weight, the product of all enclosing brackets' factors."""
     text: dict[int, str] = {}
     pairs: dict[str, list[tuple[int, float, float]]] = {"(": [], "[": []}
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -233,5 +233,5 @@ def test_escaped_text_is_itself(text: str) -> None:
     ["(", ")", "[", "(a", "a)", "(a)b", "([", "(a:1.1)", ":", ": ", ":1", "1", " ", "BREAK ", "\\", "a", "(:1 "],
 )
 def test_a_huge_prompt_is_parsed_in_linear_time(piece: str) -> None:
-    """What were quadratic would take hours."""
+    """Fail by timeout if parsing takes quadratic time, which would be hours."""
     assert parse(":" + piece * 100_000)

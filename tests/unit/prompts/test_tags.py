@@ -1,4 +1,4 @@
-"""Tags in a prompt."""
+"""Prompt tags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triton_diffusers.prompts.tags import split_tags
         ("<<lora:a>>", "<>", [("lora", ("a",))]),
     ],
 )
-def test_tags_are_taken_out(prompt: str, text: str, tags: list[tuple[str, tuple[str, ...]]]) -> None:
+def test_split_tags_removes_tags(prompt: str, text: str, tags: list[tuple[str, tuple[str, ...]]]) -> None:
     found, taken = split_tags(prompt)
     assert found == text
     assert [(tag.kind, tag.arguments) for tag in taken] == tags

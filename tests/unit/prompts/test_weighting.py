@@ -1,4 +1,4 @@
-"""What attention weights do to text states."""
+"""Attention weights of hidden states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def states(seed: int = 0) -> torch.Tensor:
     return torch.rand(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(seed)) + 0.1
 
 
-def test_the_rule_number_by_number() -> None:
+def test_weights_follow_the_rule_exactly() -> None:
     plain, weights = states(), [1.0, 1.3, 0.5, 0.0, 1.0]
     numbers = plain[0].tolist()
     weighted = [[weight * number for number in row] for weight, row in zip(weights, numbers, strict=True)]
@@ -49,7 +49,7 @@ def test_the_precision_stays(dtype: torch.dtype) -> None:
         pytest.param([1, 1.00001, -1, 1, 1], id="the mean becomes very small"),
     ],
 )
-def test_a_mean_that_says_nothing_is_not_restored(weights: list[float]) -> None:
+def test_meaningless_mean_is_not_restored(weights: list[float]) -> None:
     plain = torch.tensor([1.0, 1.0, 3.0, 0.5, 0.5])[None, :, None].expand(1, TOKENS, WIDTH)
     if weights[1] == -3:
         plain = torch.tensor([0.0, 2.0, 1.0, 1.0, 1.0])[None, :, None].expand(1, TOKENS, WIDTH)

@@ -1,4 +1,4 @@
-"""Which steps a profile shortens, and how one is named."""
+"""Steps that profiles shorten, and names of profiles."""
 
 from __future__ import annotations
 

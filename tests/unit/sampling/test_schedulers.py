@@ -66,7 +66,7 @@ def test_names_are_found_in_any_case(name: str) -> None:
         ("PNDMScheduler", "PNDM"),
     ],
 )
-def test_names_of_other_tools(given: str, name: str | None) -> None:
+def test_scheduler_name_accepts_names_of_other_tools(given: str, name: str | None) -> None:
     if name is None:
         with pytest.raises(InvalidRequest, match="did you mean Euler"):
             scheduler_name(given)
@@ -76,7 +76,7 @@ def test_names_of_other_tools(given: str, name: str | None) -> None:
 
 
 @pytest.mark.parametrize("given", ["Euler a Karras", "ddim_karras", "LCM exponential"])
-def test_a_spacing_that_a_sampler_does_not_have_is_refused(given: str) -> None:
+def test_unsupported_spacing_is_an_error(given: str) -> None:
     with pytest.raises(InvalidRequest, match=r"scheduler: .* has no (Karras|Exponential) spacing"):
         scheduler_name(given)
 
@@ -84,18 +84,18 @@ def test_a_spacing_that_a_sampler_does_not_have_is_refused(given: str) -> None:
 @pytest.mark.parametrize(
     ("given", "near"), [("dpmpp_2m_sd", "DPM++ 2M SDE"), ("eular", "Euler"), ("dpmpp_2s_ancestral", "DPM")]
 )
-def test_an_unknown_name_is_answered_with_near_ones(given: str, near: str) -> None:
+def test_unknown_scheduler_is_an_error_with_suggestions(given: str, near: str) -> None:
     with pytest.raises(InvalidRequest, match=f"did you mean .*{re.escape(near)}"):
         scheduler_name(given)
 
 
-def test_a_long_name_takes_no_time() -> None:
+def test_unknown_long_name_fails_quickly() -> None:
     with pytest.raises(InvalidRequest):
         scheduler_name("k" * 1_000_000)
 
 
 def test_dpm_sde_draws_noise_in_its_steps() -> None:
-    """As the sampler of this name does elsewhere: two seeds part ways from the same latents."""
+    """Expect two seeds to diverge from equal latents, as with this sampler in other tools."""
     ends = []
     for seed in (0, 1):
         scheduler = SchedulerFactory(SCHEDULER_CONFIG).make("DPM++ SDE", 4)
@@ -114,7 +114,7 @@ def test_diffusers_class_names_are_names_too(class_name: str) -> None:
     assert type(SchedulerFactory(SCHEDULER_CONFIG).make(first, 4)) is getattr(diffusers, class_name)
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_unknown_scheduler_lists_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="scheduler: 'Magic' is invalid: known: ") as caught:
         scheduler_name("Magic")
     for name in SCHEDULERS:
@@ -135,7 +135,7 @@ def test_the_models_own_config_is_kept() -> None:
         assert (config.prediction_type, config.beta_end) == ("v_prediction", 0.02), name
 
 
-def test_a_scheduler_that_cannot_do_so_many_steps_says_so() -> None:
+def test_unsupported_number_of_steps_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="steps: 60 is invalid: the scheduler LCM says: ") as caught:
         SchedulerFactory(SCHEDULER_CONFIG).make("LCM", 60)
     assert caught.value.field == "steps"
@@ -144,7 +144,7 @@ def test_a_scheduler_that_cannot_do_so_many_steps_says_so() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 30, 150])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_comes_to_its_end(name: str, steps: int) -> None:
+def test_every_scheduler_finishes(name: str, steps: int) -> None:
     factory = SchedulerFactory({**SCHEDULER_CONFIG, "prediction_type": "v_prediction", "timestep_spacing": "trailing"})
     if (name, steps) == ("LCM", 150):
         with pytest.raises(InvalidRequest):
@@ -162,8 +162,8 @@ def test_every_scheduler_comes_to_its_end(name: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_two_of_a_kind_share_nothing(name: str) -> None:
-    """One run alone, and one with another scheduler's steps in between, give the same."""
+def test_schedulers_of_equal_name_are_independent(name: str) -> None:
+    """Compare a single run with one that is interleaved with another scheduler's steps."""
     factory = SchedulerFactory(SCHEDULER_CONFIG)
 
     def run(disturbed: bool) -> torch.Tensor:
@@ -183,7 +183,7 @@ def test_two_of_a_kind_share_nothing(name: str) -> None:
     assert torch.equal(run(disturbed=True), run(disturbed=False))
 
 
-def test_prototypes_are_bounded_and_made_again() -> None:
+def test_scheduler_prototypes_are_bounded_and_recreated() -> None:
     factory = SchedulerFactory(SCHEDULER_CONFIG)
     for steps in range(1, 100):
         assert len(factory.make("Euler", steps).timesteps) == steps

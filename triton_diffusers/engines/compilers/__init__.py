@@ -1,14 +1,23 @@
-"""Compilers of graphs. ``COMPILERS`` finds them by name; each is a class that satisfies ``Compiler``."""
+"""Compilers of graphs. ``COMPILERS`` finds them by name; each class implements ``Compiler``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from triton_diffusers.engines.compilers.cache import GraphCache, caches_of
-from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, Shapes, UnfitWeights
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, Compiler, IncompatibleWeights, Shapes
 from triton_diffusers.util.lazy import Registry
 
-__all__ = ["COMPILERS", "PRECISIONS", "CompiledGraph", "Compiler", "GraphCache", "Shapes", "UnfitWeights", "caches_of"]
+__all__ = [
+    "COMPILERS",
+    "PRECISIONS",
+    "CompiledGraph",
+    "Compiler",
+    "GraphCache",
+    "IncompatibleWeights",
+    "Shapes",
+    "caches_of",
+]
 
 COMPILERS = Registry(
     "compiled engine",
@@ -20,7 +29,7 @@ COMPILERS = Registry(
     extras={"openvino": "openvino"},
 )
 
-# Those that there are on any hardware, known without importing a compiler.
+# Precisions supported on any hardware, known without importing a compiler.
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "openvino": ("float32", "bfloat16", "int8"),
     "inductor": ("float32", "bfloat16"),

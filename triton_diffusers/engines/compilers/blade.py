@@ -1,4 +1,4 @@
-"""Alibaba's Blade (``torch_blade``), where it is installed: its wheels come from its makers alone. Untested."""
+"""Compiler using Alibaba's Blade (``torch_blade``), installed separately. Untested."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch_blade
 
+from triton_diffusers.engines.compilers.bound_weights import BoundGraph, in_order, write_shapes
 from triton_diffusers.engines.compilers.cache import GraphCache
-from triton_diffusers.engines.compilers.with_weights import WithWeights, in_order, write_shapes
 
 if TYPE_CHECKING:
     from triton_diffusers.engines.compilers.protocol import Shapes
@@ -20,7 +20,7 @@ _FILE = "graph.pt"
 
 
 class BladeCompiler:
-    """Compiles for the first CUDA device."""
+    """Compiler for the first CUDA device."""
 
     name = "blade"
     device = "cuda"
@@ -52,13 +52,13 @@ class BladeCompiler:
     def load_fitted(self, folder: Path, precision: str) -> BladeGraph:
         return self.load(folder, precision)
 
-    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:
+    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> BoundGraph:
         given = tuple(weight.to("cuda", torch.float32) for weight in in_order(weights, folder))
-        return WithWeights(self.load(folder, precision), given)
+        return BoundGraph(self.load(folder, precision), given)
 
 
 class BladeGraph:
-    """A script that Blade has optimised."""
+    """A script optimised by Blade."""
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         self._script = script
@@ -69,4 +69,4 @@ class BladeGraph:
         return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))
 
     def release(self) -> None:
-        pass  # PyTorch's allocator has it
+        pass  # managed by PyTorch's allocator

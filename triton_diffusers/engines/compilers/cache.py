@@ -1,4 +1,4 @@
-"""What is kept of loading a graph, so that the next process loads it sooner."""
+"""On-disk cache of compiled graphs, for faster loading."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _DIGEST_SIZE = 16
 
 @dataclass(frozen=True)
 class GraphCache:
-    """A file in which a compiler may keep what it has made of a graph's files for this machine.
+    """Cache file for a compiler's result on this machine.
 
-    ``content`` stands for what is in those files: nothing that was kept of others is used. Several processes may read
-    and write it at once.
+    ``content`` identifies the graph's files, so that results of other files are ignored. Several processes may read and
+    write it at once.
     """
 
     file: Path
     content: str
 
     def read(self, made_with: str) -> bytes | None:
-        """What was kept, if it was made of this content and with the same (a library, a processor), and is whole."""
+        """Return the cached data if it is intact and was written for this content and ``made_with``; else None."""
         try:
-            kept = self.file.read_bytes()
+            stored = self.file.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             logger.info("%s cannot be read: %s", self.file, error.strerror)
             return None
-        digest, data = kept[:_DIGEST_SIZE], kept[_DIGEST_SIZE:]
+        digest, data = stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
         return data if digest == self._digest(made_with, data) else None
 
     def write(self, made_with: str, data: bytes) -> None:
-        """Keep it in place of what was there. If it cannot be written, the next process does without."""
+        """Replace the cached data. A failure is only logged, since the next process can do without."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # Its digest tells a file that a power failure has damaged.
+            # No sync: the digest detects files damaged by a power failure.
             atomic_write(self.file, self._digest(made_with, data) + data, sync=False)
         except OSError as error:
-            logger.info("nothing is kept in %s for a faster start: %s", self.file, error.strerror)
+            logger.info("the graph cache %s cannot be written: %s", self.file, error.strerror)
 
     def _digest(self, made_with: str, data: bytes) -> bytes:
-        # Of all that must fit, and of the data: what is damaged is as good as what does not fit.
+        # Covers both the key and the data, so that damaged and outdated entries are treated alike.
         digest = xxhash.xxh3_128(f"{self.content}\n{made_with}\n".encode())
         digest.update(data)
         return digest.digest()
@@ -60,10 +60,10 @@ class GraphCache:
 def caches_of(
     cache_dir: Path, artifact: Path, graphs: Mapping[str, Sequence[ArtifactFile]]
 ) -> Mapping[str, GraphCache]:
-    """Places for the graphs of the artifact that lies, or will lie, in the folder ``artifact``.
+    """Return the caches for the graphs of the artifact in the folder ``artifact``, which need not exist yet.
 
-    ``graphs`` are the files of each, by its name. What is kept of an artifact gives way to what is kept of its
-    successor.
+    ``graphs`` holds the files of each graph by name. A new artifact in the same folder replaces the caches of the old
+    one.
     """
     place = hashlib.sha256(str(artifact.absolute()).encode()).hexdigest()[:16]
     folder = cache_dir.expanduser().absolute() / "graphs" / f"{artifact.name}-{place}"

@@ -1,4 +1,4 @@
-"""PyTorch's own compiler, ahead of time. One code for CPU and CUDA; it has not been run on CUDA yet."""
+"""Compiler using AOTInductor, for CPU and CUDA. It has not been run on CUDA yet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from triton_diffusers.engines.compilers.bound_weights import BoundGraph, check_shapes, in_order, write_shapes
 from triton_diffusers.engines.compilers.cache import GraphCache
-from triton_diffusers.engines.compilers.with_weights import WithWeights, check_shapes, in_order, write_shapes
 
 if TYPE_CHECKING:
     from triton_diffusers.engines.compilers.protocol import Shapes
@@ -21,7 +21,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class InductorCompiler:
-    """Compiles for the first CUDA device, or for the CPU if there is none. Needs a C++ compiler."""
+    """Compiler for the first CUDA device, or for the CPU without one; needs a C++ compiler."""
 
     name = "inductor"
     artifacts_are_code = True
@@ -62,30 +62,31 @@ class InductorCompiler:
     def load_fitted(self, folder: Path, precision: str) -> InductorGraph:
         return self.load(folder, precision)
 
-    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> WithWeights:
-        check_shapes(weights, folder)  # the code has some of the examples' in it, though it was told that they are free
+    def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> BoundGraph:
+        # The code contains some of the examples' sizes, although they were declared dynamic.
+        check_shapes(weights, folder)
         given = tuple(weight.to(self._device, _DTYPES[precision]) for weight in in_order(weights, folder))
-        return WithWeights(self.load(folder, precision), given)
+        return BoundGraph(self.load(folder, precision), given)
 
     @property
     def _has_bfloat16(self) -> bool:
         if self._device.type == "cuda":
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not every PyTorch has it
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # some PyTorch lack it
         return any(bool(found) and name.endswith("bf16") for name, found in capabilities.items())
 
 
 class InductorGraph:
-    """A package that AOTInductor has made."""
+    """A package compiled by AOTInductor."""
 
     def __init__(self, package: Any, device: torch.device) -> None:
         self._package, self._device = package, device
 
     @torch.inference_mode()
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # The code counts on the order in memory of the examples, and does not look.
+        # The code assumes the memory order of the examples, unchecked.
         outputs = self._package(*(tensor.to(self._device).contiguous() for tensor in inputs))
         return tuple(output.cpu() for output in ([outputs] if isinstance(outputs, torch.Tensor) else outputs))
 
     def release(self) -> None:
-        pass  # PyTorch's allocator has it
+        pass  # managed by PyTorch's allocator

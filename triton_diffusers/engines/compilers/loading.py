@@ -1,4 +1,4 @@
-"""Graphs of an artifact while they are being loaded."""
+"""Concurrent loading of an artifact's graphs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from triton_diffusers.adapters.controlnet import CONTROLNET
 from triton_diffusers.engines.compilers import COMPILERS, CompiledGraph, Compiler, GraphCache, Shapes
 from triton_diffusers.engines.graph_names import VAE_DECODER, VAE_ENCODER
 
-# Their calls take seconds, and more memory than any others.
+# Their calls take seconds and the most memory.
 _FITTED = (VAE_ENCODER, VAE_DECODER)
 
 logger = logging.getLogger(__name__)
 
 
 class LoadingGraphs:
-    """Loads graphs side by side, in threads, from now on.
+    """Graphs of an artifact, loading in parallel threads from construction on.
 
-    A graph occupies one core for seconds, and neither Python nor PyTorch: other graphs, and imports, go on meanwhile.
+    Loading a graph uses one core for seconds, without Python or PyTorch, so that other graphs and imports proceed
+    meanwhile.
     """
 
     def __init__(
         self, compiler: str, precision: str, folders: Mapping[str, Path], caches: Mapping[str, GraphCache]
     ) -> None:
-        """``folders`` are where the compiler has written the graphs, by name; ``caches`` may be there for some.
+        """Start loading the graphs in ``folders``, by name; ``caches`` may lack some.
 
-        Raises ``KeyError`` or ``ImportError`` if there is no such compiler.
+        Raises:
+            KeyError: the compiler does not exist.
+            ImportError: the compiler is not installed.
         """
         self.compiler: Compiler = COMPILERS[compiler]()
         self.precision = precision
-        # The one graph that is loaded later, with the weights of each ControlNet.
+        # Loaded later, with the weights of each ControlNet.
         self.controlnet = folders.get(CONTROLNET)
         self._folders, self._caches = folders, caches
         self._pool = ThreadPoolExecutor(thread_name_prefix="load-graph")
@@ -45,10 +48,10 @@ class LoadingGraphs:
             if name != CONTROLNET
         }
 
-    def fix(self, name: str, fixed: str, shapes: Shapes) -> None:
-        """Load the graph ``name`` once more, as ``fixed``, for inputs of these shapes alone; if the compiler can."""
+    def specialise(self, name: str, fixed: str, shapes: Shapes) -> None:
+        """Load the graph ``name`` a second time as ``fixed``, for inputs of exactly these shapes, if supported."""
         if not self.compiler.fixes_shapes or name not in self._folders:
-            logger.info("%s: sizes cannot be fixed, its %s computes all", self.compiler.name, name)
+            logger.info("%s: fixed sizes are unsupported for %s", self.compiler.name, name)
             return
         cache = self._caches.get(name)
         if cache is not None:
@@ -56,6 +59,6 @@ class LoadingGraphs:
         self._loading[fixed] = self._pool.submit(self.compiler.load, self._folders[name], self.precision, cache, shapes)
 
     def loaded(self) -> Mapping[str, CompiledGraph]:
-        """All of them; waits until they are, and raises what the compiler raised about a file."""
+        """Wait for all graphs and return them; re-raises the compiler's errors."""
         self._pool.shutdown()
         return {name: graph.result() for name, graph in self._loading.items()}

@@ -1,4 +1,4 @@
-"""What a compiler of graphs does."""
+"""Interface of graph compilers."""
 
 from __future__ import annotations
 
@@ -15,79 +15,81 @@ if TYPE_CHECKING:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of a graph's inputs, by name."""
+"""Input shapes of a graph, by name."""
 
 
-class UnfitWeights(ValueError):
-    """Weights of shapes that a compiled graph does not take, though its network could have them."""
+class IncompatibleWeights(ValueError):
+    """Weights have shapes that a compiled graph does not support, although its network would."""
 
 
 class CompiledGraph(Protocol):
-    """A graph that runs; used by one thread at a time."""
+    """A runnable graph, used by one thread at a time."""
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The graph's outputs. Tensors come and go in float32 on the CPU, whatever the precision inside."""
+        """Return the outputs. Inputs and outputs are float32 on the CPU, whatever the internal precision."""
 
     def release(self) -> None:
-        """Give back what calls need beside weights, if the graph keeps it for the next one: hundreds of megabytes.
+        """Free the working memory kept for the next call, hundreds of megabytes.
 
-        Takes a fifth of a second for a gigabyte, and the next call as much longer.
+        It takes a fifth of a second per gigabyte, and the next call takes as much longer.
         """
 
 
 class Compiler(Protocol):
-    """Makes files of graphs, and graphs that run of files."""
+    """Compiler of graphs to files, and loader of these files."""
 
     @property
     def name(self) -> str:
-        """What ``COMPILERS`` has it under."""
+        """Key in ``COMPILERS``."""
 
     @property
     def device(self) -> str:
-        """The kind of device that its graphs run on here: ``cpu`` or ``cuda``."""
+        """Device type of its graphs: ``cpu`` or ``cuda``."""
 
     @property
     def artifacts_are_code(self) -> bool:
-        """Whether loading files runs programs in them, so that whoever wrote them must be trusted."""
+        """True if loading an artifact executes its code, so that its author must be trusted."""
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """``float32``, ``bfloat16``, ``int8``: those that this hardware is good at, the best default first."""
+        """Precisions that suit this hardware (``float32``, ``bfloat16``, ``int8``), the best default first."""
 
     @property
     def fixes_shapes(self) -> bool:
-        """Whether ``load`` knows what to do with ``shapes``, and ``load_fitted`` does more than ``load``."""
+        """True if ``load`` supports ``shapes`` and ``load_fitted`` differs from ``load``."""
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of the libraries that files depend on, by name."""
+        """Return the versions of the libraries that files depend on, by name."""
 
     def machine(self) -> str:
-        """What files are tied to: an instruction set, a GPU's architecture."""
+        """Return the hardware that files are tied to: an instruction set, a GPU's architecture."""
 
     def calibrated(self, precision: str) -> tuple[str, ...]:
-        """The graphs that ``compile`` wants calibration inputs for."""
+        """Return the names of graphs that ``compile`` needs calibration inputs for."""
 
     def compile(self, graph: Graph, folder: Path, precision: str, calibration: Sequence[Inputs] = ()) -> None:
-        """Write a graph's files into an empty folder; takes minutes for a large one.
+        """Write a graph's files to an empty folder; takes minutes for large graphs.
 
-        ``calibration`` are inputs as the graph gets them in use.
+        ``calibration`` holds inputs as the graph gets them in use.
         """
 
     def load(
         self, folder: Path, precision: str, cache: GraphCache | None = None, shapes: Shapes | None = None
     ) -> CompiledGraph:
-        """The graph that ``compile`` has written; computes nothing with PyTorch, so that any thread may call it.
+        """Return the graph that ``compile`` wrote; it does not compute with PyTorch, so any thread may call it.
 
-        ``cache`` is for what makes this faster the next time; a compiler need not use it. With ``shapes`` the graph
-        takes these inputs alone, of just these shapes, and is the faster for it: no LoRA, no residuals.
+        ``cache`` may be used to speed up later loads. With ``shapes``, the graph accepts only these inputs with exactly
+        these shapes and runs faster, without LoRA and residuals.
         """
 
     def load_fitted(self, folder: Path, precision: str) -> CompiledGraph:
-        """As ``load``: a graph that takes a second for shapes that the call before did not have, and less memory."""
+        """Return the graph recompiled for each new input shape: about a second per shape, but less memory."""
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> CompiledGraph:
-        """A graph that ``compile`` has written without weights, with these, by name: it takes the other inputs.
+        """Return a graph compiled without weights, bound to these weights by name; it takes the remaining inputs.
 
-        Takes seconds, and computes with PyTorch in so far as it converts weights, which may then be dropped. Raises
-        ``UnfitWeights``.
+        It takes seconds, and converts weights with PyTorch; the originals may be freed afterwards.
+
+        Raises:
+            IncompatibleWeights: a weight has an unsupported shape.
         """

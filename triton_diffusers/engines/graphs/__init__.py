@@ -1,6 +1,6 @@
-"""A checkpoint's networks as graphs: tensors in, tensors out, and LoRA among the inputs.
+"""A checkpoint's networks as graphs: tensors in, tensors out, with LoRA among the inputs.
 
-``GRAPHS`` makes them by name; each takes the checkpoint's ``Components`` (in float32, on the CPU).
+``GRAPHS`` makes them by name from the checkpoint's ``Components`` (in float32, on the CPU).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
-from triton_diffusers.engines.graphs.lora import MOST_RANK, LoraLayout, lora_layouts
+from triton_diffusers.engines.graphs.lora import MAX_RANK, LoraLayout, lora_layouts
 from triton_diffusers.engines.graphs.residuals import no_residuals
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph, uses_mask
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph, unet_graph
@@ -21,7 +21,7 @@ from triton_diffusers.engines.graphs.vae import vae_decoder_graph, vae_encoder_g
 
 __all__ = [
     "GRAPHS",
-    "MOST_RANK",
+    "MAX_RANK",
     "Graph",
     "Input",
     "Inputs",

@@ -1,4 +1,4 @@
-"""A ControlNet as a graph without weights: one for all ControlNets of a base model."""
+"""ControlNet graph without weights, shared by all ControlNets of a base model."""
 
 from __future__ import annotations
 
@@ -15,52 +15,53 @@ from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.unet import unet_inputs
 
-_MOST_CHANNELS = 4096
+_MAX_CHANNELS = 4096
 
 
 class ControlNetModule(nn.Module):
-    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), pictures (n, 3, height, width), and weights.
+    """ControlNet as a function of latents, timesteps, hidden states, control images and weights.
 
-    Gives the residuals of the skip connections and of the middle, unscaled. ``network`` may be without memory.
+    Inputs are latents (n, c, h, w), timesteps (n,), states (n, tokens, width) and images (n, 3, height, width). Outputs
+    are the unscaled residuals of the skip connections and of the middle. ``network`` may be on the ``meta`` device.
     """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.names = tuple(network.state_dict())
-        self._network = [network]  # hidden in a list: its own parameters are none of this module's
+        self._network = [network]  # in a list, so that its parameters are not registered here
 
     def forward(
         self,
         latents: torch.Tensor,
         timesteps: torch.Tensor,
         states: torch.Tensor,
-        pictures: torch.Tensor,
+        images: torch.Tensor,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         dtype = weights[0].dtype
-        latents, states, pictures = (tensor.to(dtype) for tensor in (latents, states, pictures))
+        latents, states, images = (tensor.to(dtype) for tensor in (latents, states, images))
         (network,) = self._network
         with linear_projections(network):
             skips, middle = functional_call(
                 network,
                 dict(zip(self.names, weights, strict=True)),
-                (latents, timesteps, states, pictures),
+                (latents, timesteps, states, images),
                 {"return_dict": False},
             )
         return tuple(residual.float() for residual in (*skips, middle))
 
 
 def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
-    """A graph for the ControlNets of a UNet, for latents of any size and for pictures in the order RGB.
+    """Return the graph of ControlNets for a UNet, for latents of any size and for RGB images.
 
-    The channels of the layers that read the picture are free; all else follows from the UNet.
+    The channels of the image layers are dynamic; everything else is given by the UNet.
     """
     channels = usual_channels(pixels_per_latent)
     network = network_for(unet.config, {}, channels)
     module = ControlNetModule(network)
     latents, timesteps, states = unet_inputs(network.config)
     rows, _, *sides = latents.example.shape
-    pictures = Input(
+    images = Input(
         "pictures",
         torch.zeros(rows, network.config.conditioning_channels, *(pixels_per_latent * side for side in sides)),
         {0: ROWS, 2: pixels_per_latent * latents.dynamic[2], 3: pixels_per_latent * latents.dynamic[3]},
@@ -70,12 +71,12 @@ def controlnet_graph(unet: Any, pixels_per_latent: int) -> Graph:
         Input(name, torch.zeros(tensor.shape), free.get(name, {})) for name, tensor in network.state_dict().items()
     )
     outputs = [f"residual_{index}" for index in range(len(network.controlnet_down_blocks) + 1)]
-    return Graph(CONTROLNET, module, (latents, timesteps, states, pictures), tuple(outputs), weights)
+    return Graph(CONTROLNET, module, (latents, timesteps, states, images), tuple(outputs), weights)
 
 
 def _free_channels(levels: int) -> dict[str, dict[int, Any]]:
-    """By weight, the dimensions that one ControlNet may have otherwise than another."""
-    sizes = [Dim(f"picture_{level}", min=2, max=_MOST_CHANNELS) for level in range(levels)]
+    """Return the dynamic dimensions of weights, which differ between ControlNets."""
+    sizes = [Dim(f"picture_{level}", min=2, max=_MAX_CHANNELS) for level in range(levels)]
     free = {
         "conv_in.weight": {0: sizes[0]},
         "conv_in.bias": {0: sizes[0]},

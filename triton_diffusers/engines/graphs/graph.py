@@ -1,4 +1,4 @@
-"""One of a checkpoint's networks in a form that can be exported: tensors in, tensors out."""
+"""Exportable form of a network: tensors in, tensors out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = torch.export.Dim("rows", min=1, max=1024)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Input:
-    """A named input: an ``example`` for the trace, and its dimensions that may differ from call to call."""
+    """A named input with an ``example`` for tracing and its dynamic dimensions."""
 
     name: str
     example: torch.Tensor
@@ -26,10 +26,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A network, its inputs in the order that ``module`` takes them, and what its outputs are called.
+    """A network with its inputs, in the order of ``module``'s arguments, and its output names.
 
-    ``weights`` are inputs after the others, if what is compiled is to have none of its own: they stay the same from
-    call to call.
+    ``weights`` are additional inputs of a graph compiled without weights; they are equal in all calls.
     """
 
     name: str
@@ -40,14 +39,14 @@ class Graph:
 
     @property
     def example(self) -> Inputs:
-        """Inputs to trace it with."""
+        """Example inputs for tracing."""
         return tuple(port.example for port in (*self.inputs, *self.weights))
 
     @torch.no_grad()
     def export(self, device: torch.device = _CPU, dtype: torch.dtype = torch.float32) -> torch.export.ExportedProgram:
-        """The network in PyTorch's portable form. It is moved to ``device`` and ``dtype`` for good.
+        """Return the exported network; moves ``module`` to ``device`` and ``dtype`` permanently.
 
-        Batch, height, width, LoRA groups and rank stay free.
+        Batch, height, width, LoRA groups and rank are dynamic.
         """
         return torch.export.export(
             _Flat(self.module.to(device, dtype).eval()),
@@ -61,7 +60,7 @@ class Graph:
 
 
 class _Flat(nn.Module):
-    """A module of which the trace sees one list of inputs, whatever the names and the number of its own."""
+    """Wrapper whose inputs are one list, so that tracing does not depend on their names and number."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""LoRA as inputs of a graph: many layers' ``down`` side by side, and their ``up`` one below the other."""
+"""LoRA as graph inputs: concatenated ``down`` and ``up`` weights of many layers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from triton_diffusers.engines.graphs.ops import add_convolution_lora, add_lora
 
 _Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]
 
-MOST_RANK = 4096  # of all of a row's LoRAs together
+MAX_RANK = 4096  # sum over a row's LoRAs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraLayout:
-    """The layers of a model that have LoRA in its graph by one pair of inputs, with the sizes (in, out) of each.
+    """Layers that share one pair of LoRA inputs, with their sizes (in, out).
 
-    ``down`` has the shape (groups, rank, sum of all in), ``up`` (groups, sum of all out, rank). A call's rows fall into
-    ``groups`` of equal size, which have their own weights each. Rank 0 is no LoRA. The inputs of a convolution count
-    for each tap of its kernel: they stand tap by tap in ``down``.
+    ``down`` has the shape (groups, rank, sum of all in), ``up`` (groups, sum of all out, rank). A call's rows form
+    ``groups`` of equal size, each with its own weights. Rank 0 means no LoRA. Inputs of a convolution count once per
+    tap of its kernel, and are ordered by tap in ``down``.
     """
 
     sizes: Mapping[str, tuple[int, int]]
@@ -34,22 +34,22 @@ class LoraLayout:
 
     @property
     def ins(self) -> list[int]:
-        """Inputs of each layer."""
+        """Number of inputs of each layer."""
         return [size for size, _ in self.sizes.values()]
 
     @property
     def outs(self) -> list[int]:
-        """Outputs of each layer."""
+        """Number of outputs of each layer."""
         return [size for _, size in self.sizes.values()]
 
     def empty(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the inputs of a call without LoRA."""
+        """Return the inputs for calls without LoRA."""
         return torch.zeros(1, 0, sum(self.ins)), torch.zeros(1, sum(self.outs), 0)
 
     def inputs(self) -> tuple[Input, Input]:
-        """Return ``down`` and ``up`` as inputs of a graph, as they are traced."""
+        """Return ``down`` and ``up`` as graph inputs for tracing."""
         groups = torch.export.Dim(f"{self.name}_groups", min=1, max=1024)
-        rank = torch.export.Dim(f"{self.name}_rank", min=0, max=MOST_RANK)
+        rank = torch.export.Dim(f"{self.name}_rank", min=0, max=MAX_RANK)
         return (
             Input(f"{self.name}_down", torch.zeros(2, 3, sum(self.ins)), {0: groups, 1: rank}),
             Input(f"{self.name}_up", torch.zeros(2, sum(self.outs), 3), {0: groups, 2: rank}),
@@ -57,10 +57,10 @@ class LoraLayout:
 
 
 def lora_layouts(name: str, module: nn.Module) -> tuple[LoraLayout, ...]:
-    """Return the layouts of a module that is called ``name`` (weights may be ``meta``).
+    """Return the layouts of the module ``name``, whose weights may be on the ``meta`` device.
 
-    The first has the layers that are a matrix product at each place, the second, where there are any, the other
-    convolutions: most LoRAs have none of those, and others' rank is not theirs.
+    The first holds pointwise layers, the second, if any, other convolutions. Most LoRAs have none of the latter, and
+    their rank may differ.
     """
     layers = dict(lora_modules(name, module))
     sizes = {path: (math.prod(layer.weight.shape[1:]), layer.weight.shape[0]) for path, layer in layers.items()}
@@ -71,12 +71,12 @@ def lora_layouts(name: str, module: nn.Module) -> tuple[LoraLayout, ...]:
 
 
 def lora_inputs(layouts: Sequence[LoraLayout]) -> tuple[Input, ...]:
-    """Return the inputs of all layouts, in order."""
+    """Return the graph inputs of all layouts, in order."""
     return tuple(port for layout in layouts for port in layout.inputs())
 
 
 def is_pointwise(layer: nn.Linear | nn.Conv2d) -> bool:
-    """Whether a layer is a matrix product at each place."""
+    """Return True if a layer is a matrix product at each position."""
     return isinstance(layer, nn.Linear) or (layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0))
 
 
@@ -84,9 +84,9 @@ def is_pointwise(layer: nn.Linear | nn.Conv2d) -> bool:
 def lora_applied(
     layouts: Sequence[LoraLayout], name: str, module: nn.Module, packed: Sequence[torch.Tensor]
 ) -> Iterator[None]:
-    """Within this, ``module`` adds LoRA. What is traced here depends on the ``packed`` tensors and nothing else.
+    """Add LoRA to ``module`` inside this context; traced code depends on the ``packed`` tensors only.
 
-    They are the ``down`` and ``up`` of each layout.
+    These are ``down`` and ``up`` of each layout.
     """
     layers = dict(lora_modules(name, module))
     precision = next(module.parameters()).dtype

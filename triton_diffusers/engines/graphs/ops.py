@@ -1,7 +1,7 @@
-"""What LoRA and ControlNets add, and how pictures are doubled, as operations of a graph.
+"""Custom operations for LoRA, ControlNet residuals and doubling.
 
-A compiler replaces them by what is best there; traced operation by operation, PyTorch would have to prove that rows
-divide into groups, which takes it minutes or fails, and that sizes are equal or 1.
+Compilers replace them by optimised code. If traced into their parts, PyTorch would have to prove that rows divide into
+groups and that sizes are equal or 1, which takes minutes or fails.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ INTERLEAVE = "triton_diffusers::interleave"
 def add_lora(
     output: torch.Tensor, inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor, packed: torch.Tensor
 ) -> torch.Tensor:
-    """``output`` of a layer that was given ``inputs``, plus ``up (down inputs)``.
+    """Return a layer's ``output`` for ``inputs``, plus ``up (down inputs)``.
 
-    They are (rows, …, out) and (rows, …, in) or, with four dimensions, pixels: (rows, out, h, w) and (rows, in, h, w).
-    ``down`` is (groups, rank, in), ``up`` (groups, out, rank); rows are a multiple of groups, and with rank 0 there is
-    one group. ``packed`` (groups, rank, any) is what all layers' ``down`` are parts of: what follows from its sizes can
-    be computed once for all of them.
+    Both are (rows, …, out) and (rows, …, in) or, with four dimensions, pixels: (rows, out, h, w) and (rows, in, h, w).
+    ``down`` is (groups, rank, in), ``up`` (groups, out, rank). Rows are a multiple of groups; rank 0 has one group.
+    ``packed`` (groups, rank, any) contains the ``down`` of all layers, so that values derived from its sizes are
+    computed once for all of them.
     """
     if down.shape[1] == 0:
         return output.clone()
@@ -61,10 +61,10 @@ def add_convolution_lora(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """Return the ``output`` of a convolution that was given ``inputs``, plus ``up`` of a convolution with ``down``.
+    """Return a convolution's ``output`` for ``inputs``, plus ``up`` of a convolution with ``down``.
 
-    ``output`` is (rows, out, …), ``inputs`` (rows, in, h, w). ``down`` is (groups, rank, taps · in): for each tap of
-    the ``kernel``, all inputs. The rest is as in ``add_lora``.
+    ``output`` is (rows, out, …), ``inputs`` (rows, in, h, w). ``down`` is (groups, rank, taps · in), ordered by the
+    taps of the ``kernel``. Everything else is as in ``add_lora``.
     """
     if down.shape[1] == 0:
         return output.clone()
@@ -93,7 +93,7 @@ def _(
 
 @torch.library.custom_op(ADD_RESIDUAL, mutates_args=())
 def add_residual(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """``hidden`` (n, channels, h, w) plus a ``residual`` of the same shape, or with sizes of 1 in it."""
+    """Return ``hidden`` (n, channels, h, w) plus a ``residual`` that broadcasts to its shape."""
     return hidden + residual
 
 
@@ -104,7 +104,7 @@ def _(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
 
 @torch.library.custom_op(INTERLEAVE, mutates_args=())
 def interleave(phases: torch.Tensor) -> torch.Tensor:
-    """The quarters of the channels of ``phases`` (n, 4c, h, w) as the pixels of each two by two: (n, c, 2h, 2w)."""
+    """Return the four channel groups of ``phases`` (n, 4c, h, w) as the pixels of 2×2 blocks: (n, c, 2h, 2w)."""
     rows, channels, height, width = phases.shape
     apart = phases.reshape(rows, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
     return apart.clone(memory_format=torch.contiguous_format).view(rows, channels // 4, 2 * height, 2 * width)

@@ -1,7 +1,7 @@
-"""Projections into and out of a transformer as matrix products of tokens.
+"""Transformer projections as matrix products of tokens.
 
-Stable Diffusion 1.x has 1×1 convolutions there, and tokens are made of pixels after the first and before the last of
-them; compiled, each way is one more copy into another order. Version 2.x has linear layers on the inner side already.
+Stable Diffusion 1.x projects by 1×1 convolutions on pixels, with an extra reordering copy each way when compiled.
+Version 2.x already has linear layers.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
-from triton_diffusers.engines.graphs.changed import Attribute, changed
+from triton_diffusers.engines.graphs.patching import Attribute, patched
 
 
 @contextmanager
 def linear_projections(network: nn.Module) -> Iterator[None]:
-    """Within this, transformers in ``network`` have linear projections, with the weights of their convolutions."""
+    """Replace projections of transformers in ``network`` by linear layers with equal weights inside this context."""
     attributes: list[Attribute] = []
     for module in network.modules():
         if isinstance(module, Transformer2DModel) and not module.use_linear_projection:
             layers = module.proj_in, module.proj_out
             attributes += [(layer, "forward", partial(_linear, layer)) for layer in layers]
             attributes.append((module, "use_linear_projection", True))
-    with changed(attributes):
+    with patched(attributes):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Residuals of ControlNets as inputs of a UNet's graph: one for each skip connection, then one for the middle."""
+"""ControlNet residuals as inputs of a UNet graph: one per skip connection, then one for the middle."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch.export import Dim
 from triton_diffusers.engines.graphs.graph import Input
 from triton_diffusers.engines.graphs.ops import add_residual
 
-# Of a call without ControlNets: zeros that are added everywhere, with nothing to write or to read.
+# Without ControlNets: zeros of size 1 that broadcast, at no memory cost.
 _UNUSED = (1, 1, 1, 1)
 
 
 def residual_inputs(unet: Any, latents: torch.Tensor) -> tuple[Input, ...]:
-    """Residuals for a UNet that is traced with ``latents``. A size of any that is given may be 1 instead."""
+    """Return residual inputs for a UNet traced with ``latents``; any size in them may also be 1."""
     rows, _, *sides = latents.shape
     inputs = []
     for index, (channels, halvings) in enumerate(_places(unet.config)):
         shape = [rows, channels, *(-(-side // 2**halvings) for side in sides)]
-        # Of its own each: how the sides of one level follow from those of another is no matter of the trace.
+        # One dimension per level: tracing need not relate the sides of different levels.
         free = {axis: Dim(f"residual_{index}_{axis}", min=1, max=2**15) for axis in range(4)}
         inputs.append(Input(f"residual_{index}", torch.zeros(shape), free))
     return tuple(inputs)
 
 
 def no_residuals(unet: Any) -> tuple[torch.Tensor, ...]:
-    """The inputs of a call without ControlNets."""
+    """Return the inputs for calls without ControlNets."""
     return tuple(torch.zeros(_UNUSED) for _ in _places(unet.config))
 
 
 @contextmanager
 def residuals_added(unet: Any, residuals: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Within this, ``unet`` adds residuals where diffusers would, however they are broadcast."""
+    """Add residuals to ``unet`` where diffusers would, inside this context; they may broadcast."""
     *skips, middle = (residual.to(unet.dtype) for residual in residuals)
 
     def add_skips(block: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
@@ -59,7 +59,7 @@ def residuals_added(unet: Any, residuals: Sequence[torch.Tensor]) -> Iterator[No
 
 
 def _places(config: Any) -> list[tuple[int, int]]:
-    """Channels of each place, and how often a side has been halved there."""
+    """Return the channels and the number of halvings at each skip connection and the middle."""
     channels, per_block = config.block_out_channels, config.layers_per_block
     places = [(channels[0], 0)]
     for level, width in enumerate(channels):

@@ -1,4 +1,4 @@
-"""CLIP's text encoder as a graph. The table of token embeddings stays outside: its words can be added to."""
+"""CLIP text encoder graph. Token embeddings stay outside, since textual inversion extends them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
 
-_MASKED = -1e9  # before softmax; an infinity would make a row without any place not a number
+_MASKED = -1e9  # before softmax; infinity would give NaN for fully masked rows
 
 
 class TextEncoderModule(nn.Module):
-    """Takes token embeddings (n, tokens, width), LoRA's down and up, and a mask (n, tokens) if the config wants one.
+    """Text encoder from token embeddings to normalised hidden states of all layers.
 
-    Gives the states of all layers, each normalised as the last one is: (layers, n, tokens, width).
+    Inputs are embeddings (n, tokens, width), LoRA's down and up, and a mask (n, tokens) if the config uses one. The
+    output is (layers, n, tokens, width).
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -29,7 +30,7 @@ class TextEncoderModule(nn.Module):
     def forward(self, embeddings: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         count = 2 * len(self.layouts)
         packed, mask = others[:count], others[count] if len(others) > count else None
-        # Some versions of transformers have everything one module further in.
+        # Some versions of transformers nest everything one level deeper.
         text = getattr(self.encoder, "text_model", self.encoder)
         positions = text.embeddings.position_embedding.weight
         hidden = embeddings.to(positions.dtype) + positions
@@ -46,7 +47,11 @@ class TextEncoderModule(nn.Module):
 
 
 def text_encoder_graph(encoder: Any) -> Graph:
-    """A graph on the weights of ``encoder``. Raises ``LoadError`` if it is not CLIP's."""
+    """Return the graph with the weights of ``encoder``.
+
+    Raises:
+        LoadError: it is not a CLIP text encoder.
+    """
     if encoder.config.model_type != "clip_text_model":
         raise LoadError(f"text_encoder: {type(encoder).__name__} is unsupported by compiled engines, expected CLIP's")
     module = TextEncoderModule(encoder)
@@ -58,5 +63,5 @@ def text_encoder_graph(encoder: Any) -> Graph:
 
 
 def uses_mask(config: Any) -> bool:
-    """Whether a text encoder looks away from padding; Stable Diffusion's own do not."""
+    """Return True if a text encoder masks padding; Stable Diffusion's own do not."""
     return bool(getattr(config, "use_attention_mask", False))

@@ -1,4 +1,4 @@
-"""The UNet as two graphs: the whole of it, and its outermost layers alone."""
+"""UNet graphs: the whole network, and its outermost layers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from torch.export import Dim
 
 from triton_diffusers.adapters.lora import UNET
 from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW
+from triton_diffusers.engines.graphs.dynamic_shapes import any_size
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
 from triton_diffusers.engines.graphs.lora import lora_applied, lora_inputs, lora_layouts
 from triton_diffusers.engines.graphs.projections import linear_projections
 from triton_diffusers.engines.graphs.residuals import residual_inputs, residuals_added
-from triton_diffusers.engines.graphs.sides import all_sides
 from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
 
-_LARGEST_SIDE = 1024  # latents
-_MOST_TOKENS = 77 * 64
+_MAX_LATENT_SIDE = 1024
+_MAX_TOKENS = 77 * 64
 
 
 class UNetModule(nn.Module):
-    """Latents (n, c, h, w), timesteps (n,), states (n, tokens, width), LoRA's down and up, residuals of ControlNets.
+    """Whole UNet with LoRA and ControlNet residuals as inputs.
 
-    Embeddings of guidance scales (n, width) come after the states, if the UNet takes them. Gives the prediction
-    (n, c, h, w) and the deep features (n, d, h, w).
+    Inputs are latents (n, c, h, w), timesteps (n,), states (n, tokens, width), guidance embeddings (n, width) for a
+    distilled UNet, LoRA's down and up, and residuals. Outputs are the prediction (n, c, h, w) and deep features (n, d,
+    h, w).
     """
 
     def __init__(self, unet: Any) -> None:
@@ -43,10 +44,10 @@ class UNetModule(nn.Module):
         guidance, others = _guidance(self.unet, others)
         count = 2 * len(self.layouts)
         packed, residuals = others[:count], others[count:]
-        # Timesteps stay as they are: a thousand of them need more than bfloat16 has.
+        # Timesteps keep their precision: bfloat16 cannot distinguish a thousand of them.
         latents, states = (tensor.to(self.unet.dtype) for tensor in (latents, states))
         with (
-            all_sides(self.unet),
+            any_size(self.unet),
             linear_projections(self.unet),
             lora_applied(self.layouts, UNET, self.unet, packed),
             residuals_added(self.unet, residuals),
@@ -56,7 +57,7 @@ class UNetModule(nn.Module):
 
 
 class ShallowUNetModule(nn.Module):
-    """The inputs of ``UNetModule``, with deep features (n, d, h, w) before LoRA's → prediction (n, c, h, w)."""
+    """Outermost layers of a UNet; inputs as ``UNetModule``, with deep features (n, d, h, w) before LoRA's."""
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class ShallowUNetModule(nn.Module):
 
 
 def unet_graph(unet: Any) -> Graph:
-    """A graph on the weights of ``unet``, for latents of any size."""
+    """Return the graph with the weights of ``unet``, for latents of any size."""
     module = UNetModule(unet)
     inputs = unet_inputs(unet.config)
     residuals = residual_inputs(unet, inputs[0].example)
@@ -87,7 +88,7 @@ def unet_graph(unet: Any) -> Graph:
 
 
 def shallow_unet_graph(unet: Any) -> Graph:
-    """A graph on the weights of the outermost layers of ``unet``, for latents of any size."""
+    """Return the graph with the weights of the outermost layers of ``unet``, for latents of any size."""
     module = ShallowUNetModule(unet)
     latents, *others = unet_inputs(unet.config)
     rows, _, *sides = latents.example.shape
@@ -96,11 +97,11 @@ def shallow_unet_graph(unet: Any) -> Graph:
 
 
 def unet_inputs(config: Any) -> tuple[Input, ...]:
-    """Return the inputs that the networks of a UNet's ``config`` have in common."""
-    tokens = Dim("tokens", min=1, max=_MOST_TOKENS)
-    # Only for the trace, which wants more than one latent on the lowest level; the graph takes less.
-    least = 2 ** len(config.block_out_channels)
-    height, width = Dim("height", min=least, max=_LARGEST_SIDE), Dim("width", min=least, max=_LARGEST_SIDE)
+    """Return the inputs that all networks of a UNet's ``config`` share."""
+    tokens = Dim("tokens", min=1, max=_MAX_TOKENS)
+    # Only tracing needs more than one latent on the lowest level; the graph accepts smaller sides.
+    min_side = 2 ** len(config.block_out_channels)
+    height, width = (Dim(name, min=min_side, max=_MAX_LATENT_SIDE) for name in ("height", "width"))
     inputs = (
         Input("latents", torch.zeros(4, config.in_channels, 26, 18), {0: ROWS, 2: height, 3: width}),
         Input("timesteps", torch.zeros(4), {0: ROWS}),
@@ -111,7 +112,7 @@ def unet_inputs(config: Any) -> tuple[Input, ...]:
 
 
 def _guidance(unet: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]:
-    """Split the embeddings of guidance scales, in the precision of ``unet``, from the inputs that follow them."""
+    """Split the guidance embeddings, in the precision of ``unet``, from the inputs that follow them."""
     projection = unet.time_embedding.cond_proj
     if projection is None:
         return None, inputs

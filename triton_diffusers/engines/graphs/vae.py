@@ -1,4 +1,4 @@
-"""The VAE's two halves as graphs, for one picture at a time."""
+"""VAE encoder and decoder graphs for one image at a time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 from torch.export import Dim
 
 from triton_diffusers.engines.graph_names import VAE_DECODER, VAE_ENCODER
+from triton_diffusers.engines.graphs.dynamic_shapes import any_size
 from triton_diffusers.engines.graphs.graph import Graph, Input
-from triton_diffusers.engines.graphs.sides import all_sides
 
-_LEAST_LATENTS, _MOST_LATENTS = 2, 1024
+_MIN_LATENTS, _MAX_LATENTS = 2, 1024
 
 
 class VaeEncoderModule(nn.Module):
-    """Pixels (1, 3, height, width) in -1 … 1 → mean and standard deviation (2, c, h, w) of the UNet's latents."""
+    """VAE encoder: pixels (1, 3, height, width) in -1 … 1 → mean and standard deviation (2, c, h, w) of latents."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class VaeEncoderModule(nn.Module):
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         mean, logarithm = moments.float().chunk(2, dim=1)
-        # The bounds are those of diffusers' DiagonalGaussianDistribution.
+        # Bounds of diffusers' DiagonalGaussianDistribution.
         deviation = torch.exp(logarithm.clamp(-30.0, 20.0) / 2)
         return torch.cat([mean, deviation]) * self.scaling_factor
 
 
 class VaeDecoderModule(nn.Module):
-    """The UNet's latents (1, c, h, w) → pixels (1, 3, height, width) in -1 … 1."""
+    """VAE decoder: the UNet's latents (1, c, h, w) → pixels (1, 3, height, width) in -1 … 1."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -45,16 +45,16 @@ class VaeDecoderModule(nn.Module):
         scaled = (latents / self.scaling_factor).to(self.decoder.conv_in.weight.dtype)
         if self.post_quant_conv is not None:
             scaled = self.post_quant_conv(scaled)
-        with all_sides(self.decoder):
+        with any_size(self.decoder):
             pixels: torch.Tensor = self.decoder(scaled)
         return pixels.float()
 
 
 def vae_encoder_graph(vae: Any) -> Graph:
-    """A graph on the weights of ``vae``, for pictures whose sides its latents divide."""
+    """Return the encoder graph, for images whose sides are multiples of a latent."""
     per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
     sides = {
-        axis: per_latent * Dim(f"{name}_latents", min=_LEAST_LATENTS, max=_MOST_LATENTS)
+        axis: per_latent * Dim(f"{name}_latents", min=_MIN_LATENTS, max=_MAX_LATENTS)
         for axis, name in ((2, "height"), (3, "width"))
     }
     example = torch.zeros(1, vae.config.in_channels, 12 * per_latent, 10 * per_latent)
@@ -62,7 +62,7 @@ def vae_encoder_graph(vae: Any) -> Graph:
 
 
 def vae_decoder_graph(vae: Any) -> Graph:
-    """A graph on the weights of ``vae``, for latents of any size."""
-    sides = {axis: Dim(name, min=_LEAST_LATENTS, max=_MOST_LATENTS) for axis, name in ((2, "height"), (3, "width"))}
+    """Return the decoder graph, for latents of any size."""
+    sides = {axis: Dim(name, min=_MIN_LATENTS, max=_MAX_LATENTS) for axis, name in ((2, "height"), (3, "width"))}
     example = torch.zeros(1, vae.config.latent_channels, 12, 10)
     return Graph(VAE_DECODER, VaeDecoderModule(vae), (Input("latents", example, sides),), ("pixels",))

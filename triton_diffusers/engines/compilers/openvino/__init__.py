@@ -1,1 +1,1 @@
-"""The OpenVINO compiler: ``lowering`` and ``extensions`` export, ``passes`` rewrite, ``compiler`` runs."""
+"""OpenVINO compiler: ``lowering`` and ``extensions`` export, ``passes`` rewrite, ``compiler`` runs."""

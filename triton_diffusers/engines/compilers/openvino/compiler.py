@@ -1,18 +1,11 @@
-"""A graph that is compiled for the sizes that come."""
+"""OpenVINO compiler and its runnable graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-
-    from triton_diffusers.engines.compilers.protocol import CompiledGraph, Shapes
 import logging
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,24 +26,28 @@ from triton_diffusers.engines.compilers.openvino.extensions import (
     residual_extension,
 )
 from triton_diffusers.engines.compilers.openvino.lora import lora_extensions
-from triton_diffusers.engines.compilers.openvino.lowering import changes_its_inputs, compute_apart, reword
-from triton_diffusers.engines.compilers.openvino.passes import fix, keep_attention_precise, put_in
+from triton_diffusers.engines.compilers.openvino.lowering import (
+    lower_to_supported_ops,
+    mutates_inputs,
+    split_chunked_linears,
+)
+from triton_diffusers.engines.compilers.openvino.passes import bind_weights, keep_attention_precise, specialise
 from triton_diffusers.util.memory import few_pages
 
 if TYPE_CHECKING:
-    from triton_diffusers.engines.compilers.protocol import Shapes
+    from triton_diffusers.engines.compilers.protocol import CompiledGraph, Shapes
     from triton_diffusers.engines.graphs import Graph, Inputs
 
 
 class FittedGraph:
-    """Compiles anew where a call's shapes are not those of the one before it.
+    """Graph that is recompiled when the input shapes change.
 
-    For a graph whose calls take longer than that. OpenVINO packs tensors of which it knows the sizes more densely: the
-    autoencoder of Stable Diffusion needs little more than half of the memory beside its weights.
+    For rare calls that take longer than compilation. With static shapes, OpenVINO packs tensors more densely: Stable
+    Diffusion's autoencoder needs little more than half of the working memory.
     """
 
     def __init__(self, names: Sequence[str], compile: Callable[[Shapes], CompiledGraph]) -> None:
-        """``names`` are those of all inputs, in order."""
+        """Wrap ``compile``; ``names`` are the inputs' names in order."""
         self._names, self._compile = names, compile
         self._shapes: Shapes = {}
         self._graph: CompiledGraph | None = None
@@ -58,7 +55,7 @@ class FittedGraph:
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shapes = dict(zip(self._names, (tuple(tensor.shape) for tensor in inputs), strict=True))
         if self._graph is None or shapes != self._shapes:
-            self._graph = None  # first: the weights of two would be in memory
+            self._graph = None  # free the old graph first, or both would be in memory
             self._graph, self._shapes = self._compile(shapes), shapes
         return self._graph(*inputs)
 
@@ -71,15 +68,15 @@ logger = logging.getLogger(__name__)
 
 _DEVICE = "CPU"
 _FILE = "graph.xml"
-# In int8. The others are a small part of the work, and pictures suffer from what they lose.
+# Quantized in int8 precision. Other networks are a small part of the work, and image quality suffers.
 _QUANTIZED = (UNET,)
-_WITH_SMALL_WEIGHTS = (TEXT_ENCODER,)  # computed as they are, from weights in a quarter of the memory
-# Instructions by which attention of quantized queries and keys is known to be computed in one piece.
+_WITH_SMALL_WEIGHTS = (TEXT_ENCODER,)  # int8 storage only: a quarter of the memory
+# CPU flags with which OpenVINO fuses attention with quantized queries and keys.
 _INT8_PRODUCTS = {"avx512_vnni", "amx_int8"}
 
 
 class OpenVinoCompiler:
-    """Compiles for the CPU."""
+    """Compiler for the CPU."""
 
     name = "openvino"
     device = "cpu"
@@ -139,17 +136,17 @@ class OpenVinoCompiler:
 
         def compiled(shapes: Shapes) -> OpenVinoGraph:
             fixed = model.clone()
-            fix(fixed, shapes)
+            specialise(fixed, shapes)
             with few_pages(weights):
                 return OpenVinoGraph(self._core.compile_model(fixed, _DEVICE, options), weights)
 
         return FittedGraph([port.get_any_name() for port in model.inputs], compiled)
 
     def bind(self, folder: Path, precision: str, weights: Mapping[str, torch.Tensor]) -> OpenVinoGraph:
-        # By way of a file: it is mapped, and given back once it is compiled, while constants in memory would stay.
+        # Through a file: it is mapped and freed after compilation, whereas constants in memory would stay.
         with TemporaryDirectory(prefix="triton-diffusers-") as made:
             model = self._core.read_model(folder / _FILE)
-            put_in(model, weights)
+            bind_weights(model, weights)
             openvino.save_model(model, Path(made) / _FILE, compress_to_fp16=precision != "float32")
             del model
             return self.load(Path(made), precision)
@@ -160,7 +157,7 @@ class OpenVinoCompiler:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Pinned threads would share their cores with PyTorch's, whatever else is free.
+            # Pinned threads would share cores with PyTorch's even if others are idle.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
         }
@@ -168,39 +165,39 @@ class OpenVinoCompiler:
     def _compiled(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None) -> Any:
         model = self._core.read_model(file)
         if shapes is not None:
-            fix(model, shapes)
+            specialise(model, shapes)
         if not self._has_int8_products:
-            # It would take attention apart, and write the products of all queries and keys to memory: 1 GB for each of
-            # the outermost layers of Stable Diffusion 1.5 at 512×512.
+            # Otherwise attention is not fused, and each outermost layer of Stable Diffusion 1.5 at 512×512 writes 1 GB
+            # of products.
             keep_attention_precise(model)
         return self._core.compile_model(model, _DEVICE, options)
 
     def _cached(self, file: Path, options: Mapping[str, Any], shapes: Shapes | None, cache: GraphCache) -> Any:
-        """What ``_compiled`` would give. Most of its time goes into rewriting the graph, and the result can be kept."""
-        options = {**options, "CACHE_MODE": "OPTIMIZE_SIZE"}  # without those weights that are in the graph's file
+        """Return the result of ``_compiled``, cached because rewriting the graph takes most of the time."""
+        options = {**options, "CACHE_MODE": "OPTIMIZE_SIZE"}  # without the weights, which are in the graph's file
         made_with = f"{openvino.__version__} {self._processor} {options} {shapes}"
-        if kept := cache.read(made_with):
+        if cached := cache.read(made_with):
             try:
                 return self._core.import_model(
-                    kept, _DEVICE, {**options, "WEIGHTS_PATH": str(file.with_suffix(".bin"))}
+                    cached, _DEVICE, {**options, "WEIGHTS_PATH": str(file.with_suffix(".bin"))}
                 )
             except RuntimeError as error:
-                logger.warning("%s is of no use: %s", cache.file, " ".join(str(error).split()))
+                logger.warning("ignoring the graph cache %s: %s", cache.file, " ".join(str(error).split()))
         compiled = self._compiled(file, options, shapes)
         try:
             cache.write(made_with, compiled.export_model().getvalue())
-        except RuntimeError as error:  # OpenVINO's; the graph is there all the same
-            logger.info("nothing is kept for a faster start: %s", " ".join(str(error).split()))
+        except RuntimeError as error:  # OpenVINO's export failed; the graph itself is usable
+            logger.info("the graph cannot be cached: %s", " ".join(str(error).split()))
         return compiled
 
     @cached_property
     def _processor(self) -> str:
-        """What the rewriting depends on: virtual machines of the same name may have other instructions."""
+        """Processor name and flags, since virtual machines of equal names may have different instructions."""
         return " ".join([self._core.get_property(_DEVICE, "FULL_DEVICE_NAME"), *self._flags])
 
     @cached_property
     def _flags(self) -> Sequence[str]:
-        """The processor's instructions, as Linux has it."""
+        """CPU flags reported by Linux."""
         info = Path("/proc/cpuinfo")
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
         return next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
@@ -215,22 +212,22 @@ class OpenVinoCompiler:
 
 
 class OpenVinoGraph:
-    """A compiled model and the one request that runs it. Inputs are read where PyTorch has them."""
+    """A compiled model with its inference request; inputs share PyTorch's memory."""
 
     def __init__(self, compiled: Any, weights: Path) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = range(len(compiled.outputs))
-        self._weights: Path | None = weights  # until they have been read
+        self._weights: Path | None = weights  # None after the first call
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = {index: tensor.contiguous().numpy() for index, tensor in enumerate(inputs)}
-        # OpenVINO keeps weights of its own, in the order that the processor likes: convolutions' from its compilation
-        # on, others' from the first call. Those of the file are not needed again.
+        # OpenVINO keeps reordered copies of weights: of convolutions since compilation, of others since the first call.
+        # The file's pages are not needed afterwards.
         with few_pages(self._weights) if self._weights else nullcontext():
             results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         self._weights = None
-        # The next call writes where this one did.
+        # Cloned, since the next call reuses the output buffers.
         return tuple(torch.from_numpy(results[index]).clone() for index in self._outputs)
 
     def release(self) -> None:
@@ -239,16 +236,16 @@ class OpenVinoGraph:
 
 @cache
 def _core() -> openvino.Core:
-    """The one of this process, for good.
+    """Return the process-wide ``ov.Core``; never release it.
 
-    With its first use it gives the thread that uses it a stack of its own for signals, and takes it away with its end,
-    also where another one or another thread comes in between: the next signal would then end the process.
+    On destruction, OpenVINO frees the signal alternate stack of the thread that created it, even if others use OpenVINO
+    since; the next signal would then kill the process.
     """
     return openvino.Core()
 
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
-    # openvino.convert_model does the same, and reports to its makers that it did.
+    # Like openvino.convert_model, but without telemetry.
     frontend = FrontEndManager().load_by_framework("pytorch")
     for extension in lora_extensions():
         frontend.add_extension(extension)
@@ -256,21 +253,21 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     frontend.add_extension(norm_extension())
     frontend.add_extension(interleave_extension())
     module = program.module()
-    if not changes_its_inputs(module):
-        compute_apart(module)
-        reword(module)
+    if not mutates_inputs(module):
+        split_chunked_linears(module)
+        lower_to_supported_ops(module)
         decoder = TorchFXPythonDecoder(module, dynamic_shapes=False)
         try:
             return frontend.convert(frontend.load(decoder))
         except OpConversionFailure as error:
-            logger.info("traced anew, with PyTorch's own decompositions: %s", str(error).strip().splitlines()[-1])
+            logger.info("tracing again with PyTorch's decompositions: %s", str(error).strip().splitlines()[-1])
     with _quiet():
         decoder = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=False)
     return frontend.convert(frontend.load(decoder))
 
 
 def _fold(model: Any) -> None:
-    """Compute what depends on weights alone: the quantization of a weight is that of a constant."""
+    """Fold constants, such as the quantization of weights."""
     manager = Manager()
     manager.register_pass(ConstantFolding())
     manager.run_passes(model)
@@ -278,7 +275,7 @@ def _fold(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what OpenVINO has to say, trace and all, of operations that this PyTorch does not decompose anyway."""
+    """Silence OpenVINO's reports of operations that this PyTorch does not decompose anyway."""
     root = logging.getLogger()
 
     def is_of_use(record: logging.LogRecord) -> bool:

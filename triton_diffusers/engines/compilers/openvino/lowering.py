@@ -1,7 +1,7 @@
-"""PyTorch's operations in words that OpenVINO's frontend knows.
+"""Lowering of exported graphs to operations that OpenVINO's frontend supports.
 
-PyTorch would decompose them as well, by tracing the whole graph anew: for a UNet of any height and width that takes
-twice as long as the trace itself.
+PyTorch could decompose them by tracing the whole graph again, which for a UNet of any size takes twice as long as the
+first trace.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _ATEN = torch.ops.aten
 _Rule = Callable[..., Node]
 
 
-def changes_its_inputs(module: GraphModule) -> bool:
-    """Whether an operation writes into a tensor that it is given; only a new trace knows who else reads it."""
+def mutates_inputs(module: GraphModule) -> bool:
+    """Return True if an operation writes to its inputs; then only a new trace knows the other readers."""
     return any(
         isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in _calls(module)
     )
 
 
-def reword(module: GraphModule) -> None:
-    """Replace, within ``module``, the operations that have a rule. It is a network that does not train."""
+def lower_to_supported_ops(module: GraphModule) -> None:
+    """Replace the operations in ``module`` that have a rule; the network must be in inference mode."""
     graph = module.graph
     for node in _calls(module):
         rule = _RULES.get(node.target)
@@ -129,15 +129,15 @@ _RULES: Mapping[Any, _Rule] = {
 _ADD_LORA = "triton_diffusers.add_lora.default"
 
 
-def compute_apart(module: GraphModule) -> None:
-    """Replace, within ``module``, the linear layers, with LoRA or without, that are read in chunks alone."""
+def split_chunked_linears(module: GraphModule) -> None:
+    """Split linear layers in ``module``, with or without LoRA, whose outputs are read in chunks only."""
     graph = module.graph
     for chunk in graph.find_nodes(op="call_function", target=_ATEN.chunk.default):
         whole, _, *axis = _arguments(chunk)
-        if axis not in ([-1], [len(whole.meta["val"].shape) - 1]) or not _is_a_layer(whole):
+        if axis not in ([-1], [len(whole.meta["val"].shape) - 1]) or not _is_unshared_linear(whole):
             continue
         for reader in list(chunk.users):
-            _, number = _arguments(reader)  # of an operator.getitem
+            _, number = _arguments(reader)  # an operator.getitem
             begin = number * chunk.meta["val"][0].shape[-1]
             with graph.inserting_before(reader):
                 part = _part(module, whole, slice(begin, begin + reader.meta["val"].shape[-1]))
@@ -147,18 +147,18 @@ def compute_apart(module: GraphModule) -> None:
     module.recompile()
 
 
-def _is_a_layer(node: Node) -> bool:
-    """Whether what ``node`` computes is a layer's output, and read once."""
+def _is_unshared_linear(node: Node) -> bool:
+    """Return True if ``node`` is the output of a linear layer with a single reader."""
     if len(node.users) > 1:
         return False
     inputs = _arguments(node)
     if str(node.target) == _ADD_LORA:
-        return _is_a_layer(inputs[0])
+        return _is_unshared_linear(inputs[0])
     return node.target is _ATEN.linear.default and all(weight.op == "get_attr" for weight in inputs[1:])
 
 
 def _part(module: GraphModule, node: Node, part: slice) -> Node:
-    """A part, along the last dimension, of what ``node`` computes."""
+    """Return a part of ``node``'s output along the last dimension."""
     call = module.graph.call_function
     if str(node.target) == _ADD_LORA:
         output, inputs, down, up, packed = _arguments(node)

@@ -1,40 +1,41 @@
-"""A graph for one shape of its inputs.
-
-Where it knows the sizes, OpenVINO joins more operations into one, and knows better how to divide attention.
-"""
+"""Rewriting of OpenVINO models: fixed shapes, attention, weights and int8."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from openvino import PartialShape
-
-from triton_diffusers.engines.compilers.openvino.extensions import RESIDUAL_SUMS
-from triton_diffusers.engines.compilers.openvino.lora import LORA_SUMS
-
-if TYPE_CHECKING:
-    from triton_diffusers.engines.compilers.protocol import Shapes
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import nncf
 import torch
+from openvino import PartialShape
 from openvino import opset13 as ops
 
-from triton_diffusers.engines.compilers.openvino.extensions import RESIDUAL_NAMES
-from triton_diffusers.engines.compilers.openvino.lora import LORA_NAMES
+from triton_diffusers.engines.compilers.openvino.extensions import RESIDUAL_NAMES, RESIDUAL_SUMS
+from triton_diffusers.engines.compilers.openvino.lora import LORA_NAMES, LORA_SUMS
 
 if TYPE_CHECKING:
+    from triton_diffusers.engines.compilers.protocol import Shapes
     from triton_diffusers.engines.graphs import Inputs
 
+os.environ.setdefault("NNCF_CI", "1")  # disables NNCF's telemetry
 
-def fix(model: Any, shapes: Shapes) -> None:
-    """Leave the inputs in ``shapes`` alone to ``model``, with just these shapes, and with them what adds the others.
+_ATTENTION = "ScaledDotProductAttention"
+_QUERIES, _KEYS = 0, 1
+# Operations that may lie between a layer's output and its heads.
+_REORDERING = {"Reshape", "Transpose", "Unsqueeze", "Squeeze"}
 
-    Those are LoRA's and ControlNets'; raises ``RuntimeError`` if ``model`` reads another one.
+
+def specialise(model: Any, shapes: Shapes) -> None:
+    """Specialise ``model`` to static ``shapes`` and strip its LoRA and ControlNet inputs.
+
+    With static sizes, OpenVINO fuses more operations and splits attention better.
+
+    Raises:
+        RuntimeError: ``model`` needs an input without a shape.
     """
     for operation in model.get_ops():
-        # What quantizes a sum has its name, and a suffix.
+        # The quantization of a sum has the same name with a suffix.
         if operation.get_type_name() == "Add" and operation.get_friendly_name().startswith((LORA_SUMS, RESIDUAL_SUMS)):
             operation.output(0).replace(operation.input_value(0))
     for parameter in model.get_parameters():
@@ -43,14 +44,8 @@ def fix(model: Any, shapes: Shapes) -> None:
     model.reshape({name: PartialShape(list(shape)) for name, shape in shapes.items()})
 
 
-_ATTENTION = "ScaledDotProductAttention"
-_QUERIES, _KEYS = 0, 1
-# What may be between a layer's output and its heads.
-_REORDERING = {"Reshape", "Transpose", "Unsqueeze", "Squeeze"}
-
-
 def keep_attention_precise(model: Any) -> None:
-    """Let the attention of ``model`` read its queries and keys as they are, whatever their quantization."""
+    """Remove the quantization of queries and keys from the attention of ``model``."""
     for attention in model.get_ops():
         if attention.get_type_name() == _ATTENTION:
             for index in (_QUERIES, _KEYS):
@@ -64,10 +59,12 @@ def _bypass(node: Any) -> None:
         node.output(0).replace(node.input_value(0))
 
 
-def put_in(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
-    """Make constants of those inputs of an OpenVINO model that are named like weights, which are left where they are.
+def bind_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Replace the inputs of ``model`` named in ``weights`` by constants that share the weights' memory.
 
-    Raises ``ValueError`` if a weight is no input, and ``RuntimeError`` if it does not fit.
+    Raises:
+        ValueError: a weight is not an input.
+        RuntimeError: a weight has an incompatible shape.
     """
     inputs = {port.any_name: port.get_node() for port in model.inputs}
     if unknown := sorted(weights.keys() - inputs.keys()):
@@ -81,13 +78,13 @@ def put_in(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
     model.validate_nodes_and_infer_types()
 
 
-os.environ.setdefault("NNCF_CI", "1")  # else it reports to its makers what it does
-
-
 def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
-    """An OpenVINO model whose matrix products and convolutions are int8, those of queries and keys among them.
+    """Return an int8 model: matrix products and convolutions, including those of queries and keys.
 
-    What LoRAs and ControlNets add stays as it is. Raises ``ValueError`` without calibration inputs.
+    Products of LoRAs and ControlNets are not quantized.
+
+    Raises:
+        ValueError: there are no calibration inputs.
     """
     if not calibration:
         raise ValueError("int8 needs calibration inputs")
@@ -98,7 +95,7 @@ def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(calibration),
         ignored_scope=nncf.IgnoredScope(
-            # What a request brings was not there to be calibrated with.
+            # LoRAs and ControlNets of later requests are unknown during calibration.
             patterns=[f"{LORA_NAMES}.*", f"{RESIDUAL_NAMES}.*"],
             validate=False,
         ),
@@ -106,5 +103,5 @@ def quantized(model: Any, calibration: Sequence[Inputs]) -> Any:
 
 
 def with_small_weights(model: Any) -> Any:
-    """An OpenVINO model that keeps the weights of linear layers in int8, and computes with what they stand for."""
+    """Return a model with linear weights stored in int8 and decompressed for computation."""
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)

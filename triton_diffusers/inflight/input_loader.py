@@ -1,4 +1,4 @@
-"""What a job waits for before it can begin: its images, and its ControlNets."""
+"""Loading of a job's images and ControlNets before admission."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.images.budget import MemoryBudget
 from triton_diffusers.images.inputs import Footprint, Gatherer
-from triton_diffusers.inflight.controlnets import ControlNets, Held
+from triton_diffusers.inflight.controlnet_cache import ControlNetCache, ControlNetLease
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.queue import LinkQueue
 from triton_diffusers.settings import Settings
 
-# Jobs whose images are read at once, and how many of them may have large ones, which take a second or more each.
-_THREADS = 4
-_LARGE_THREADS = 2
-# Part of the memory for decoding from which on an image is large.
-_LARGE_PART = 1 / 32
+# Large images take a second or more each, so they have threads of their own.
+_MAX_READING_JOBS = 4
+_MAX_LARGE_READING_JOBS = 2
+# Minimum share of the decoding memory of a large image.
+_MIN_LARGE_SHARE = 1 / 32
 
 
-class Intake:
-    """Fetches, reads and loads for jobs, in threads of its own, so that no step waits for a network or a file.
+class InputLoader:
+    """Thread pools that fetch, read and load inputs, so that no step waits for the network or a file.
 
-    Links are fetched in other threads than images are read in: whoever sends an image itself never waits for somebody's
-    silent host. Small images do not wait for large ones, and all share bounded memory.
+    Links are fetched and images read in separate threads, so that a slow host delays only requests with links. Small
+    images do not wait for large ones. All share bounded memory.
 
-    ``controlnets`` gives the ControlNets of the engine in use. ``gathered`` is called with a job that has its images
-    and the ControlNets that it has taken, ``failed`` with a job that cannot have them, and why.
+    ``controlnets`` returns the cache of the engine in use. ``gathered`` receives a job with its images, and the lease
+    of its ControlNets. ``failed`` receives a job and its error.
     """
 
     def __init__(
         self,
         settings: Settings,
-        controlnets: Callable[[], ControlNets],
-        gathered: Callable[[Job, Held], None],
+        controlnets: Callable[[], ControlNetCache],
+        gathered: Callable[[Job, ControlNetLease], None],
         failed: Callable[[Job, Exception], None],
     ) -> None:
         self._settings = settings
@@ -49,29 +49,29 @@ class Intake:
         memory = int(settings.max_input_megabytes * 1e6)
         self._encoded, self._decoded = MemoryBudget(memory), MemoryBudget(memory)
         self._controlnets, self._gathered, self._failed = controlnets, gathered, failed
-        self._reading = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
-        self._reading_large = ThreadPoolExecutor(_LARGE_THREADS, thread_name_prefix="large-intake")
-        # One: ControlNets are loaded one after the other, and wait for memory.
+        self._reading = ThreadPoolExecutor(_MAX_READING_JOBS, thread_name_prefix="input-loader")
+        self._reading_large = ThreadPoolExecutor(_MAX_LARGE_READING_JOBS, thread_name_prefix="large-input-loader")
+        # One thread: ControlNets are loaded one by one, and may wait for memory.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="controlnets")
 
     def begin(self, job: Job) -> None:
-        """Get a job its images and ControlNets.
+        """Start loading a job's images and ControlNets.
 
         Raises:
-            Busy: too many links wait already, or too many bytes of images.
+            Busy: too many links or bytes of images are pending.
             InvalidPicture: a link is malformed.
         """
         encoded = self._encoded.share()
         encoded.add(job.request.encoded_bytes)
         bodies: dict[str, bytes] = {}
 
-        def take(url: str, body: bytes) -> None:
+        def receive(url: str, body: bytes) -> None:
             encoded.add(len(body))
             bodies[url] = body
 
         try:
             if links := job.request.links:
-                fetched = self._links.fetch(links, take, lambda: job.state.ended)
+                fetched = self._links.fetch(links, receive, lambda: job.state.ended)
                 job.fetching = True
                 fetched.add_done_callback(lambda done: self._fetched(job, bodies, done))
             else:
@@ -82,7 +82,7 @@ class Intake:
         job.memory.append(encoded)
 
     def stop(self) -> None:
-        """Return once nothing is under way any longer; all jobs have ended by then."""
+        """Wait until all threads are idle; all jobs must have ended."""
         self._links.stop()
         self._reading.shutdown(cancel_futures=True)
         self._reading_large.shutdown(cancel_futures=True)
@@ -108,7 +108,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             self._failed(job, error)
             return
-        if footprint.decoding > self._decoded.total * _LARGE_PART:
+        if footprint.decoding > self._decoded.total * _MIN_LARGE_SHARE:
             self._reading_large.submit(self._decode, job, gatherer, footprint, deadline)
         else:
             self._decode(job, gatherer, footprint, deadline)
@@ -122,29 +122,29 @@ class Intake:
         share = self._decoded.share()
         try:
             share.wait_for(footprint.decoding + footprint.kept, deadline, has_ended)
-            job.pictures = gatherer.gather(job.request)
+            job.sources = gatherer.gather(job.request)
             share.reduce_to(footprint.kept)
-            held = self._controlnets().take_loaded(job.controlnet_paths)
+            lease = self._controlnets().acquire_loaded(job.controlnet_paths)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             share.close()
             self._failed(job, error)
             return
         job.memory.append(share)
-        if has_ended():  # perhaps too early to close this one
+        if has_ended():  # it may have ended before the share was registered
             share.close()
-            job.pictures = None
-        if held is None:
+            job.sources = None
+        if lease is None:
             self._loading.submit(self._load, job)
         else:
-            self._gathered(job, held)
+            self._gathered(job, lease)
 
     def _load(self, job: Job) -> None:
-        """May wait for other jobs to end."""
+        """Acquire ControlNets, waiting for other jobs to release theirs if needed."""
         if job.state.ended:
             return
         try:
-            held = self._controlnets().take(job.controlnet_paths, lambda: job.state.ended)
+            lease = self._controlnets().acquire(job.controlnet_paths, lambda: job.state.ended)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             self._failed(job, error)
             return
-        self._gathered(job, held)
+        self._gathered(job, lease)

@@ -1,4 +1,4 @@
-"""A compiled graph whose weights are inputs, with the weights that it is given at every call."""
+"""Compiled graphs whose weights are inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from triton_diffusers.engines.compilers.protocol import CompiledGraph, UnfitWeights
+from triton_diffusers.engines.compilers.protocol import CompiledGraph, IncompatibleWeights
 
 if TYPE_CHECKING:
     from triton_diffusers.engines.graphs import Graph
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _FILE = "weights.json"
 
 
-class WithWeights:
-    """For compilers that have no better use of weights which are known before the first call."""
+class BoundGraph:
+    """A graph with fixed weights, passed at each call; for compilers that cannot compile them in."""
 
     def __init__(self, graph: CompiledGraph, weights: tuple[torch.Tensor, ...]) -> None:
         self._graph, self._weights = graph, weights
@@ -31,22 +31,26 @@ class WithWeights:
 
 
 def write_shapes(graph: Graph, folder: Path) -> None:
-    """Write beside a graph's files what its weights are called, if it has any, and the examples' shapes."""
+    """Write the names and example shapes of a graph's weights, if any, next to its files."""
     if graph.weights:
         shapes = {port.name: list(port.example.shape) for port in graph.weights}
         (folder / _FILE).write_text(json.dumps(shapes), encoding="utf-8")
 
 
 def in_order(weights: Mapping[str, torch.Tensor], folder: Path) -> tuple[torch.Tensor, ...]:
-    """Weights as the graph takes them. Raises ``KeyError`` for one that is missing."""
+    """Return the weights in the order of the graph's inputs.
+
+    Raises:
+        KeyError: a weight is missing.
+    """
     return tuple(weights[name] for name in _shapes(folder))
 
 
 def check_shapes(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Raises ``UnfitWeights`` if one has another shape than the example that the graph was compiled with."""
+    """Raise ``IncompatibleWeights`` if a shape differs from the compiled graph's example."""
     for name, shape in _shapes(folder).items():
         if list(weights[name].shape) != shape:
-            raise UnfitWeights(f"{name} is {tuple(weights[name].shape)}, and was {tuple(shape)} in the compilation")
+            raise IncompatibleWeights(f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)} as compiled")
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Prompts that change from step to step, and several of one image: against diffusers' pipeline and its modules."""
+"""Prompt editing and composition, compared with diffusers' pipeline and modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from tests.integration.oracle import ORACLE
 from tests.unit.conftest import NATIVE_SIDE, ROOT, finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, made_alone, pictures
+from tests.unit.loops import StartLoop, images_of, made_alone
 from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.compile.report import psnr_of
@@ -32,7 +32,7 @@ LONG_OPTIONS = "[" + "|".join("".join(map(str, range(first, first + 99))) for fi
 
 
 class Watched(FakeEngine):
-    """Notes the rows of each call, and whether it was whole."""
+    """Engine that records the rows of each call and whether it was whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def picture(job: Job) -> Image.Image:
-    return Image.open(io.BytesIO(pictures(job)[0]))
+def image(job: Job) -> Image.Image:
+    return Image.open(io.BytesIO(images_of(job)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +87,14 @@ def request(prompt: str, **changes: Any) -> GenerationRequest:
 
 def draw(loop: EngineLoop, *requests: GenerationRequest) -> list[Image.Image]:
     finish(loop, *(jobs := [loop.submit(each) for each in requests]))
-    return [picture(job) for job in jobs]
+    return [image(job) for job in jobs]
 
 
 @torch.inference_mode()
 def edited(pipeline: Any, asked: GenerationRequest, texts: list[str], negatives: list[str]) -> Image.Image:
-    """Draw with diffusers, which is given other embeddings after each call that has another text.
+    """Generate with diffusers, replacing the embeddings between calls.
 
-    There is a text for each call of the UNet.
+    ``texts`` has one text for each call of the UNet.
     """
     kind, overrides = ORACLE[asked.scheduler]
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **overrides)
@@ -133,11 +133,11 @@ def edited(pipeline: Any, asked: GenerationRequest, texts: list[str], negatives:
         ("a [red:green:0.5] apple", "DDIM", ["a red apple"] * 3 + ["a green apple"] * 3),
         ("a [red:green:2] apple", "Euler a", ["a red apple"] * 2 + ["a green apple"] * 4),
         ("a [red|green] apple", "DPM++ 2M", ["a red apple", "a green apple"] * 3),
-        # Each step of Heun is two calls, the last one is one.
+        # Each step of Heun makes two calls, the last one makes one.
         ("a [red:green:2] apple", "Heun", ["a red apple"] * 4 + ["a green apple"] * 7),
     ],
 )
-def test_an_edited_prompt_is_drawn_as_diffusers_draws_it(
+def test_edited_prompt_matches_diffusers(
     loop: EngineLoop, pipeline: Any, prompt: str, scheduler: str, texts: list[str]
 ) -> None:
     asked = request(prompt, scheduler=scheduler)
@@ -146,7 +146,7 @@ def test_an_edited_prompt_is_drawn_as_diffusers_draws_it(
     assert psnr_of(found, edited(pipeline, asked, texts[:1] * len(texts), [NEGATIVE] * len(texts))) < DIFFERENT
 
 
-def test_a_negative_prompt_is_edited_too(loop: EngineLoop, pipeline: Any) -> None:
+def test_edited_negative_prompt_matches_diffusers(loop: EngineLoop, pipeline: Any) -> None:
     asked = request("a red apple", negative_prompt="[a green pear:a blue background:0.5]")
     negatives = ["a green pear"] * 3 + ["a blue background"] * 3
     assert psnr_of(*draw(loop, asked), edited(pipeline, asked, ["a red apple"] * 6, negatives)) > SAME
@@ -154,7 +154,7 @@ def test_a_negative_prompt_is_edited_too(loop: EngineLoop, pipeline: Any) -> Non
 
 @torch.inference_mode()
 def composed(pipeline: Any, asked: GenerationRequest, parts: list[tuple[str, float]]) -> Image.Image:
-    """Draw by diffusers' modules: the negative prompt's prediction, and each prompt's difference from it, weighted."""
+    """Generate with diffusers' modules: the negative prediction plus each prompt's weighted difference from it."""
     scheduler = ORACLE["DDIM"][0].from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(asked.steps)
     texts = [asked.negative_prompt, *(text for text, _ in parts)]
@@ -182,11 +182,11 @@ def composed(pipeline: Any, asked: GenerationRequest, parts: list[tuple[str, flo
             [("a red apple", 1.2), ("a cat", -0.4), ("a dog", 0.3)],
             6.0,
         ),
-        # Without guidance, too, a weight is the distance from the negative prompt.
+        # Weights scale the distance from the negative prompt even without guidance.
         ("a red apple :0.7 AND a blue background:0.5", [("a red apple", 0.7), ("a blue background", 0.5)], 1.0),
     ],
 )
-def test_prompts_joined_by_and_are_composed(
+def test_prompts_joined_by_and_match_diffusers_modules(
     loop: EngineLoop, pipeline: Any, prompt: str, parts: list[tuple[str, float]], guidance: float
 ) -> None:
     asked = request(prompt, guidance_scale=guidance)
@@ -209,22 +209,22 @@ def mixed() -> list[GenerationRequest]:
 
 
 @pytest.mark.parametrize("max_batch", [1, 3, 8])
-def test_mixed_prompts_are_drawn_as_if_alone(start_loop: StartLoop, max_batch: int) -> None:
+def test_mixed_prompts_do_not_affect_each_other(start_loop: StartLoop, max_batch: int) -> None:
     engine = Watched()
     loop = start_loop(engine, max_batch=max_batch)
     finish(loop, *(jobs := [loop.submit(each) for each in mixed()]))
     for job in jobs:
-        assert pictures(job) == made_alone(start_loop, job.request), job.request.prompt
+        assert images_of(job) == made_alone(start_loop, job.request), job.request.prompt
     assert max(rows for rows, _ in engine.calls) <= 2 * max_batch
 
 
-def test_a_step_with_a_longer_text_has_its_chunks_and_no_other(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_only_steps_with_a_longer_text_have_more_chunks(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for("[a:" + "b" * 100 + ":2]")))
     assert [job.samples[0].conditioning.chunks(step) for step in range(4)] == [1, 1, 2, 2]
 
 
-def test_another_text_needs_the_whole_unet(start_loop: StartLoop) -> None:
+def test_changed_text_runs_the_whole_unet(start_loop: StartLoop) -> None:
     for prompt, whole in [
         ("plain", [True, False, False, True, False, False, True, True]),
         ("[a:b:2]", [True, False, True, True, False, False, True, True]),
@@ -235,7 +235,7 @@ def test_another_text_needs_the_whole_unet(start_loop: StartLoop) -> None:
         assert [each for _, each in engine.calls] == whole, prompt
 
 
-def test_a_guidance_interval_is_given_up_for_and(start_loop: StartLoop) -> None:
+def test_and_disables_the_guidance_interval(start_loop: StartLoop) -> None:
     engine = Watched()
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for("a AND b", steps=5, profile=PROFILES["guidance-interval"])))
@@ -245,12 +245,12 @@ def test_a_guidance_interval_is_given_up_for_and(start_loop: StartLoop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strength", "warned"), [(0.3, ["prompt: only 3 of 10 steps are made, too few for some of its edits"]), (0.8, [])]
+    ("strength", "warned"), [(0.3, ["prompt: only 3 of 10 steps run, so some of its edits have no effect"]), (0.8, [])]
 )
-def test_steps_of_an_input_image_are_counted_from_the_first_one_made(
+def test_edits_of_image_to_image_count_all_requested_steps(
     start_loop: StartLoop, engine: FakeEngine, strength: float, warned: list[str]
 ) -> None:
-    """As in the web UI: ``when`` refers to the sampling steps that were asked for."""
+    """Count ``when`` in requested sampling steps, as the web UI does."""
     loop = start_loop(engine)
     source = png(Image.new("RGB", (64, 64), "grey"))
     fields = {"function": Function.IMAGE_TO_IMAGE, "image": source, "denoising_strength": strength, "steps": 10}
@@ -259,7 +259,7 @@ def test_steps_of_an_input_image_are_counted_from_the_first_one_made(
     edited, plain = jobs
     assert edited.result is not None
     assert list(edited.result.warnings) == warned
-    assert (pictures(edited) == pictures(plain)) is bool(warned)
+    assert (images_of(edited) == images_of(plain)) is bool(warned)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_steps_of_an_input_image_are_counted_from_the_first_one_made(
     [
         (
             "[" + "|".join(map(str, range(40))) + "]",
-            r"prompt: 'more than 32 different texts' .* at most 32 of a request",
+            r"prompt: 'more than 32 different texts' .* at most 32 per request",
         ),
         (" AND ".join("abcdefghi"), r"prompt: '9 prompts joined by AND' .* at most 8"),
         (
@@ -276,27 +276,29 @@ def test_steps_of_an_input_image_are_counted_from_the_first_one_made(
         ),
     ],
 )
-def test_too_many_texts_are_refused(start_loop: StartLoop, engine: FakeEngine, prompt: str, message: str) -> None:
+def test_too_many_prompt_texts_are_an_error(
+    start_loop: StartLoop, engine: FakeEngine, prompt: str, message: str
+) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(prompt, steps=50)), neighbour := loop.submit(request_for()))
     assert job.error is not None
     with pytest.raises(type(job.error), match=message):
         raise job.error
-    assert pictures(neighbour)
+    assert images_of(neighbour)
 
 
-def test_a_negative_prompt_warns_of_what_it_does_not_have(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_unsupported_syntax_in_negative_prompt_is_a_warning(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(negative_prompt="x <lora:y:1> AND z")))
     assert job.result is not None
     assert list(job.result.warnings) == [
-        "negative_prompt: '<lora:y:1>' does nothing here; write it in prompt",
+        "negative_prompt: '<lora:y:1>' has no effect here; write it in prompt",
         "negative_prompt: AND is an ordinary word here; only prompt can join prompts",
     ]
 
 
-def test_alternation_is_not_drawn_like_one_of_its_options(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_alternation_differs_from_each_of_its_options(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, *(jobs := [loop.submit(request_for(prompt)) for prompt in ("[a|b]", "a", "b", "[b|a]")]))
-    assert len({pictures(job) for job in jobs}) == 4
+    assert len({images_of(job) for job in jobs}) == 4
     assert np.all([job.result is not None for job in jobs])

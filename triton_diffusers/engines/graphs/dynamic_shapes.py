@@ -1,4 +1,4 @@
-"""One trace of a network for pictures of all sides and for any number of rows."""
+"""Size-agnostic tracing of networks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
-from triton_diffusers.engines.graphs.changed import Attribute, changed
-from triton_diffusers.engines.graphs.doubling import can_double, convolve_double
+from triton_diffusers.engines.graphs.patching import Attribute, patched
+from triton_diffusers.engines.graphs.upsampling import can_double, convolve_double
 
-# A side that is a multiple of this many halvings cannot come, so diffusers' UNet lets every upsampling follow the size
-# of its skip connection, as it has to where a side cannot be halved without a remainder.
+# No side is divisible by this many halvings, so diffusers' UNet always takes upsampling sizes from its skip
+# connections, as needed for odd sides.
 _HALVINGS = 40
 
 
 @contextmanager
-def all_sides(network: nn.Module) -> Iterator[None]:
-    """Within this, nothing in ``network`` decides by the size of what it is given.
+def any_size(network: nn.Module) -> Iterator[None]:
+    """Make ``network`` size-agnostic inside this context.
 
-    What diffusers' upsampling decides by it (memory formats, how to tell the scale) does not change the result.
+    It only removes size checks of diffusers' upsampling (memory format, form of the scale) that do not affect the
+    result.
     """
     upsamplers = [module for module in network.modules() if isinstance(module, Upsample2D) and _is_plain(module)]
     attributes: list[Attribute] = [(module, "forward", partial(_upsample, module)) for module in upsamplers]
     if hasattr(network, "num_upsamplers"):
         attributes.append((network, "num_upsamplers", _HALVINGS))
-    with changed(attributes):
+    with patched(attributes):
         yield
 
 

@@ -1,4 +1,4 @@
-"""A burst of newcomers: those that run go on between them, and cheap ones still begin together."""
+"""Admission of bursts: running jobs continue in between, and cheap jobs still start together."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from PIL import Image
 
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.loops import StartLoop, pictures, stand_before_the_next_step
+from tests.unit.loops import StartLoop, images_of, stand_before_the_next_step
 from triton_diffusers.api.request import Function
+from triton_diffusers.inflight.admission import AdmissionBudget
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
-from triton_diffusers.inflight.pace import Pace
 
 STEP = 1.0  # seconds
 
 
 class ClockedEngine(FakeEngine):
-    """Says how long its calls take, and notes their order."""
+    """Engine with a simulated clock that records its calls."""
 
     def __init__(self, encode_seconds: float, during_encode: Callable[[], None] = lambda: None) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ClockedEngine(FakeEngine):
 
     @property
     def steps_between(self) -> list[int]:
-        """Steps that were made from each picture's encoding to the next one's."""
+        """Steps between consecutive encodings of input images."""
         encodings = [index for index, call in enumerate(self.calls) if call == "encode"]
         return [after - before - 1 for before, after in pairwise(encodings)]
 
@@ -63,7 +63,7 @@ def started(start_loop: StartLoop, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 def burst(loop: EngineLoop, engine: ClockedEngine, number: int) -> tuple[Job, list[Job]]:
-    """A job that stands before its first step, and others that have come with a picture meanwhile."""
+    """Return a job before its first step, and others that arrived with input images meanwhile."""
     white = io.BytesIO()
     Image.new("RGB", (64, 64), "white").save(white, "PNG")
     engine.turnstile.hold()
@@ -77,19 +77,19 @@ def burst(loop: EngineLoop, engine: ClockedEngine, number: int) -> tuple[Job, li
 
 
 @pytest.mark.parametrize(("encode_seconds", "steps"), [(3.0, [2, 3]), (1.5, [1, 1]), (0.3, [0, 0])])
-def test_a_burst_takes_no_longer_than_the_steps_between(
+def test_admission_of_a_burst_alternates_with_steps(
     started: Callable[[ClockedEngine], EngineLoop], encode_seconds: float, steps: list[int]
 ) -> None:
-    """The step before the first newcomer is to its credit: three seconds are two more steps."""
+    """Count the step before the first admission as its credit: three seconds are two more steps."""
     loop = started(engine := ClockedEngine(encode_seconds))
     running, newcomers = burst(loop, engine, 3)
     engine.turnstile.open()
     finish(loop, running, *newcomers)
-    assert all(pictures(job) for job in (running, *newcomers))
+    assert all(images_of(job) for job in (running, *newcomers))
     assert engine.steps_between == steps
 
 
-def test_who_is_cancelled_meanwhile_is_not_made_ready(started: Callable[[ClockedEngine], EngineLoop]) -> None:
+def test_cancelled_job_is_not_admitted(started: Callable[[ClockedEngine], EngineLoop]) -> None:
     loop = started(engine := ClockedEngine(0.0, during_encode=lambda: loop.cancel(newcomers[1])))
     running, newcomers = burst(loop, engine, 3)
     engine.turnstile.open()
@@ -99,8 +99,8 @@ def test_who_is_cancelled_meanwhile_is_not_made_ready(started: Callable[[Clocked
     assert engine.calls.count("encode") == 2
 
 
-def test_at_once_is_what_nobody_notices_and_then_as_long_as_turns_take() -> None:
-    pace = Pace()
+def test_budget_overrun_delays_admission() -> None:
+    pace = AdmissionBudget()
     for _ in range(5):
         assert pace.allows(1)
         pace.admitted(0.02)
@@ -115,16 +115,16 @@ def test_at_once_is_what_nobody_notices_and_then_as_long_as_turns_take() -> None
     assert pace.allows(1)
 
 
-def test_turns_without_newcomers_are_not_saved_up() -> None:
-    pace = Pace()
+def test_budget_does_not_accumulate_unused_turns() -> None:
+    pace = AdmissionBudget()
     for _ in range(100):
         pace.advanced(1.0)
     pace.admitted(1.2)
     assert not pace.allows(1)
 
 
-def test_nothing_is_owed_to_nobody() -> None:
-    pace = Pace()
+def test_budget_is_reset_when_nothing_runs() -> None:
+    pace = AdmissionBudget()
     pace.admitted(60.0)
     assert pace.allows(0)
     assert pace.allows(1)

@@ -1,4 +1,4 @@
-"""Another engine takes over while requests are in flight: none is dropped, none waits, and each goes on as it was."""
+"""Engine swaps while requests are in flight: none is dropped or delayed, and each continues unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.fake_engine import WITHIN, FakeEngine, Turnstile
 from triton_diffusers.api.request import LoraChoice
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
-from triton_diffusers.engines.protocol import UnfitEngine
+from triton_diffusers.engines.protocol import IncompatibleEngine
 from triton_diffusers.errors import Busy
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
@@ -29,7 +29,7 @@ StartLoop = Callable[..., EngineLoop]
 
 
 class OptimizedEngine(FakeEngine):
-    """The same to the bit, so that what is in flight must come out as if nothing had happened."""
+    """Bit-identical replacement engine, so that results must not change."""
 
     optimized = True
 
@@ -46,7 +46,7 @@ def made_alone(start_loop: StartLoop, job: Job) -> tuple[bytes, ...]:
     return again.result.images
 
 
-def test_the_last_step_says_which_engine_made_a_picture(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_optimized_reports_the_engine_of_the_last_step(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, before := loop.submit(request_for(image_num=2)))
     loop.swap(OptimizedEngine())
@@ -57,7 +57,7 @@ def test_the_last_step_says_which_engine_made_a_picture(start_loop: StartLoop, e
     assert before.result.images == after.result.images
 
 
-def test_requests_in_flight_go_on_with_the_new_engine(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_requests_in_flight_continue_with_the_new_engine(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, max_images_in_flight=4)
     engine.turnstile.hold()
     running = [
@@ -70,7 +70,7 @@ def test_requests_in_flight_go_on_with_the_new_engine(start_loop: StartLoop, eng
     successor = OptimizedEngine()
     with ThreadPoolExecutor() as pool:
         swapping = pool.submit(loop.swap, successor)
-        while loop._successor is None:
+        while loop._swap is None:
             time.sleep(0.001)
         assert successor.turnstile.passed == 0
         engine.turnstile.open()
@@ -85,15 +85,15 @@ def test_requests_in_flight_go_on_with_the_new_engine(start_loop: StartLoop, eng
         assert job.result.images == made_alone(start_loop, job)
 
 
-def test_an_idle_loop_is_taken_over_at_once(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_swap_of_an_idle_loop_is_immediate(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     loop.swap(OptimizedEngine())
     assert loop.alive
     assert loop.defaults.side == FakeEngine.native_side
 
 
-def test_no_step_waits_for_an_engine_to_go() -> None:
-    """The old engine goes only when the new one has made steps: whoever waited for that would wait in vain."""
+def test_steps_do_not_wait_for_freeing_the_old_engine() -> None:
+    """Free the old engine only after steps of the new one, which must not wait for it."""
     before, successor = Turnstile(), OptimizedEngine()
     steps_meanwhile: list[bool] = []
 
@@ -102,7 +102,7 @@ def test_no_step_waits_for_an_engine_to_go() -> None:
             super().__init__()
             self.turnstile = before
 
-        def __del__(self) -> None:  # as long as giving gigabytes back may take
+        def __del__(self) -> None:  # simulates freeing gigabytes
             steps_meanwhile.append(successor.turnstile.wait_for(3))
 
     loop = EngineLoop(SlowToGo, Settings(store=""), name="sd_base")
@@ -113,7 +113,7 @@ def test_no_step_waits_for_an_engine_to_go() -> None:
         before.allow(2)
         with ThreadPoolExecutor() as pool:
             swapping = pool.submit(loop.swap, successor)
-            while loop._successor is None:
+            while loop._swap is None:
                 time.sleep(0.001)
             before.open()
             finish(loop, *jobs)
@@ -124,7 +124,7 @@ def test_no_step_waits_for_an_engine_to_go() -> None:
     assert all(job.result is not None and job.result.optimized for job in jobs)
 
 
-def test_the_old_engine_is_let_go_of_and_not_by_the_loops_thread() -> None:
+def test_old_engine_is_freed_by_the_swapping_thread() -> None:
     ended_in: list[str] = []
 
     class Mortal(FakeEngine):
@@ -153,7 +153,7 @@ def test_the_old_engine_is_let_go_of_and_not_by_the_loops_thread() -> None:
         ("lora_targets", {"unet.conv_in": (8, 4, 3, 3)}),
     ],
 )
-def test_an_engine_of_another_model_is_refused(
+def test_swap_to_another_checkpoint_is_an_error(
     start_loop: StartLoop, engine: FakeEngine, trait: str, value: object
 ) -> None:
     other = OptimizedEngine()
@@ -161,7 +161,7 @@ def test_an_engine_of_another_model_is_refused(
     loop = start_loop(engine)
     engine.turnstile.hold()
     job = loop.submit(request_for())
-    with pytest.raises(UnfitEngine, match=f"another model: its {trait} is different"):
+    with pytest.raises(IncompatibleEngine, match=f"another model: its {trait} is different"):
         loop.swap(other)
     engine.turnstile.open()
     finish(loop, job)
@@ -170,7 +170,7 @@ def test_an_engine_of_another_model_is_refused(
     assert other.turnstile.passed == 0
 
 
-def test_a_swap_does_not_outwait_the_loop(start_loop: StartLoop, engine: FakeEngine) -> None:
+def test_swap_fails_when_the_loop_ends(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     engine.turnstile.hold()
     job = loop.submit(request_for())
@@ -187,7 +187,7 @@ def test_a_swap_does_not_outwait_the_loop(start_loop: StartLoop, engine: FakeEng
         loop.swap(OptimizedEngine())
 
 
-def test_loras_that_were_read_are_not_read_again(start_loop: StartLoop, engine: FakeEngine, tmp_path: Path) -> None:
+def test_loaded_loras_survive_a_swap(start_loop: StartLoop, engine: FakeEngine, tmp_path: Path) -> None:
     file = tmp_path / "lora" / "style.safetensors"
     file.parent.mkdir()
     save_file(kohya(random_weights(FakeEngine.lora_targets, rank=2, seed=0)), file)
@@ -203,7 +203,7 @@ def test_loras_that_were_read_are_not_read_again(start_loop: StartLoop, engine: 
 
 
 def test_real_engines(components: Components, start_loop: StartLoop) -> None:
-    """Nothing of the first engine stays, and a picture made by both is the picture."""
+    """Swap real engines: the first one is freed, and the image is unchanged."""
 
     class Compiled(EagerEngine):
         optimized = True

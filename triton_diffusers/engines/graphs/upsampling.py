@@ -1,8 +1,7 @@
-"""A convolution of a picture of twice the size, without the larger picture.
+"""Convolution of a doubled image without computing the doubled image.
 
-Each pixel of the smaller one is four of the larger one, so a 3×3 kernel sees 2×2 different pixels. Which of its taps
-fall on the same pixel depends on whether a place's row and column are even: four kernels of 2×2 sums, 16 products for
-four places instead of 36.
+Each pixel is repeated four times, so a 3×3 kernel covers only 2×2 distinct pixels. Which taps share a pixel depends on
+the parity of row and column: four kernels of 2×2 sums, 16 products per four positions instead of 36.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from triton_diffusers.engines.graphs.ops import interleave
 
 
 def can_double(convolution: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    """Whether ``convolve_double`` knows this layer: 3×3 taps, and as many places as it is given."""
+    """Return True if ``convolve_double`` supports this layer: 3×3 taps, output as large as its input."""
     return isinstance(convolution, nn.Conv2d) and (
         convolution.kernel_size == (3, 3)
         and convolution.stride == convolution.padding == convolution.dilation == (1, 1)
@@ -27,7 +26,7 @@ def can_double(convolution: nn.Module | None) -> TypeGuard[nn.Conv2d]:
 
 
 def convolve_double(convolution: nn.Conv2d, hidden: torch.Tensor) -> torch.Tensor:
-    """What ``convolution`` makes of ``hidden`` (n, c, h, w) after each pixel became four: (n, out, 2h, 2w)."""
+    """Return ``convolution`` of ``hidden`` (n, c, h, w) doubled to 2h, 2w: (n, out, 2h, 2w)."""
     phases = []
     for row in (0, 1):
         rows = _sums(convolution.weight, 2, row)
@@ -39,6 +38,6 @@ def convolve_double(convolution: nn.Conv2d, hidden: torch.Tensor) -> torch.Tenso
 
 
 def _sums(kernel: torch.Tensor, axis: int, phase: int) -> torch.Tensor:
-    """Two taps of three along ``axis``, for the even (0) or the odd (1) places."""
+    """Return the two sums of three taps along ``axis`` for the even (0) or odd (1) positions."""
     first, middle, last = (kernel.narrow(axis, tap, 1) for tap in range(3))
     return torch.cat([first + middle, last] if phase else [first, middle + last], axis)

@@ -1,4 +1,4 @@
-"""The ControlNets of a model directory, as requests take them and give them back."""
+"""Cache of loaded ControlNets, leased to requests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from triton_diffusers.settings import Settings
 logger = logging.getLogger(__name__)
 
 _MEGABYTE = 2**20
-# Seconds that one without room waits before newcomers stand behind it.
-_PATIENCE = 10.0
+# A request that has waited this long for memory goes before newer ones.
+_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -31,31 +31,31 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Waiter:
-    """Who waits for memory: what it wants altogether, and since when (monotonic seconds)."""
+    """A request waiting for memory: its ControlNets and its start of waiting (monotonic seconds)."""
 
     wants: frozenset[Identity]
     since: float
 
 
-class Held:
-    """ControlNets that a request has taken, one for each path that it named; to be given back once."""
+class ControlNetLease:
+    """ControlNets in use by a request, one per path, in order; release once."""
 
-    def __init__(self, nets: Sequence[ControlNet], give_back: Callable[[], None]) -> None:
+    def __init__(self, nets: Sequence[ControlNet], release: Callable[[], None]) -> None:
         self.nets = tuple(nets)
-        self._give_back = give_back
+        self._release = release
 
-    def give_back(self) -> None:
-        """Say that they are not used any more; more than once is no harm."""
-        give_back, self._give_back = self._give_back, lambda: None
-        give_back()
+    def release(self) -> None:
+        """Return the ControlNets to the cache; repeated calls have no effect."""
+        release, self._release = self._release, lambda: None
+        release()
 
 
-class ControlNets:
-    """Loads ControlNets for one engine, and keeps those that were used last.
+class ControlNetCache:
+    """LRU cache of the ControlNets of one engine.
 
-    What is kept and what is in use is bounded by the settings' memory together; one that has no room waits for
-    requests that hold others to end, and once it has waited for ``patience`` seconds, no more of them get those. Called
-    from any thread but the engine's, which must not wait for a file.
+    Cached and leased ControlNets share one memory bound. A request without room waits for others to release theirs;
+    after ``patience`` seconds, newer requests get no more of those. Not for the engine's thread, which must not wait
+    for files.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class ControlNets:
         make: Callable[[ControlNetWeights], ControlNet],
         most_bytes: int,
         *,
-        patience: float = _PATIENCE,
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
         self._reader, self._make, self._most_bytes, self._patience = reader, make, most_bytes, patience
-        # Guards the loaded ones, their holders and who waits; notified when some are given back.
+        # Guards the collections below; notified on release.
         self._changed = threading.Condition()
         self._loaded: OrderedDict[Identity, _Loaded] = OrderedDict()
         self._waiter: _Waiter | None = None
         self._loading = threading.Lock()
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine) -> ControlNets:
-        """Those of the settings' model directory."""
+    def for_engine(cls, settings: Settings, engine: Engine) -> ControlNetCache:
+        """Return the cache for the model directory of ``settings``."""
         reader = ControlNetReader(
             settings.model_folder,
             engine.unet_config,
@@ -84,25 +84,27 @@ class ControlNets:
         )
         return cls(reader, engine.make_controlnet, settings.controlnet_cache_megabytes * _MEGABYTE)
 
-    def take_loaded(self, paths: Sequence[str]) -> Held | None:
-        """Those of these paths, if they are all loaded as the files are now, and nobody has waited too long for memory.
+    def acquire_loaded(self, paths: Sequence[str]) -> ControlNetLease | None:
+        """Return a lease if all paths are loaded, unchanged on disk, and no other request waits too long; else None.
 
-        Who gets none has to ``take`` them, in its turn. Raises as ``take`` does.
+        Callers without a lease use ``acquire``. Raises as ``acquire``.
         """
         identities = [self._reader.identity(path) for path in paths]
         with self._changed:
             if not all(identity in self._loaded for identity in identities) or self._keeps_waiting(identities):
                 return None
-            return self._hold(identities)
+            return self._lease(identities)
 
-    def take(self, paths: Sequence[str], is_given_up: Callable[[], bool]) -> Held:
-        """Those of these paths, loaded one at a time; waits for memory until ``is_given_up``.
+    def acquire(self, paths: Sequence[str], is_given_up: Callable[[], bool]) -> ControlNetLease:
+        """Return a lease, loading what is missing one by one; wait for memory until ``is_given_up``.
 
-        Raises ``InvalidRequest`` or ``NotFound`` for a path without a ControlNet that fits the engine's checkpoint, and
-        ``Cancelled`` if it was given up.
+        Raises:
+            InvalidRequest: a file is not a ControlNet for the engine's checkpoint.
+            NotFound: a path does not exist.
+            Cancelled: the wait was given up.
         """
         identities = [self._reader.identity(path) for path in paths]
-        # One caller at a time: two that hold a part of what they want each would wait for one another.
+        # One caller at a time: two that each lease a part of their ControlNets would deadlock.
         with self._loading:
             for path, identity in zip(paths, identities, strict=True):
                 with self._changed:
@@ -111,17 +113,17 @@ class ControlNets:
                         continue
                 self._load(path, identity, keep=identities, is_given_up=is_given_up)
             with self._changed:
-                return self._hold(identities)
+                return self._lease(identities)
 
     def wake(self) -> None:
-        """Have whoever waits look whether its request is given up."""
+        """Make waiting callers check ``is_given_up``."""
         with self._changed:
             self._changed.notify_all()
 
     def _keeps_waiting(self, identities: Sequence[Identity]) -> bool:
-        """Whether to hold these would keep somebody waiting who has waited long enough.
+        """Return True if leasing these would starve a request that has exceeded its patience.
 
-        Requests that overlap could hold them for ever. What the waiter itself wants stays loaded anyway.
+        Overlapping requests could lease them forever. The waiter's own ControlNets stay loaded in any case.
         """
         waiter = self._waiter
         return (
@@ -130,13 +132,13 @@ class ControlNets:
             and time.monotonic() - waiter.since >= self._patience
         )
 
-    def _hold(self, identities: Sequence[Identity]) -> Held:
-        held = [self._loaded[identity] for identity in identities]
-        for identity, loaded in zip(identities, held, strict=True):
+    def _lease(self, identities: Sequence[Identity]) -> ControlNetLease:
+        leased = [self._loaded[identity] for identity in identities]
+        for identity, loaded in zip(identities, leased, strict=True):
             loaded.holders += 1
             self._loaded.move_to_end(identity)
-        # No method of this, which has the engine: a request may go on with another one, and must not keep this one.
-        return Held([loaded.net for loaded in held], partial(_release, self._changed, held))
+        # Not a bound method: a lease must not keep a replaced engine alive through this cache.
+        return ControlNetLease([loaded.net for loaded in leased], partial(_release, self._changed, leased))
 
     def _load(
         self, path: str, identity: Identity, *, keep: Sequence[Identity], is_given_up: Callable[[], bool]
@@ -149,19 +151,19 @@ class ControlNets:
             self._waiter = None
             if is_given_up():
                 raise Cancelled("the job was cancelled")
-        # In a thread that ends: OpenMP's threads, with which weights are converted, live as long as their caller, and
-        # slow the engine's down.
+        # In a short-lived thread: the OpenMP pool that converts weights lives as long as its caller, and would slow the
+        # engine's pool down.
         with ThreadPoolExecutor(1, thread_name_prefix="controlnet") as own:
             net = own.submit(self._make, weights).result()
         with self._changed:
             self._loaded[identity] = _Loaded(net)
-            self._make_room(0, keep)  # an engine may need more memory than the file
+            self._make_room(0, keep)  # a loaded ControlNet may be larger than its file
         logger.info("ControlNet %s loaded in %.1f s", path or "of the model directory", time.monotonic() - began)
 
     def _make_room(self, wanted: int, keep: Sequence[Identity]) -> bool:
-        """Whether there is room for so many bytes, once what nobody uses or is about to (``keep``) is forgotten.
+        """Evict unused ControlNets except ``keep``; return True if ``wanted`` bytes fit.
 
-        There always is while no request holds anything: what cannot fit has to be tried.
+        True as well if nothing is leased: waiting could not free any more memory.
         """
         for identity in [key for key, loaded in self._loaded.items() if not loaded.holders and key not in keep]:
             if self._fits(wanted):
@@ -173,8 +175,8 @@ class ControlNets:
         return sum(loaded.net.nbytes for loaded in self._loaded.values()) + wanted <= self._most_bytes
 
 
-def _release(changed: threading.Condition, held: Sequence[_Loaded]) -> None:
+def _release(changed: threading.Condition, leased: Sequence[_Loaded]) -> None:
     with changed:
-        for loaded in held:
+        for loaded in leased:
             loaded.holders -= 1
         changed.notify_all()

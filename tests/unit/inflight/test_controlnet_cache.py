@@ -1,4 +1,4 @@
-"""ControlNets as requests take them: loaded once, bounded by memory, and never taken from who uses them."""
+"""Cache of ControlNets: loaded once, bounded by memory, and never evicted while leased."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from tests.unit.fake_engine import WITHIN
 from triton_diffusers.adapters.controlnet import ControlNetWeights, Identity
 from triton_diffusers.errors import Cancelled, NotFound
-from triton_diffusers.inflight.controlnets import ControlNets, Held
+from triton_diffusers.inflight.controlnet_cache import ControlNetCache, ControlNetLease
 
 SIZE = 10  # bytes of each
 
 
 class Net:
-    """A loaded one, which knows what it was loaded from."""
+    """Loaded ControlNet that records its origin."""
 
     nbytes = SIZE
 
@@ -28,7 +28,7 @@ class Net:
 
 
 class Disk:
-    """Paths and the versions of their files; notes each reading, and the thread that makes a network of it."""
+    """ControlNet files with versions; records each reading and the thread that converts."""
 
     def __init__(self, *paths: str) -> None:
         self.versions = dict.fromkeys(paths, 1)
@@ -56,31 +56,31 @@ class Weights:
         self.identity = identity
 
 
-def on(disk: Disk, room_for: int, **options: float) -> ControlNets:
+def on(disk: Disk, room_for: int, **options: float) -> ControlNetCache:
     reader: Any = disk
-    return ControlNets(reader, disk.make, room_for * SIZE, **options)
+    return ControlNetCache(reader, disk.make, room_for * SIZE, **options)
 
 
-def take(nets: ControlNets, *paths: str) -> Held:
-    return nets.take(paths, lambda: False)
+def take(nets: ControlNetCache, *paths: str) -> ControlNetLease:
+    return nets.acquire(paths, lambda: False)
 
 
-def names(held: Held) -> list[str]:
+def names(held: ControlNetLease) -> list[str]:
     return [net.identity[0][0] for net in held.nets]  # type: ignore[attr-defined]
 
 
-def taken_aside(nets: ControlNets, paths: Sequence[str], given_up: threading.Event) -> Future[Held]:
-    """The same in another thread, which waits if it has to."""
-    return ThreadPoolExecutor(1).submit(nets.take, paths, given_up.is_set)
+def taken_aside(nets: ControlNetCache, paths: Sequence[str], given_up: threading.Event) -> Future[ControlNetLease]:
+    """Acquire in another thread, which may have to wait."""
+    return ThreadPoolExecutor(1).submit(nets.acquire, paths, given_up.is_set)
 
 
-def test_each_is_loaded_once_and_in_a_thread_that_ends() -> None:
+def test_controlnets_are_loaded_once_in_a_short_lived_thread() -> None:
     disk = Disk("a", "b")
     nets = on(disk, 2)
-    assert nets.take_loaded(["a"]) is None
+    assert nets.acquire_loaded(["a"]) is None
     assert names(take(nets, "a", "b", "a")) == ["a", "b", "a"]
     assert names(take(nets, "b")) == ["b"]
-    kept = nets.take_loaded(["b", "a"])
+    kept = nets.acquire_loaded(["b", "a"])
     assert kept is not None
     assert names(kept) == ["b", "a"]
     assert disk.read_paths == ["a", "b"]
@@ -88,109 +88,109 @@ def test_each_is_loaded_once_and_in_a_thread_that_ends() -> None:
     assert not any(thread.name in disk.makers for thread in threading.enumerate())
 
 
-def test_none_is_always_loaded() -> None:
-    held = on(Disk(), 0).take_loaded([])
+def test_acquire_loaded_without_paths_returns_a_lease() -> None:
+    held = on(Disk(), 0).acquire_loaded([])
     assert held is not None
     assert held.nets == ()
 
 
-def test_what_was_used_longest_ago_goes_first() -> None:
+def test_least_recently_used_controlnet_is_evicted_first() -> None:
     disk = Disk("a", "b", "c")
     nets = on(disk, 2)
     for path in ("a", "b", "a", "c"):
-        take(nets, path).give_back()
-    assert nets.take_loaded(["b"]) is None
-    assert nets.take_loaded(["a", "c"]) is not None
+        take(nets, path).release()
+    assert nets.acquire_loaded(["b"]) is None
+    assert nets.acquire_loaded(["a", "c"]) is not None
 
 
-def test_a_changed_file_is_read_anew() -> None:
+def test_changed_controlnet_file_is_read_again() -> None:
     disk = Disk("a")
     nets = on(disk, 2)
-    take(nets, "a").give_back()
+    take(nets, "a").release()
     disk.versions["a"] = 2
-    assert nets.take_loaded(["a"]) is None
+    assert nets.acquire_loaded(["a"]) is None
     assert take(nets, "a").nets[0].identity == (("a", 2, 0),)  # type: ignore[attr-defined]
 
 
-def test_one_too_large_for_the_memory_is_loaded_if_it_is_alone() -> None:
+def test_oversized_controlnet_is_loaded_if_it_is_alone() -> None:
     nets = on(Disk("a", "b", "c"), 0)
     held = take(nets, "a", "b")
     assert names(held) == ["a", "b"]
-    held.give_back()
+    held.release()
     take(nets, "c")
-    assert nets.take_loaded(["a"]) is None
-    assert nets.take_loaded(["b"]) is None
+    assert nets.acquire_loaded(["a"]) is None
+    assert nets.acquire_loaded(["b"]) is None
 
 
-def test_who_finds_no_room_waits_for_who_has_it() -> None:
+def test_acquire_waits_for_leased_memory() -> None:
     disk = Disk("a", "b", "c")
     nets = on(disk, 2)
     first, second = take(nets, "a"), take(nets, "b")
     waiting = taken_aside(nets, ["b", "c"], threading.Event())
     with pytest.raises(TimeoutError):
         waiting.result(timeout=0.2)
-    second.give_back()
+    second.release()
     with pytest.raises(TimeoutError):
-        waiting.result(timeout=0.2)  # it wants that one itself
-    again = nets.take_loaded(["a"])
+        waiting.result(timeout=0.2)  # the waiter wants this one itself
+    again = nets.acquire_loaded(["a"])
     assert again is not None, "what is loaded is there for others meanwhile"
-    first.give_back()
-    first.give_back()  # counts once
+    first.release()
+    first.release()  # a second release has no effect
     with pytest.raises(TimeoutError):
         waiting.result(timeout=0.2)
-    again.give_back()
+    again.release()
     assert names(waiting.result(timeout=WITHIN)) == ["b", "c"]
 
 
-def test_room_is_made_when_it_is_given_back() -> None:
+def test_release_frees_memory_for_waiters() -> None:
     disk = Disk("a", "b")
     nets = on(disk, 1)
     held = take(nets, "a")
     waiting = taken_aside(nets, ["b"], threading.Event())
     with pytest.raises(TimeoutError):
         waiting.result(timeout=0.2)
-    held.give_back()
+    held.release()
     assert names(waiting.result(timeout=WITHIN)) == ["b"]
 
 
-def hand_on(nets: ControlNets, held: Held, path: str) -> Held:
-    """Overlapping requests for one that is loaded, until the next one gets none; what the last one holds."""
+def hand_on(nets: ControlNetCache, held: ControlNetLease, path: str) -> ControlNetLease:
+    """Make overlapping requests for a loaded ControlNet until one gets none; return the last lease."""
     deadline = time.monotonic() + WITHIN
-    while (following := nets.take_loaded([path])) is not None:
-        held.give_back()
+    while (following := nets.acquire_loaded([path])) is not None:
+        held.release()
         held = following
         assert time.monotonic() < deadline, "they go on for ever"
     return held
 
 
-def test_overlapping_requests_do_not_keep_one_waiting_for_ever() -> None:
+def test_overlapping_leases_do_not_starve_a_waiter() -> None:
     nets = on(Disk("a", "b"), 1, patience=0.0)
     held = take(nets, "a")
     waiting = taken_aside(nets, ["b"], threading.Event())
     last = hand_on(nets, held, "a")
     following = taken_aside(nets, ["a"], threading.Event())
-    last.give_back()
+    last.release()
     theirs = waiting.result(timeout=WITHIN)
     assert names(theirs) == ["b"]
-    theirs.give_back()
+    theirs.release()
     assert names(following.result(timeout=WITHIN)) == ["a"], "it stood behind"
-    assert nets.take_loaded(["a"]) is not None, "nobody waits any more"
+    assert nets.acquire_loaded(["a"]) is not None, "nobody waits any more"
 
 
-def test_what_the_one_that_waits_wants_itself_is_there_for_others() -> None:
+def test_controlnets_of_the_waiter_remain_available() -> None:
     nets = on(Disk("a", "b", "c"), 2, patience=0.0)
     held, shared = take(nets, "a"), take(nets, "b")
     waiting = taken_aside(nets, ["b", "c"], threading.Event())
     last = hand_on(nets, held, "a")
-    assert nets.take_loaded(["b"]) is not None
-    assert nets.take_loaded([]) is not None
-    assert nets.take_loaded(["b", "a"]) is None
-    last.give_back()
+    assert nets.acquire_loaded(["b"]) is not None
+    assert nets.acquire_loaded([]) is not None
+    assert nets.acquire_loaded(["b", "a"]) is None
+    last.release()
     assert names(waiting.result(timeout=WITHIN)) == ["b", "c"]
-    shared.give_back()
+    shared.release()
 
 
-def test_who_gives_up_does_not_wait() -> None:
+def test_cancelled_acquire_does_not_wait() -> None:
     disk = Disk("a", "b")
     nets = on(disk, 1)
     take(nets, "a")
@@ -204,10 +204,10 @@ def test_who_gives_up_does_not_wait() -> None:
         waiting.result(timeout=WITHIN)
 
 
-def test_what_cannot_be_read_is_the_callers() -> None:
+def test_unreadable_controlnet_fails_its_caller() -> None:
     nets = on(Disk("a"), 1)
     with pytest.raises(NotFound):
-        nets.take_loaded(["b"])
+        nets.acquire_loaded(["b"])
     with pytest.raises(NotFound):
         take(nets, "a", "b")
     assert names(take(nets, "a")) == ["a"]

@@ -1,4 +1,4 @@
-"""Convolutions of doubled pictures, without the doubled pictures."""
+"""Convolutions of doubled images without the doubled images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import nn
 
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.compilers.openvino.compiler import _core
-from triton_diffusers.engines.graphs.doubling import can_double, convolve_double
+from triton_diffusers.engines.graphs.dynamic_shapes import any_size
 from triton_diffusers.engines.graphs.graph import ROWS, Graph, Input
-from triton_diffusers.engines.graphs.sides import all_sides
+from triton_diffusers.engines.graphs.upsampling import can_double, convolve_double
 
 
 class Upsampling(nn.Module):
-    """diffusers' own, as the autoencoder has it."""
+    """diffusers' upsampling as in the autoencoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class Upsampling(nn.Module):
         self.upsampler = Upsample2D(8, use_conv=True, out_channels=12)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        with all_sides(self):
+        with any_size(self):
             larger: torch.Tensor = self.upsampler(pixels)
         return larger
 
 
 @pytest.mark.parametrize("side", [(1, 1), (2, 5), (7, 4)], ids=str)
-def test_it_is_what_diffusers_does(side: tuple[int, int]) -> None:
+def test_convolve_double_matches_diffusers(side: tuple[int, int]) -> None:
     module, pixels = Upsampling().eval(), torch.randn(3, 8, *side)
     with torch.inference_mode():
         expected = module.upsampler(pixels)
@@ -40,11 +40,11 @@ def test_it_is_what_diffusers_does(side: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 4), (9, 9)], ids=str)
-def test_a_size_that_is_asked_for_is_made(size: tuple[int, int]) -> None:
+def test_upsampling_to_an_explicit_size(size: tuple[int, int]) -> None:
     upsampler, pixels = Upsampling().upsampler.eval(), torch.randn(1, 8, 5, 5)
     with torch.inference_mode():
         expected = upsampler(pixels, output_size=size)
-        with all_sides(nn.Sequential(upsampler)):
+        with any_size(nn.Sequential(upsampler)):
             torch.testing.assert_close(upsampler(pixels, output_size=size), expected, rtol=0, atol=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_openvino_makes_no_larger_picture_before_the_convolution(tmp_path: Path)
     kinds = [op.get_type_name() for op in _core().read_model(tmp_path / "graph.xml").get_ops()]
     assert kinds.count("Convolution") == 4
     assert "Interpolate" not in kinds
-    assert kinds.count("Concat") == 1  # of the quarters; sums of taps are constants
+    assert kinds.count("Concat") == 1  # convolutions of the quarters; sums of taps are constants
     compiled = compiler.load(tmp_path, "float32")
     for rows, *side in ((1, 3, 9), (2, 8, 8)):
         pixels = torch.randn(rows, 8, *side)

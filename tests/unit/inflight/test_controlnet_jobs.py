@@ -1,4 +1,4 @@
-"""Requests with ControlNets in the loop: loading holds up nobody else, and what goes wrong is the request's alone."""
+"""Requests with ControlNets in the loop: loading delays no other request, and failures affect only their own."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ StartLoop = Callable[..., EngineLoop]
 
 
 class Tinted:
-    """A ControlNet that adds its picture's mean."""
+    """ControlNet that adds its control image's mean."""
 
     def __init__(self, controlled: list[int], nbytes: int) -> None:
         self._controlled, self.nbytes = controlled, nbytes
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, pictures: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
     ) -> Residuals:
         self._controlled.append(len(latents))
-        return (pictures.mean((1, 2, 3))[:, None, None, None].expand_as(latents),)
+        return (images.mean((1, 2, 3))[:, None, None, None].expand_as(latents),)
 
 
 class ControlledEngine(FakeEngine):
-    """Makes ControlNets when it may."""
+    """Engine that loads ControlNets when permitted."""
 
     unet_config: Mapping[str, Any] = dict(unet().config)
 
@@ -88,13 +88,13 @@ def controlled(path: str = "net-0", tone: int = 255, **changes: Any) -> Any:
     return request_for(controls=(ControlChoice(path=path, image=png(tone)),), **changes)
 
 
-def pictures(job: Job) -> tuple[bytes, ...]:
+def images_of(job: Job) -> tuple[bytes, ...]:
     assert job.error is None
     assert job.result is not None
     return job.result.images
 
 
-def test_others_go_on_while_one_is_loaded(start_loop: StartLoop, model_dir: Path) -> None:
+def test_other_requests_continue_while_a_controlnet_loads(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     engine.may_make.clear()
     loop = start_loop(engine, model_dir=model_dir)
@@ -102,14 +102,14 @@ def test_others_go_on_while_one_is_loaded(start_loop: StartLoop, model_dir: Path
     assert engine.making.wait(WITHIN)
     other = loop.submit(request_for(task_id="other"))
     finish(loop, other)
-    assert pictures(other)
+    assert images_of(other)
     assert waiting.state is JobState.QUEUED
     engine.may_make.set()
     finish(loop, waiting)
-    assert pictures(waiting) != pictures(other)
+    assert images_of(waiting) != images_of(other)
 
 
-def test_it_is_loaded_once(start_loop: StartLoop, model_dir: Path) -> None:
+def test_controlnet_shared_by_requests_is_loaded_once(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     loop = start_loop(engine, model_dir=model_dir)
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_requests_with_and_without_share_their_calls(start_loop: StartLoop, mode
     for request in alone:
         loop = start_loop(ControlledEngine(), model_dir=model_dir)
         finish(loop, job := loop.submit(request))
-        expected.append(pictures(job))
+        expected.append(images_of(job))
     engine = ControlledEngine()
     loop = start_loop(engine, model_dir=model_dir)
     finish(loop, *[loop.submit(request) for request in alone[:2]])  # from here on both are loaded
@@ -136,22 +136,22 @@ def test_requests_with_and_without_share_their_calls(start_loop: StartLoop, mode
         loop.wait(jobs, 0.01)
     engine.turnstile.open()
     finish(loop, first, *jobs)
-    assert [pictures(job) for job in jobs] == expected
+    assert [images_of(job) for job in jobs] == expected
     assert 8 in engine.rows, "two rows each for the first and the three"
 
 
-def test_the_control_picture_comes_back_if_asked_for(start_loop: StartLoop, model_dir: Path) -> None:
+def test_control_image_is_returned_on_request(start_loop: StartLoop, model_dir: Path) -> None:
     loop = start_loop(ControlledEngine(), model_dir=model_dir)
     silent, asked = loop.submit(controlled(tone=77)), loop.submit(controlled(tone=77, return_control_image=True))
     finish(loop, silent, asked)
     assert silent.result is not None
     assert asked.result is not None
     assert silent.result.control_images == ()
-    (picture,) = asked.result.control_images
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), np.full((64, 64, 3), 77))
+    (image,) = asked.result.control_images
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(image))), np.full((64, 64, 3), 77))
 
 
-def test_a_shared_picture_is_processed_once(
+def test_shared_control_image_is_preprocessed_once(
     start_loop: StartLoop, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -166,39 +166,39 @@ def test_a_shared_picture_is_processed_once(
     names = (("net-0", "canny"), ("net-1", "canny"), ("net-1", "none"))
     shared = tuple(ControlChoice(path=path, process=name, image=png(9)) for path, name in names)
     finish(loop, job := loop.submit(request_for(controls=shared, return_control_image=True)))
-    assert len(job.control_pictures) == 3
+    assert len(job.control_images) == 3
     assert seen == ["canny", "none"]
 
 
-def test_it_controls_from_start_to_end(start_loop: StartLoop, model_dir: Path) -> None:
+def test_controlnet_runs_from_start_to_end_only(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     loop = start_loop(engine, model_dir=model_dir)
     choice = ControlChoice(path="net-0", image=png(255), start=0.25, end=0.75)
     finish(loop, job := loop.submit(request_for(steps=8, controls=(choice,))))
-    assert pictures(job)
+    assert images_of(job)
     assert engine.controlled == [2, 2, 2, 2]
 
 
-def test_every_step_is_whole(start_loop: StartLoop, model_dir: Path) -> None:
+def test_steps_with_a_controlnet_run_the_whole_unet(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     loop = start_loop(engine, model_dir=model_dir)
     exact, cached = loop.submit(controlled(steps=8)), loop.submit(controlled(steps=8, profile=PROFILES["cached"]))
     finish(loop, exact, cached)
-    assert pictures(exact) == pictures(cached)
+    assert images_of(exact) == images_of(cached)
     assert cached.warnings == ["profile cached: with a ControlNet every step runs the whole UNet"]
 
 
-def test_what_cannot_be_loaded_is_the_requests_error(start_loop: StartLoop, model_dir: Path) -> None:
+def test_failed_controlnet_load_fails_its_request(start_loop: StartLoop, model_dir: Path) -> None:
     loop = start_loop(ControlledEngine(), model_dir=model_dir)
     missing, good = loop.submit(controlled("net-7")), loop.submit(controlled())
     finish(loop, missing, good)
     assert "controlnet_path" in str(missing.error)
     assert "net-7" in str(missing.error)
     assert str(model_dir) not in str(missing.error)
-    assert pictures(good)
+    assert images_of(good)
 
 
-def test_a_cancelled_request_gives_its_memory_back(start_loop: StartLoop, model_dir: Path) -> None:
+def test_cancelled_request_releases_its_controlnets(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     loop = start_loop(engine, model_dir=model_dir, controlnet_cache_megabytes=0)
     engine.turnstile.hold()
@@ -211,10 +211,10 @@ def test_a_cancelled_request_gives_its_memory_back(start_loop: StartLoop, model_
     engine.turnstile.open()
     finish(loop, first, second, third)
     assert (first.state, second.state) == (JobState.CANCELLED, JobState.CANCELLED)
-    assert pictures(third)
+    assert images_of(third)
 
 
-def test_the_loop_stops_while_one_is_loaded(start_loop: StartLoop, model_dir: Path) -> None:
+def test_loop_stops_while_a_controlnet_loads(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     engine.may_make.clear()
     loop = start_loop(engine, model_dir=model_dir)
@@ -225,7 +225,7 @@ def test_the_loop_stops_while_one_is_loaded(start_loop: StartLoop, model_dir: Pa
     assert job.state is JobState.CANCELLED
 
 
-def test_what_is_in_flight_keeps_its_controlnet_and_not_the_engine_before(
+def test_request_in_flight_keeps_its_controlnet_but_not_the_replaced_engine(
     start_loop: StartLoop, model_dir: Path
 ) -> None:
     finish(unchanged := start_loop(ControlledEngine(), model_dir=model_dir), alone := unchanged.submit(controlled()))
@@ -240,7 +240,7 @@ def test_what_is_in_flight_keeps_its_controlnet_and_not_the_engine_before(
         turnstile.allow(1)
         with ThreadPoolExecutor() as pool:
             swapping = pool.submit(loop.swap, successor)
-            while loop._successor is None:
+            while loop._swap is None:
                 time.sleep(0.001)
             turnstile.open()
             swapping.result(WITHIN)
@@ -249,11 +249,11 @@ def test_what_is_in_flight_keeps_its_controlnet_and_not_the_engine_before(
         assert job.state is JobState.RUNNING
         successor.turnstile.open()
         finish(loop, job)
-        assert pictures(job) == pictures(alone)
+        assert images_of(job) == images_of(alone)
         assert len(rows) == job.request.steps
         assert successor.made == 0
         finish(loop, later := loop.submit(controlled()))
-        assert pictures(later) == pictures(alone)
+        assert images_of(later) == images_of(alone)
         assert successor.made == 1
     finally:
         successor.turnstile.open()

@@ -1,4 +1,4 @@
-"""Modules that are otherwise for the time of a trace."""
+"""Temporary attributes of modules, used while tracing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 Attribute = tuple[Any, str, Any]
-"""An object, the name of an attribute, and a value for it."""
+"""An object, an attribute name and its temporary value."""
 
 
 @contextmanager
-def changed(attributes: Sequence[Attribute]) -> Iterator[None]:
-    """Within this, objects have these attributes of their own."""
+def patched(attributes: Sequence[Attribute]) -> Iterator[None]:
+    """Set attributes inside the context and restore them afterwards."""
     before = [(place, name, place.__dict__.get(name)) for place, name, _ in attributes]
     try:
         for place, name, value in attributes:
