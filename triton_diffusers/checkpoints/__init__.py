@@ -1,1 +1,1 @@
-"""Checkpoints on the disk: where the base model of a model directory is, in which form, and how it is loaded."""
+"""Checkpoints on disk: find the base model of a model directory, recognise its form, and load it."""

@@ -1,8 +1,7 @@
-"""The cache of converted checkpoints: each file is converted once, however many servers start and are killed.
+"""The cache of converted checkpoints: each file is converted once, across starts and crashes of servers.
 
-The result lies beside the file as ``<stem>.converted/``, or, where that cannot be written, in the cache directory. A
-conversion happens in a folder of another name and gets its final name when it is complete, so what bears that name is
-complete. Its ``source.json`` says what it was made of.
+The result is ``<stem>.converted/`` beside the file or, if that is read-only, in the cache directory. A conversion gets
+its final name only when it is complete. Its ``source.json`` records its inputs.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from triton_diffusers.util.files import file_identity, locked
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the conversion: raise it when what it writes changes
+_VERSION = 2  # of the conversion: raise it when its output changes
 _MANIFEST = "source.json"
 
 
 @dataclass(frozen=True)
 class _Input:
-    """A file that the result depends on, by its path from the checkpoint's folder; ``mtime`` in nanoseconds."""
+    """A file that the result depends on; its path is relative to the checkpoint's folder, ``mtime`` in nanoseconds."""
 
     path: str
     size: int
@@ -40,12 +39,11 @@ class _Input:
 def converted(
     source: Path, cache_dir: Path, convert: Callable[[Path, Path], None], *, beside: Sequence[Path] | None = None
 ) -> Path:
-    """The folder that ``source`` was converted to; ``convert(source, folder)`` is called if there is none that fits.
+    """Return the folder that ``source`` was converted to, calling ``convert(source, folder)`` if none is up to date.
 
-    ``beside`` are the other files that the result depends on, in or below the folder of ``source``; by default those of
-    its sidecar.
+    ``beside`` are other files that the result depends on, in or below the folder of ``source``; by default its sidecar.
 
-    Raises ``LoadError`` if it cannot be converted or written.
+    Raises: LoadError: it cannot be converted or written.
     """
     source = source.absolute()
     files = (source, *(Sidecar(source).files if beside is None else (path.absolute() for path in beside)))
@@ -59,7 +57,7 @@ def converted(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f"{folder.name}.lock")):
-            if not _is_fresh(folder, files):  # another server may have done it while this one waited
+            if not _is_fresh(folder, files):  # another server may have converted it during the wait
                 _make(folder, files, convert)
     except OSError as error:
         raise LoadError(f"{source} cannot be converted into {folder}: {one_line(error)}") from error
@@ -69,7 +67,7 @@ def converted(
 def _make(folder: Path, files: Sequence[Path], convert: Callable[[Path, Path], None]) -> None:
     source = files[0]
     prefix = f"{folder.name}.unfinished-"
-    for left in folder.parent.glob(f"{prefix}*"):  # of a conversion that was killed: the lock is ours
+    for left in folder.parent.glob(f"{prefix}*"):  # of conversions that were killed, as this one holds the lock
         shutil.rmtree(left, ignore_errors=True)
     log.info("converting %s; this is done once", source)
     begun = time.monotonic()
@@ -82,7 +80,7 @@ def _make(folder: Path, files: Sequence[Path], convert: Callable[[Path, Path], N
             raise LoadError(f"{source} or what lies beside it was changed while it was converted; start again")
         manifest = {"version": _VERSION, "inputs": [asdict(item) for item in inputs]}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        unfinished.chmod(0o755)  # what mkdtemp makes is for its user alone
+        unfinished.chmod(0o755)  # mkdtemp's folders are private
         if folder.exists():
             folder.rename(unfinished / "outdated")
             shutil.rmtree(unfinished / "outdated")
@@ -94,7 +92,7 @@ def _make(folder: Path, files: Sequence[Path], convert: Callable[[Path, Path], N
 
 
 def _is_fresh(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether ``folder`` was made of the files as they are now; contents are only read if a file looks touched."""
+    """Return True if ``folder`` was made of the current files; contents are read only if a time has changed."""
     source = files[0]
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
@@ -128,7 +126,7 @@ def _seen(path: Path, source: Path, *, with_hash: bool = False) -> _Input:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a file can be made there; permissions alone do not tell of a read-only mount."""
+    """Return True if a file can be created there; permissions alone do not reveal a read-only mount."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

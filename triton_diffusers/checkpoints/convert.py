@@ -1,7 +1,7 @@
-"""A checkpoint in one file to a folder in the diffusers layout.
+"""Convert a checkpoint in one file to a folder in the diffusers layout.
 
-diffusers renames the tensors; the configs, which it would fetch from a hub, are made here: from the tensors' shapes,
-from what all models of the family share (``families/*.json``), and from the sidecar, each before the one after it.
+diffusers renames the tensors. The configs, which it would download, are made here from the tensors' shapes, from
+values shared by the family (``families/*.json``), and from the sidecar; each overrides the one before it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CLIP_WORDS = 49_408
 _INPAINTING_CHANNELS = 9
 _OPEN_CLIP_WIDTH = 1024  # of the text encoder of Stable Diffusion 2.x, whatever its tensors are called
 _PIXELS_PER_LATENT = 8  # of the family's autoencoders, which resolutions in metadata are of
-_BLOCKS = (  # beginnings of names of tensors that are part of a network; others are left by trainings
+_BLOCKS = (  # prefixes of tensors that belong to a network; trainings leave others behind
     "input_blocks.", "middle_block.", "output_blocks.", "time_embed", "out.", "encoder.", "decoder.", "quant_conv.",
     "post_quant_conv.",
 )  # fmt: skip
@@ -59,7 +59,7 @@ def convert(source: Path, folder: Path, *, needs_vae: bool = True) -> None:
 
 
 class _Conversion:
-    """``tensors`` are those of the networks; ``weights`` are all that the file has."""
+    """A conversion; ``tensors`` are those of the networks, ``weights`` the whole content of the file."""
 
     def __init__(
         self, source: Path, folder: Path, sidecar: Sidecar, tensors: Mapping[str, torch.Tensor], weights: Weights
@@ -145,14 +145,14 @@ class _Conversion:
         return {**shape, **family, **given}
 
     def _build(self, model_class: Any, shape: dict[str, Any], family: Mapping[str, Any], component: str) -> Any:
-        """The model without memory for its parameters."""
+        """Return the model, without memory for its parameters."""
         from accelerate import init_empty_weights
 
         config = self._config(component, shape, family[component])
         try:
             with init_empty_weights():
                 return model_class.from_config(config)
-        except Exception as error:  # a sidecar may say anything
+        except Exception as error:  # a sidecar may hold anything
             raise LoadError(f"{self._source}: its {component} cannot be made: {one_line(error)}") from error
 
     def _write_text_encoder(self, family: Mapping[str, Any], unet_width: int) -> None:
@@ -172,7 +172,7 @@ class _Conversion:
         with init_empty_weights():
             model = CLIPTextModel(config)
         tensors = self._open_clip_tensors(config) if is_open else self._clip_tensors()
-        # transformers has taken this prefix away from the names, and put it back, more than once.
+        # transformers has removed this prefix from the names, and restored it, more than once.
         if not any(name.startswith("text_model.") for name in model.state_dict()):
             tensors = {name.removeprefix("text_model."): value for name, value in tensors.items()}
         self._write(model, tensors, "text_encoder")
@@ -203,7 +203,7 @@ class _Conversion:
     def _open_clip_tensors(self, config: Any) -> dict[str, torch.Tensor]:
         from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 
-        # Under another prefix than the original one: of that, diffusers drops layer 23 whether it is used or not.
+        # With another prefix than the original one, with which diffusers always drops layer 23.
         own = {
             f"text.{name.removeprefix(OPEN_CLIP)}": value
             for name, value in self._tensors.items()
@@ -216,7 +216,7 @@ class _Conversion:
 
     def _check_leftovers(self, component: str, prefix: str, model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
         """Raise ``LoadError`` for a block of the file that ``model`` does not have; ``tensors`` are by its names."""
-        # Conversion may have made a view of a tensor, which begins where the tensor does.
+        # Conversion may return views; a view starts where its tensor does.
         used = {tensors[name].data_ptr() for name in model.state_dict()}
         left = [
             name
@@ -229,7 +229,7 @@ class _Conversion:
             log.warning("%s: these tensors are not used: %s", self._source, named(left))
 
     def _write(self, model: Any, tensors: Mapping[str, torch.Tensor], component: str) -> None:
-        """Write config and weights; every parameter must be there and fit."""
+        """Write config and weights; every parameter must exist and fit."""
         from safetensors.torch import save_file
 
         kept = {}
@@ -261,7 +261,7 @@ class _Conversion:
         if words != _CLIP_WORDS:
             raise LoadError(
                 f"{self._source}: its text encoder has {words} words and CLIP's tokenizer {_CLIP_WORDS}; "
-                f"lay the model's own into {self._sidecar.folder / 'tokenizer'}"
+                f"put the model's own into {self._sidecar.folder / 'tokenizer'}"
             )
         write_tokenizer(
             self._folder / "tokenizer",

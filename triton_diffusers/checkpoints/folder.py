@@ -1,7 +1,7 @@
-"""Loading the components of a folder in the diffusers layout, one by one.
+"""Load the components of a folder in the diffusers layout.
 
-The pipeline's class in ``model_index.json`` does not matter (text to image, image to image and inpainting have the same
-components), but for those of other families, which ``compatibility`` refuses by name.
+The pipeline's class in ``model_index.json`` does not matter, since text to image, image to image and inpainting have
+equal components; ``compatibility`` rejects other families.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from triton_diffusers.checkpoints.compatibility import (
     check_text,
     is_given,
 )
-from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT, WeightFiles, choose
 from triton_diffusers.util.broken_download import download_fault
@@ -34,15 +33,41 @@ from triton_diffusers.util.pickles import read_pickle
 
 log = logging.getLogger(__name__)
 
-# Tensors of a network's layers; files may have buffers and projections that nobody uses.
+# Tensors of a network's layers; files may also have buffers and unused projections.
 _IS_LAYER = re.compile(r"(?!vision_model\.).*(?:blocks?\.|layers\.\d|_embedding\.)")
 _CLIP = "clip_text_model"
-_OLD_UNET_SIDE = 64  # in latents; configs from before diffusers 0.9 say 32 and mean this
+_OLD_UNET_SIDE = 64  # in latents; meant by configs from before diffusers 0.9 that say 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """The modules of one checkpoint, in evaluation mode, on their device and in their precision.
+
+    They are classes of diffusers and transformers without useful static types.
+    """
+
+    tokenizer: Any
+    text_encoder: Any
+    unet: Any
+    vae: Any
+    scheduler_config: dict[str, Any]
+    safety_checker: Any | None
+    feature_extractor: Any | None
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Return the number of pixels per latent, in each direction."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """Return the channels of a latent image; an inpainting UNet takes more (mask and masked image)."""
+        return int(self.vae.config.latent_channels)
 
 
 @dataclass(frozen=True, slots=True)
 class OtherVae:
-    """An autoencoder that replaces the folder's own: its folder, and the keys of its config that are said elsewhere."""
+    """A replacement of the folder's autoencoder: its folder, and overrides of its config."""
 
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +76,7 @@ class OtherVae:
 def load_folder(
     folder: Path, *, device: torch.device, dtype: torch.dtype, with_checker: bool, vae: OtherVae | None = None
 ) -> Components:
-    """Load ``folder`` in the precision ``dtype``, whatever the files' is. Raises ``LoadError``."""
+    """Load ``folder`` in the precision ``dtype``, whatever that of the files is. Raises ``LoadError``."""
     plan = _read_plan(folder, vae)
     index = plan.index
     checker, extractor = _load_checker(folder, index, dtype) if with_checker else (None, None)
@@ -74,21 +99,21 @@ def load_folder(
 def load_bare_folder(
     folder: Path, *, dtype: torch.dtype, with_checker: bool, vae: OtherVae | None = None
 ) -> Components:
-    """``folder`` with the weights of the text encoder's table of embeddings and of the safety checker alone.
+    """Load ``folder`` with only the weights of the text encoder's embeddings and of the safety checker.
 
-    The table is in the precision ``dtype``, the checker in float32, so that it judges as it does with all weights. All
-    others are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
+    The embeddings are in the precision ``dtype``, the checker in float32, so that its results do not change. All other
+    weights are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
     """
     plan = _read_plan(folder, vae)
     index, text_encoder = plan.index, plan.text_encoder
     if text_encoder.config.model_type != _CLIP:
         raise LoadError(f"{folder / 'text_encoder'}: compiled engines need CLIP's text encoder")
-    # In the precision that is the default: with any other, the libraries change PyTorch's default while they load, for
-    # the whole process, and this is called beside a running engine.
+    # float32 is PyTorch's default: with any other precision the libraries change the default of the whole process
+    # while they load, beside a running engine.
     checker, extractor = _load_checker(folder, index, torch.float32) if with_checker else (None, None)
     table = _embeddings(folder / "text_encoder", dtype)
     if table.shape != text_encoder.get_input_embeddings().weight.shape:
-        raise LoadError(f"{folder / 'text_encoder'} does not fit its config.json: token_embedding.weight")
+        raise LoadError(f"{folder / 'text_encoder'} does not match its config.json: token_embedding.weight")
     text_encoder.get_input_embeddings().weight = torch.nn.Parameter(table)
     _mend_old_unet(plan.unet)
     return Components(
@@ -104,7 +129,7 @@ def load_bare_folder(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A folder before its weights are read: networks on the ``meta`` device, and the parts without weights."""
+    """A folder before its weights are read: networks on the ``meta`` device, and the components without weights."""
 
     index: Mapping[str, Any]
     text_encoder: Any
@@ -115,7 +140,7 @@ class _Plan:
 
 
 def _read_plan(folder: Path, other_vae: OtherVae | None) -> _Plan:
-    """Read everything but weights. Raises ``LoadError`` if the parts are not those of a model that is served."""
+    """Read everything except weights. Raises ``LoadError`` if the components are unsupported or inconsistent."""
     index = _read_json(folder / INDEX)
     check_index(folder, index)
     with torch.device("meta"):
@@ -132,7 +157,7 @@ def _read_plan(folder: Path, other_vae: OtherVae | None) -> _Plan:
 
 
 def _bare(folder: Path, index: Mapping[str, Any], component: str, other: OtherVae | None = None) -> Any:
-    """A network as its config has it."""
+    """Return a network as its config describes it, without weights."""
     place, config = (other.folder, other.config) if other else (folder / component, {})
     if not place.is_dir():
         raise LoadError(f"{folder} has no {component}/{f'; {VAE_HINT}' if component == VAE_FOLDER else ''}")
@@ -141,12 +166,12 @@ def _bare(folder: Path, index: Mapping[str, Any], component: str, other: OtherVa
         if hasattr(model_class, "load_config"):
             return model_class.from_config({**model_class.load_config(place, local_files_only=True), **config})
         return model_class(model_class.config_class.from_pretrained(place, local_files_only=True))
-    except Exception as error:  # the libraries raise what they like about a broken file
+    except Exception as error:  # libraries may raise anything about a broken file
         raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
 
 
 def _embeddings(place: Path, dtype: torch.dtype) -> torch.Tensor:
-    """The text encoder's table of embeddings."""
+    """Return the text encoder's table of embeddings."""
     files = _find_weights(place, dtype)
     if files is None:
         raise LoadError(f"{place} has no weights (*.safetensors or *.bin)")
@@ -157,14 +182,14 @@ def _embeddings(place: Path, dtype: torch.dtype) -> torch.Tensor:
                 for name in names:
                     if name.endswith("embeddings.token_embedding.weight"):
                         return read(name).to(dtype, copy=True)
-        except Exception as error:  # the libraries raise what they like about a broken file
+        except Exception as error:  # libraries may raise anything about a broken file
             raise LoadError(f"{path} cannot be read: {one_line(error)}") from error
     raise LoadError(f"{place} is incomplete: it has no tensor embeddings.token_embedding.weight")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], torch.Tensor]]]:
-    """The tensors' names in a file of weights, and how to read one of them."""
+    """Open a weight file; yields the tensors' names and a function that reads one."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as weights:
             yield weights.keys(), weights.get_tensor
@@ -174,7 +199,7 @@ def _opened(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], torch.T
 
 
 def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
-    """The library's class that the index names; only classes of the kind that the component needs."""
+    """Return the library's class that the index names, if it is of the kind that the component needs."""
     import diffusers
     import transformers
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -192,7 +217,7 @@ def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
             "tokenizer": (transformers, transformers.PreTrainedTokenizerBase),
             "feature_extractor": (transformers, transformers.image_processing_base.ImageProcessingMixin),
         }[component]
-        # What transformers used to call a feature extractor, and the tokenizers that were written in Rust.
+        # Older names of transformers' classes.
         today = name.replace("CLIPFeatureExtractor", "CLIPImageProcessor").replace("CLIPTokenizerFast", "CLIPTokenizer")
         found = getattr(module, today, None)
     if not (isinstance(found, type) and issubclass(found, kind)):
@@ -211,7 +236,7 @@ def _text_encoders() -> tuple[type, ...]:
 def _load_module(
     folder: Path, index: Mapping[str, Any], component: str, dtype: torch.dtype, other: OtherVae | None = None
 ) -> Any:
-    """A network; every parameter must be in its files."""
+    """Load a network; every parameter must be in its files."""
     place, config = (other.folder, other.config) if other else (folder / component, {})
     model_class = _class_of(folder, index, component)
     files = _find_weights(place, dtype)
@@ -228,15 +253,15 @@ def _load_module(
             output_loading_info=True,
             **config,
         )
-    except Exception as error:  # the libraries raise what they like about a broken file
+    except Exception as error:  # libraries may raise anything about a broken file
         raise LoadError(f"{place} cannot be loaded: {one_line(error)}") from error
     if missing := sorted(map(str, report["missing_keys"])):
-        # Without this they would be random, and so would the pictures.
+        # Missing parameters would be random, and so would the images.
         raise LoadError(f"{place} is incomplete: it has no tensor {missing[0]} ({len(missing)} missing)")
     if mismatched := list(report["mismatched_keys"]):
-        raise LoadError(f"{place} does not fit its config.json: {mismatched[0]}")
+        raise LoadError(f"{place} does not match its config.json: {mismatched[0]}")
     if surplus := sorted(filter(_IS_LAYER.match, map(str, report["unexpected_keys"]))):
-        # The libraries drop them: a text encoder would lose layers, a UNet its guidance embedding.
+        # The libraries ignore them: a text encoder would lose layers, a UNet its guidance embedding.
         raise LoadError(f"{place}: config.json is invalid: its network has no {named(surplus)}, and its weights have")
     for name, weight in module.named_parameters():
         if not all(bound.isfinite() for bound in weight.detach().aminmax()):
@@ -257,7 +282,7 @@ def _find_weights(place: Path, dtype: torch.dtype) -> WeightFiles | None:
 
 
 def _load_plain(folder: Path, index: Mapping[str, Any], component: str) -> Any:
-    """A component without weights."""
+    """Load a component without weights."""
     place = folder / component
     if not place.is_dir():
         raise LoadError(f"{folder} has no {component}/")
@@ -270,19 +295,19 @@ def _load_plain(folder: Path, index: Mapping[str, Any], component: str) -> Any:
 
 
 def _load_checker(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
-    """The safety checker and its feature extractor; neither if either is missing, as it is in many repositories."""
+    """Load the safety checker and its feature extractor; neither if one is missing, as in many repositories."""
     for component in ("safety_checker", "feature_extractor"):
         if not (is_given(index, component) and (folder / component).is_dir()):
-            log.warning("%s has no %s: pictures are not checked", folder, component)
+            log.warning("%s has no %s: images are not checked", folder, component)
             return None, None
     if _find_weights(folder / "safety_checker", dtype) is None:
-        log.warning("%s has no weights: pictures are not checked", folder / "safety_checker")
+        log.warning("%s has no weights: images are not checked", folder / "safety_checker")
         return None, None
     return _load_module(folder, index, "safety_checker", dtype), _load_plain(folder, index, "feature_extractor")
 
 
 def _read_scheduler(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler's whole config, with two settings of early repositories put right, as diffusers' pipelines do."""
+    """Return the scheduler's config, with two settings of early repositories fixed, as diffusers' pipelines do."""
     config = dict(_load_plain(folder, index, "scheduler").config)
     if "steps_offset" in config:
         config["steps_offset"] = 1

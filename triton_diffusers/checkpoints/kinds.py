@@ -1,4 +1,4 @@
-"""Which kind of checkpoint the tensors of one file are, by their names and shapes."""
+"""Recognise the kind of a checkpoint in one file by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIP = "cond_stage_model.transformer.text_model."
 OPEN_CLIP = "cond_stage_model.model."
 
 _OLD_CLIP = "cond_stage_model.transformer."
-_UNSUPPORTED = (  # part of a tensor's name → what has it
+_UNSUPPORTED = (  # part of a tensor's name → family
     ("conditioner.embedders.", "SDXL"),
     ("joint_blocks.", "SD3"),
     ("double_blocks.", "Flux"),
@@ -27,7 +27,7 @@ _UNSUPPORTED = (  # part of a tensor's name → what has it
     ("motion_modules.", "AnimateDiff"),
     (f"{UNET}label_emb.", "Stable unCLIP"),
 )
-_PARTS = (  # beginning of a tensor's name → what it is instead of a whole checkpoint
+_PARTS = (  # prefix of a tensor's name → kind of file that is not a whole checkpoint
     ("lora_", "a LoRA"),
     ("control_model.", "a ControlNet"),
     ("controlnet_cond_embedding.", "a ControlNet"),
@@ -41,9 +41,9 @@ OTHER_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler",
 
 
 def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool = True) -> dict[str, torch.Tensor]:
-    """The tensors that a Stable Diffusion 1.x or 2.x model is made of; EMA copies and buffers are left out.
+    """Return the tensors of a Stable Diffusion 1.x or 2.x model, without EMA copies and buffers.
 
-    Raises ``LoadError`` if the file is another kind of model, or only a part of one.
+    Raises: LoadError: the file is another kind of model, or only a part of one.
     """
     for part, name in _UNSUPPORTED:
         if any(part in key for key in tensors):
@@ -66,33 +66,33 @@ def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool 
 
 
 def uses_open_clip(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the text encoder is OpenCLIP's (Stable Diffusion 2.x) and not OpenAI's (1.x)."""
+    """Return True if the text encoder is OpenCLIP's (Stable Diffusion 2.x) rather than OpenAI's (1.x)."""
     return f"{OPEN_CLIP}token_embedding.weight" in tensors
 
 
 def _today(key: str) -> str:
-    """The name that everybody else uses, for files written with a very old transformers."""
+    """Return the current name of a tensor, for files written with a very old transformers."""
     if key.startswith((f"{_OLD_CLIP}embeddings.", f"{_OLD_CLIP}encoder.", f"{_OLD_CLIP}final_layer_norm.")):
         return f"{CLIP}{key.removeprefix(_OLD_CLIP)}"
     return key
 
 
 _STEPS = {875_000: "epsilon", 220_000: "epsilon", 140_000: "v_prediction", 110_000: "v_prediction"}
-_FAR = -1.0  # below it, the answer to noise is not that noise
+_FAR = -1.0  # a smaller mean difference means that the network did not return the noise
 
 
 def by_global_step(step: int | None) -> str | None:
-    """What the published checkpoint with so many training steps predicts: 2.0 and 2.1, base and 768; else None."""
+    """Return the prediction type of a published 2.x checkpoint by its training steps; None for other numbers."""
     return None if step is None else _STEPS.get(step)
 
 
 @torch.inference_mode()
 def by_trial(unet: Any) -> str:
-    """What the UNet in float32 predicts, found by asking it.
+    """Return the prediction type of a UNet in float32, found by a trial.
 
-    At the last timestep a picture is almost all noise: a UNet that predicts noise gives back what it is given, one that
-    predicts velocity gives about the negative of a picture. The constant input and the threshold are the convention of
-    the web interfaces, so that a checkpoint that works there works here.
+    At the last timestep an image is almost all noise: a UNet that predicts noise returns its input, one that predicts
+    velocity returns about the negative of an image. Input and threshold are the convention of the web interfaces, so
+    that checkpoints behave alike.
     """
     latents = torch.full((1, int(unet.config.in_channels), 8, 8), 0.5)
     states = torch.full((1, 2, int(unet.config.cross_attention_dim)), 0.5)

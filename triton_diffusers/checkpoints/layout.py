@@ -1,7 +1,7 @@
-"""Where the base model of a model directory is, and its autoencoder. Needs no PyTorch.
+"""Find the base model of a model directory, and its autoencoder. Needs no PyTorch.
 
-A model directory is a folder with ``base_model/`` (or ``base_model.<suffix>``), or a folder in the diffusers layout, or
-one checkpoint file, whose folder then holds the LoRAs and whatever else requests name.
+A model directory is a folder with ``base_model/`` (or ``base_model.<suffix>``), a folder in the diffusers layout, or
+one checkpoint file, whose folder then holds the LoRAs and other files that requests name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """``path`` is a folder with a ``model_index.json``, or one ``.safetensors`` or ``.ckpt`` file.
+    """The base model: ``path`` is a folder with a ``model_index.json``, or a ``.safetensors`` or ``.ckpt`` file.
 
     ``vae`` is the autoencoder that replaces the model's own, if any: a folder with a ``config.json``, or one file.
     """
@@ -37,7 +37,7 @@ class BaseModel:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is one file, which has to be converted."""
+        """Return True if it is one file, which has to be converted."""
         return self.path.suffix in FILE_SUFFIXES and self.path.is_file()
 
 
@@ -52,7 +52,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def has_base_model(model_dir: Path) -> bool:
-    """Whether there is anything at all that may be a base model."""
+    """Return True if ``model_dir`` contains a candidate for a base model."""
     return (
         is_checkpoint(model_dir)
         or (model_dir / INDEX).is_file()
@@ -104,7 +104,7 @@ def _find_path(model_dir: Path) -> Path:
     folder = model_dir / BASE_MODEL
     files = [path for suffix in FILE_SUFFIXES if (path := model_dir / f"{BASE_MODEL}{suffix}").is_file()]
     if (folder / INDEX).is_file():
-        found = [folder, *files]  # single files in a diffusers folder say the same once more
+        found = [folder, *files]  # single files in a diffusers folder are copies of it
     else:
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [*(path for path in inside if is_checkpoint(path)), *files]
@@ -123,7 +123,7 @@ def _find_path(model_dir: Path) -> Path:
     return found[0]
 
 
-PREFERRED = {"float16": ("fp16", None), "bfloat16": ("bf16", None)}  # of a precision; else the plain files first
+PREFERRED = {"float16": ("fp16", None), "bfloat16": ("bf16", None)}  # by precision; otherwise plain files come first
 _OTHERWISE = (None, "fp16", "bf16")
 _NAME = re.compile(
     r"(?:diffusion_pytorch_model|model|pytorch_model)"
@@ -134,18 +134,18 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files to load: those of one variant (None: the plain ones), as safetensors or as pickles."""
+    """The files to load: those of one variant (None for plain files), as safetensors or as pickles."""
 
     variant: str | None
     is_safetensors: bool
 
     def has(self, name: str) -> bool:
-        """Whether the file is one of them."""
+        """Return True if the file is one of them."""
         return files_of(name) == self
 
 
 def files_of(name: str) -> WeightFiles | None:
-    """What a file's name says; None if it holds no weights of PyTorch."""
+    """Return the kind of a file by its name; None if it holds no weights of PyTorch."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -153,7 +153,7 @@ def files_of(name: str) -> WeightFiles | None:
 
 
 def choose(names: Iterable[str], dtype: str) -> WeightFiles | None:
-    """Safetensors before pickles; of variants the one nearest to ``dtype``; None if there are no weights."""
+    """Return the best kind of files: safetensors before pickles, then the variant nearest to ``dtype``."""
     found = {files for name in names if (files := files_of(name))}
     for is_safetensors in (True, False):
         variants = {files.variant for files in found if files.is_safetensors is is_safetensors}

@@ -1,4 +1,4 @@
-"""Loading a checkpoint: a model directory in, its modules out."""
+"""Load a checkpoint: from a model directory to its modules."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import torch
 
 from triton_diffusers.adapters.embeddings import attach_embeddings
 from triton_diffusers.checkpoints.autoencoder import convert_vae
-from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.conversion_cache import converted
 from triton_diffusers.checkpoints.convert import convert
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.checkpoints.folder import OtherVae, load_bare_folder, load_folder
+from triton_diffusers.checkpoints.folder import Components, OtherVae, load_bare_folder, load_folder
 from triton_diffusers.checkpoints.layout import find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.settings import Settings
@@ -30,7 +29,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
-    """What ``auto`` means here."""
+    """Return the device and dtype of the settings, with ``auto`` resolved."""
     name = settings.device
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     if settings.dtype == "auto":
@@ -47,7 +46,7 @@ def load_components(settings: Settings) -> Components:
 
 
 def load_skeleton(settings: Settings, dtype: torch.dtype) -> Components:
-    """The base model on the CPU, with those weights alone that no compiled graph has. Raises ``LoadError``."""
+    """Load the base model on the CPU with only the weights that no compiled graph has. Raises ``LoadError``."""
     components = load_bare_folder(dtype=dtype, with_checker=not settings.close_safety, **_places(settings))
     attach_embeddings(settings.model_folder / "embeddings", components.tokenizer, components.text_encoder)
     return components
@@ -55,16 +54,16 @@ def load_skeleton(settings: Settings, dtype: torch.dtype) -> Components:
 
 @torch.no_grad()
 def load_weights(settings: Settings, skeleton: Components) -> Components:
-    """The weights that ``skeleton`` lacks, with its tokenizer, its words and its safety checker. Raises ``LoadError``.
+    """Load the weights that ``skeleton`` lacks; keep its tokenizer, embeddings and safety checker.
 
-    The embeddings of the model directory may be others by now; those that the skeleton has read count.
+    The embeddings of the model directory may have changed since; those in the skeleton count. Raises ``LoadError``.
     """
     device, dtype = device_and_dtype(settings)
     loaded = load_folder(device=device, dtype=dtype, with_checker=False, **_places(settings))
     own, words = (part.text_encoder.get_input_embeddings() for part in (loaded, skeleton))
     table = words.weight.to(own.weight, copy=True)
     common = min(len(table), len(own.weight))
-    # The model's own rows, which the skeleton may have rounded; the others are words that were attached to it.
+    # Rows of the model, which the skeleton may have rounded; all others are attached embeddings.
     same = (own.weight[:common].to(words.weight) == words.weight[:common]).all(dim=1)
     table[:common][same] = own.weight[:common][same]
     own.weight = torch.nn.Parameter(table)
@@ -87,7 +86,7 @@ def _places(settings: Settings) -> dict[str, Any]:
     log.info("%s: its autoencoder is %s", base.path, base.vae)
     if base.vae.is_dir():
         return {"folder": folder, "vae": OtherVae(base.vae)}
-    # Its sizes are in the file; what tensors cannot tell is what the checkpoint's own config says.
+        # Tensors tell its sizes; the checkpoint's own config tells the rest.
     own = Sidecar(base.path).config("vae") if base.is_file else _latents(folder / "vae" / "config.json")
     config = {key: value for key, value in own.items() if not key.startswith("_")}
     return {"folder": folder, "vae": OtherVae(converted(base.vae, settings.cache_dir, convert_vae, beside=()), config)}

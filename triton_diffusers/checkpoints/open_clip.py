@@ -1,7 +1,7 @@
 """The layers of an OpenCLIP text encoder that a Stable Diffusion 2.x UNet was trained with.
 
-Stable Diffusion 2.x conditions on the states before the last layer. The published files hold that layer all the same,
-and so do files of sd-scripts (as a copy of the layer before it); files that were made of a diffusers folder do not.
+Stable Diffusion 2.x conditions on the states before the last layer. Published files hold that layer anyway, as do
+files of sd-scripts (a copy of the layer before it); files made of a diffusers folder do not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configs in diffusers' form, as far as the tensors' shapes tell them. Names are those of the original layout."""
+"""Configs in diffusers' form, as far as tensor shapes determine them. Names are those of the original layout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class ShapeError(ValueError):
-    """Tensors of a file fit no network of the kind; the message says why."""
+    """The tensors of a file fit no network of the kind; the message is the reason."""
 
 
 GUESSED = frozenset({"attention_head_dim", "num_attention_heads", "projection_dim", "bos_token_id", "eos_token_id"})
-"""Keys of the configs that tensors do not tell."""
+"""Keys of the configs that tensors do not determine."""
 GUIDANCE = "time_embedding.cond_proj.weight"  # diffusers' name: the original layout has no guidance embedding
 _HEAD_WIDTH = 64  # of CLIP's and OpenCLIP's text encoders, and of the UNet of Stable Diffusion 2.x
 
@@ -26,12 +26,12 @@ _HEAD_WIDTH = 64  # of CLIP's and OpenCLIP's text encoders, and of the UNet of S
 def unet_config(tensors: Tensors) -> dict[str, Any]:
     """Return the config of ``UNet2DConditionModel``.
 
-    ``attention_head_dim`` (which diffusers means as the *number* of heads) cannot be seen: it is given as heads of 64
-    channels, as in Stable Diffusion 2.x.
+    ``attention_head_dim`` (by which diffusers means the *number* of heads) cannot be seen: heads of 64 channels are
+    assumed, as in Stable Diffusion 2.x.
 
     Raises: KeyError: with the name of a tensor that is missing. ShapeError: the blocks fit no such UNet.
     """
-    levels: list[list[tuple[int, int]]] = [[]]  # level by level, block by block: channels, transformer layers
+    levels: list[list[tuple[int, int]]] = [[]]  # by level and block: channels, transformer layers
     for number in range(1, _count(tensors, rf"{UNET}input_blocks\.(\d+)\.")):
         block = f"{UNET}input_blocks.{number}."
         if f"{block}0.op.weight" in tensors:
@@ -70,7 +70,7 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def vae_config(tensors: Tensors) -> dict[str, Any]:
-    """Of ``AutoencoderKL``; raises ``KeyError`` with the name of a tensor that is missing."""
+    """Return the config of ``AutoencoderKL``; raises ``KeyError`` with the name of a missing tensor."""
     levels = _count(tensors, rf"{VAE}encoder\.down\.(\d+)\.")
     channels = [_out(tensors, f"{VAE}encoder.down.{level}.block.0.conv1.weight") for level in range(levels)]
     return {
@@ -85,7 +85,7 @@ def vae_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def clip_config(tensors: Tensors) -> dict[str, Any]:
-    """Of ``CLIPTextModel``, from OpenAI's CLIP; raises ``KeyError`` with the name of a tensor that is missing."""
+    """Return the config of ``CLIPTextModel`` for OpenAI's CLIP; raises ``KeyError`` if a tensor is missing."""
     return _text_config(
         tokens=tensors[f"{CLIP}embeddings.token_embedding.weight"],
         positions=tensors[f"{CLIP}embeddings.position_embedding.weight"],

@@ -1,9 +1,9 @@
-"""What an operator lays beside a checkpoint in one file: what its tensors cannot tell.
+"""The sidecar of a checkpoint in one file: files beside it with facts that tensors cannot tell.
 
 ``<stem>.config/`` is a diffusers folder without the big weights (``unet/config.json``, ``scheduler/…``, ``tokenizer/``,
-a ``safety_checker/`` with its ``feature_extractor/``); all of it is optional, and each config only needs the keys that
-differ. ``<stem>.yaml`` (or ``.yml``) is the original training config; ``<stem>.json`` may have keys of a scheduler's
-config.
+a ``safety_checker/`` with its ``feature_extractor/``); everything in it is optional, and configs need only the keys
+that differ. ``<stem>.yaml`` (or ``.yml``) is the original training config; ``<stem>.json`` may have keys of a
+scheduler's config.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ class Sidecar:
 
     @property
     def folder(self) -> Path:
-        """``<stem>.config/``."""
+        """Return ``<stem>.config/``."""
         return self.checkpoint.with_suffix(".config")
 
     @property
     def yaml(self) -> Path:
-        """``<stem>.yaml``, or ``<stem>.yml`` if only that exists."""
+        """Return ``<stem>.yaml``, or ``<stem>.yml`` if only that exists."""
         short = self.checkpoint.with_suffix(".yml")
         long = self.checkpoint.with_suffix(".yaml")
         return short if short.is_file() and not long.is_file() else long
 
     @property
     def json(self) -> Path:
-        """``<stem>.json``."""
+        """Return ``<stem>.json``."""
         return self.checkpoint.with_suffix(".json")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that is there, sorted."""
+        """Return every existing file, sorted."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
         return tuple(sorted([*found, *(path for path in (self.yaml, self.json) if path.is_file())]))
 
     @property
     def whole_folders(self) -> tuple[Path, ...]:
-        """Folders that become part of the model as they are."""
+        """Return the folders that become part of the model unchanged."""
         return tuple(path for name in _WHOLE_FOLDERS if (path := self.folder / name).is_dir())
 
     def config_file(self, component: str) -> Path:
@@ -76,10 +76,10 @@ class Sidecar:
 
     @cached_property
     def training(self) -> TrainingConfig | None:
-        """The training config beside the checkpoint, if there is one. Raises ``LoadError``."""
+        """Return the training config beside the checkpoint, if there is one. Raises ``LoadError``."""
         return TrainingConfig.read(self.yaml) if self.yaml.is_file() else None
 
     @property
     def text_layer(self) -> str | None:
-        """The layer of an OpenCLIP text encoder that the training config names."""
+        """Return the layer of an OpenCLIP text encoder that the training config names."""
         return self.training.text_layer if self.training is not None else None

@@ -1,7 +1,7 @@
 """Statements of a checkpoint in one file, and of the files beside it, about how it is to be sampled.
 
-They come from the operator's files, from marks among the tensors, and from the metadata that trainers write. The first
-that speaks of a matter counts; another that contradicts it is told.
+They come from the operator's files, from marks among the tensors, and from metadata of trainers. The first statement
+of a key counts; contradictions are logged.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Statements:
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """Keys of the scheduler's config."""
+        """Return the keys of the scheduler's config."""
         config = {key: said.value for key, said in self.found.items() if key not in (PIXELS, SCALING_FACTOR)}
         if config.get("rescale_betas_zero_snr"):
             # Without its last timestep, where the image is all noise, such a model makes no dark or bright images.
@@ -90,7 +90,7 @@ def read_statements(source: Path, sidecar: Sidecar, weights: Weights, *, is_2: b
         log.info("%s says of itself: %s", source, told)
     said = Statements(found)
     if said.get("rescale_betas_zero_snr") and said.get("prediction_type") in ("epsilon", None):
-        log.warning("%s: with zero terminal SNR, a model is expected to say that it predicts v", source)
+        log.warning("%s: models with zero terminal SNR are expected to predict v", source)
     return said
 
 

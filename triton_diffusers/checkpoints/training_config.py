@@ -1,4 +1,4 @@
-"""The original training config of a checkpoint (``<stem>.yaml``): what it says that matters for drawing."""
+"""The original training config of a checkpoint (``<stem>.yaml``), as far as it matters for inference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXT_LAYERS = ("last", "penultimate")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """``model.params`` of the file at ``path``. All methods raise ``LoadError`` for values that mean nothing."""
+    """The ``model.params`` of the file at ``path``. All methods raise ``LoadError`` for invalid values."""
 
     path: Path
     params: Mapping[str, Any]
@@ -41,7 +41,7 @@ class TrainingConfig:
 
     @property
     def prediction_type(self) -> str | None:
-        """What the UNet predicts; None if the file leaves it to the original code, which means epsilon."""
+        """Return the prediction type; None if the file leaves it to the original code, which means epsilon."""
         kind = self.params.get("parameterization")
         if kind is None:
             return None
@@ -51,13 +51,13 @@ class TrainingConfig:
 
     @property
     def text_layer(self) -> str | None:
-        """The layer of an OpenCLIP text encoder that the UNet was trained with: ``last`` or ``penultimate``."""
+        """Return the layer of an OpenCLIP text encoder that the UNet was trained with: ``last`` or ``penultimate``."""
         layer = self._params_of("cond_stage_config").get("layer")
         return layer if layer in _TEXT_LAYERS else None
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """Keys of a scheduler's config: the noise schedule."""
+        """Return the noise schedule as keys of a scheduler's config."""
         found: dict[str, Any] = {}
         for ours, theirs in (("beta_start", "linear_start"), ("beta_end", "linear_end")):
             if (value := self._number(theirs)) is not None:
@@ -73,7 +73,7 @@ class TrainingConfig:
 
     @property
     def scaling_factor(self) -> float | None:
-        """The factor between the autoencoder's latents and the UNet's."""
+        """Return the factor between the autoencoder's latents and the UNet's."""
         return self._number("scale_factor")
 
     def unet(self, channels: list[int]) -> dict[str, Any]:

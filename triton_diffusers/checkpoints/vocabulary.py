@@ -1,4 +1,4 @@
-"""CLIP's vocabulary, which every Stable Diffusion 1.x and 2.x uses and which a checkpoint in one file lacks."""
+"""CLIP's vocabulary, common to Stable Diffusion 1.x and 2.x, which a checkpoint in one file lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def write_tokenizer(folder: Path, *, pad_token: str, length: int) -> None:
-    """Write CLIP's tokenizer in transformers' layout into the new ``folder``; ``length`` is the encoder's positions."""
+    """Write CLIP's tokenizer in transformers' layout into the new ``folder``; ``length`` is its maximum."""
     merges = gzip.decompress((files(__package__) / "clip" / "merges.txt.gz").read_bytes()).decode("utf-8").splitlines()
     characters = _byte_characters()
     words = [
@@ -37,7 +37,7 @@ def write_tokenizer(folder: Path, *, pad_token: str, length: int) -> None:
 
 
 def _byte_characters() -> list[str]:
-    """The character that stands for each byte, in the vocabulary's order: first those that print as themselves."""
+    """Return the character for each byte in the vocabulary's order: first those that print as themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = len(set(range(256)) - set(printable))
     return [*map(chr, printable), *(chr(256 + number) for number in range(others))]

@@ -13,7 +13,7 @@ from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
 
-_MAX_NESTING = 4  # of containers around the tensors
+_MAX_NESTING = 4  # containers around the tensors
 
 _KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -22,7 +22,7 @@ _KEPT_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 class Weights:
     """Tensors by their name in the file, mapped from the disk.
 
-    ``global_step`` is how many steps were trained, if the file says it; ``metadata`` is that of a safetensors file.
+    ``global_step`` is the number of training steps, if the file has it; ``metadata`` is that of a safetensors file.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -33,8 +33,8 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """Read a ``.safetensors`` file, or the tensors of a ``.ckpt``.
 
-    A ``.ckpt`` is a pickle, which can run any code when it is read. It is read as data alone: callbacks, optimizers and
-    whatever else a trainer has left in it are left out.
+    A ``.ckpt`` is a pickle, which can run any code when it is read. It is read as data only; callbacks, optimizers and
+    other leftovers of trainers are ignored.
 
     Raises: LoadError: the file cannot be read, or holds no named tensors.
     """
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> Weights:
         raise LoadError(f"{path} is refused: it is a pickle that holds more than tensors: {error}") from error
     except PickleError as error:
         raise LoadError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # the libraries raise what they like about a broken file
+    except Exception as error:  # libraries may raise anything about a broken file
         raise LoadError(f"{path} cannot be read: {one_line(error)}") from error
     step = None
     for _ in range(_MAX_NESTING):

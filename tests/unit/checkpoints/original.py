@@ -36,7 +36,7 @@ def unet(*, in_channels: int = 4, cross: int = 64, second: bool = False, guidanc
 
 
 def vae() -> Any:
-    """A random autoencoder of three levels."""
+    """Return a random autoencoder of three levels."""
     torch.manual_seed(2)
     return AutoencoderKL(
         block_out_channels=(32, 32, 64),

@@ -22,7 +22,7 @@ VAE = "first_stage_model."
 
 
 def other_vae() -> Any:
-    """An autoencoder of the same sizes as ``vae()``, with other weights."""
+    """Return an autoencoder of the sizes of ``vae()``, with other weights."""
     made = vae()
     with torch.no_grad():
         for parameter in made.parameters():
@@ -77,14 +77,14 @@ def test_what_is_not_an_autoencoder_is_named(tmp_path: Path, tensors: Tensors) -
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A model directory of one checkpoint file, with an autoencoder of its own."""
+    """Return a model directory of one checkpoint file, with an autoencoder of its own."""
     write(tmp_path / "base_model" / "m.safetensors", original(unet(), vae(), text_encoder()))
     return tmp_path
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """The same without an autoencoder."""
+    """Return a model directory whose checkpoint has no autoencoder."""
     whole = original(unet(), vae(), text_encoder())
     write(tmp_path / "base_model" / "m.safetensors", {k: v for k, v in whole.items() if not k.startswith(VAE)})
     return tmp_path

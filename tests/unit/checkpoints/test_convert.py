@@ -27,13 +27,13 @@ EMOJI = ROOT / "models" / "emoji" / "base_model"
 
 @pytest.fixture(scope="module")
 def first() -> dict[str, torch.Tensor]:
-    """A small model shaped like Stable Diffusion 1.5."""
+    """Return a small model shaped like Stable Diffusion 1.5."""
     return original(unet(), vae(), text_encoder())
 
 
 @pytest.fixture(scope="module")
 def second() -> dict[str, torch.Tensor]:
-    """A small model shaped like Stable Diffusion 2.1, in half precision."""
+    """Return a small model shaped like Stable Diffusion 2.1, in half precision."""
     tensors = original(unet(second=True), vae(), text_encoder(act="gelu"), open_clip=True)
     return {name: tensor.half() for name, tensor in tensors.items()}
 
@@ -217,7 +217,7 @@ def test_the_emoji_model_in_one_file(tmp_path: Path, components: Components) -> 
 
 def test_a_tokenizer_that_does_not_fit_is_asked_for(tmp_path: Path) -> None:
     source = write(tmp_path / "one.safetensors", original(unet(), vae(), text_encoder(words=2048)))
-    with pytest.raises(LoadError, match=r"has 2048 words .* lay the model's own into .*one.config/tokenizer"):
+    with pytest.raises(LoadError, match=r"has 2048 words .* put the model's own into .*one.config/tokenizer"):
         converted(source, tmp_path / "made")
 
 

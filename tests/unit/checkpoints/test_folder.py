@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.original import text_encoder, unet, vae
-from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.checkpoints.folder import load_folder
+from triton_diffusers.checkpoints.folder import Components, load_folder
 from triton_diffusers.checkpoints.vocabulary import write_tokenizer
 
 INDEX = {
@@ -50,7 +49,7 @@ def write_folder(folder: Path, **saving: Any) -> None:
 
 @pytest.fixture(scope="session")
 def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What most tests start from; a vocabulary of its usual size takes a second to make."""
+    """Return a model folder to copy from; making a vocabulary of usual size takes a second."""
     folder = tmp_path_factory.mktemp("plain")
     write_folder(folder)
     return folder
@@ -58,7 +57,7 @@ def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path, plain_folder: Path) -> Callable[..., Path]:
-    """A function that writes a model folder; keywords are those of ``save_pretrained``."""
+    """Return a function that writes a model folder; keywords are those of ``save_pretrained``."""
 
     def make(network: Any = None, index: dict[str, Any] | None = None, **saving: Any) -> Path:
         if saving:
@@ -87,7 +86,7 @@ def test_plain_and_without_a_checker(
     same(unet(), made.unet)
     assert made.safety_checker is made.feature_extractor is None
     assert [record.message for record in caplog.records if "not checked" in record.message] == [
-        f"{tmp_path} has no safety_checker: pictures are not checked"
+        f"{tmp_path} has no safety_checker: images are not checked"
     ]
     assert (made.scheduler_config["steps_offset"], made.scheduler_config["clip_sample"]) == (1, False)
 
@@ -256,7 +255,7 @@ def test_buffers_and_other_towers_in_a_text_encoder_do_no_harm(make: Callable[..
 
 
 def with_config(folder: Path, component: str, file: str = "config.json", **changes: Any) -> Path:
-    """The folder, with keys of one of its configs changed."""
+    """Change keys of one of the folder's configs and return the folder."""
     path = folder / component / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return folder

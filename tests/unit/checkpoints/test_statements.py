@@ -24,13 +24,13 @@ NO_SIGNAL = torch.tensor([0.99, 0.5, 0.0])
 
 @pytest.fixture(scope="module")
 def first() -> Tensors:
-    """A small model shaped like Stable Diffusion 1.5."""
+    """Return a small model shaped like Stable Diffusion 1.5."""
     return original(unet(), vae(), text_encoder())
 
 
 @pytest.fixture(scope="module")
 def second() -> Tensors:
-    """A small model shaped like Stable Diffusion 2.1."""
+    """Return a small model shaped like Stable Diffusion 2.1."""
     return original(unet(second=True), vae(), text_encoder(act="gelu"), open_clip=True)
 
 
@@ -146,7 +146,7 @@ def test_resolution_and_scale_factor_and_heads(tmp_path: Path, first: Tensors) -
         ({}, {"ss_base_model_version": "sd_v2"}, {}, "ss_base_model_version says sd_v2, and its tensors are of 1.x"),
         ({}, {"modelspec.prediction_type": "flow"}, {}, "modelspec.prediction_type 'flow' is unknown, and ignored"),
         ({}, {"modelspec.timestep_range": "0,199"}, {}, "was trained for the timesteps 0,199 alone"),
-        ({"ztsnr": MARK}, {}, {}, "with zero terminal SNR, a model is expected to say that it predicts v"),
+        ({"ztsnr": MARK}, {}, {}, "models with zero terminal SNR are expected to predict v"),
         ({}, {}, {".json": "{"}, "m.json is not JSON, and ignored"),
     ],
 )  # fmt: skip
