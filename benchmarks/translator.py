@@ -2,7 +2,7 @@
 
 The model has opus-mt's size (32,000 pieces of each language, width 512, 6 + 6 layers) and random weights. Speed does
 not depend on them but for one thing: they never say the end. So each prompt is measured at two lengths of its
-translation: a usual one (``USUAL_OUTPUT``), and the longest that the server allows (``most_output_tokens``).
+translation: a usual one (``USUAL_OUTPUT``), and the longest that the server allows (``max_output_tokens``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines import ctranslate2 as ctranslate2_engine
 from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine
-from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens
 from triton_diffusers.translate.translator import Field, Translator
 
 EMBEDDED = Settings().translator_dir
@@ -132,10 +132,10 @@ def main() -> None:
         engine = CTranslate2Engine.load(folder, Settings())
         for name, tags in (("a sentence", 1), (f"a list of {TAGS}", TAGS)):
             source_tokens = WORDS // tags + 1
-            lengths = {"usual": round(source_tokens * USUAL_OUTPUT), "longest": most_output_tokens(source_tokens)}
+            lengths = {"usual": round(source_tokens * USUAL_OUTPUT), "longest": max_output_tokens(source_tokens)}
             for length, tokens in lengths.items():
-                translator = Translator(engine, most_chars=1000, most_chinese=1000, seconds=60, remembered=0)
-                with mock.patch.object(ctranslate2_engine, "most_output_tokens", lambda _, tokens=tokens: tokens):
+                translator = Translator(engine, max_chars=1000, max_chinese_chars=1000, seconds=60, cache_size=0)
+                with mock.patch.object(ctranslate2_engine, "max_output_tokens", lambda _, tokens=tokens: tokens):
                     found = measure(translator, prompts(arguments.prompts + WARM_UP, tags))
                 figures[f"{name}, {length}"] = {**found, "output_tokens": tokens * tags}
                 say(f"{name}, {length}: {found}")

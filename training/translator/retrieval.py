@@ -25,7 +25,7 @@ def translated(folder: Path, chinese: Sequence[str]) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         convert(folder, Path(scratch))
         engine = CTranslate2Engine(Path(scratch), folder, beams=1)
-        translator = Translator(engine, most_chars=1000, most_chinese=1000, seconds=600.0, remembered=len(chinese))
+        translator = Translator(engine, max_chars=1000, max_chinese_chars=1000, seconds=600.0, cache_size=len(chinese))
         outcomes = translator.translate([Field("prompt", text) for text in chinese])
     english = []
     for outcome in outcomes:

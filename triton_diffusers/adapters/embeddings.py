@@ -1,4 +1,4 @@
-"""Textual-inversion embeddings: files of a model directory that become words of its prompts."""
+"""Attach textual-inversion embeddings: files of a model directory that become words of its prompts."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _SUFFIXES = {".safetensors", ".pt", ".bin"}
 
 
 def attach_embeddings(folder: Path, tokenizer: Any, text_encoder: Any) -> None:
-    """Make each embedding in ``folder`` a word of ``tokenizer`` and ``text_encoder``: its file's name without suffix.
+    """Make each embedding in ``folder`` a word of ``tokenizer`` and ``text_encoder``, named like its file.
 
-    Several vectors become several tokens, ``word``, ``word_1``, ``word_2`` …, as diffusers has it. A file that cannot
-    be used is left out, and the log says why: the others are as good without it. Pickles are read as data only.
+    Several vectors become several tokens, ``word``, ``word_1``, ``word_2`` …, as in diffusers. An unusable file is left
+    out with a logged reason, since the others work without it. Pickles are read as data only.
     """
     vectors: dict[str, torch.Tensor] = {}
     width = text_encoder.get_input_embeddings().embedding_dim
-    most = tokenizer.model_max_length - 2
-    # The tokenizer folds case, so that words which differ by it alone are one.
+    max_vectors = tokenizer.model_max_length - 2
+    # The tokenizer folds case, so words that differ by case only are equal.
     taken = {word.casefold() for word in tokenizer.get_vocab()}
     # "word" before "word_1", which would be read as its second vector.
     for path in sorted(_files(folder), key=lambda path: (path.stem.casefold(), path.name)):
         try:
-            found = _checked(_read(path), width, most)
-            # One more than it has vectors: that word would be read as a further one.
+            found = _checked(_read(path), width, max_vectors)
+            # Includes one name after the last vector, which would be read as a further vector of this word.
             names = {path.stem.casefold(), *(f"{path.stem}_{n}".casefold() for n in range(1, len(found) + 1))}
             if clash := sorted(names & taken):
-                raise ValueError(f"the tokenizer or another embedding has the word {clash[0]!r} already")
-        except Exception as error:  # noqa: BLE001  # the libraries raise what they like about a broken file
+                raise ValueError(f"the tokenizer or another embedding already has the word {clash[0]!r}")
+        except Exception as error:  # noqa: BLE001  # libraries may raise anything about a broken file
             logger.warning("embedding %s is left out: %s: %s", path, type(error).__name__, error)
             continue
         taken |= names
@@ -59,26 +59,26 @@ def _read(path: Path) -> Any:
     return load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
-def _checked(state: Any, width: int, most: int) -> torch.Tensor:
-    """The vectors (n, width) in a file of diffusers or of AUTOMATIC1111. Raises ``ValueError``.
+def _checked(state: Any, width: int, max_vectors: int) -> torch.Tensor:
+    """Return the vectors (n, width) in a file of diffusers or AUTOMATIC1111. Raises ``ValueError``.
 
-    Diffusers would find some of these faults too, but others only when the tokenizer knows the word already.
+    diffusers misses some of these faults, or finds them only after the tokenizer has the word.
     """
     if isinstance(state, Mapping) and "string_to_param" in state:
         state = state["string_to_param"]
     if isinstance(state, Mapping):
         if len(state) != 1:
-            raise ValueError(f"it holds {len(state)} entries; one, for one text encoder, can be used")
+            raise ValueError(f"it holds {len(state)} entries; expected one, for one text encoder")
         (state,) = state.values()
     if not isinstance(state, torch.Tensor) or not state.is_floating_point() or state.ndim not in (1, 2):
         raise ValueError("it holds no vectors")
     vectors = state.detach().reshape(-1, state.shape[-1])
     if vectors.shape[1] != width:
         raise ValueError(f"its vectors have {vectors.shape[1]} numbers, those of this model's text encoder {width}")
-    if not 1 <= len(vectors) <= most:
-        raise ValueError(f"it has {len(vectors)} vectors; a chunk of a prompt holds 1 to {most}")
+    if not 1 <= len(vectors) <= max_vectors:
+        raise ValueError(f"it has {len(vectors)} vectors; a chunk of a prompt holds 1 to {max_vectors}")
     if not vectors.isfinite().all():
-        raise ValueError("its numbers are not finite")
+        raise ValueError("it contains NaN or infinite values")
     return vectors
 
 
@@ -86,7 +86,7 @@ def _loader() -> Any:
     from diffusers.loaders import TextualInversionLoaderMixin
 
     class Loader(TextualInversionLoaderMixin):  # type: ignore[misc]
-        """What the mixin needs of a pipeline when it is given tokenizer and text encoder."""
+        """The parts of a pipeline that the mixin needs when it gets tokenizer and text encoder."""
 
         hf_device_map = None
         components: Mapping[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Files of weights that requests name, below the model directory, and what is in them."""
+"""Weight files that requests name, below the model directory, and their content."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from triton_diffusers.errors import InvalidRequest, NotFound, shown
 from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
 
-_LONGEST_PATH = 1024  # characters
-_MOST_NAMED_KEYS = 3
-_LONGEST_NAMED_KEY = 120
+_MAX_PATH_CHARACTERS = 1024
+_MAX_NAMED_KEYS = 3
+_MAX_KEY_CHARACTERS = 120
 
 
 class WeightError(ValueError):
-    """A file of weights cannot be used; the message says why, and names keys."""
+    """A weight file cannot be used; the message is the reason, with keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFinder:
-    """Finds files that the request's ``field`` names; ``root`` is a real path, and nothing outside is ever looked at.
+    """Finds files that the request's ``field`` names; ``root`` is a real path, and nothing outside is accessed.
 
-    ``suffixes`` are those of the files that are read; ``in_folder`` are the names, the best first, that the weights may
-    have in a folder that is named.
+    ``suffixes`` are those of supported files; ``in_folder`` are the names of weight files in a named folder, the best
+    first.
     """
 
     root: Path
@@ -42,10 +42,10 @@ class WeightFinder:
     in_folder: tuple[str, ...]
 
     def find(self, path: str) -> Path:
-        """The real file that a request's path means. Raises ``InvalidRequest`` and ``NotFound``."""
+        """Return the real file of a request's path. Raises ``InvalidRequest`` and ``NotFound``."""
         parts = PurePosixPath(path).parts
-        if not 1 <= len(path) <= _LONGEST_PATH:
-            raise InvalidRequest(self.field, path, f"a path has 1 to {_LONGEST_PATH} characters")
+        if not 1 <= len(path) <= _MAX_PATH_CHARACTERS:
+            raise InvalidRequest(self.field, path, f"a path has 1 to {_MAX_PATH_CHARACTERS} characters")
         if path.startswith("/") or ".." in parts:
             raise InvalidRequest(self.field, path, "it must be relative to the model directory, without `..`")
         found = self._inside(path, self._place(path))
@@ -59,13 +59,13 @@ class WeightFinder:
         return found
 
     def beside(self, path: str, name: str) -> Path | None:
-        """The real file ``name`` in the folder, or beside the file, that ``find`` has found; None if there is none."""
+        """Return the real file ``name`` in the folder, or beside the file, of ``path``; None if there is none."""
         place = self._place(path)
         found = self._resolved((place if place.is_dir() else place.parent) / name)
         return found if found is not None and found.is_file() else None
 
     def _place(self, path: str) -> Path:
-        """Return where ``path`` leads; letters may be composed or decomposed (NFC or NFD), there as here."""
+        """Return the place of ``path``; letters may be composed or decomposed (NFC or NFD) in either."""
         place = self.root
         for part in PurePosixPath(path).parts:
             place /= part if part.isascii() else _name_in(place, part)
@@ -78,12 +78,12 @@ class WeightFinder:
         return real
 
     def _resolved(self, place: Path) -> Path | None:
-        """A place with all links resolved. What a link leads to outside is answered like what does not exist."""
+        """Return ``place`` with links resolved; None if it is outside ``root``, exactly as if it did not exist."""
         try:
             real = place.resolve()
             if real.is_relative_to(self.root) and real.exists():
                 return real
-        except (OSError, RuntimeError, ValueError):  # too long a name, links in a circle, characters that no file has
+        except (OSError, RuntimeError, ValueError):  # names that are too long or invalid, and circular links
             pass
         return None
 
@@ -101,7 +101,7 @@ def _name_in(folder: Path, name: str) -> str:
 
 
 class _Weights(Mapping[str, torch.Tensor]):
-    """The tensors of an open safetensors file, each read when it is asked for."""
+    """The tensors of an open safetensors file, each read on access."""
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
@@ -120,13 +120,13 @@ class _Weights(Mapping[str, torch.Tensor]):
 
 
 @contextmanager
-def opened(file: Path, most_bytes: int) -> Iterator[tuple[Mapping[str, torch.Tensor], Mapping[str, str]]]:
-    """A file's tensors and its metadata. The tensors may be the file's own memory: copy what is to outlive this.
+def opened(file: Path, max_bytes: int) -> Iterator[tuple[Mapping[str, torch.Tensor], Mapping[str, str]]]:
+    """Open a file; yields its tensors, which may be the file's memory (copy them to keep them), and its metadata.
 
-    Raises ``WeightError``.
+    Raises: WeightError: the file cannot be used.
     """
-    if file.stat().st_size > most_bytes:
-        raise WeightError(f"the file has more than {most_bytes // 2**20} MB")
+    if file.stat().st_size > max_bytes:
+        raise WeightError(f"the file has more than {max_bytes // 2**20} MB")
     if fault := download_fault(file):
         raise WeightError(f"the file cannot be read: {fault}")
     if file.suffix != ".safetensors":
@@ -137,18 +137,18 @@ def opened(file: Path, most_bytes: int) -> Iterator[tuple[Mapping[str, torch.Ten
     with _reading():
         weights: Any = safe_open(file, framework="pt")
     with weights:
-        # By their names alone most files that are something else are told, however large they are.
+        # Tensors are read lazily: wrong files, however large, are usually rejected by their keys alone.
         yield _Weights(weights), weights.metadata() or {}
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Within this, whatever goes wrong is the file's fault."""
+    """Turn any error into a ``WeightError`` of the file."""
     try:
         yield
     except WeightError:
         raise
-    except Exception as error:  # the libraries raise what they like about a broken file
+    except Exception as error:  # libraries may raise anything about a broken file
         raise WeightError(f"the file cannot be read ({type(error).__name__})") from error
 
 
@@ -166,17 +166,17 @@ def _unpickled(file: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(loaded, Mapping) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):
-        raise WeightError("the file holds something else than named weights")
+        raise WeightError("the file holds something other than named weights")
     return loaded
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has its numbers in memory, one by one."""
+    """Return True if a tensor has one number in memory for each element."""
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def named(keys: Sequence[str]) -> str:
-    """Keys of a file as a message may show them: the first ones, each cut to a sane length."""
-    first = ", ".join(key[:_LONGEST_NAMED_KEY] for key in keys[:_MOST_NAMED_KEYS])
-    more = len(keys) - _MOST_NAMED_KEYS
+    """Return keys of a file for a message: the first ones, each cut to a bounded length."""
+    first = ", ".join(key[:_MAX_KEY_CHARACTERS] for key in keys[:_MAX_NAMED_KEYS])
+    more = len(keys) - _MAX_NAMED_KEYS
     return f"{first} and {more} more" if more > 0 else first

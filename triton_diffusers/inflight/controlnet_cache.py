@@ -80,7 +80,7 @@ class ControlNetCache:
             settings.model_folder,
             engine.unet_config,
             pixels_per_latent=engine.pixels_per_latent,
-            largest_file_bytes=settings.max_controlnet_megabytes * _MEGABYTE,
+            max_file_bytes=settings.max_controlnet_megabytes * _MEGABYTE,
         )
         return cls(reader, engine.make_controlnet, settings.controlnet_cache_megabytes * _MEGABYTE)
 

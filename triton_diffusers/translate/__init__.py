@@ -1,5 +1,5 @@
-"""Translation of Chinese prompts to English: only what is Chinese, and nothing of a prompt's syntax.
+"""Translate the Chinese parts of prompts to English, without changing a prompt's syntax.
 
-``syntax`` parts a prompt into what is translated and what stays; ``translator`` translates the former with one of the
-``engines``, remembers it and puts the prompt together again; ``folder`` tells what kind of model a folder holds.
+``syntax`` splits a prompt into pieces to translate and pieces to keep; ``translator`` translates the former with one of
+the ``engines``, caches them and joins the prompt; ``folder`` recognises the kind of model in a folder.
 """

@@ -1,4 +1,4 @@
-"""Which folder holds the translator, and what kind of model it is."""
+"""Find the translator's folder, and recognise the kind of its model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPTIONAL_MARIAN_FILES = ("tokenizer_config.json", "generation_config.json", "sp
 
 
 class FolderKind(StrEnum):
-    """What a folder holds."""
+    """The kind of model in a folder."""
 
     MARIAN = "marian"
     CSANMT = "csanmt"
@@ -44,12 +44,12 @@ def find_folder(settings: Settings) -> Path:
 
 
 def kind_of(folder: Path) -> FolderKind:
-    """Raises ``LoadError`` that says what is missing."""
+    """Return the kind of model in ``folder``. Raises ``LoadError`` with the missing files."""
     if "csanmt" in json.dumps(_read(folder / "configuration.json")):
         return FolderKind.CSANMT
     if _read(folder / "config.json").get("model_type") != "marian":
         raise LoadError(
-            f"{folder} holds no translator that is known: neither a Marian model (opus-mt: {', '.join(_MARIAN_FILES)}"
+            f"{folder} is not a known translator: neither a Marian model (opus-mt: {', '.join(_MARIAN_FILES)}"
             f" and {' or '.join(_WEIGHTS)}) nor ModelScope's CSANMT (configuration.json)"
         )
     marian_weights(folder)
@@ -59,7 +59,7 @@ def kind_of(folder: Path) -> FolderKind:
 
 
 def marian_weights(folder: Path) -> Path:
-    """The file of a Marian model's weights. Raises ``LoadError`` if there is none."""
+    """Return the weight file of a Marian model. Raises ``LoadError`` if there is none."""
     for name in _WEIGHTS:
         if (folder / name).is_file():
             return folder / name
@@ -67,22 +67,22 @@ def marian_weights(folder: Path) -> Path:
 
 
 def marian_files(folder: Path) -> tuple[Path, ...]:
-    """What a Marian model depends on beside its weights, as far as it is there."""
+    """Return the existing files of a Marian model other than its weights."""
     paths = (folder / name for name in (*_MARIAN_FILES, *_OPTIONAL_MARIAN_FILES))
     return tuple(path for path in paths if path.is_file())
 
 
 def english_pieces(folder: Path) -> frozenset[str]:
-    """What a Marian model's translations are made of, with the end and the unknown.
+    """Return the pieces of a Marian model's translations, including the end and the unknown token.
 
-    The languages share one vocabulary; a translation has no use for the other one's half.
+    Both languages share one vocabulary; a translation needs only the English half.
     """
     processor = sentencepiece.SentencePieceProcessor(str(folder / "target.spm"))
     return frozenset(processor.id_to_piece(number) for number in range(processor.get_piece_size()))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """A JSON object, or an empty one if there is none."""
+    """Return a JSON object; empty if the file does not exist."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The operator's settings to a translator."""
+"""Load the translator that the operator's settings describe."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _ENGINES = {FolderKind.MARIAN: ("ctranslate2", "transformers"), FolderKind.CSANM
 
 
 def load_translator(settings: Settings) -> Translator:
-    """Return the translator of a server. Without a model that works it refuses Chinese; the log says why."""
+    """Return a server's translator. Without a working model it rejects Chinese, with a logged reason."""
     try:
         engine: TranslationEngine | None = load_engine(settings)
     except LoadError as error:
         engine = _stand_in(settings, error)
     return Translator(
         engine,
-        most_chars=settings.max_prompt_chars,
-        most_chinese=settings.max_translate_chars,
+        max_chars=settings.max_prompt_chars,
+        max_chinese_chars=settings.max_translate_chars,
         seconds=settings.translate_seconds,
-        remembered=settings.translate_cache,
+        cache_size=settings.translate_cache,
     )
 
 
 def load_engine(settings: Settings) -> TranslationEngine:
-    """Load the model with the engine that is set, or the first one that is installed. Raises ``LoadError``."""
+    """Load the model with the engine that is set, or the first installed one. Raises ``LoadError``."""
     return _load(find_folder(settings), settings)
 
 
 def _stand_in(settings: Settings, error: LoadError) -> TranslationEngine | None:
-    """Return the default translator if the model directory's own cannot run, or None if that cannot run either."""
+    """Return the default translator if the model directory's own cannot run; None if neither can."""
     if find_own_folder(settings) is not None:
         try:
             engine = _load(settings.translator_dir, settings.model_copy(update={"translate_engine": "auto"}))

@@ -1,4 +1,4 @@
-"""Traditional characters as simplified ones, which translators are trained on."""
+"""Convert traditional characters to simplified ones, which translators are trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def simplified(text: str) -> str:
-    """Return Chinese text in simplified characters; what is simplified already stays as it is."""
+    """Return Chinese text in simplified characters."""
     return _converter()(text)
 
 

@@ -1,10 +1,10 @@
-"""What of a prompt is Chinese, and what is syntax that has to survive: ``(…:1.3)``, ``[…]``, escapes, ``<lora:…>``.
+"""Split a prompt into Chinese and syntax that must be kept: ``(…:1.3)``, ``[…]``, escapes, ``<lora:…>``.
 
-A prompt is parted into pieces, whose texts joined are the prompt. Chinese ones are translated one by one, so that a
-list of tags stays one, and a bracket stays around its words. Chinese writes no spaces where English needs them, so
-that joining the pieces again puts them in, beside translated text alone.
+The pieces joined are the prompt. Chinese pieces are translated one by one, so that a list of tags stays a list, and a
+bracket stays around its words. Chinese has no spaces where English needs them, so joining inserts them, only beside
+translated text.
 
-Every prompt has its pieces: nothing here raises, and parting takes time linear in the prompt's length.
+Every prompt can be split, without errors and in linear time.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from itertools import accumulate
 
 from triton_diffusers.prompts.scripts import HAN
 
-LONGEST_RUN = 80
-"""Characters of Chinese that are translated at once; a longer run without punctuation is cut."""
+MAX_RUN = 80
+"""Characters of Chinese that are translated at once; a longer run without punctuation is split."""
 
 _KANA = r"\u3040-\u30ff"
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What a full-width mark becomes, and whether a word before or after it is set off by a space."""
+    """The replacement of a full-width mark, and if a space separates it from a word before or after it."""
 
     text: str
     before: bool = False
     after: bool = True
 
 
-# Of what is left of full-width marks once ``typed`` has made syntax of those that stand for some.
+# Full-width marks that remain after ``typed`` has replaced those that stand for syntax.
 _MARKS = {
     **{mark: _Mark(text) for mark, text in zip("，、；。！？：", ",,;.!?:", strict=True)},
     **{mark: _Mark('"', before=True, after=False) for mark in "“《〈「『"},
@@ -58,8 +58,8 @@ _PIECES = re.compile(
     | (?P<open>[(\[])
     | (?P<close>:\s*+{_NUMBER}\s*+\)|[)\]])
     | (?P<space>[^\S\u3000]++)
-    | (?P<japanese>[{HAN}]{{0,{LONGEST_RUN}}}[{_KANA}][{HAN}{_KANA}]*+)
-    | (?P<chinese>(?:{_ATTACHED}(?=[{HAN}]))?+[{HAN}](?:[{HAN}]|{_ATTACHED}(?![A-Za-z0-9])){{0,{LONGEST_RUN - 1}}}+)
+    | (?P<japanese>[{HAN}]{{0,{MAX_RUN}}}[{_KANA}][{HAN}{_KANA}]*+)
+    | (?P<chinese>(?:{_ATTACHED}(?=[{HAN}]))?+[{HAN}](?:[{HAN}]|{_ATTACHED}(?![A-Za-z0-9])){{0,{MAX_RUN - 1}}}+)
     | (?P<mark>[{"".join(map(re.escape, _MARKS))}])
     | (?P<text>[^\s()\[\]\\<>:{HAN}{_KANA}{"".join(map(re.escape, _MARKS))}]++|.)
     """,
@@ -70,7 +70,7 @@ _ENDS_CLAUSE = ",;.!?"
 
 
 class Kind(Enum):
-    """What a piece is."""
+    """The kind of a piece."""
 
     CHINESE = auto()
     MARK = auto()
@@ -93,7 +93,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a prompt. ``touched``: it is translated, or a full-width mark of a prompt with Chinese in it."""
+    """A part of a prompt; ``touched`` if it is translated, or a full-width mark of a prompt with Chinese."""
 
     text: str
     kind: Kind
@@ -101,14 +101,14 @@ class Piece:
 
     @property
     def begins_word(self) -> bool:
-        """Whether a word before it is set off by a space."""
+        """Return True if a space separates it from a word before it."""
         if self.kind is Kind.MARK:
             return self.touched and _MARKS[self.text].before
         return self.kind in (Kind.CHINESE, Kind.OPEN, Kind.TAG) or (self.kind is Kind.TEXT and self.text[0].isalnum())
 
     @property
     def ends_word(self) -> bool:
-        """Whether a word after it is set off by a space."""
+        """Return True if a space separates it from a word after it."""
         if self.kind is Kind.MARK:
             return self.touched and _MARKS[self.text].after
         if self.kind is Kind.TEXT:
@@ -117,7 +117,8 @@ class Piece:
 
 
 def part(prompt: str) -> list[Piece]:
-    """The pieces of a prompt."""
+    """Return the pieces of a prompt."""
+
     pieces = [_piece(match) for match in _PIECES.finditer(prompt)] if _CHINESE.search(prompt) else []
     if not any(piece.kind is Kind.CHINESE for piece in pieces):
         return [Piece(prompt, Kind.TEXT)] if prompt else []

@@ -1,4 +1,4 @@
-"""Translates prompts: part, translate what is new, remember it, join."""
+"""Translate prompts: split, translate new pieces, cache them, join."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from triton_diffusers.util.cache import LruCache, one
 
 log = logging.getLogger(__name__)
 
-_MOST_TEXTS = 32
-_MOST_CHARS = 512
+_MAX_BATCH_TEXTS = 32
+_MAX_BATCH_CHARS = 512
 _SYNTAX = re.compile(r"[\\()\[\]|:]")
 _SPACE = re.compile(r"\s+")
 _KEYWORD = re.compile(r"\b(?:BREAK|AND)\b")
-_MAX_TOLD = 4
+_MAX_UNKNOWN_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A text to translate, and the request's field that brought it."""
+    """A text to translate, and the name of its request field."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A text in English, and what the caller should know of it."""
+    """A text in English, with warnings for the caller."""
 
     text: str
     warnings: tuple[str, ...] = ()
@@ -45,31 +45,34 @@ Outcome = Translation | TritonDiffusersError
 
 
 class Translator:
-    """Translates what is Chinese of prompts with one engine, and remembers the pieces that it has translated.
-
-    Not for several threads.
-    """
+    """Translates the Chinese pieces of prompts with one engine, and caches them. Not thread-safe."""
 
     def __init__(
-        self, engine: TranslationEngine | None, *, most_chars: int, most_chinese: int, seconds: float, remembered: int
+        self,
+        engine: TranslationEngine | None,
+        *,
+        max_chars: int,
+        max_chinese_chars: int,
+        seconds: float,
+        cache_size: int,
     ) -> None:
-        """Without an engine, a text that has Chinese in it is refused.
+        """Without an engine, texts with Chinese are rejected.
 
-        ``most_chars`` and ``most_chinese`` bound a text, ``seconds`` the time of one call of ``translate``, and
-        ``remembered`` the pieces that are kept.
+        ``max_chars`` and ``max_chinese_chars`` bound a text, ``seconds`` the time of one call of ``translate``, and
+        ``cache_size`` the number of cached pieces.
         """
         self._engine = engine
-        self._most_chars = most_chars
-        self._most_chinese = most_chinese
+        self._max_chars = max_chars
+        self._max_chinese_chars = max_chinese_chars
         self._seconds = seconds
-        self._remembered = remembered
-        self._known: LruCache[str, str | None] = LruCache(remembered, one)
+        self._cache_size = cache_size
+        self._cache: LruCache[str, str | None] = LruCache(cache_size, one)
 
     def translate(self, fields: Sequence[Field]) -> list[Outcome]:
-        """For each field its text in English, or the error that it is answered with; one bad text fails alone.
+        """Return for each field its text in English or its error; errors do not affect other fields.
 
-        Short texts are translated first. Those that are not done in time are refused as ``Busy``; what is done of them
-        is remembered, so that the same request goes on from there.
+        Short texts are translated first. Texts that are not finished in time are rejected as ``Busy``; their finished
+        pieces are cached, so that a retry continues from there.
         """
         parted = [self._part(field) for field in fields]
         wanted = [_chinese(pieces) for pieces in parted if not isinstance(pieces, TritonDiffusersError)]
@@ -80,15 +83,15 @@ class Translator:
         ]
 
     def _part(self, field: Field) -> list[Piece] | TritonDiffusersError:
-        if len(field.text) > self._most_chars:
-            return InvalidRequest(field.name, f"{len(field.text)} characters", f"at most {self._most_chars}")
+        if len(field.text) > self._max_chars:
+            return InvalidRequest(field.name, f"{len(field.text)} characters", f"at most {self._max_chars}")
         pieces = part(as_typed(field.text))
         chinese = sum(map(len, _chinese(pieces)))
         if chinese and self._engine is None:
             return NotTranslated(field.name)
-        if chinese > self._most_chinese:
+        if chinese > self._max_chinese_chars:
             return InvalidRequest(
-                field.name, f"{chinese} characters to translate", f"at most {self._most_chinese} of them Chinese"
+                field.name, f"{chinese} characters to translate", f"at most {self._max_chinese_chars} of them Chinese"
             )
         return pieces
 
@@ -98,8 +101,8 @@ class Translator:
         found: dict[str, _Found] = {}
         new = []
         for text in dict.fromkeys(texts):
-            if text in self._known:
-                found[text] = self._known.get(text)
+            if text in self._cache:
+                found[text] = self._cache.get(text)
             else:
                 new.append(text)
         for batch in _batches(new):
@@ -116,9 +119,9 @@ class Translator:
         except Exception:
             log.exception("translation failed")
             return [EngineFailure("the translator failed; the server's log says why")] * len(texts)
-        if self._remembered:
+        if self._cache_size:
             for text, translation in zip(texts, english, strict=True):
-                self._known.put(text, translation)
+                self._cache.put(text, translation)
         return list(english)
 
 
@@ -142,16 +145,16 @@ def _outcome(field: Field, pieces: Sequence[Piece], found: dict[str, _Found]) ->
         if outcome is None:
             unknown.append(original)
         english.append(original if outcome is None else outcome)
-    told = list(dict.fromkeys(unknown))[:_MAX_TOLD]
+    told = list(dict.fromkeys(unknown))[:_MAX_UNKNOWN_SHOWN]
     warnings = (f"{field.name}: the translator does not know {shown(text)}, which stays Chinese" for text in told)
     return Translation(join(pieces, english), tuple(warnings))
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in their order, not too many nor too long at once: between two batches the time is looked at."""
+    """Yield the texts in bounded batches, in order; the time limit is checked between batches."""
     batch: list[str] = []
     for text in texts:
-        if batch and (len(batch) == _MOST_TEXTS or sum(map(len, batch)) + len(text) > _MOST_CHARS):
+        if batch and (len(batch) == _MAX_BATCH_TEXTS or sum(map(len, batch)) + len(text) > _MAX_BATCH_CHARS):
             yield batch
             batch = []
         batch.append(text)
@@ -162,7 +165,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 def _plain(english: str) -> str:
     """Return a translation as plain text of a prompt: its brackets, colons and bars are escaped.
 
-    The full stop that some models end everything with goes.
+    A final full stop, which some models add to any text, is removed.
     """
     text = _SPACE.sub(" ", english).strip().removesuffix(".")
     text = _KEYWORD.sub(lambda match: match[0].lower(), text).replace("<", "").replace(">", "")

@@ -1,4 +1,4 @@
-"""Prompts as a Chinese keyboard types them: full-width brackets, colons, digits and letters."""
+"""Replace full-width brackets, colons, digits and letters, as a Chinese keyboard types them, in prompts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TAGS = re.compile(
 _WEIGHT = re.compile(r"：(?=\s*+[+-]?[0-9.]++\s*+[)\]])")
 _POINT = re.compile(r"(?<=[0-9])。(?=[0-9])")  # the key of the decimal point, while Chinese is typed
 
-# Punctuation that sets words off stays; ``syntax`` knows where a space belongs after it.
+# Punctuation between words is kept; ``syntax`` adds spaces after it.
 _KEPT = "，！；：？～"
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code) not in _KEPT}
-# The keys of brackets give these while Chinese is typed.
+# Typed by bracket keys in Chinese input methods.
 _NARROW = str.maketrans({**_WIDE, "【": "[", "】": "]", "〔": "(", "〕": ")"})
 
 
 def as_typed(prompt: str) -> str:
-    """Return a prompt that has Chinese in it with its full-width syntax as the syntax that it stands for.
+    """Return a prompt that contains Chinese with its full-width syntax replaced by the syntax it stands for.
 
-    ``（红苹果：1.3）`` becomes ``(红苹果:1.3)``, and ``《lora：flat：0.8》`` a tag. The names in tags stay.
-    A prompt without Chinese is returned as it is.
+    ``（红苹果：1.3）`` becomes ``(红苹果:1.3)``, and ``《lora：flat：0.8》`` a tag. Names in tags are kept.
+    A prompt without Chinese is returned unchanged.
     """
     parts, end = [], 0
     chinese = False

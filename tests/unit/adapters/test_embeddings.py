@@ -32,7 +32,7 @@ def vectors(count: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture
 def fresh(components: Components) -> Components:
-    """The emoji model with a tokenizer and a text encoder that may be changed."""
+    """Return the emoji model with a tokenizer and a text encoder to change."""
     tokenizer = CLIPTokenizer.from_pretrained(EMOJI / "base_model" / "tokenizer")
     return replace(components, tokenizer=tokenizer, text_encoder=deepcopy(components.text_encoder))
 
@@ -144,8 +144,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "deep": ({"x": torch.zeros(2, 3, WIDTH)}, "it holds no vectors"),
     "whole": ({"x": torch.zeros(WIDTH, dtype=torch.int64)}, "it holds no vectors"),
     "text": ({"x": "vectors"}, "it holds no vectors"),
-    "infinite": ({"x": torch.full((WIDTH,), torch.inf)}, "its numbers are not finite"),
-    "a": ({"x": vectors(1)}, "has the word 'a' already"),
+    "infinite": ({"x": torch.full((WIDTH,), torch.inf)}, "it contains NaN or infinite values"),
+    "a": ({"x": vectors(1)}, "already has the word 'a'"),
 }
 
 

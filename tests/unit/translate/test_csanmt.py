@@ -18,7 +18,7 @@ from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.csanmt.tensor_bundle import BundleError, TensorBundle
 from triton_diffusers.translate.engines.csanmt import CsanmtEngine
-from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens
 
 DATA = ROOT / "tests" / "data" / "csanmt"
 FOLDERS = ["absolute", "relative", "shared"]
@@ -66,7 +66,7 @@ def test_a_translation_has_a_bound_whatever_the_folder_says(copy: Path, load: Ca
     engine = load(copy)
     for text in ("苹果", "草地上的猫", "在蓝色背景上的一只红色的猫"):
         tokens = len(engine._tokenizer.encode(text)) + 1
-        assert len(engine.translate([text])[0].split()) <= most_output_tokens(tokens)
+        assert len(engine.translate([text])[0].split()) <= max_output_tokens(tokens)
 
 
 def test_the_dictionary_is_kept_where_only_the_operator_writes(

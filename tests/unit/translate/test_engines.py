@@ -13,7 +13,7 @@ from tests.unit.translate.marian import CHINESE, ENGLISH
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.settings import Settings
 from triton_diffusers.translate.engines.ctranslate2 import CTranslate2Engine, convert
-from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens
 from triton_diffusers.translate.engines.transformers import TransformersEngine
 
 EMBEDDED = Path(__file__).resolve().parents[3] / "models" / "translator"
@@ -74,7 +74,7 @@ def test_output_is_bounded_by_its_input(written_marian: Path, tmp_path: Path) ->
     convert(written_marian, tmp_path, "float32")
     engine = CTranslate2Engine(tmp_path, written_marian, beams=1)
     (english,) = engine.translate(["红" * 3])
-    assert len(engine._target.encode(english)) <= most_output_tokens(3 + 2) + 1
+    assert len(engine._target.encode(english)) <= max_output_tokens(3 + 2) + 1
 
 
 def test_a_folder_is_converted_once(written_marian: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

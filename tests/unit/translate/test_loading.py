@@ -51,7 +51,7 @@ def test_kinds(written_marian: Path, tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_translator(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="no translator that is known"):
+    with pytest.raises(LoadError, match="is not a known translator"):
         kind_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "marian"}')
     with pytest.raises(LoadError, match="lacks the weights"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from triton_diffusers.prompts.syntax import parse
 from triton_diffusers.prompts.tags import split_tags
-from triton_diffusers.translate.syntax import LONGEST_RUN, Kind, join, part
+from triton_diffusers.translate.syntax import MAX_RUN, Kind, join, part
 from triton_diffusers.translate.typed import as_typed
 
 WORDS = {
@@ -132,7 +132,7 @@ def test_all_marks_of_a_prompt_with_chinese_are_replaced() -> None:
         ("a苹果b", ["苹果"]),
         ("猫iPhone", ["猫"]),
         ("猫ABCD", ["猫"]),
-        ("苹" * (LONGEST_RUN + 1), ["苹" * LONGEST_RUN, "苹"]),
+        ("苹" * (MAX_RUN + 1), ["苹" * MAX_RUN, "苹"]),
     ],
 )
 def test_runs(prompt: str, expected: list[str]) -> None:
@@ -145,7 +145,7 @@ ALPHABET = st.sampled_from([*"红苹果猫aA1 ,:.()[]\\<>，。：（）“\u300
 @given(st.lists(ALPHABET, max_size=30).map("".join))
 def test_pieces_are_the_prompt(prompt: str) -> None:
     assert "".join(piece.text for piece in part(prompt)) == prompt
-    assert all(len(piece.text) <= LONGEST_RUN + 2 for piece in part(prompt) if piece.kind is Kind.CHINESE)
+    assert all(len(piece.text) <= MAX_RUN + 2 for piece in part(prompt) if piece.kind is Kind.CHINESE)
 
 
 def brackets(prompt: str) -> list[str]:

@@ -34,7 +34,7 @@ class BrokenEngine:
 
 def translator(engine: Any, **changes: Any) -> Translator:
     return Translator(
-        engine, **{"most_chars": 10_000, "most_chinese": 2000, "seconds": 10, "remembered": 1000, **changes}
+        engine, **{"max_chars": 10_000, "max_chinese_chars": 2000, "seconds": 10, "cache_size": 1000, **changes}
     )
 
 
@@ -60,7 +60,7 @@ def test_only_what_is_chinese_is_asked_for_and_once() -> None:
 
 def test_what_was_used_longest_ago_is_forgotten() -> None:
     engine = FakeEngine()
-    made = translator(engine, remembered=2)
+    made = translator(engine, cache_size=2)
     for text in ("一", "二", "一", "三", "一", "二"):
         outcomes(made, text)
     assert engine.batches == [["一"], ["二"], ["三"], ["二"]]
@@ -97,7 +97,7 @@ def test_what_an_engine_says_is_no_syntax(english: str, expected: str) -> None:
 
 
 def test_limits_refuse_one_text_and_name_the_field() -> None:
-    made = translator(FakeEngine(), most_chars=20, most_chinese=5)
+    made = translator(FakeEngine(), max_chars=20, max_chinese_chars=5)
     long, chinese, good = outcomes(made, "a" * 21, "猫猫猫，猫猫猫", "猫")
     assert isinstance(long, InvalidRequest)
     assert str(long) == "prompt: '21 characters' is invalid: at most 20"

@@ -1,4 +1,4 @@
-"""ControlNets of a model directory: their files, found and read. What runs them are the engines."""
+"""Find and read the ControlNets of a model directory. Engines run them."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from triton_diffusers.adapters.controlnet.weights import ControlNetWeights, Iden
 __all__ = ["CONTROLNET", "HINT", "ControlNetReader", "ControlNetWeights", "Identity", "network_for", "usual_channels"]
 
 CONTROLNET = "controlnet"
-"""What the network is called among a model's networks."""
+"""The network's name among a model's networks."""

@@ -1,4 +1,4 @@
-"""The config of a ControlNet: it follows from the base model's UNet but for a few keys of its own."""
+"""The config of a ControlNet, derived from the base model's UNet except for a few keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.adapters.files import WeightError
 
 FILE = "config.json"
 
-_MOST_BYTES = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _CLASS = "ControlNetModel"
 _CHANNELS, _ORDER = "conditioning_embedding_out_channels", "controlnet_conditioning_channel_order"
 _USUAL_CHANNELS = (16, 32, 96, 256, 512, 1024)
@@ -22,12 +22,12 @@ _OWN = (_CHANNELS, _ORDER, "upcast_attention", "global_pool_conditions")
 
 
 def read_config(file: Path) -> Mapping[str, Any]:
-    """What a ``config.json`` of diffusers says. Raises ``WeightError``."""
+    """Return the content of diffusers' ``config.json``. Raises ``WeightError``."""
     try:
         with file.open("rb") as opened:
-            content = opened.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise WeightError(f"its {FILE} has more than {_MOST_BYTES // 1024} KB")
+            content = opened.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise WeightError(f"its {FILE} has more than {_MAX_BYTES // 1024} KB")
         config = json.loads(content)
     except (OSError, RecursionError, ValueError) as error:
         if isinstance(error, WeightError):
@@ -42,25 +42,25 @@ def read_config(file: Path) -> Mapping[str, Any]:
 
 
 def usual_channels(pixels_per_latent: int) -> tuple[int, ...]:
-    """Those of the layers that read the picture, in diffusers' ControlNets for latents of 8 pixels; so for others."""
+    """Return the channels of the layers that read the image: diffusers' for latents of 8 pixels, cut for others."""
     return _USUAL_CHANNELS[: pixels_per_latent.bit_length()]
 
 
 def network_for(unet: Mapping[str, Any], config: Mapping[str, Any], channels: tuple[int, ...]) -> Any:
-    """diffusers' network without memory for its weights, for the base model's ``unet`` config.
+    """Return diffusers' network without memory for its weights, for the base model's ``unet`` config.
 
-    ``config`` is what a file beside the weights says, if anything; ``channels`` are those of the layers that read the
-    picture. Raises ``WeightError`` if the file does not agree with the UNet.
+    ``config`` is that beside the weights, if any; ``channels`` are those of the layers that read the image. Raises
+    ``WeightError`` if the config contradicts the UNet.
     """
     from diffusers import ControlNetModel
     from diffusers.configuration_utils import FrozenDict
 
     if config.get("global_pool_conditions"):
-        raise WeightError("global_pool_conditions (of ControlNets for shuffled pictures) is not served")
+        raise WeightError("global_pool_conditions (of ControlNets for shuffled images) is unsupported")
     order = config.get(_ORDER, "rgb")
     if order not in ("rgb", "bgr"):
         raise WeightError(f"its {FILE}: {_ORDER} is {str(order)[:80]!r}, not 'rgb' or 'bgr'")
-    # An inpainting UNet takes more channels than a latent has; a ControlNet for it gets the latent alone.
+    # An inpainting UNet takes more channels than a latent has; its ControlNet takes only the latent.
     changes = {"in_channels": unet["out_channels"]}
     if "upcast_attention" in config:
         changes["upcast_attention"] = bool(config["upcast_attention"])
@@ -81,7 +81,7 @@ def network_for(unet: Mapping[str, Any], config: Mapping[str, Any], channels: tu
 
 
 def agree(one: Any, other: Any) -> bool:
-    """Return True if two values of a config mean the same: a single one stands for one at each level."""
+    """Return True if two values of a config are equivalent: a single one stands for one at each level."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return list(one) == list(other)
     if isinstance(one, list | tuple):

@@ -1,10 +1,10 @@
-"""What a file is instead of a ControlNet for Stable Diffusion 1.x and 2.x, by the names of its tensors."""
+"""Recognise files that are not ControlNets for Stable Diffusion 1.x and 2.x, by the names of their tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-_KINDS = (  # part of a tensor's name → what has it; of two that a file has, the first counts
+_KINDS = (  # part of a tensor's name → kind of file; the first match counts
     ("lora_controlnet", "a Control-LoRA"),
     ("lllite_unet", "a ControlNet-LLLite"),
     ("ip_adapter.", "an IP-Adapter"),
@@ -33,6 +33,6 @@ _KINDS = (  # part of a tensor's name → what has it; of two that a file has, t
 
 
 def kind_of(keys: Iterable[str]) -> str | None:
-    """What has such tensors; None if nothing that is known has."""
+    """Return the kind of file that has such tensors; None if it is unknown."""
     found = {mark for key in keys for mark, _ in _KINDS if mark in key}
     return next((kind for mark, kind in _KINDS if mark in found), None)

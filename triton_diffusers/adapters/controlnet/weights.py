@@ -1,4 +1,4 @@
-"""The one form that every file of a ControlNet becomes."""
+"""The common form of ControlNet files after reading."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from triton_diffusers.util.files import FileIdentity
 
 Identity = tuple[FileIdentity, ...]
-"""Path, size and time of change of a ControlNet's files: tells it from every other, and from its earlier versions."""
+"""Path, size and modification time of a ControlNet's files: unique for each ControlNet and version."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlNetWeights:
-    """A ControlNet that fits the base model: what ``diffusers.ControlNetModel`` is made of.
+    """The weights of a ControlNet that fits the base model, for ``diffusers.ControlNetModel``.
 
-    ``config`` is whole. ``tensors`` are all that the network has, by its own names, in the precision of the file; their
-    memory may be the file's, so they are to be copied by whoever keeps them.
+    ``config`` is complete. ``tensors`` are all tensors of the network, by its own names and in the precision of the
+    file; their memory may be the file's, so copy them to keep them.
     """
 
     identity: Identity
@@ -28,5 +28,5 @@ class ControlNetWeights:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors, as they are in the file."""
+        """Return the memory of all tensors, as they are in the file."""
         return sum(tensor.nbytes for tensor in self.tensors.values())

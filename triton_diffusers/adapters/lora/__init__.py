@@ -1,7 +1,7 @@
-"""LoRA as data: files to low-rank layers, a request's LoRAs to one set, a batch's sets to stacked tensors.
+"""LoRA as data: files become low-rank layers, a request's LoRAs one set, a batch's sets stacked tensors.
 
-A layer with LoRA computes ``W x + B (A x)``; with a change that is not of low rank it computes ``W x + D x``. Nothing
-is merged into the weights, so a request's LoRAs touch no other.
+A layer with LoRA computes ``W x + B (A x)``; with a change of full rank it computes ``W x + D x``. Nothing is merged
+into the weights, so a request's LoRAs do not affect others.
 """
 
 from __future__ import annotations

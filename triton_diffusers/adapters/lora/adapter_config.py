@@ -1,4 +1,4 @@
-"""The scales that PEFT keeps beside the weights, as diffusers writes them into a file's metadata."""
+"""PEFT's scales of LoRA layers, as diffusers writes them into a file's metadata."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from triton_diffusers.adapters.lora.layer import LoraError
 
 _METADATA_KEY = "lora_adapter_metadata"
-_PEFT_ALPHA = 8  # what PEFT takes where its config names none
+_PEFT_ALPHA = 8  # PEFT's default
 
 
 class AdapterConfig:
-    """Says how much of a layer's LoRA counts, where the file's metadata does. Raises ``LoraError``."""
+    """The scales in a file's metadata, if any. Methods raise ``LoraError``."""
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
         try:
@@ -29,7 +29,7 @@ class AdapterConfig:
             self._models.setdefault(model, {})[name] = value
 
     def scale(self, path: str, rank: int) -> float | None:
-        """The factor of a layer's weights; none if the metadata says nothing about its model."""
+        """Return the factor of a layer's weights; None if the metadata does not cover its model."""
         model, _, inner = path.partition(".")
         config = self._models.get(model)
         if config is None:
@@ -39,7 +39,7 @@ class AdapterConfig:
         if not isinstance(patterns, dict):
             raise LoraError(f"the alpha_pattern of its {_METADATA_KEY} is not an object")
         for pattern, value in patterns.items():
-            # PEFT reads these as regular expressions; from a file they are only taken as names, which they are.
+            # PEFT reads these as regular expressions; from a file they are accepted as plain names only.
             name = pattern.removeprefix("^").removeprefix("text_model.")
             if f".{inner}".endswith(f".{name}"):
                 alpha = value

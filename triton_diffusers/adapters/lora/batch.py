@@ -1,4 +1,4 @@
-"""The LoRAs of one call's rows, as tensors that a compiled engine could take as inputs just as well."""
+"""The LoRAs of one call's rows as tensors, usable as inputs of a compiled engine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from triton_diffusers.util.cache import LruCache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraBatch:
-    """What is added to one layer. A call's rows fall into groups of equal size, and each group has its own weights.
+    """The LoRAs of one layer. A call's rows fall into groups of equal size, and each group has its own weights.
 
     ``down`` has the shape (groups, rank, in) or (groups, rank, in, height, width); ``up`` has (groups, out, rank).
-    Smaller ranks are filled up with zeros, which add nothing.
+    Smaller ranks are padded with zeros.
     """
 
     down: torch.Tensor
@@ -29,30 +29,30 @@ class LoraBatch:
 
     @property
     def nbytes(self) -> int:
-        """Memory of both weights."""
+        """Return the memory of both weights."""
         return self.down.nbytes + self.up.nbytes
 
     def add(self, layer: nn.Linear | nn.Conv2d, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to the ``output`` of a layer that was given ``inputs``; both begin with the rows."""
+        """Add to the ``output`` of a layer for ``inputs``; both begin with the rows."""
         if isinstance(layer, nn.Conv2d):
             self.add_convolution(layer, inputs, output)
         else:
             self.add_linear(inputs, output)
 
     def add_linear(self, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to the ``output`` (rows, …, out) of a linear layer that was given ``inputs`` (rows, …, in)."""
+        """Add to the ``output`` (rows, …, out) of a linear layer for ``inputs`` (rows, …, in)."""
         down = self.down.flatten(2)  # the kernel of a 1×1 convolution
         hidden = torch.bmm(inputs.reshape(len(down), -1, down.shape[2]), down.transpose(1, 2))
         self._add_up(hidden, output)
 
     def add_convolution(self, layer: nn.Conv2d, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to the ``output`` (rows, out, height, width) of a convolution that was given ``inputs``."""
-        # Channels last, like the engine's own: then all but the first convolution is a matrix product in place.
+        """Add to the ``output`` (rows, out, height, width) of a convolution for ``inputs``."""
+        # Channels last, like the engine's own: then all but the first convolution is an in-place matrix product.
         pixels = output.permute(0, 2, 3, 1)
         if layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0):
             self.add_linear(inputs.permute(0, 2, 3, 1), pixels)
             return
-        # One call for each group: a grouped convolution would first have to move the rows of a group into channels.
+        # One call per group: a grouped convolution would first have to move the rows of a group into channels.
         parts = zip(inputs.chunk(len(self.down)), self.down, strict=True)
         hidden = torch.cat(
             [functional.conv2d(rows, down, None, layer.stride, layer.padding, layer.dilation) for rows, down in parts]
@@ -70,18 +70,18 @@ class LoraBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraBatches:
-    """The ``LoraBatch`` of every layer that some row changes, by module path."""
+    """The ``LoraBatch`` of every changed layer, by module path."""
 
     layers: Mapping[str, LoraBatch]
 
     @property
     def nbytes(self) -> int:
-        """Memory of all weights."""
+        """Return the memory of all weights."""
         return sum(layer.nbytes for layer in self.layers.values())
 
 
 class LoraStacker:
-    """Makes the batches of calls on one model (``unet`` or ``text_encoder``), and keeps the latest of them.
+    """Makes the batches of calls on one model (``unet`` or ``text_encoder``), and caches the latest.
 
     The rows of a call stay the same from step to step until a request joins or leaves.
     """
@@ -90,7 +90,7 @@ class LoraStacker:
         self._model, self._device, self._dtype, self._cache = model, device, dtype, cache
 
     def stack(self, rows: Sequence[LoraSet | None]) -> Mapping[str, LoraBatch]:
-        """The batches for a call's rows, by module path; empty if no row changes this model."""
+        """Return the batches for a call's rows, by module path; empty if no row changes this model."""
         sets = grouped(rows)
         key = (self._model, tuple(None if loras is None else loras.key for loras in sets))
         kept: LoraBatches | None = self._cache.get(key)

@@ -1,4 +1,4 @@
-"""The LoRA files of a model directory by their names, as ``<lora:name:weight>`` in a prompt gives them."""
+"""Find LoRA files of a model directory by name, as ``<lora:name:weight>`` in a prompt gives them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from triton_diffusers.adapters.lora.store import IN_FOLDER, SUFFIXES
 from triton_diffusers.errors import InvalidRequest, NotFound, shown
 
 FOLDERS = ("lora", "loras", "lycoris")
-"""Folders of a model directory where LoRAs are looked for by name, in any case."""
+"""Folders of a model directory that are searched for LoRAs, in any case."""
 
-_MAX_COMPARED = 1000  # names, to find near ones
+_MAX_COMPARED = 1000  # names, to find similar ones
 _MAX_NEAR = 3
-_MAX_SHOWN = 64  # characters of a name that is compared
+_MAX_SHOWN = 64  # characters of a compared name
 
 
 class LoraCatalogue:
-    """Finds LoRAs by name. For one thread; a file that is added is found at once."""
+    """Finds LoRAs by name; new files are found at once. Not thread-safe."""
 
     def __init__(self, model_dir: Path) -> None:
         self._root = model_dir
@@ -30,7 +30,7 @@ class LoraCatalogue:
         """Return the path, relative to the model directory, of the LoRA that a tag in ``field`` names.
 
         A name is a file's, with or without its suffix and the folders before it; capitals matter only where two names
-        differ by nothing else. A folder that holds ``pytorch_lora_weights.safetensors`` has the folder's name.
+        differ by case only. A folder that holds ``pytorch_lora_weights.safetensors`` has the folder's name.
 
         Raises: NotFound: no file has the name. InvalidRequest: several files have it.
         """
@@ -90,7 +90,7 @@ def _plain(name: str) -> str:
 
 
 def _names(file: str) -> list[str]:
-    """Return the names that a file answers to."""
+    """Return the names by which a file is found."""
     parts = PurePosixPath(_plain(file)).parts
     whole = ["/".join(parts[first:]) for first in range(len(parts))]
     bare = [name.removesuffix(suffix) for name in whole for suffix in SUFFIXES if name.endswith(suffix)]

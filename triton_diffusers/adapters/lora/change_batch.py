@@ -1,4 +1,4 @@
-"""Changes that are not of low rank, in a call whose rows have different ones."""
+"""Full-rank changes in a call whose rows have different ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from triton_diffusers.adapters.lora.targets import Target
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangeBatch:
-    """What one layer's rows change, for each of the groups of equal size that they fall into.
+    """The changes of one layer, for each group of rows of equal size.
 
-    Changes are computed in each call, layer by layer, and dropped: all of a model's together may be as large as it.
+    They are computed in each call, layer by layer, and dropped: those of a whole model may be as large as the model.
     """
 
     groups: Sequence[WeightedChanges]
 
     def add(self, layer: Target, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        """Add to the ``output`` of a layer that was given ``inputs``; both begin with the rows."""
+        """Add to the ``output`` of a layer for ``inputs``; both begin with the rows."""
         count = len(self.groups)
         for changes, rows, added_to in zip(self.groups, inputs.chunk(count), output.chunk(count), strict=True):
             if changes:
@@ -32,7 +32,7 @@ class ChangeBatch:
 
 
 def _changed(layer: Target, rows: torch.Tensor, changes: WeightedChanges) -> torch.Tensor:
-    """What a layer would give with its changes alone, which is what they add: all layers are linear in them."""
+    """Return the layer's output with only its changes as weights, which is their effect: all layers are linear."""
     own, weight, bias = layer.weight, torch.zeros_like(layer.weight, dtype=torch.float32), None
     for change, factor in changes:
         if change.weight is not None:

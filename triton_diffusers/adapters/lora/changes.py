@@ -1,6 +1,6 @@
-"""Changes of weights that are not of low rank, or that depend on the weight itself.
+"""Full-rank changes of weights, or changes that depend on the weight itself.
 
-Each keeps what its file has, which may be a hundredth of the change, and computes the change when it is applied.
+Each holds the content of its file, which may be a hundredth of the change, and computes the change when it is applied.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 
 from triton_diffusers.adapters.lora.layer import LoraLayer, WeightChange
 
-# Keeps a weight of zeros from being divided by its norm.
-_SMALLEST_NORM = torch.finfo(torch.float32).eps
+# Avoids a division by zero.
+_MIN_NORM = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ class DenseChange:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the difference."""
+        """Return the memory of the difference."""
         return self.difference.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -33,14 +33,14 @@ class DenseChange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HadamardChange:
-    """LoHa: two changes of low rank, multiplied number by number."""
+    """LoHa: two low-rank changes, multiplied elementwise."""
 
     first: LoraLayer
     second: LoraLayer
 
     @property
     def nbytes(self) -> int:
-        """Memory of both factors."""
+        """Return the memory of both factors."""
         return self.first.nbytes + self.second.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ class KroneckerChange:
 
     @property
     def nbytes(self) -> int:
-        """Memory of both factors."""
+        """Return the memory of both factors."""
         return self.blocks.nbytes + self.block.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ class ScaledChange:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the factors."""
+        """Return the memory of the factors."""
         return self.factors.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class GeneralizedChange:
 
     @property
     def nbytes(self) -> int:
-        """Memory of both changes."""
+        """Return the memory of both changes."""
         return self.inner.nbytes + self.outer.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -110,12 +110,12 @@ class DoraChange:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the change and of the norms."""
+        """Return the memory of the change and of the norms."""
         return self.change.nbytes + self.magnitude.nbytes
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the difference from ``weight`` to the one with these norms."""
+        """Return the difference between the weight with these norms and ``weight``."""
         changed = self.change.of(weight) + weight
         others = [axis for axis in range(weight.dim()) if self.magnitude.shape[axis] == 1]
-        norm = torch.linalg.vector_norm(changed, dim=others, keepdim=True).add_(_SMALLEST_NORM)
+        norm = torch.linalg.vector_norm(changed, dim=others, keepdim=True).add_(_MIN_NORM)
         return changed.mul_(self.magnitude.to(weight.device) / norm).sub_(weight)

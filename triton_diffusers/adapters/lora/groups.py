@@ -1,4 +1,4 @@
-"""The groups that a call's rows fall into."""
+"""Groups of a call's rows."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from triton_diffusers.adapters.lora.set import LoraSet
 
 
 def grouped(rows: Sequence[LoraSet | None]) -> Sequence[LoraSet | None]:
-    """Return the LoRAs of each group of rows; groups follow each other, are of equal size and as few as can be."""
+    """Return the LoRAs of each group of rows; groups are consecutive, of equal size and as few as possible."""
     return rows[:: math.gcd(*(len(list(run)) for _, run in groupby(rows)))]

@@ -1,6 +1,6 @@
-"""The kinds of changes that files have, each read from the parts of one layer.
+"""The kinds of changes in LoRA files, each read from the parts of one layer.
 
-Formulas and rules of scale are LyCORIS's and PEFT's.
+Formulas and scales are those of LyCORIS and PEFT.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from triton_diffusers.adapters.lora.changes import (
 from triton_diffusers.adapters.lora.layer import LayerChange, LoraError, LoraLayer, WeightChange
 from triton_diffusers.adapters.lora.parts import LayerParts
 
-# Parts that stand beside those of any kind.
+# Parts that may stand beside those of any kind.
 _BIAS, _UP_BIAS = "bias", "up_bias"
 _MAGNITUDES = ("dora_scale", "magnitude")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of change: the parts that tell it from others, and the function that reads it."""
+    """A kind of change: the parts by which it is recognised, and the function that reads it."""
 
     name: str
     parts: frozenset[str]
@@ -38,13 +38,13 @@ class Kind:
 
 
 def read_layer(parts: LayerParts, config: AdapterConfig) -> tuple[LoraLayer | None, LayerChange | None]:
-    """Return a layer's change of low rank, and what else is changed. Raises ``LoraError``."""
+    """Return a layer's low-rank change, and its other changes. Raises ``LoraError``."""
     kinds = [kind for kind in KINDS if not kind.parts.isdisjoint(parts.keys)]
     if len(kinds) > 1:
         raise LoraError(f"{parts.named()}: one layer cannot be {' and '.join(kind.name for kind in kinds)} at once")
     magnitude = next((part for part in _MAGNITUDES if part in parts), None)
     if len(parts.target) == 1 and (magnitude is not None or kinds not in ([], [_DENSE])):
-        raise LoraError(f"{parts.named()}: of a normalization only differences are served")
+        raise LoraError(f"{parts.named()}: for a normalization only differences are supported")
     change = kinds[0].read(parts, config) if kinds else None
     if change is None and (magnitude is not None or _BIAS not in parts):
         raise LoraError(f"it has no weights beside {parts.named()}")
@@ -57,7 +57,7 @@ def read_layer(parts: LayerParts, config: AdapterConfig) -> tuple[LoraLayer | No
 
 
 def _low_rank(parts: LayerParts, config: AdapterConfig) -> LoraLayer:
-    """LoRA and LoCon, with a kernel in three parts (Tucker) or without."""
+    """Read LoRA or LoCon, with or without a three-part kernel (Tucker)."""
     _require(parts, "down", "up")
     out, width, *kernel = parts.target
     rank = parts.shape("down")[:1]
@@ -67,7 +67,7 @@ def _low_rank(parts: LayerParts, config: AdapterConfig) -> LoraLayer:
     parts.check(wanted)
     parts.rank("down", 0)
     up = parts.take("up", out, *rank)
-    if "mid" in parts:  # a 1×1 convolution before the kernel's own, nothing between them: one convolution
+    if "mid" in parts:  # a 1×1 convolution followed by the kernel's own: equal to one convolution
         mid = parts.take("mid", *rank, *rank, *kernel)
         down = torch.einsum("or...,ri->oi...", mid, parts.take("down", *rank, width)).contiguous()
         parts.check_finite("mid", down)
@@ -85,7 +85,7 @@ def _low_rank_scale(parts: LayerParts, config: AdapterConfig) -> float:
 
 
 def _hadamard(parts: LayerParts, config: AdapterConfig) -> WeightChange:
-    """LoHa, with kernels in three parts (Tucker) or without."""
+    """Read LoHa, with or without three-part kernels (Tucker)."""
     out, width, *kernel = parts.target
     first, second = (_pair(parts, f"hada_w{n}_a", f"hada_w{n}_b", f"hada_t{n}", (out, width, *kernel)) for n in (1, 2))
     first = LoraLayer(first.down, first.up * _scale(parts, parts.rank("hada_w1_b", 0)))
@@ -99,7 +99,7 @@ def _hadamard(parts: LayerParts, config: AdapterConfig) -> WeightChange:
 
 
 def _kronecker(parts: LayerParts, config: AdapterConfig) -> WeightChange:
-    """LoKr, of which each factor may be whole or of low rank."""
+    """Read LoKr, whose factors may each be of full or of low rank."""
     out, width, *kernel = parts.target
     _require(parts, *(["lokr_w1"] if "lokr_w1" in parts else ["lokr_w1_a", "lokr_w1_b"]))
     whole = "lokr_w1" in parts
@@ -109,7 +109,7 @@ def _kronecker(parts: LayerParts, config: AdapterConfig) -> WeightChange:
     inner = (out // sides[0], width // sides[1], *kernel)
     blocks = _factor(parts, "lokr_w1", sides)
     block = _factor(parts, "lokr_w2", inner)
-    # With a factor of low rank there is an alpha to divide; LyCORIS takes the latter's where both are.
+    # An alpha applies only with a low-rank factor; LyCORIS takes the latter's rank if both are.
     of_rank = [part for part in ("lokr_w2_b", "lokr_w1_b") if part in parts]
     scale = _scale(parts, parts.rank(of_rank[0], 0)) if of_rank else 1.0
     blocks = LoraLayer(blocks.down, blocks.up * scale)
@@ -123,7 +123,7 @@ def _kronecker(parts: LayerParts, config: AdapterConfig) -> WeightChange:
 
 
 def _factor(parts: LayerParts, name: str, shape: tuple[int, ...]) -> LoraLayer:
-    """A factor that may be whole, as one of a rank that it has at most."""
+    """Return a factor as a low-rank layer, even if it is of full rank."""
     if name not in parts:
         return _pair(parts, f"{name}_a", f"{name}_b", name.replace("_w", "_t"), shape)
     if f"{name}_a" in parts or f"{name}_b" in parts:
@@ -137,7 +137,7 @@ def _factor(parts: LayerParts, name: str, shape: tuple[int, ...]) -> LoraLayer:
 
 
 def _pair(parts: LayerParts, left: str, right: str, core: str, shape: tuple[int, ...]) -> LoraLayer:
-    """A product of two parts (out, rank) and (rank, in, …) or, with a ``core`` between, (rank, out) and (rank, in)."""
+    """Return a product of parts (out, rank) and (rank, in, …) or, with a ``core``, (rank, out) and (rank, in)."""
     _require(parts, left, right)
     out, width, *kernel = shape
     if core not in parts:
@@ -152,20 +152,20 @@ def _pair(parts: LayerParts, left: str, right: str, core: str, shape: tuple[int,
 
 
 def _dense(parts: LayerParts, config: AdapterConfig) -> DenseChange:
-    """A difference of full size; an alpha beside it means nothing."""
+    """Read a difference of full size; an alpha beside it has no meaning."""
     parts.check({"diff": parts.target})
     return DenseChange(parts.take("diff", *parts.target, dtype=None))
 
 
 def _scaled(parts: LayerParts, config: AdapterConfig) -> ScaledChange:
-    """IA3, of which LyCORIS writes what is added to a factor of 1."""
+    """Read IA3, for which LyCORIS writes the difference from a factor of 1."""
     _require(parts, "on_input", "ia3_weight")
     on_input = parts.number("on_input") != 0
     return ScaledChange(_vector(parts, "ia3_weight", 1 if on_input else 0))
 
 
 def _generalized(parts: LayerParts, config: AdapterConfig) -> GeneralizedChange:
-    """GLoRA; older files have its parts in the opposite order."""
+    """Read GLoRA; older files have its parts in the opposite order."""
     names = ("glora_a1", "glora_a2", "glora_b1", "glora_b2")
     _require(parts, *names)
     out, width, *kernel = parts.target
@@ -179,7 +179,7 @@ def _generalized(parts: LayerParts, config: AdapterConfig) -> GeneralizedChange:
 
 
 def _bias(parts: LayerParts, config: AdapterConfig) -> torch.Tensor | None:
-    """What is added to a layer's bias: a difference, and what PEFT has as the bias of a LoRA's second layer."""
+    """Return the change of a layer's bias: a difference, plus PEFT's bias of a LoRA's second layer."""
     size = parts.target[0]
     parts.check({part: (size,) for part in (_BIAS, _UP_BIAS) if part in parts})
     added = []
@@ -191,14 +191,14 @@ def _bias(parts: LayerParts, config: AdapterConfig) -> torch.Tensor | None:
 
 
 def _magnitude(parts: LayerParts, part: str) -> torch.Tensor:
-    """The norms that DoRA gives a weight: PEFT's are those of the outputs, others' shapes tell."""
+    """Return the norms that DoRA gives a weight: PEFT's belong to outputs, others are recognised by their shape."""
     shape = parts.shape(part)
     of_inputs = part == "dora_scale" and len(shape) > 1 and shape[0] == 1 and parts.target[0] != 1
     return _vector(parts, part, 1 if of_inputs else 0)
 
 
 def _vector(parts: LayerParts, part: str, axis: int) -> torch.Tensor:
-    """A part that has a number for each output (axis 0) or input (axis 1), to be multiplied with the weight."""
+    """Return a part with a number for each output (axis 0) or input (axis 1), broadcastable to the weight."""
     size = parts.target[axis]
     if sorted(parts.shape(part))[-1:] != [size] or math.prod(parts.shape(part)) != size:
         kind = "input" if axis else "output"
@@ -212,12 +212,12 @@ def _vector(parts: LayerParts, part: str, axis: int) -> torch.Tensor:
 
 
 def _scale(parts: LayerParts, rank: int) -> float:
-    """alpha / rank, or 1 where the file names no alpha."""
+    """Return alpha / rank, or 1 if the file has no alpha."""
     return parts.number("alpha") / rank if "alpha" in parts else 1.0
 
 
 def _is_low(rank: int, parts: LayerParts) -> bool:
-    """True if two factors of this rank have no more numbers than the weight."""
+    """Return True if two factors of this rank have no more numbers than the weight."""
     return rank * (parts.target[0] + parts.fan_in) <= parts.target[0] * parts.fan_in
 
 
@@ -262,4 +262,4 @@ PARTS: Mapping[str, str] = {
     "lora_magnitude_vector": "magnitude",
     "lora_magnitude_vector.weight": "magnitude",
 }
-"""What files call the parts of a layer, after the layer's name, and what they are."""
+"""The parts of a layer by their suffixes in files."""

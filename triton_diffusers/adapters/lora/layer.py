@@ -1,4 +1,4 @@
-"""The two forms that every LoRA file becomes: low-rank layers, and other changes of a layer."""
+"""The two forms of LoRA files after reading: low-rank layers, and other changes of a layer."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from triton_diffusers.adapters.files import WeightError
 
 
 class LoraError(WeightError):
-    """A LoRA file cannot be used with this model; the message says why, and names keys."""
+    """A LoRA file cannot be used with this model; the message is the reason, with keys."""
 
 
 class WeightChange(Protocol):
-    """What is added to the weight of one layer, kept in the form in which it is small."""
+    """A change of one layer's weight, stored in its compact form."""
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is kept."""
+        """Return the memory of the stored form."""
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the change of a layer's own ``weight``, of its shape and on its device, in float32."""
+        """Return the change of a layer's own ``weight``, of equal shape and device, in float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraLayer:
-    """A change of low rank: ``up (down x)`` is added to a layer's output, with every scale in ``up``.
+    """A low-rank change: ``up (down x)`` is added to a layer's output, with every scale in ``up``.
 
     ``down`` has the shape (rank, in) for a linear layer and (rank, in, height, width) for a convolution; ``up`` has
     (out, rank) for both.
@@ -39,17 +39,17 @@ class LoraLayer:
 
     @property
     def rank(self) -> int:
-        """Rows of ``down``."""
+        """Return the number of rows of ``down``."""
         return len(self.down)
 
     @property
     def nbytes(self) -> int:
-        """Memory of both weights."""
+        """Return the memory of both weights."""
         return self.down.nbytes + self.up.nbytes
 
     @property
     def product(self) -> torch.Tensor:
-        """The change itself: (out, in) or (out, in, height, width)."""
+        """Return the change itself: (out, in) or (out, in, height, width)."""
         product: torch.Tensor = torch.tensordot(self.up, self.down, 1)
         return product
 
@@ -60,14 +60,14 @@ class LoraLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerChange:
-    """A change of one layer that is not of low rank: of its weight, of its ``bias`` (out,), or of both."""
+    """A full-rank change of one layer: of its weight, of its ``bias`` (out,), or of both."""
 
     weight: WeightChange | None = None
     bias: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        """Memory of both changes."""
+        """Return the memory of both changes."""
         return sum(change.nbytes for change in (self.weight, self.bias) if change is not None)
 
 
@@ -75,8 +75,8 @@ class LayerChange:
 class Lora:
     """One LoRA file. ``layers`` and ``changes`` go by the path of the module: ``unet.mid_block.….to_q``.
 
-    ``identity`` tells it from every other file and from its own earlier versions. ``embeddings`` are the names of
-    those that the file bundles, which are not used.
+    ``identity`` is unique for each file and version. ``embeddings`` are the names of bundled embeddings, which are not
+    used.
     """
 
     identity: tuple[str, int, int]
@@ -86,11 +86,11 @@ class Lora:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all layers and changes."""
+        """Return the memory of all layers and changes."""
         return sum(part.nbytes for parts in (self.layers, self.changes) for part in parts.values())
 
     def only(self, model: str) -> Lora:
-        """Return what the file changes of one model (``unet`` or ``text_encoder``), as a LoRA of its own."""
+        """Return the file's changes of one model (``unet`` or ``text_encoder``) as a LoRA of its own."""
         name, size, modified = self.identity
         prefix = f"{model}."
         return replace(

@@ -1,8 +1,8 @@
 """The original Stable Diffusion's names of a UNet's layers, which some LoRA files use.
 
-There a UNet is numbered straight through: ``input_blocks.1.0`` is the first resnet, ``input_blocks.1.1`` the attention
-after it, and a downsampler is a block of its own. Where the numbers fall depends on how many layers each block has, so
-they are counted on the UNet at hand.
+They number a UNet consecutively: ``input_blocks.1.0`` is the first resnet, ``input_blocks.1.1`` the attention after it,
+and a downsampler is a block of its own. The numbers depend on the layers per block, so they are counted on the loaded
+UNet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IN_RESNET = {
 
 
 def ldm_names(paths: Collection[str]) -> Mapping[str, str]:
-    """From diffusers' module paths of one UNet to the original ones."""
+    """Return the original names by diffusers' module paths of one UNet."""
     found = {path: match for path in paths if (match := _BLOCK_LAYER.fullmatch(path))}
     resnets: dict[tuple[str, int], int] = {}
     attended, downsampled = set(), set()

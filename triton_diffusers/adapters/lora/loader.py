@@ -1,4 +1,4 @@
-"""From a request's choice of LoRAs to the set that its steps take."""
+"""Load a request's LoRAs as one set for its steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from triton_diffusers.settings import Settings
 from triton_diffusers.util.cache import LruCache
 
 _MEGABYTE = 2**20
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 class LoraLoader:
-    """Loads LoRAs for one model, whose layers' weights have the shapes ``targets``. For the engine's thread alone."""
+    """Loads LoRAs for one model, whose layers' weights have the shapes ``targets``. For the engine's thread only."""
 
     def __init__(self, settings: Settings, targets: Mapping[str, tuple[int, ...]]) -> None:
         self._cache: LruCache[Any, Any] = LruCache(settings.lora_cache_megabytes * _MEGABYTE)
@@ -26,17 +26,17 @@ class LoraLoader:
             settings.model_folder,
             targets,
             cache=self._cache,
-            largest_file_bytes=settings.max_lora_megabytes * _MEGABYTE,
+            max_file_bytes=settings.max_lora_megabytes * _MEGABYTE,
         )
 
     def load(self, request: GenerationRequest, warnings: list[str] | None = None) -> LoraSet | None:
-        """Return the request's LoRAs; none if it has none that count. Raises ``InvalidRequest`` and ``NotFound``.
+        """Return the request's LoRAs; None if all have weight 0. Raises ``InvalidRequest`` and ``NotFound``.
 
-        What files have that is not used is added to ``warnings``.
+        Unused content of files is added to ``warnings``.
         """
         loras = [(self._get(choice), choice.weight) for choice in request.loras]
         if warnings is not None:
-            # A file that a prompt's tags weigh differently for each model is here twice.
+            # A file whose weights differ by model appears twice.
             files = {choice.path: lora for choice, (lora, _) in zip(request.loras, loras, strict=True)}
             warnings.extend(warning for path, lora in files.items() for warning in _left_out(path, lora))
         weighted = [(lora, weight) for lora, weight in loras if weight != 0.0]
@@ -57,8 +57,8 @@ class LoraLoader:
 def _left_out(path: str, lora: Lora) -> list[str]:
     if not lora.embeddings:
         return []
-    names = ", ".join(shown(name) for name in lora.embeddings[:_MOST_NAMED])
-    more = len(lora.embeddings) - _MOST_NAMED
+    names = ", ".join(shown(name) for name in lora.embeddings[:_MAX_NAMED])
+    more = len(lora.embeddings) - _MAX_NAMED
     names += f" and {more} more" if more > 0 else ""
     return [
         f"lora_path: {shown(path)} bundles embeddings ({names}), which are not used;"

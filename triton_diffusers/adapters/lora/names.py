@@ -1,7 +1,7 @@
-"""How the tools that write LoRA files spell the layers of a model.
+"""The spellings of a model's layers in LoRA files of different tools.
 
-diffusers' own converters rename by replacing parts of a key, whatever model it is for, and drop what they do not know.
-Here every spelling is made from the layers that the loaded model has, so that a key means one layer or none.
+diffusers' own converters rename by replacing parts of a key for any model, and drop unknown keys. Here every spelling
+is derived from the layers of the loaded model, so that a key means one layer or none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from triton_diffusers.adapters.lora.ldm import ldm_names
 from triton_diffusers.adapters.lora.targets import TEXT_ENCODER, UNET
 
-# transformers has dropped this level of the text encoder; files have it.
+# transformers has removed this level of the text encoder; files have it.
 _TEXT_MODEL = "text_model."
 # Older diffusers' attention processors named the layers of all models like those of the UNet.
 _OLDER_ENDINGS = {
@@ -24,7 +24,7 @@ _OLDER_ENDINGS = {
 
 
 class LayerNames:
-    """Finds a model's layers by any of their spellings."""
+    """Index of a model's layers by all their spellings."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         unet: list[str] = []
@@ -49,7 +49,7 @@ class LayerNames:
                     self._paths[prefix + _flat(level + bare)] = path
 
     def find(self, spelling: str) -> str | None:
-        """The module path of a layer, however a file spells it; none if the model has no such layer."""
+        """Return the module path of a layer in any spelling; None if the model has no such layer."""
         return self._paths.get(spelling.replace("base_model.model.", "", 1).replace(".processor.", "."))
 
 

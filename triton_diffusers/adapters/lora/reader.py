@@ -1,9 +1,9 @@
-"""From a file's tensors to a LoRA's layers, for the model at hand.
+"""Read a file's tensors as a LoRA's layers for the loaded model.
 
-Read are kohya's sd-scripts and LyCORIS (``lora_unet_….lora_down.weight``), diffusers' older layouts
+Supported are kohya's sd-scripts and LyCORIS (``lora_unet_….lora_down.weight``), diffusers' older layouts
 (``unet.….processor.to_q_lora.down.weight``, ``….lora_linear_layer.down.weight``) and PEFT's
-(``unet.….lora_A.weight``). Whatever does not fit the model is an error: a LoRA that is applied in part makes a picture
-that nobody asked for.
+(``unet.….lora_A.weight``). Anything that does not fit the model is an error: a partly applied LoRA would give a wrong
+image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from triton_diffusers.adapters.lora.names import LayerNames
 from triton_diffusers.adapters.lora.parts import LayerParts
 
 _KEY = re.compile(r"(?P<layer>.+?)(?:[._]lora|\.lora_linear_layer)?\.(?P<part>" + "|".join(map(re.escape, PARTS)) + ")")
-# Names of adapters, which PEFT leaves in some keys.
+# Adapter names that PEFT leaves in some keys.
 _ADAPTER = re.compile(r"\.default(?=\.weight$|\.bias$|$)")
 _BUNDLED = re.compile(r"bundle_emb\.(?P<name>[^.]+)\..+")
 _OTHER_KINDS = {
@@ -36,7 +36,7 @@ _OTHER_KINDS = {
 
 
 class LoraContents(NamedTuple):
-    """What a file has: ``layers`` of low rank and other ``changes``, by module path, and names of embeddings."""
+    """The contents of a file: ``layers`` of low rank and other ``changes``, by module path, and names of embeddings."""
 
     layers: Mapping[str, LoraLayer]
     changes: Mapping[str, LayerChange]
@@ -51,7 +51,7 @@ class LoraReader:
         self._names = LayerNames(targets)
 
     def read(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraContents:
-        """Return the contents, in memory of their own, all that is multiplied in float32. Raises ``LoraError``."""
+        """Return the contents as copies, with all factors in float32. Raises ``LoraError``."""
         config = AdapterConfig(metadata)
         embeddings = {match["name"] for key in tensors if (match := _BUNDLED.fullmatch(key))}
         layers, changes = {}, {}
@@ -82,6 +82,6 @@ class LoraReader:
                 raise LoraError(f"two of its keys mean the same: {named([earlier, key])}")
         if unknown:
             kinds = {kind for key in unknown for mark, kind in _OTHER_KINDS.items() if mark in key}
-            hint = f" (it is {' and '.join(sorted(kinds))}, which is not served)" if kinds else ""
+            hint = f" (it is {' and '.join(sorted(kinds))}, which is unsupported)" if kinds else ""
             raise LoraError(f"it has keys that fit no layer of this model: {named(unknown)}{hint}")
         return parts

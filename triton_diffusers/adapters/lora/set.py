@@ -1,4 +1,4 @@
-"""The LoRAs of one request, as one."""
+"""The LoRAs of one request, joined to one set."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WeightedChanges = Sequence[tuple[LayerChange, float]]
 class LoraSet:
     """Several LoRAs as one. Sets are equal if their keys are.
 
-    ``layers`` are those of low rank, by module path: joined along the rank, each with its weight in ``up``. ``changes``
-    are all others, with their weights; each is that of the checkpoint's layer, whatever stands beside it.
+    ``layers`` are the low-rank ones by module path, joined along the rank, with each LoRA's weight in ``up``.
+    ``changes`` are all others with their weights; each applies to the checkpoint's layer, independent of the rest.
     """
 
     key: LoraKey
@@ -41,17 +41,17 @@ class LoraSet:
 
     @staticmethod
     def key_of(weighted: Sequence[tuple[Lora, float]]) -> LoraKey:
-        """The key that the set of these will have."""
+        """Return the key of the set of these LoRAs."""
         return tuple((lora.identity, weight) for lora, weight in weighted)
 
     @property
     def text_key(self) -> LoraKey:
-        """What prompts' states depend on: the key, or nothing if the text encoder stays as it is."""
+        """Return the cache key for text embeddings; empty if the text encoder is not patched."""
         return self.key if self.of_model(TEXT_ENCODER) or self.changes_of(TEXT_ENCODER) else ()
 
     @property
     def nbytes(self) -> int:
-        """Memory of all layers and changes."""
+        """Return the memory of all layers and changes."""
         changes = sum(change.nbytes for found in self.changes.values() for change, _ in found)
         return changes + sum(layer.nbytes for layer in self.layers.values())
 
@@ -60,7 +60,7 @@ class LoraSet:
         return {path: layer for path, layer in self.layers.items() if path.startswith(f"{model}.")}
 
     def changes_of(self, model: str) -> Mapping[str, WeightedChanges]:
-        """Return the changes of one model's layers that are not of low rank, by full path."""
+        """Return the full-rank changes of one model's layers, by full path."""
         return {path: changes for path, changes in self.changes.items() if path.startswith(f"{model}.")}
 
 

@@ -1,4 +1,4 @@
-"""The LoRA files of a model directory."""
+"""Read and cache the LoRA files of a model directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 
 class LoraStore:
-    """Reads LoRAs for one model, and keeps in ``cache`` what it has read until the file changes."""
+    """Reads LoRAs for one model, and caches them in ``cache`` until their file changes."""
 
     def __init__(
         self,
@@ -27,22 +27,22 @@ class LoraStore:
         targets: Mapping[str, tuple[int, ...]],
         *,
         cache: LruCache[Any, Any],
-        largest_file_bytes: int,
+        max_file_bytes: int,
     ) -> None:
         self._finder = WeightFinder(model_dir.resolve(), _FIELD, SUFFIXES, IN_FOLDER)
         self._reader = LoraReader(targets)
         self._cache = cache
-        self._largest_file_bytes = largest_file_bytes
+        self._max_file_bytes = max_file_bytes
 
     def get(self, path: str) -> Lora:
-        """The LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
+        """Return the LoRA at a path relative to the model directory. Raises ``InvalidRequest`` and ``NotFound``."""
         file = self._finder.find(path)
         identity = file_identity(file)
         kept: Lora | None = self._cache.get(file)
         if kept is not None and kept.identity == identity:
             return kept
         try:
-            with opened(file, self._largest_file_bytes) as (tensors, metadata):
+            with opened(file, self._max_file_bytes) as (tensors, metadata):
                 lora = Lora(identity, *self._reader.read(tensors, metadata))
         except WeightError as error:
             raise InvalidRequest(_FIELD, path, str(error)) from error

@@ -1,4 +1,4 @@
-"""Which layers of a checkpoint a LoRA can change."""
+"""The layers of a checkpoint that a LoRA can change."""
 
 from __future__ import annotations
 

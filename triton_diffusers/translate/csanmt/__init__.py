@@ -1,5 +1,5 @@
-"""ModelScope's CSANMT translator, from its published folder, without TensorFlow.
+"""ModelScope's CSANMT translator, read from its published folder, without TensorFlow.
 
 ``config`` reads the folder's description, ``tensor_bundle`` its TensorFlow checkpoint; ``tokenizer`` turns text into
-numbers and back, ``network`` is the model in PyTorch, and ``search`` finds its best translation.
+token numbers and back, ``network`` is the model in PyTorch, and ``search`` its beam search.
 """

@@ -27,7 +27,7 @@ class _File(BaseModel):
 
 
 class Architecture(BaseModel):
-    """The network, and the search for a translation."""
+    """The network's sizes and the search's parameters."""
 
     hidden_size: Count
     num_heads: Count
@@ -59,7 +59,7 @@ class _Preprocessor(BaseModel):
 
 
 class CsanmtConfig(BaseModel):
-    """What a folder's ``configuration.json`` says of a translator."""
+    """The content of a translator's ``configuration.json``."""
 
     model: Architecture
     dataset: _Vocabularies
@@ -67,7 +67,7 @@ class CsanmtConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> CsanmtConfig:
-        """Read a folder's description. Raises ``LoadError`` that names the first entry that is invalid."""
+        """Read a folder's description. Raises ``LoadError`` with the first invalid entry."""
         path = folder / CONFIGURATION
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """The CSANMT model: a transformer whose decoder gets a vector of the source's meaning in each layer.
 
 "Learning to Generalize to More: Continuous Semantic Augmentation for Neural Machine Translation" (ACL 2022). Weights
-have the names and shapes that they have in ModelScope's checkpoints: below the scopes of its TensorFlow graph, matrices
-as (inputs, outputs). Dropout, noise and the loss are for training alone and not here.
+have the names and shapes of ModelScope's checkpoints: scopes of its TensorFlow graph, and matrices as (inputs,
+outputs). Dropout, noise and the loss are omitted, as they are for training only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EPSILON = 1e-6
 
 @dataclass
 class DecoderState:
-    """Keys and values of the tokens so far, for each layer as (rows, tokens, hidden size)."""
+    """Keys and values of the tokens so far, by layer: (rows, tokens, hidden size)."""
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
@@ -36,7 +36,7 @@ class DecoderState:
 
 @dataclass
 class Encoded:
-    """Sources as the decoder reads them: each tensor begins with one row for each of them."""
+    """Encoded sources for the decoder, with one row each."""
 
     memory: Tensor
     bias: Tensor
@@ -48,12 +48,12 @@ class Encoded:
 
 
 class CsanmtNetwork:
-    """Computes in float32 on the CPU."""
+    """The model, in float32 on the CPU."""
 
     def __init__(self, config: Architecture, weights: Mapping[str, Tensor]) -> None:
         """``weights`` are a checkpoint's variables by name.
 
-        Raises ``ValueError`` if the vocabularies are not those of the configuration.
+        Raises: ValueError: the vocabularies are not those of the configuration.
         """
         self._config = config
         self._weights = weights
@@ -68,7 +68,7 @@ class CsanmtNetwork:
             raise ValueError(f"the checkpoint has vocabularies of {sizes} pieces, expected {expected}")
 
     def encode(self, tokens: Tensor) -> Encoded:
-        """Read sources: (rows, tokens), padded with zeros."""
+        """Encode sources: (rows, tokens), padded with zeros."""
         end = torch.zeros_like(tokens[:, :1])
         tokens = torch.cat([tokens, end], 1)
         # The first end belongs to the text, all others are padding.
@@ -91,9 +91,9 @@ class CsanmtNetwork:
         return Encoded(memory, bias, meaning)
 
     def decode(self, source: Encoded, tokens: Tensor | None, state: DecoderState) -> Tensor:
-        """Return the logarithms of the next token's probabilities, (rows, vocabulary).
+        """Return the log-probabilities of the next token, (rows, vocabulary).
 
-        ``tokens`` are the last ones, one a row, or None at the beginning; ``state`` is continued.
+        ``tokens`` are the last ones, one per row, or None at the start; ``state`` is updated.
         """
         rows, position = len(source.memory), state.keys[0].shape[1] if state.keys else 0
         hidden = self._config.hidden_size
@@ -139,7 +139,7 @@ class CsanmtNetwork:
     def _attention(
         self, scope: _Scope, name: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, relative: bool
     ) -> Tensor:
-        """Attend by heads; ``relative`` adds what the distance of two tokens says to the keys and the values."""
+        """Attend by heads; ``relative`` adds terms for the distance of two tokens to the keys and the values."""
         q, k, v = (_heads(x, self._config.num_heads) for x in (q, k, v))
         q = q * q.shape[-1] ** -0.5
         logits = q @ k.transpose(-1, -2)
@@ -159,7 +159,7 @@ class CsanmtNetwork:
 
 
 class _Scope:
-    """The variables below a TensorFlow variable scope, and the layers that they belong to."""
+    """The variables below a TensorFlow variable scope, and their layers."""
 
     def __init__(self, weights: Mapping[str, Tensor], name: str) -> None:
         self._weights = weights
@@ -176,7 +176,7 @@ class _Scope:
         return self.linear(self.linear(x, f"{name}/input_layer/linear").relu(), f"{name}/output_layer/linear")
 
     def norm(self, x: Tensor, process: str) -> Tensor:
-        """Normalise ``x`` if ``process`` says so. TensorFlow numbers the norms of a scope as they come."""
+        """Normalise ``x`` if ``process`` says so. TensorFlow numbers the norms of a scope in order of use."""
         if process != "layer_norm":
             return x
         name = f"layer_norm_{self._norms}" if self._norms else "layer_norm"
@@ -191,7 +191,7 @@ def _heads(x: Tensor, number: int) -> Tensor:
 
 
 def _distances(queries: int, keys: int, limit: int) -> Tensor:
-    """Return which relative position each of the last ``queries`` tokens has for each key."""
+    """Return the relative position of each of the last ``queries`` tokens to each key."""
     positions = torch.arange(keys)
     return (positions[-queries:, None] - positions[None] + limit).clamp(0, 2 * limit)
 

@@ -1,4 +1,4 @@
-"""Beam search, with the scores and the end that ModelScope's has."""
+"""Beam search with ModelScope's scores and stopping rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Beams:
 
     def __init__(self, source: Encoded, limits: Tensor, width: int) -> None:
         rows = len(limits)
-        self.numbers = torch.arange(rows)  # which source a row is
+        self.numbers = torch.arange(rows)  # the source of each row
         self.limits = limits
         self.source = source.select(torch.arange(rows).repeat_interleave(width))
         self.state = DecoderState()
@@ -43,7 +43,7 @@ class _Beams:
 def search(
     network: CsanmtNetwork, config: Architecture, sources: Sequence[Sequence[int]], limits: Sequence[int]
 ) -> list[list[int]]:
-    """Translate each source on its own; a translation has at most its limit of tokens."""
+    """Return a translation of each source, independent of the others and at most its limit of tokens long."""
     longest = max(map(len, sources))
     tokens = torch.tensor([[*source, *[END] * (longest - len(source))] for source in sources])
     bounds = torch.tensor(limits).clamp(max=config.max_decoded_trg_len)
@@ -63,7 +63,7 @@ def search(
 
 
 def _is_decided(beams: _Beams, config: Architecture) -> Tensor:
-    """Return for each row whether no hypothesis that is alive can become better than the worst finished one."""
+    """Return for each row True if no live hypothesis can become better than the worst finished one."""
     attainable = beams.log_probs[:, 0] / ((5.0 + config.max_decoded_trg_len) / 6.0) ** config.lp_rate
     worst = (beams.scores * beams.is_finished).amin(1)
     return torch.logical_and(worst > attainable, beams.is_finished.any(1))
@@ -76,7 +76,7 @@ def _best(beams: _Beams, row: int) -> list[int]:
 
 
 def _step(network: CsanmtNetwork, config: Architecture, beams: _Beams, time: int) -> None:
-    """Lengthen every hypothesis by a token."""
+    """Extend every hypothesis by a token."""
     rows, width = beams.log_probs.shape
     last = beams.alive[:, :, -1].flatten() if time else None
     step = network.decode(beams.source, last, beams.state).view(rows, width, -1)
@@ -102,5 +102,5 @@ def _step(network: CsanmtNetwork, config: Architecture, beams: _Beams, time: int
 
 
 def _gather(sequences: Tensor, columns: Tensor) -> Tensor:
-    """Return these columns of (rows, columns, tokens), for each row its own."""
+    """Return columns of (rows, columns, tokens), chosen separately for each row."""
     return sequences.gather(1, columns[:, :, None].expand(-1, -1, sequences.shape[2]))

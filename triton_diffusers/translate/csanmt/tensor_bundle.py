@@ -1,7 +1,7 @@
 """Read TensorFlow checkpoints (tensor bundles) without TensorFlow.
 
 ``<prefix>.index`` is a sorted table in LevelDB's format. Its keys are the names of variables, its values protocol
-buffers (``BundleEntryProto``): type and shape, and where the bytes are in ``<prefix>.data-00000-of-00001``.
+buffers (``BundleEntryProto``) with type, shape and position of the bytes in ``<prefix>.data-00000-of-00001``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Fields = dict[int, list[int | bytes]]
 
 
 class BundleError(ValueError):
-    """The checkpoint cannot be read; the message says what is wrong with it."""
+    """The checkpoint cannot be read; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where a variable's bytes are."""
+    """The type, shape and position of a variable."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class _Entry:
 
 
 class TensorBundle(Mapping[str, Array]):
-    """The variables of a checkpoint, by name; each is read when it is asked for. Those in float32 can be read."""
+    """The float32 variables of a checkpoint, by name; each is read on access."""
 
     def __init__(self, prefix: Path) -> None:
         """Read the index.
@@ -63,7 +63,7 @@ class TensorBundle(Mapping[str, Array]):
         self._shards = [prefix.with_name(f"{prefix.name}.data-{n:05}-of-{shards:05}") for n in range(shards)]
 
     def __getitem__(self, name: str) -> Array:
-        """Return a copy of a variable. Raises ``BundleError`` if its bytes are not there, ``OSError``."""
+        """Return a copy of a variable. Raises ``BundleError`` if its bytes are missing, or ``OSError``."""
         entry = self._entries[name]
         if entry.dtype != _FLOAT32 or entry.size != 4 * prod(entry.shape) or not 0 <= entry.shard < len(self._shards):
             raise BundleError(f"the variable {name} is not an array of float32")
@@ -97,12 +97,12 @@ def _rows(table: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a block. A key gives only what differs from the key before it."""
+    """Yield the keys and values of a block. Keys are stored as differences from the key before."""
     offset, size = handle
     content = table[offset : offset + size]
     if len(content) != size or table[offset + size] != 0:
         raise ValueError("truncated or compressed block")
-    end = size - 4 - 4 * struct.unpack("<I", content[-4:])[0]  # the rest are points to begin reading at
+    end = size - 4 - 4 * struct.unpack("<I", content[-4:])[0]  # the rest are restart points
     position, key = 0, b""
     while position < end:
         shared, position = _varint(content, position)
@@ -115,14 +115,14 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Return the offset and size of a block, and the position behind them."""
+    """Return the offset and size of a block, and the position after them."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, and the position behind it."""
+    """Return a number stored with seven bits per byte, and the position after it."""
     number = shift = 0
     while shift < 64:
         byte = data[position]
@@ -154,7 +154,7 @@ def _fields(message: bytes) -> Fields:
 
 
 def _entry(message: bytes) -> _Entry:
-    """Return a ``BundleEntryProto``. A value that is zero is left out of its message."""
+    """Return a ``BundleEntryProto``. Zero values are omitted in its message."""
     fields = _fields(message)
     shape = _fields(_bytes(fields[2][0])) if 2 in fields else {}
     dims = (_fields(_bytes(dim)).get(1, [0])[0] for dim in shape.get(2, []))

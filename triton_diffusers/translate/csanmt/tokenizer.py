@@ -1,4 +1,4 @@
-"""Chinese text to numbers, and numbers to English text, as ModelScope's pipeline does it."""
+"""Convert Chinese text to token numbers, and token numbers to English text, as ModelScope's pipeline does."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from subword_nmt.apply_bpe import BPE
 from triton_diffusers.translate.csanmt.config import CsanmtConfig
 
 END = 0
-"""Ends a translation, and pads a source."""
+"""Token that ends a translation, and pads a source."""
 
 _UNKNOWN = "<unk>"
-_CONTINUES = "@@"  # at the end of a piece: the next one belongs to the same word
+_CONTINUES = "@@"  # suffix of a piece: the next one belongs to the same word
 
 
 class CsanmtTokenizer:
-    """Words by jieba, pieces by byte-pair encoding, English by Moses' rules."""
+    """A tokenizer with jieba's words, byte-pair encoding, and Moses' rules for English."""
 
     def __init__(self, folder: Path, config: CsanmtConfig, cache_dir: Path) -> None:
-        """Read the vocabularies of ``folder``. jieba keeps its dictionary in ``cache_dir``, for faster starts.
+        """Read the vocabularies of ``folder``. jieba caches its dictionary in ``cache_dir``, for faster starts.
 
         Raises:
             OSError: a file cannot be read.
@@ -31,7 +31,7 @@ class CsanmtTokenizer:
         """
         jieba.setLogLevel(logging.CRITICAL)
         self._words = jieba.Tokenizer()
-        # By default it trusts a file in the temporary directory, which anybody can write.
+        # jieba's default is a file in the temporary directory, which anybody could have written.
         cache_dir.mkdir(parents=True, exist_ok=True)
         self._words.tmp_dir = str(cache_dir)
         self._numbers = {piece: number for number, piece in enumerate(_lines(folder / config.dataset.src_vocab.file))}
@@ -43,12 +43,12 @@ class CsanmtTokenizer:
         self._english = MosesDetokenizer(lang=config.preprocessor.tgt_lang)
 
     def encode(self, text: str) -> list[int]:
-        """Return the numbers of a text's pieces."""
+        """Return the token numbers of a text."""
         pieces = self._bpe.process_line(" ".join(self._words.cut(text))).split()
         return [self._numbers.get(piece, self._unknown) for piece in pieces]
 
     def decode(self, numbers: Sequence[int]) -> str:
-        """Return the text of a translation's numbers."""
+        """Return the text of token numbers."""
         text = " ".join(self._pieces.get(number, _UNKNOWN) for number in numbers)
         words = text.replace(f"{_CONTINUES} ", "").replace(_CONTINUES, "").split()
         english: str = self._english.detokenize(words)
@@ -59,7 +59,7 @@ def _read_merges(path: Path) -> BPE:
     with path.open(encoding="utf-8") as codes:
         try:
             return BPE(codes)
-        except SystemExit as error:  # how it says that a line is invalid
+        except SystemExit as error:  # raised for an invalid line
             raise ValueError(f"{path} is not a file of byte-pair merges") from error
 
 

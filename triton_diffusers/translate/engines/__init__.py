@@ -1,4 +1,4 @@
-"""Engines that translate. ``ENGINES`` finds them by name; each is a class that satisfies ``TranslationEngine``."""
+"""Translation engines. ``ENGINES`` maps names to classes that satisfy ``TranslationEngine``."""
 
 from __future__ import annotations
 

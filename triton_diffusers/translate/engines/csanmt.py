@@ -1,4 +1,4 @@
-"""ModelScope's CSANMT (``nlp_csanmt_translation_zh2en``) by PyTorch, from the folder as it is published."""
+"""ModelScope's CSANMT (``nlp_csanmt_translation_zh2en``) in PyTorch, from the published folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from triton_diffusers.translate.csanmt.network import CsanmtNetwork
 from triton_diffusers.translate.csanmt.search import search
 from triton_diffusers.translate.csanmt.tensor_bundle import BundleError, TensorBundle
 from triton_diffusers.translate.csanmt.tokenizer import CsanmtTokenizer
-from triton_diffusers.translate.engines.protocol import most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens
 
 _CHECKPOINT = Path("tf_ckpts") / "ckpt-0"
 
 
 class _Weights(dict[str, torch.Tensor]):
-    """The variables of a checkpoint, each read when it is first needed: those of an optimizer never are."""
+    """The variables of a checkpoint, read on first use: an optimizer's variables never are."""
 
     def __init__(self, bundle: TensorBundle) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Weights(dict[str, torch.Tensor]):
 
 
 class CsanmtEngine:
-    """Runs a CSANMT folder in float32. The number of beams is that of its ``configuration.json``."""
+    """Runs a CSANMT folder in float32. The number of beams is set in its ``configuration.json``."""
 
     def __init__(self, folder: Path, cache_dir: Path) -> None:
         """Read the folder.
@@ -50,10 +50,10 @@ class CsanmtEngine:
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> CsanmtEngine:
-        """Read a folder and try it. Raises ``LoadError``."""
+        """Load a folder and test it. Raises ``LoadError``."""
         try:
             engine = cls(folder, settings.cache_dir)
-            engine.translate(["猫"])  # needs every weight that there is
+            engine.translate(["猫"])  # uses every weight
         except (OSError, ValueError, IndexError, RuntimeError) as error:
             raise LoadError(f"{folder} cannot be loaded: {one_line(error)}") from error
         return engine
@@ -61,7 +61,5 @@ class CsanmtEngine:
     def translate(self, texts: Sequence[str]) -> list[str]:
         """Return one English text for each Chinese one."""
         sources = [self._tokenizer.encode(text) for text in texts]
-        found = search(
-            self._network, self._config, sources, [most_output_tokens(len(source) + 1) for source in sources]
-        )
+        found = search(self._network, self._config, sources, [max_output_tokens(len(source) + 1) for source in sources])
         return [self._tokenizer.decode(numbers).strip() for numbers in found]

@@ -1,4 +1,4 @@
-"""Marian models by CTranslate2, which needs neither PyTorch nor transformers once a model is converted."""
+"""Marian models with CTranslate2, which needs PyTorch and transformers only for the conversion."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import sentencepiece
 from triton_diffusers.checkpoints.conversion_cache import converted
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
-from triton_diffusers.translate.engines.protocol import min_score, most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens, min_score
 from triton_diffusers.translate.folder import english_pieces, marian_files, marian_weights
 
-# Weights are read anew for each token: more threads than that find no more memory bandwidth.
-_MOST_THREADS = 4
+# Each token reads all weights: more threads would not find more memory bandwidth.
+_MAX_THREADS = 4
 _END = "</s>"
 _UNKNOWN = "<unk>"
 
 
 class CTranslate2Engine:
-    """Runs a model that was converted from a Marian folder."""
+    """Runs a model converted from a Marian folder."""
 
     def __init__(self, model: Path, folder: Path, *, beams: int) -> None:
-        """``model`` is what ``convert`` made of the Marian ``folder``. It runs in the precision that it was made in."""
+        """``model`` is the output of ``convert`` for the Marian ``folder``; it runs in the precision it was made in."""
         self._source, self._target = (
             sentencepiece.SentencePieceProcessor(str(folder / f"{side}.spm")) for side in ("source", "target")
         )
-        # By itself it takes four threads, and on fewer cores those wait for each other most of the time.
-        threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        # The default is four threads, which on fewer cores mostly wait for each other.
+        threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
         self._translator = ctranslate2.Translator(str(model), device="cpu", intra_threads=threads)
         self._beams = beams
         self._min_score = min_score(folder)
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> CTranslate2Engine:
-        """Run a Marian folder, its matrices in int8; it is converted once. Raises ``LoadError``."""
+        """Load a Marian folder with matrices in int8; it is converted once. Raises ``LoadError``."""
         weights = marian_weights(folder)
         model = converted(
             weights, settings.cache_dir, lambda _, target: convert(folder, target), beside=marian_files(folder)
@@ -49,16 +49,16 @@ class CTranslate2Engine:
             raise LoadError(f"{folder} cannot be loaded: {one_line(error)}") from error
 
     def translate(self, texts: Sequence[str]) -> list[str | None]:
-        """Return one English text for each Chinese one, or None for one that the model does not know."""
+        """Return one English text for each Chinese one, or None if the model does not know it."""
         tokens = [[*self._source.encode(text, out_type=str), _END] for text in texts]
         results = self._translator.translate_batch(
             tokens,
             beam_size=self._beams,
-            max_decoding_length=most_output_tokens(max(map(len, tokens))),
+            max_decoding_length=max_output_tokens(max(map(len, tokens))),
             return_scores=self._min_score is not None,
         )
         return [
-            self._text(result.hypotheses[0][: most_output_tokens(len(source))]) if self._knows(source, result) else None
+            self._text(result.hypotheses[0][: max_output_tokens(len(source))]) if self._knows(source, result) else None
             for source, result in zip(tokens, results, strict=True)
         ]
 
@@ -75,15 +75,15 @@ class CTranslate2Engine:
 
 
 def convert(folder: Path, target: Path, quantization: str = "int8_float32") -> None:
-    """Write the Marian ``folder`` as CTranslate2 wants it into the existing folder ``target``. Raises ``LoadError``.
+    """Convert the Marian ``folder`` to CTranslate2's format in the existing folder ``target``. Raises ``LoadError``.
 
-    What the decoder can say is cut to the English pieces. Each token is chosen among all that could be said: half as
-    many are half of that work, which is a good part of the whole.
+    The decoder's vocabulary is reduced to the English pieces: choosing each token among half as many saves half of that
+    work, which is a good part of the whole.
     """
     from ctranslate2.converters import TransformersConverter
 
     try:
-        spec = TransformersConverter(str(folder))._load()  # what its convert() does, and between that, the cut
+        spec = TransformersConverter(str(folder))._load()  # the steps of its convert(), with the reduction between
         _keep_outputs(spec, english_pieces(folder))
         spec.validate()
         spec.optimize(quantization=quantization)
@@ -93,7 +93,7 @@ def convert(folder: Path, target: Path, quantization: str = "int8_float32") -> N
 
 
 def _keep_outputs(spec: Any, pieces: frozenset[str]) -> None:
-    """Take what is not in ``pieces`` out of what the decoder of CTranslate2's ``spec`` can say."""
+    """Reduce the output vocabulary of CTranslate2's ``spec`` to ``pieces``."""
     (tokens,) = spec._vocabularies["target"]
     kept = [number for number, token in enumerate(tokens) if token in pieces]
     projection = spec.decoder.projection

@@ -1,4 +1,4 @@
-"""What a translation engine is, and the bound that all of them keep."""
+"""The protocol of translation engines, and the common bound of their output."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class TranslationEngine(Protocol):
-    """Translates short texts."""
+    """A translator of short texts."""
 
     def translate(self, texts: Sequence[str]) -> Sequence[str | None]:
-        """Return one English text for each Chinese one, in their order, or None for one that the model does not know.
+        """Return one English text for each Chinese one, in order, or None if the model does not know it.
 
         The translation of a text does not depend on the others.
         """
@@ -22,17 +22,16 @@ class TranslationEngine(Protocol):
 def min_score(folder: Path) -> float | None:
     """Return the score below which a model's translations are nonsense, if the Marian ``folder`` has one.
 
-    A score is the mean log-probability of a translation's tokens. Only a small model that was trained on few wordings
-    is sure of what it knows and of nothing else; its ``config.json`` says ``min_score``.
+    A score is the mean log-probability of a translation's tokens. It is meaningful for a small model trained on few
+    wordings, which is certain of known texts only; its ``config.json`` has ``min_score``.
     """
     score = json.loads((folder / "config.json").read_text()).get("min_score")
     return float(score) if isinstance(score, int | float) else None
 
 
-def most_output_tokens(source_tokens: int) -> int:
-    """How long a translation may become: half as long again as its source, and eight tokens.
+def max_output_tokens(source_tokens: int) -> int:
+    """Return the maximum length of a translation: 1.5 times its source, plus eight tokens.
 
-    Nothing else ends the output of a model that does not know when to stop. English subwords are about as many as
-    Chinese ones.
+    Otherwise a model that does not stop would never end. English has about as many subwords as Chinese.
     """
     return source_tokens * 3 // 2 + 8

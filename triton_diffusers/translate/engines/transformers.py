@@ -1,4 +1,4 @@
-"""Marian models by transformers, where there is no CTranslate2."""
+"""Marian models with transformers, for systems without CTranslate2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import MarianMTModel, MarianTokenizer
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.settings import Settings
-from triton_diffusers.translate.engines.protocol import min_score, most_output_tokens
+from triton_diffusers.translate.engines.protocol import max_output_tokens, min_score
 from triton_diffusers.translate.folder import english_pieces
 
 
@@ -28,7 +28,7 @@ class TransformersEngine:
 
     @classmethod
     def load(cls, folder: Path, settings: Settings) -> TransformersEngine:
-        """Raises ``LoadError``."""
+        """Load a Marian folder. Raises ``LoadError``."""
         try:
             return cls(folder, beams=settings.translate_beams)
         except Exception as error:
@@ -36,7 +36,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def translate(self, texts: Sequence[str]) -> list[str | None]:
-        """Return one English text for each Chinese one, or None for one that the model does not know."""
+        """Return one English text for each Chinese one, or None if the model does not know it."""
         batch = self._tokenizer(list(texts), return_tensors="pt", padding=True)
         scored = self._min_score is not None
         generated = self._model.generate(
@@ -44,15 +44,15 @@ class TransformersEngine:
             num_beams=self._beams,
             do_sample=False,
             suppress_tokens=self._unsayable,
-            renormalize_logits=True,  # beams are compared as if there were no other tokens
+            renormalize_logits=True,  # scores as if suppressed tokens did not exist
             max_length=None,
-            max_new_tokens=most_output_tokens(batch["input_ids"].shape[1]),
+            max_new_tokens=max_output_tokens(batch["input_ids"].shape[1]),
             return_dict_in_generate=True,
             output_scores=scored,
         )
         lengths = batch["attention_mask"].sum(1).tolist()
         kept = [
-            row[: 1 + most_output_tokens(length)]  # it begins with the padding that decoding began with
+            row[: 1 + max_output_tokens(length)]  # plus the padding that starts decoding
             for row, length in zip(generated.sequences.tolist(), lengths, strict=True)
         ]
         decoded: list[str] = self._tokenizer.batch_decode(kept, skip_special_tokens=True)

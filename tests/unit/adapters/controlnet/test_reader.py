@@ -1,4 +1,4 @@
-"""Every layout of a ControlNet's file becomes the same weights; what does not fit the base model is refused."""
+"""ControlNet files of every layout give equal weights; anything that does not fit the base model is an error."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reader(root: Path, unet_config: Mapping[str, Any]) -> ControlNetReader:
-    return ControlNetReader(root, unet_config, pixels_per_latent=8, largest_file_bytes=16 * MEGABYTE)
+    return ControlNetReader(root, unet_config, pixels_per_latent=8, max_file_bytes=16 * MEGABYTE)
 
 
 def check(weights: ControlNetWeights, network: Any, dtype: torch.dtype = torch.float32) -> None:
-    """The weights make just this network."""
+    """Check that the weights are exactly those of this network."""
     made = ControlNetModel.from_config(dict(weights.config))
     made.load_state_dict(dict(weights.tensors))
     for name, tensor in network.state_dict().items():
@@ -84,7 +84,7 @@ def test_the_second_generation_in_the_original_layout(root: Path) -> None:
     config = dict(unet(second=True, cross=96).config)
     network = random_controlnet(config)
     save(root / "a.safetensors", original(network))
-    reader = ControlNetReader(root, config, pixels_per_latent=8, largest_file_bytes=16 * MEGABYTE)
+    reader = ControlNetReader(root, config, pixels_per_latent=8, max_file_bytes=16 * MEGABYTE)
     check(reader.read("a.safetensors"), network)
 
 
@@ -118,9 +118,7 @@ def test_an_older_config_may_say_less_or_the_same_in_other_words(
 
 
 def test_an_inpainting_model_has_controlnets_for_its_latents(root: Path, network: Any) -> None:
-    reader = ControlNetReader(
-        root, dict(unet(in_channels=9).config), pixels_per_latent=8, largest_file_bytes=16 * MEGABYTE
-    )
+    reader = ControlNetReader(root, dict(unet(in_channels=9).config), pixels_per_latent=8, max_file_bytes=16 * MEGABYTE)
     save(root / "a.safetensors", network.state_dict())
     check(reader.read("a.safetensors"), network)
 
@@ -222,7 +220,7 @@ REFUSED: Mapping[str, tuple[Callable[[Any], Tensors], str]] = {
         r"it has no tensor controlnet_down_blocks\.1\.bias"),
     "no time": (lambda net: {"input_hint_block.0.weight": torch.ones(1)}, "time_embed"),
     "another text": (lambda net: changed(net, **{TO_K: torch.ones(32, 1024)}), r"the shape \(32, 1024\); .*\(32, 64\)"),
-    "depth and picture": (lambda net: changed(net, **{CONV_IN: torch.ones(16, 4, 3, 3)}), "pictures of 4 channels"),
+    "depth and picture": (lambda net: changed(net, **{CONV_IN: torch.ones(16, 4, 3, 3)}), "images of 4 channels"),
     "no picture": (lambda net: changed(net, **{CONV_IN: None}), "it has no convolution"),
     "a flat picture": (lambda net: changed(net, **{CONV_IN: torch.ones(16)}), "it has no convolution"),
     "whole numbers": (lambda net: changed(net, **{TO_K: torch.ones(32, 64, dtype=torch.int8)}), "int8 weights"),
@@ -259,8 +257,8 @@ def test_a_union_is_refused(reader: ControlNetReader, root: Path) -> None:
 
 def test_other_latents(root: Path, network: Any, unet_config: Mapping[str, Any]) -> None:
     save(root / "a.safetensors", network.state_dict())
-    reader = ControlNetReader(root, unet_config, pixels_per_latent=4, largest_file_bytes=16 * MEGABYTE)
-    with pytest.raises(InvalidRequest, match="it takes 8 pixels for a latent"):
+    reader = ControlNetReader(root, unet_config, pixels_per_latent=4, max_file_bytes=16 * MEGABYTE)
+    with pytest.raises(InvalidRequest, match="it takes 8 pixels per latent"):
         reader.read("a.safetensors")
     fine = random_controlnet(unet_config, channels=CHANNELS[:3])
     save(root / "b.safetensors", fine.state_dict())
@@ -305,7 +303,7 @@ def test_claims_of_memory(reader: ControlNetReader, root: Path, network: Any) ->
     with pytest.raises(InvalidRequest, match="larger than the file"):
         reader.read("a.pth")
     torch.save(changed(network, **{CONV_IN: torch.ones(16, 3, 3, 3, device="meta")}), root / "b.pth")
-    with pytest.raises(InvalidRequest, match="something else than named weights"):
+    with pytest.raises(InvalidRequest, match="something other than named weights"):
         reader.read("b.pth")
 
 

@@ -50,7 +50,7 @@ def loras(model: Model, name: str, rank: int, without: str = "", weight: float =
 
 
 def merged(model: Model, added: LoraSet | None, *inputs: torch.Tensor) -> torch.Tensor:
-    """What the model computes with the LoRAs in its weights."""
+    """Return the output of the model with the LoRAs merged into its weights."""
     copy = Model()
     copy.load_state_dict(model.state_dict())
     for path, layer in (added.layers if added is not None else {}).items():

@@ -65,12 +65,12 @@ def made(kind: str, layer: nn.Module, **kwargs: Any) -> Any:
 
 
 def file_of(network: Any) -> dict[str, torch.Tensor]:
-    """What LyCORIS saves of it."""
+    """Return the tensors that LyCORIS saves."""
     return {f"{NAME}.{key}": tensor.detach().clone() for key, tensor in network.state_dict().items()}
 
 
 def trained(layer: nn.Module, network: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """What LyCORIS computes while it trains. (What it merges has the scale of LoHa and LoKr twice.)"""
+    """Return the output of LyCORIS in training; its merged weights would have the scale of LoHa and LoKr twice."""
     network.apply_to()
     network.eval()
     with torch.no_grad():
@@ -244,20 +244,20 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
     "a factor twice": ({"lokr_w1": W1, "lokr_w1_a": W1, "lokr_w2": W2}, "both whole and of low rank"),
     "a factor that does not divide": ({"lokr_w1": torch.ones(3, 2), "lokr_w2": W2}, "do not divide"),
     "a factor of no size": ({"lokr_w1": torch.ones(0, 2), "lokr_w2": W2}, "do not divide"),
-    "a factor of a wrong size": ({"lokr_w1": W1, "lokr_w2": torch.ones(10, 6)}, r"\(10, 6\) does not fit"),
+    "a factor of a wrong size": ({"lokr_w1": W1, "lokr_w2": torch.ones(10, 6)}, r"\(10, 6\) does not match"),
     "a huge rank": ({"lokr_w1": W1, "lokr_w2_a": torch.ones(10, 2000), "lokr_w2_b": torch.ones(2000, 12)}, "2000"),
-    "a difference of another shape": ({"diff": torch.ones(24, 20)}, r"\(24, 20\) does not fit"),
+    "a difference of another shape": ({"diff": torch.ones(24, 20)}, r"\(24, 20\) does not match"),
     "a difference of NaN": ({"diff": torch.full((20, 24), torch.nan)}, "NaN"),
-    "a bias of another shape": ({"diff_b": torch.ones(24)}, r"\(24,\) does not fit"),
+    "a bias of another shape": ({"diff_b": torch.ones(24)}, r"\(24,\) does not match"),
     "a scale alone": ({"dora_scale": torch.ones(20, 1)}, "no weights beside"),
     "a scale of no layer": ({"diff": torch.ones(20, 24), "dora_scale": torch.ones(7, 1)}, "a number for each output"),
     "a scale of no inputs": ({"diff": torch.ones(20, 24), "dora_scale": torch.ones(1, 20)}, "a number for each input"),
     "IA3 that does not say where": ({"weight": torch.ones(20)}, "fit no layer"),
     "IA3 of another size": ({"weight": torch.ones(24), "on_input": torch.tensor(0)}, "a number for each output"),
     "half a GLoRA": ({"a1.weight": torch.ones(24, 2), "a2.weight": torch.ones(2, 24)}, "no glora_b1"),
-    "a normalization": ({"w_norm": torch.ones(20)}, "does not fit"),
-    "OFT": ({"oft_blocks": torch.ones(2, 2, 2)}, "OFT, which is not served"),
-    "IA3 of PEFT": ({"ia3_l": torch.ones(20, 1)}, "IA3 of PEFT, which is not served"),
+    "a normalization": ({"w_norm": torch.ones(20)}, "does not match"),
+    "OFT": ({"oft_blocks": torch.ones(2, 2, 2)}, "OFT, which is unsupported"),
+    "IA3 of PEFT": ({"ia3_l": torch.ones(20, 1)}, "IA3 of PEFT, which is unsupported"),
 }
 
 
@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_refused_by_name(case: str) -> None:
 
 @pytest.mark.parametrize("part", ["lora_down.weight", "hada_w1_a", "lokr_w1", "on_input", "a1.weight"])
 def test_normalizations_have_no_other_kind(part: str) -> None:
-    with pytest.raises(LoraError, match="of a normalization only differences are served"):
+    with pytest.raises(LoraError, match="for a normalization only differences are supported"):
         read({f"{NAME}.{part}": torch.ones(1, 1)}, nn.LayerNorm(4))
 
 

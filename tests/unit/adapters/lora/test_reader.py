@@ -1,4 +1,4 @@
-"""Files of every layout become the same layers, and whatever does not fit is refused by name."""
+"""LoRA files of every layout give equal layers, and anything that does not fit is an error with its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests import lora_files
 from triton_diffusers.adapters.lora.layer import LoraError, LoraLayer
-from triton_diffusers.adapters.lora.parts import LARGEST_RANK
+from triton_diffusers.adapters.lora.parts import MAX_RANK
 from triton_diffusers.adapters.lora.reader import LoraReader
 
 Targets = Mapping[str, tuple[int, ...]]
@@ -155,8 +155,8 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
     "another kernel": (pair(torch.ones(2, 8, 1, 1), torch.ones(10, 2), path=CONV), r"\(2, 8, 1, 1\)"),
     "no rank": (pair(torch.ones(0, 8), torch.ones(8, 0)), "rank is 0"),
     "a scalar": (pair(torch.tensor(1.0), torch.ones(8, 2)), r"\(\)"),
-    "a huge rank": (pair(torch.ones(1).expand(10**7, 8), torch.ones(1).expand(8, 10**7)), f"{LARGEST_RANK}"),
-    "claims of memory": (pair(torch.ones(1).expand(10**9, 10**6), torch.ones(8, 2)), "does not fit"),
+    "a huge rank": (pair(torch.ones(1).expand(10**7, 8), torch.ones(1).expand(8, 10**7)), f"{MAX_RANK}"),
+    "claims of memory": (pair(torch.ones(1).expand(10**9, 10**6), torch.ones(8, 2)), "does not match"),
     "not a number": (pair(torch.full((2, 8), torch.nan), torch.ones(8, 2)), "NaN or infinite"),
     "infinite": (pair(torch.ones(2, 8), torch.full((8, 2), torch.inf)), "NaN or infinite"),
     "alpha is no number": ({**OK, f"{Q}.alpha": torch.tensor(torch.nan)}, "alpha"),
@@ -164,7 +164,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
     "overflow": ({**pair(torch.ones(2, 8), torch.full((8, 2), 3e38)), f"{Q}.alpha": torch.tensor(100.0)}, "finite"),
     "whole numbers": (pair(torch.ones(2, 8, dtype=torch.int32), torch.ones(8, 2)), "int32"),
     "complex": (pair(torch.ones(2, 8, dtype=torch.complex64), torch.ones(8, 2)), "complex64"),
-    "sparse": (pair(torch.ones(2, 8).to_sparse(), torch.ones(8, 2)), "not served"),
+    "sparse": (pair(torch.ones(2, 8).to_sparse(), torch.ones(8, 2)), "unsupported"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Paths from requests stay in the model directory, and only harmless files are read, once."""
+"""Paths of requests stay in the model directory, and only harmless files are read, once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path, targets: Targets) -> LoraStore:
-    return LoraStore(root, targets, cache=LruCache(MEGABYTE), largest_file_bytes=MEGABYTE)
+    return LoraStore(root, targets, cache=LruCache(MEGABYTE), max_file_bytes=MEGABYTE)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_model_directory_may_itself_be_a_link(
 ) -> None:
     lora_files.save(root / "a.safetensors", tensors)
     (tmp_path / "link").symlink_to(root)
-    store = LoraStore(tmp_path / "link", targets, cache=LruCache(0), largest_file_bytes=MEGABYTE)
+    store = LoraStore(tmp_path / "link", targets, cache=LruCache(0), max_file_bytes=MEGABYTE)
     assert store.get("a.safetensors").layers
 
 
@@ -206,7 +206,7 @@ def test_what_is_used_longest_ago_is_forgotten(root: Path, tensors: lora_files.T
     for name in "abc":
         lora_files.save(root / f"{name}.safetensors", tensors)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    store = LoraStore(root, targets, cache=LruCache(2 * size), largest_file_bytes=MEGABYTE)
+    store = LoraStore(root, targets, cache=LruCache(2 * size), max_file_bytes=MEGABYTE)
     first, second = store.get("a.safetensors"), store.get("b.safetensors")
     assert first.nbytes == size
     assert store.get("a.safetensors") is first
