@@ -1,4 +1,4 @@
-"""What a model directory holds."""
+"""Contents of model directories."""
 
 from __future__ import annotations
 

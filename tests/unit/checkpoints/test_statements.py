@@ -1,4 +1,4 @@
-"""What a file and its neighbours say of sampling is read, by precedence, and contradictions are told."""
+"""Statements of files about sampling: their precedence, and warnings about contradictions."""
 
 from __future__ import annotations
 

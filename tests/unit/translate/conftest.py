@@ -1,4 +1,4 @@
-"""A Marian folder for the engines' tests."""
+"""A Marian folder for tests of the engines."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.unit.translate.marian import write_marian
 
 @pytest.fixture(scope="session")
 def written_marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
+    """Return a shared Marian folder; tests must not write to it."""
     return write_marian(tmp_path_factory.mktemp("marian") / "translate")

@@ -15,7 +15,7 @@ ENGLISH = ["a red apple", "a cat on a blue background", "a cute dog", "high qual
 
 
 def write_marian(folder: Path, *, seed: int = 0) -> Path:
-    """A small model whose output depends on its input, and ends by its bound at the latest."""
+    """Write a small model whose output depends on its input, and ends at its bound."""
     folder.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
     for side, texts in (("source", CHINESE), ("target", ENGLISH)):

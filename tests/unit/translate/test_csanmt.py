@@ -1,4 +1,4 @@
-"""CSANMT folders say what ModelScope's own pipeline said to the same texts; see ``tests/data/csanmt/make.py``."""
+"""CSANMT folders against outputs of ModelScope's own pipeline; see ``tests/data/csanmt/make.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INDEX = Path("tf_ckpts") / "ckpt-0.index"
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keeps jieba's dictionary, which takes a second to make."""
+    """Return a shared cache for jieba's dictionary, which takes a second to make."""
     return tmp_path_factory.mktemp("csanmt") / "cache"
 
 
@@ -40,7 +40,7 @@ def load(cache: Path) -> Callable[[Path], CsanmtEngine]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder to change."""
+    """Return a copy of a CSANMT folder to change."""
     return Path(shutil.copytree(DATA / "absolute", tmp_path / "translate"))
 
 
@@ -52,15 +52,15 @@ def reconfigure(folder: Path, part: str, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_translations_are_those_of_modelscope(name: str, load: Callable[[Path], CsanmtEngine]) -> None:
+def test_translations_match_modelscope(name: str, load: Callable[[Path], CsanmtEngine]) -> None:
     expected = json.loads((DATA / name / "translations.json").read_text(encoding="utf-8"))
-    assert len(set(expected.values())) > 10, "they tell texts apart"
+    assert len(set(expected.values())) > 10, "texts have different translations"
     engine = load(DATA / name)
     assert {text: engine.translate([text])[0] for text in expected} == expected
-    assert dict(zip(expected, engine.translate(list(expected)), strict=True)) == expected, "whatever is beside it"
+    assert dict(zip(expected, engine.translate(list(expected)), strict=True)) == expected, "independent of other texts"
 
 
-def test_a_translation_has_a_bound_whatever_the_folder_says(copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
+def test_translations_are_bounded_in_any_folder(copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
     reconfigure(copy, "model", max_decoded_trg_len=10_000)
     (copy / "trg_vocab.txt").write_text("END\n" + "word\n" * 33, encoding="utf-8")
     engine = load(copy)
@@ -69,9 +69,7 @@ def test_a_translation_has_a_bound_whatever_the_folder_says(copy: Path, load: Ca
         assert len(engine.translate([text])[0].split()) <= max_output_tokens(tokens)
 
 
-def test_the_dictionary_is_kept_where_only_the_operator_writes(
-    load: Callable[[Path], CsanmtEngine], cache: Path
-) -> None:
+def test_the_dictionary_is_cached_in_the_private_cache(load: Callable[[Path], CsanmtEngine], cache: Path) -> None:
     load(DATA / "shared")
     assert list(cache.iterdir()), "not in the temporary directory"
 
@@ -92,7 +90,7 @@ def test_the_dictionary_is_kept_where_only_the_operator_writes(
         ("dataset", {"src_vocab": {"file": "/etc/passwd"}}, "expected a file within the folder"),
     ],
 )
-def test_a_folder_that_does_not_fit_together_is_named(
+def test_an_inconsistent_folder_is_an_error(
     part: str, changes: dict[str, Any], reason: str, copy: Path, load: Callable[[Path], CsanmtEngine]
 ) -> None:
     reconfigure(copy, part, **changes)
@@ -102,14 +100,14 @@ def test_a_folder_that_does_not_fit_together_is_named(
 
 
 @pytest.mark.parametrize("file", [SHARD, INDEX, Path("bpe.zh"), Path("trg_vocab.txt"), Path("configuration.json")])
-def test_a_missing_file_is_named(file: Path, copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
+def test_a_missing_file_is_an_error(file: Path, copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
     (copy / file).unlink()
     with pytest.raises(LoadError, match=file.name):
         load(copy)
 
 
 @pytest.mark.parametrize("file", [SHARD, INDEX])
-def test_a_file_that_was_cut_short_is_named(file: Path, copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
+def test_a_truncated_file_is_an_error(file: Path, copy: Path, load: Callable[[Path], CsanmtEngine]) -> None:
     content = (copy / file).read_bytes()
     (copy / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(LoadError, match=file.name):

@@ -1,4 +1,4 @@
-"""Engines on one Marian folder: CTranslate2 says what transformers says."""
+"""The engines on one Marian folder: CTranslate2 and transformers agree."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TEXTS = [*CHINESE, "红", "猫猫猫猫猫猫猫猫", "unknown 词语"]
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_ctranslate2_says_what_transformers_says(tmp_path: Path, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the embedded model, in single precision, whether it knows the words or not."""
+def test_ctranslate2_agrees_with_transformers(tmp_path: Path, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the embedded model in float32, for known and unknown words."""
     for module in ("ctranslate2", "transformers"):
         monkeypatch.setattr(f"triton_diffusers.translate.engines.{module}.min_score", lambda folder: None)
     convert(EMBEDDED, tmp_path, "float32")
@@ -36,7 +36,7 @@ UNKNOWN = ["量子计算机", "中华人民共和国", "你好", "囧", "龘龘"
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_the_embedded_model_tells_what_it_does_not_know(tmp_path: Path, beams: int) -> None:
+def test_the_embedded_model_returns_none_for_unknown_texts(tmp_path: Path, beams: int) -> None:
     convert(EMBEDDED, tmp_path)
     texts = [text for pair in zip(KNOWN, UNKNOWN, strict=False) for text in pair] + UNKNOWN
     expected = [KNOWN.get(text) for text in texts]
@@ -45,8 +45,8 @@ def test_the_embedded_model_tells_what_it_does_not_know(tmp_path: Path, beams: i
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_they_agree_where_nothing_but_the_bound_ends_a_text(written_marian: Path, tmp_path: Path, beams: int) -> None:
-    """With random weights, each text by itself: what a beam of a batch has seen depends on when the batch ends."""
+def test_engines_agree_on_texts_that_only_the_bound_ends(written_marian: Path, tmp_path: Path, beams: int) -> None:
+    """With random weights, each text alone, since the beams of a batch depend on when it ends."""
     convert(written_marian, tmp_path, "float32")
     converted = CTranslate2Engine(tmp_path, written_marian, beams=beams)
     original = TransformersEngine(written_marian, beams=beams)
@@ -54,14 +54,14 @@ def test_they_agree_where_nothing_but_the_bound_ends_a_text(written_marian: Path
         assert converted.translate([text]) == original.translate([text])
 
 
-def test_a_text_means_the_same_beside_others(written_marian: Path, tmp_path: Path) -> None:
+def test_a_translation_is_independent_of_other_texts(written_marian: Path, tmp_path: Path) -> None:
     convert(written_marian, tmp_path, "float32")
     for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
         assert engine.translate(TEXTS) == [text for each in TEXTS for text in engine.translate([each])]
 
 
 def test_a_translation_is_made_of_english_pieces(written_marian: Path, tmp_path: Path) -> None:
-    """Random weights say whatever they can."""
+    """Random weights use every piece that is allowed."""
     convert(written_marian, tmp_path, "float32")
     english = {letter for text in ENGLISH for letter in text}
     for engine in (CTranslate2Engine(tmp_path, written_marian, beams=1), TransformersEngine(written_marian, beams=1)):
@@ -87,7 +87,7 @@ def test_a_folder_is_converted_once(written_marian: Path, tmp_path: Path, monkey
     assert CTranslate2Engine.load(folder, settings).translate(TEXTS) == first
 
 
-def test_another_vocabulary_is_converted_anew(written_marian: Path, tmp_path: Path) -> None:
+def test_a_changed_vocabulary_is_converted_again(written_marian: Path, tmp_path: Path) -> None:
     folder = tmp_path / "translate"
     shutil.copytree(written_marian, folder)
     settings = Settings(cache_dir=tmp_path / "cache")
@@ -100,7 +100,7 @@ def test_another_vocabulary_is_converted_anew(written_marian: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("engine", [CTranslate2Engine, TransformersEngine])
-def test_broken_weights_are_told(engine: Any, written_marian: Path, tmp_path: Path) -> None:
+def test_broken_weights_are_an_error(engine: Any, written_marian: Path, tmp_path: Path) -> None:
     folder = tmp_path / "translate"
     shutil.copytree(written_marian, folder)
     (folder / "model.safetensors").write_bytes(b"none")

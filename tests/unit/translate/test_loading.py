@@ -1,4 +1,4 @@
-"""Which folder and which engine a server translates with."""
+"""The choice of a server's translator folder and engine."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def test_a_folder_in_the_model_directory_takes_over(settings: Settings) -> None:
     assert find_folder(settings) == own
 
 
-def test_neither_is_there(settings: Settings, tmp_path: Path) -> None:
+def test_a_missing_translator_is_an_error(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="translate"):
         find_folder(changed(settings, translator_dir=tmp_path / "none"))
 
 
-def test_kinds(written_marian: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_folder_is_recognised(written_marian: Path, tmp_path: Path) -> None:
     assert kind_of(written_marian) is FolderKind.MARIAN
     configuration = {"framework": "tensorflow", "task": "translation", "pipeline": {"type": "csanmt-translation"}}
     (tmp_path / "configuration.json").write_text(json.dumps(configuration))
     assert kind_of(tmp_path) is FolderKind.CSANMT
 
 
-def test_folders_that_are_no_translator(tmp_path: Path) -> None:
+def test_folders_without_a_translator_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not a known translator"):
         kind_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "marian"}')
@@ -64,7 +64,9 @@ def test_folders_that_are_no_translator(tmp_path: Path) -> None:
         kind_of(tmp_path)
 
 
-def test_engines(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_engine_is_the_one_set_or_the_first_installed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert isinstance(load_engine(settings), CTranslate2Engine)
     assert isinstance(load_engine(changed(settings, translate_engine="transformers")), TransformersEngine)
     with pytest.raises(LoadError, match="which the engine csanmt cannot run"):
@@ -77,19 +79,19 @@ def test_engines(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: py
 
 @pytest.fixture
 def csanmt(settings: Settings) -> Path:
-    """A CSANMT folder as the model directory's own translator."""
+    """Return a CSANMT folder as the model directory's own translator."""
     return Path(shutil.copytree(ROOT / "tests" / "data" / "csanmt" / "absolute", settings.model_dir / "translate"))
 
 
 @pytest.mark.usefixtures("csanmt")
-def test_a_csanmt_folder_runs_by_itself(settings: Settings) -> None:
+def test_a_csanmt_folder_uses_its_engine(settings: Settings) -> None:
     assert isinstance(load_engine(settings), CsanmtEngine)
     with pytest.raises(LoadError, match="which the engine ctranslate2 cannot run"):
         load_engine(changed(settings, translate_engine="ctranslate2"))
 
 
 @pytest.mark.usefixtures("csanmt")
-def test_csanmt_without_its_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csanmt_without_its_extra_is_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "triton_diffusers.translate.engines.csanmt", raising=False)
     monkeypatch.delitem(sys.modules, "triton_diffusers.translate.csanmt.tokenizer", raising=False)
     monkeypatch.setitem(sys.modules, "jieba", None)
@@ -124,7 +126,7 @@ def test_without_the_extra_the_default_translator_takes_over(
     assert "pip install 'triton-diffusers[csanmt]'" in caplog.text
 
 
-def test_a_server_without_a_translator_serves_what_is_not_chinese(
+def test_a_server_without_a_translator_rejects_chinese_only(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):

@@ -1,4 +1,4 @@
-"""What of a prompt is translated, and what stays as it is."""
+"""The split of prompts into translated and unchanged pieces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = {
 
 
 def translated(prompt: str) -> str:
-    """The prompt with `WORDS` translated, others in braces."""
+    """Return the prompt with ``WORDS`` translated, others in braces."""
     prompt = as_typed(prompt)
     return join(part(prompt), [WORDS.get(text, f"{{{text}}}") for text in chinese(prompt)])
 
@@ -47,7 +47,7 @@ def chinese(prompt: str) -> list[str]:
         ("“红苹果”和", '"red apple" {和}'),
     ],
 )
-def test_text(prompt: str, expected: str) -> None:
+def test_text_is_translated_in_place(prompt: str, expected: str) -> None:
     assert translated(prompt) == expected
 
 
@@ -113,7 +113,7 @@ def test_full_width_syntax_is_syntax(prompt: str, expected: str) -> None:
         "\u3000", "<lora:猫:1>", "<红:猫>",
     ],
 )  # fmt: skip
-def test_what_is_not_chinese_passes_byte_for_byte(prompt: str) -> None:
+def test_prompts_without_chinese_are_unchanged(prompt: str) -> None:
     assert chinese(prompt) == []
     assert translated(prompt) == prompt
 
@@ -135,7 +135,7 @@ def test_all_marks_of_a_prompt_with_chinese_are_replaced() -> None:
         ("苹" * (MAX_RUN + 1), ["苹" * MAX_RUN, "苹"]),
     ],
 )
-def test_runs(prompt: str, expected: list[str]) -> None:
+def test_runs_of_chinese_are_found(prompt: str, expected: list[str]) -> None:
     assert chinese(prompt) == expected
 
 
@@ -149,7 +149,7 @@ def test_pieces_are_the_prompt(prompt: str) -> None:
 
 
 def brackets(prompt: str) -> list[str]:
-    """A prompt's brackets, weights and tags; escaped ones are text."""
+    """Return a prompt's brackets, weights and tags; escaped ones are text."""
     kinds = (Kind.OPEN, Kind.CLOSE, Kind.TAG)
     return [piece.text for piece in part(f"{prompt}，红") if piece.kind in kinds and piece.text[0] != "\\"]
 

@@ -1,4 +1,4 @@
-"""Prompts through the translator, with an engine that shouts."""
+"""The translator with a fake engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.translate.translator import Field, Translation, Translator
 
 
 class FakeEngine:
-    """Says `<n characters>`, or what `says` has for a text."""
+    """An engine that returns ``<n> characters``, or the entry of ``says`` for a text."""
 
     def __init__(self, says: dict[str, str | None] | None = None, seconds: float = 0.0) -> None:
         self.batches: list[list[str]] = []
@@ -39,13 +39,13 @@ def translator(engine: Any, **changes: Any) -> Translator:
 
 
 def outcomes(made: Translator, *texts: str) -> list[str | TritonDiffusersError]:
-    """English texts, without warnings, and errors."""
+    """Return the English texts or errors; there must be no warnings."""
     found = made.translate([Field("prompt", text) for text in texts])
     assert not any(outcome.warnings for outcome in found if isinstance(outcome, Translation))
     return [outcome.text if isinstance(outcome, Translation) else outcome for outcome in found]
 
 
-def test_only_what_is_chinese_is_asked_for_and_once() -> None:
+def test_only_chinese_pieces_are_translated_once() -> None:
     engine = FakeEngine()
     made = translator(engine)
     assert outcomes(made, "a cat", "苹果, 苹果, (猫:1.2) dog", "猫") == [
@@ -58,7 +58,7 @@ def test_only_what_is_chinese_is_asked_for_and_once() -> None:
     assert len(engine.batches) == 1
 
 
-def test_what_was_used_longest_ago_is_forgotten() -> None:
+def test_the_least_recently_used_piece_is_evicted() -> None:
     engine = FakeEngine()
     made = translator(engine, cache_size=2)
     for text in ("一", "二", "一", "三", "一", "二"):
@@ -92,11 +92,11 @@ def test_batches_are_bounded() -> None:
         ("", ""),
     ],
 )
-def test_what_an_engine_says_is_no_syntax(english: str, expected: str) -> None:
+def test_translations_are_escaped(english: str, expected: str) -> None:
     assert outcomes(translator(FakeEngine({"猫": english})), "猫") == [expected]
 
 
-def test_limits_refuse_one_text_and_name_the_field() -> None:
+def test_a_text_over_a_limit_is_an_error_with_its_field() -> None:
     made = translator(FakeEngine(), max_chars=20, max_chinese_chars=5)
     long, chinese, good = outcomes(made, "a" * 21, "猫猫猫，猫猫猫", "猫")
     assert isinstance(long, InvalidRequest)
@@ -106,20 +106,20 @@ def test_limits_refuse_one_text_and_name_the_field() -> None:
     assert good == "1 characters"
 
 
-def test_without_an_engine_only_chinese_is_refused() -> None:
+def test_without_an_engine_only_chinese_is_rejected() -> None:
     refused, passed = outcomes(translator(None), "猫", "cat，(dog:1.2)")
     assert isinstance(refused, NotTranslated)
     assert passed == "cat，(dog:1.2)"
 
 
-def test_an_engine_that_fails_fails_what_needs_it() -> None:
+def test_a_failing_engine_affects_only_chinese_texts() -> None:
     failed, passed = outcomes(translator(BrokenEngine()), "猫", "cat")
     assert isinstance(failed, EngineFailure)
     assert "secret" not in str(failed)
     assert passed == "cat"
 
 
-def test_an_engine_that_loses_texts_fails() -> None:
+def test_an_engine_that_loses_texts_is_an_error() -> None:
     class Forgetful:
         def translate(self, texts: Sequence[str]) -> list[str]:
             return []
@@ -128,7 +128,7 @@ def test_an_engine_that_loses_texts_fails() -> None:
     assert isinstance(failed, EngineFailure)
 
 
-def test_a_long_text_runs_out_of_time_after_the_short_ones_and_goes_on_next_time() -> None:
+def test_a_long_text_times_out_and_continues_on_retry() -> None:
     engine = FakeEngine(seconds=0.03)
     made = translator(engine, seconds=0.05)
     long = "，".join(chr(0x4E00 + number) for number in range(200))
@@ -150,9 +150,9 @@ def test_traditional_characters_are_translated_as_simplified_ones() -> None:
     assert sorted(text for batch in engine.batches for text in batch) == ["一只红色的猫", "红苹果"]
 
 
-def test_what_the_engine_does_not_know_stays_and_is_told() -> None:
+def test_unknown_pieces_stay_with_a_warning() -> None:
     made = translator(FakeEngine({"红苹果": "red apple", "龙猫": None, "貓": None}))
-    for _ in range(2):  # the second time from memory
+    for _ in range(2):  # the second time from the cache
         (found,) = made.translate([Field("negative_prompt", "红苹果，(龙猫：1.2), 龍貓，龙猫")])
         assert found == Translation(
             "red apple, (龙猫:1.2), 龍貓, 龙猫",
@@ -163,7 +163,7 @@ def test_what_the_engine_does_not_know_stays_and_is_told() -> None:
         )
 
 
-def test_few_warnings_stand_for_many() -> None:
+def test_warnings_are_limited() -> None:
     words = [chr(0x4E00 + number) for number in range(50)]
     (found,) = translator(FakeEngine(dict.fromkeys(words))).translate([Field("prompt", "，".join(words))])
     assert isinstance(found, Translation)
