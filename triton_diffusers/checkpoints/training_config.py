@@ -10,6 +10,7 @@ from typing import Any
 from triton_diffusers.checkpoints.errors import LoadError
 
 _MAX_BYTES = 2**20
+_MAX_TIMESTEPS = 100_000  # a scheduler makes arrays of this length
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 _BETA_SCHEDULES = {"linear": "scaled_linear"}  # diffusers' name; the original one is linear in the betas' square roots
 _TEXT_LAYERS = ("last", "penultimate")
@@ -32,7 +33,15 @@ class TrainingConfig:
                 text = file.read(_MAX_BYTES + 1)
             if len(text) > _MAX_BYTES:
                 raise LoadError(f"{path} has more than {_MAX_BYTES // 2**20} MB: it is not a Stable Diffusion config")
-            params = yaml.safe_load(text)["model"]["params"]
+
+            class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+                def compose_node(self, parent: Any, index: Any) -> Any:
+                    # Aliases make a small file a huge one, when it is merged or shown; such configs have none.
+                    if self.check_event(yaml.AliasEvent):
+                        raise LoadError(f"{path} has aliases: it is not a Stable Diffusion config")
+                    return super().compose_node(parent, index)
+
+            params = yaml.load(text, Loader)["model"]["params"]  # noqa: S506  # a SafeLoader
             if not isinstance(params, dict):
                 raise TypeError
         except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -63,9 +72,11 @@ class TrainingConfig:
             if (value := self._number(theirs)) is not None:
                 found[ours] = value
         if (steps := self._number("timesteps")) is not None:
+            if not 1 <= steps <= _MAX_TIMESTEPS:
+                raise LoadError(f"{self.path}: timesteps {steps:g} is invalid: expected 1 to {_MAX_TIMESTEPS}")
             found["num_train_timesteps"] = int(steps)
         if (schedule := self.params.get("beta_schedule")) is not None:
-            if schedule not in _BETA_SCHEDULES:
+            if not isinstance(schedule, str) or schedule not in _BETA_SCHEDULES:
                 known = ", ".join(_BETA_SCHEDULES)
                 raise LoadError(f"{self.path}: beta_schedule {schedule!r} is invalid: known: {known}")
             found["beta_schedule"] = _BETA_SCHEDULES[schedule]

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +100,10 @@ def sweep() -> int:
     """Remove what servers left that were killed; return how many there were. Running ones keep theirs."""
     removed = 0
     for root in Path(_place()).glob(f"{_PREFIX}*"):
-        # Missing: swept by somebody else just now. Not permitted: another user's.
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        # The place is open to all users of the machine, who may put anything there under such a name.
+        with contextlib.suppress(OSError):
+            if root.lstat().st_uid != os.geteuid() or not stat.S_ISREG((root / _LOCK).lstat().st_mode):
+                continue
             try:
                 lock = open_locked(root / _LOCK, wait=False, create=False)
             except BlockingIOError:

@@ -131,4 +131,5 @@ def _text(tree: _Node, step: int, steps: int) -> str:
 
 
 def _steps_before(when: str, steps: int) -> float:
-    return int(min(float(when) * steps, steps)) if "." in when else min(float(when), steps)
+    # Between the bounds before it is made a whole number: hundreds of digits are infinity.
+    return int(max(0.0, min(float(when) * steps, steps))) if "." in when else min(float(when), steps)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +14,8 @@ from triton_diffusers.errors import StorageFailure
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage.local import LocalStore
 from triton_diffusers.storage.protocol import StoredResult
+
+logger = logging.getLogger(__name__)
 
 _MEGABYTE = 10**6
 
@@ -56,11 +61,18 @@ class UnstoredFolder:
     def discard(self, held: Sequence[StoredResult]) -> None:
         """Remove what ``save`` returned."""
         for result in held:
-            self.path(result).unlink(missing_ok=True)
+            try:
+                self.path(result).unlink(missing_ok=True)
+            except OSError as error:  # nobody's result depends on it
+                logger.warning("%s cannot be removed: %s", self.path(result), error.strerror)
 
     def path(self, held: StoredResult) -> Path:
         """Return the file of an image."""
         return self._folder / held.name
 
     def _sizes(self) -> Iterator[int]:
-        return (path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        for path in self._folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # removed just now
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield status.st_size

@@ -119,3 +119,42 @@ def test_plain_path_is_itself_and_any_other_a_link(tmp_path: Path) -> None:
         link = workspace.plain(other)
         assert str(link).isascii()
         assert link.samefile(other)
+
+
+def test_sweep_does_not_stumble_over_what_other_users_put_there(temporary: Path, tmp_path: Path) -> None:
+    """The place of workspaces is open to everybody."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "lock").touch()
+    (temporary / "triton-diffusers-folder" / "lock").mkdir(parents=True)
+    (temporary / "triton-diffusers-circle").mkdir()
+    (temporary / "triton-diffusers-circle" / "lock").symlink_to("lock")
+    (temporary / "triton-diffusers-elsewhere").mkdir()
+    (temporary / "triton-diffusers-elsewhere" / "lock").symlink_to(precious / "lock")
+    (temporary / "triton-diffusers-link").symlink_to(precious)
+    (temporary / "triton-diffusers-loop").symlink_to("triton-diffusers-loop")
+    assert sweep() in (0, 1)
+    assert (precious / "lock").exists()
+    assert (temporary / "triton-diffusers-elsewhere").is_dir()
+
+
+def test_sweep_leaves_the_workspaces_of_other_users(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = temporary / "triton-diffusers-left"
+    left.mkdir()
+    (left / "lock").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    assert sweep() == 0
+    monkeypatch.undo()
+    assert left.is_dir()
+
+
+def test_published_key_is_for_this_user_alone(tmp_path: Path) -> None:
+    """Whatever lay there before."""
+    target = tmp_path / "target"
+    target.write_text("kept")
+    (tmp_path / "endpoints.json.new").symlink_to(target)
+    with Workspace.create(tmp_path) as workspace:
+        workspace.publish({"key": "secret"})
+        assert (tmp_path / "endpoints.json").stat().st_mode & 0o777 == 0o600
+        assert not (tmp_path / "endpoints.json").is_symlink()
+    assert target.read_text() == "kept"

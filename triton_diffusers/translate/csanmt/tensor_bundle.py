@@ -19,6 +19,9 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _BLOCK_TRAILER_BYTES = 5  # compression, checksum
 _MAX_INDEX_BYTES = 64_000_000
+_MAX_ROWS = 100_000
+_MAX_KEY_BYTES = 4096
+_MAX_SHARDS = 1024
 _FLOAT32 = 1  # of TensorFlow's DataType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
@@ -55,9 +58,11 @@ class TensorBundle(Mapping[str, Array]):
         if index.stat().st_size > _MAX_INDEX_BYTES:
             raise BundleError(f"{index} is larger than any index")
         try:
-            rows = dict(_rows(index.read_bytes()))
+            rows = _distinct_rows(index.read_bytes())
             self._entries = {name.decode(): _entry(value) for name, value in rows.items() if name}
             shards = _int(_fields(rows[b""])[1][0])
+            if shards > _MAX_SHARDS:
+                raise ValueError("too many files")
         except (IndexError, KeyError, ValueError, struct.error) as error:
             raise BundleError(f"{index} is not the index of a TensorFlow checkpoint") from error
         self._shards = [prefix.with_name(f"{prefix.name}.data-{n:05}-of-{shards:05}") for n in range(shards)]
@@ -68,11 +73,11 @@ class TensorBundle(Mapping[str, Array]):
         if entry.dtype != _FLOAT32 or entry.size != 4 * prod(entry.shape) or not 0 <= entry.shard < len(self._shards):
             raise BundleError(f"the variable {name} is not an array of float32")
         path = self._shards[entry.shard]
+        if entry.offset + entry.size > path.stat().st_size:
+            raise BundleError(f"{path} ends within the variable {name}")
         with path.open("rb") as file:
             file.seek(entry.offset)
             array = np.fromfile(file, "<f4", prod(entry.shape))
-        if array.nbytes != entry.size:
-            raise BundleError(f"{path} ends within the variable {name}")
         return array.reshape(entry.shape)
 
     def __contains__(self, name: object) -> bool:
@@ -83,6 +88,18 @@ class TensorBundle(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _distinct_rows(table: bytes) -> dict[bytes, bytes]:
+    """Return the rows of a table by key. Blocks may overlap, so that a small table could have any number of them."""
+    rows: dict[bytes, bytes] = {}
+    size = 0
+    for number, (key, value) in enumerate(_rows(table)):
+        size += len(value)
+        if number >= _MAX_ROWS or size > len(table):
+            raise ValueError("more rows than any index has")
+        rows[key] = value
+    return rows
 
 
 def _rows(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -108,6 +125,8 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
         shared, position = _varint(content, position)
         unshared, position = _varint(content, position)
         length, position = _varint(content, position)
+        if shared + unshared > _MAX_KEY_BYTES:
+            raise ValueError("key too long")
         key = key[:shared] + content[position : position + unshared]
         position += unshared
         yield key, content[position : position + length]
