@@ -132,6 +132,6 @@ def test_guidance_that_cannot_be_left_out_or_negated_is_said(jobs: Mapping[str, 
     assert result is not None
     reason = "this model's guidance is part of its UNet"
     assert result.warnings == (
-        f"negative_prompt: it has no effect: {reason}",
-        f"profile guidance-interval: it leaves out no guidance: {reason}",
+        f"negative_prompt: it has no effect, since {reason}",
+        f"profile guidance-interval: it skips no guidance, since {reason}",
     )

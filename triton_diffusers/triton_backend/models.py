@@ -6,6 +6,9 @@ Imports nothing of weight before ``initialize``: Triton first loads the file in 
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -15,6 +18,8 @@ from triton_diffusers.util.utf8 import use_utf8
 
 if TYPE_CHECKING:
     from triton_diffusers.settings import Settings
+
+_PARENT_SECONDS = 0.5  # between two looks whether the server still lives
 
 
 class Handler(Protocol):
@@ -37,6 +42,7 @@ class Model(ABC):
     def initialize(self, args: Mapping[str, str]) -> None:
         """``args`` are Triton's."""
         use_utf8()  # before any name is read
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         from triton_diffusers.settings import Settings
         from triton_diffusers.triton_backend.logs import log_to_server
         from triton_diffusers.triton_backend.parameters import settings_of
@@ -51,6 +57,16 @@ class Model(ABC):
     def finalize(self) -> None:
         """The model is unloaded."""
         self._handler.close()
+
+
+def _end_with(server: int) -> None:
+    """End this process when the server, its parent, has ended: the stub's own exit waits for ever with jobs in flight.
+
+    The kernel's death signal will not do: it comes when the server's *thread* ends that has started this process.
+    """
+    while os.getppid() == server:
+        time.sleep(_PARENT_SECONDS)
+    os._exit(1)
 
 
 class GeneratingModel(Model):

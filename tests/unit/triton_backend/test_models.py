@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -54,3 +56,23 @@ def test_settings_are_read_before_anything_is_made(
     with pytest.raises(SettingsError, match=reason):
         model.make_handler("sd_base", Settings(runtime_dir=tmp_path, **settings))
     adapter("mailbox").Mailbox.assert_not_called()
+
+
+def test_a_model_process_ends_with_its_server(tmp_path: Path) -> None:
+    """It does so while another thread keeps its exit waiting, as jobs in flight do."""
+    model = (
+        "import os, threading; from triton_diffusers.triton_backend.models import _end_with; "
+        "threading.Thread(target=threading.Event().wait).start(); "
+        "print(os.getpid(), flush=True); _end_with(os.getppid())"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {model!r}])"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    assert int(server.stdout.readline())
+    server.kill()
+    server.wait()
+    assert server.stdout.read() == "", "the pipe is closed when the model process has ended"
+    server.stdout.close()
