@@ -20,7 +20,7 @@ class InputField:
 
     @property
     def many(self) -> bool:
-        """Whether the field is a list."""
+        """True if the field is a list."""
         return isinstance(self.default, tuple)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from triton_diffusers_client.errors import InvalidRequestError
 
 _IMAGES = ("image", "mask", "control_image")
-# What a URL begins with, and the field for it. The server fetches links, and reads data URLs.
+# Beginnings of URLs, and the field for each. The server fetches links, and reads data URLs.
 _URLS = {"http://": "link", "https://": "link", "data:": "base64"}
 
 
