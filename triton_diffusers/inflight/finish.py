@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from triton_diffusers.api.request import GenerationResult, OutputFormat
 from triton_diffusers.images.encode import encode
 from triton_diffusers.images.metadata import metadata_of
 from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.settings import Settings
-from triton_diffusers.storage import Patience, ResultKeeper, UnstoredFolder, open_store
+from triton_diffusers.storage import Patience, ResultKeeper, StoredResult, UnstoredFolder, open_store
 
 _MAX_ENCODING_JOBS = 4
 
@@ -27,11 +28,10 @@ class ResultBuilder:
         self._keeper = ResultKeeper(store, UnstoredFolder.of(settings))
         self._encoding = threading.BoundedSemaphore(_MAX_ENCODING_JOBS)
 
-    def build(self, job: Job, accept: Callable[[GenerationResult], bool], patience: Patience) -> None:
-        """Encode and store a decoded job's images, and pass the result to ``accept``.
+    def build(self, job: Job, patience: Patience) -> tuple[GenerationResult, Sequence[StoredResult]]:
+        """Encode and store a decoded job's images; return the result and its places in the store.
 
-        If ``accept`` returns False, the job has ended in the meantime and the stored images are deleted. ``patience``
-        limits retries of an unavailable store.
+        ``patience`` limits retries of an unavailable store.
 
         Raises:
             StorageFailure: nothing was stored.
@@ -52,8 +52,11 @@ class ResultBuilder:
             queue_seconds=job.queue_seconds,
             run_seconds=job.run_seconds,
         )
-        if not accept(result):
-            self._keeper.discard(stored)
+        return result, stored
+
+    def discard(self, stored: Sequence[StoredResult]) -> None:
+        """Delete stored images that nobody wants any more."""
+        self._keeper.discard(stored)
 
     def _control_images(self, job: Job) -> tuple[bytes, ...]:
         if not job.request.return_control_image:
@@ -71,20 +74,12 @@ class ResultBuilder:
 class Finisher:
     """Thread pool that finishes jobs without torch, so that no step waits for compression or the network.
 
-    Each job has its own thread, so one that waits for its store delays no other. ``finished`` receives a job and its
-    result and returns False if the job has already ended. ``failed`` receives a job and its error, ``waiting`` a job
-    and the reason of its wait.
+    Each job has its own thread, so one that waits for its store delays no other.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        finished: Callable[[Job, GenerationResult], bool],
-        failed: Callable[[Job, Exception], None],
-        waiting: Callable[[Job, str], None],
-    ) -> None:
+    def __init__(self, settings: Settings, jobs: JobTable) -> None:
+        self._jobs = jobs
         self._builder = ResultBuilder(settings)
-        self._finished, self._failed, self._waiting = finished, failed, waiting
         self._store_seconds = settings.store_seconds
         self._stopping = threading.Event()
         self._threads = ThreadPoolExecutor(2 * settings.max_images_in_flight, thread_name_prefix="finisher")
@@ -105,9 +100,11 @@ class Finisher:
             seconds=self._store_seconds,
             is_wanted=lambda: not job.state.ended,
             is_stopping=self._stopping.is_set,
-            report=lambda message: self._waiting(job, message),
+            report=lambda message: self._jobs.waits_for_store(job, message),
         )
         try:
-            self._builder.build(job, lambda result: self._finished(job, result), patience)
+            result, stored = self._builder.build(job, patience)
+            if not self._jobs.succeed(job, result):  # cancelled while it was stored
+                self._builder.discard(stored)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-            self._failed(job, error)
+            self._jobs.fail(job, error)

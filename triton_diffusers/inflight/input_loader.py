@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.images.budget import MemoryBudget
 from triton_diffusers.images.inputs import Footprint, Gatherer
-from triton_diffusers.inflight.controlnet_cache import ControlNetCache, ControlNetLease
+from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.queue import LinkQueue
 from triton_diffusers.settings import Settings
@@ -27,19 +28,11 @@ class InputLoader:
 
     Links are fetched and images read in separate threads, so that a slow host delays only requests with links. Small
     images do not wait for large ones. All share bounded memory.
-
-    ``controlnets`` returns the cache of the engine in use. ``gathered`` receives a job with its images, and the lease
-    of its ControlNets. ``failed`` receives a job and its error.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        controlnets: Callable[[], ControlNetCache],
-        gathered: Callable[[Job, ControlNetLease], None],
-        failed: Callable[[Job, Exception], None],
-    ) -> None:
+    def __init__(self, settings: Settings, jobs: JobTable) -> None:
         self._settings = settings
+        self._jobs = jobs
         self._links = LinkQueue(
             LinkFetcher(settings),
             threads=settings.max_link_fetches,
@@ -48,11 +41,15 @@ class InputLoader:
         )
         memory = int(settings.max_input_megabytes * 1e6)
         self._encoded, self._decoded = MemoryBudget(memory), MemoryBudget(memory)
-        self._controlnets, self._gathered, self._failed = controlnets, gathered, failed
+        self._controlnets: ControlNetCache  # set by ``use`` before the first job
         self._reading = ThreadPoolExecutor(_MAX_READING_JOBS, thread_name_prefix="input-loader")
         self._reading_large = ThreadPoolExecutor(_MAX_LARGE_READING_JOBS, thread_name_prefix="large-input-loader")
         # One thread: ControlNets are loaded one by one, and may wait for memory.
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="controlnets")
+
+    def use(self, controlnets: ControlNetCache) -> None:
+        """Load ControlNets into this cache from now on, that of the engine in use."""
+        self._controlnets = controlnets
 
     def begin(self, job: Job) -> None:
         """Start loading a job's images and ControlNets.
@@ -86,7 +83,6 @@ class InputLoader:
         self._links.stop()
         self._reading.shutdown(cancel_futures=True)
         self._reading_large.shutdown(cancel_futures=True)
-        self._controlnets().wake()
         self._loading.shutdown(cancel_futures=True)
 
     def _fetched(self, job: Job, bodies: Mapping[str, bytes], done: Future[None]) -> None:
@@ -96,7 +92,7 @@ class InputLoader:
         if (error := done.exception()) is None:
             self._reading.submit(self._read, job, bodies)
         elif isinstance(error, Exception):
-            self._failed(job, error)
+            self._jobs.fail(job, error)
 
     def _read(self, job: Job, bodies: Mapping[str, bytes]) -> None:
         if job.state.ended:
@@ -106,7 +102,7 @@ class InputLoader:
         try:
             footprint = gatherer.footprint(job.request)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-            self._failed(job, error)
+            self._jobs.fail(job, error)
             return
         if footprint.decoding > self._decoded.total * _MIN_LARGE_SHARE:
             self._reading_large.submit(self._decode, job, gatherer, footprint, deadline)
@@ -124,10 +120,10 @@ class InputLoader:
             share.wait_for(footprint.decoding + footprint.kept, deadline, has_ended)
             job.sources = gatherer.gather(job.request)
             share.reduce_to(footprint.kept)
-            lease = self._controlnets().acquire_loaded(job.controlnet_paths)
+            lease = self._controlnets.acquire_loaded(job.controlnet_paths)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
             share.close()
-            self._failed(job, error)
+            self._jobs.fail(job, error)
             return
         job.memory.append(share)
         if has_ended():  # it may have ended before the share was registered
@@ -136,15 +132,19 @@ class InputLoader:
         if lease is None:
             self._loading.submit(self._load, job)
         else:
-            self._gathered(job, lease)
+            self._jobs.gathered(job, lease)
 
     def _load(self, job: Job) -> None:
         """Acquire ControlNets, waiting for other jobs to release theirs if needed."""
         if job.state.ended:
             return
+        controlnets = self._controlnets
+        job.interrupt = controlnets.wake
         try:
-            lease = self._controlnets().acquire(job.controlnet_paths, lambda: job.state.ended)
+            lease = controlnets.acquire(job.controlnet_paths, lambda: job.state.ended)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-            self._failed(job, error)
+            self._jobs.fail(job, error)
             return
-        self._gathered(job, lease)
+        finally:
+            job.interrupt = None  # it would keep a replaced engine alive
+        self._jobs.gathered(job, lease)

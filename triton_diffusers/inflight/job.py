@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -150,6 +151,8 @@ class Job:
     controlnets: ControlNetLease | None = None
     # Shares of the memory for all requests' images; closed at the end.
     memory: list[Share] = field(default_factory=list)
+    # Makes the input loader see that the job has ended while it waits for memory.
+    interrupt: Callable[[], None] | None = None
     gathered: bool = False
     fetching: bool = False
     state: JobState = JobState.QUEUED
@@ -211,6 +214,16 @@ class Job:
     def run_seconds(self) -> float:
         """Seconds from admission to the end or now; 0 if it was not admitted."""
         return (self.ended or time.time()) - self.started if self.started is not None else 0.0
+
+    def release_resources(self) -> None:
+        """Free the inputs of an ended job."""
+        self.sources = None
+        for share in self.memory:
+            share.close()
+        if self.controlnets is not None:
+            self.controlnets.release()
+        if (interrupt := self.interrupt) is not None:
+            interrupt()
 
     def board_entry(self) -> BoardEntry:
         """Return the job as shown on the board."""

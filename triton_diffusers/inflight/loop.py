@@ -6,23 +6,23 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
 
-from triton_diffusers.api.request import GenerationRequest, GenerationResult, ModelDefaults
+from triton_diffusers.api.request import GenerationRequest, ModelDefaults
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.protocol import check_successor
-from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
+from triton_diffusers.errors import Busy, Cancelled, TimedOut
 from triton_diffusers.inflight.admission import Admission, AdmissionBudget
 from triton_diffusers.inflight.autoencoder import decode
-from triton_diffusers.inflight.controlnet_cache import ControlNetCache, ControlNetLease
+from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.input_loader import InputLoader
-from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.inflight.reporter import Reporter, show_previews
 from triton_diffusers.inflight.safety import release, release_control_images
 from triton_diffusers.inflight.step import advance, predict
@@ -86,15 +86,13 @@ class EngineLoop:
         self._name = name
         self._reporter = Reporter(board, telemetry)
         self._numbers = itertools.count(1)
-        # Guards the two collections, the jobs' states and the flag; notified on every change.
-        self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._jobs = JobTable(self._reporter, settings.max_images_in_flight)
+        self._changed = self._jobs.changed  # guards the flag and the swap too
         self._stopping = False
         self._refusal = _STOPPING_MESSAGE  # error of jobs that come too late
         self._swap: _Swap | None = None
-        self._input_loader = InputLoader(settings, lambda: self._in_use.controlnets, self._set_gathered, self._fail)
-        self._finisher = Finisher(settings, self._succeed, self._fail, self._wait_for_store)
+        self._input_loader = InputLoader(settings, self._jobs)
+        self._finisher = Finisher(settings, self._jobs)
         self._budget = AdmissionBudget()
         self._made: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -163,14 +161,11 @@ class EngineLoop:
             if not self.alive:
                 raise Busy(self._refusal)
             # Links have their own limit: a slow host must not block requests without links.
-            if sum(not waiting.fetching for waiting in self._waiting) >= self._settings.max_queue:
+            if self._jobs.queued() >= self._settings.max_queue:
                 raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
             if not job.gathered:
                 self._input_loader.begin(job)  # under the lock, so that its events come after the job is queued
-            # Reported before the loop sees it; otherwise its first report could follow its last.
-            self._reporter.changed(job)
-            self._waiting.append(job)
-            self._changed.notify_all()
+            self._jobs.add(job)
         return job
 
     def cancel(self, job: Job) -> None:
@@ -181,17 +176,7 @@ class EngineLoop:
 
     def wait(self, jobs: Iterable[Job], timeout: float) -> None:
         """Return when any of the jobs has ended, or after ``timeout`` seconds."""
-        watched = tuple(jobs)
-        with self._changed:
-            self._changed.wait_for(lambda: any(job.state.ended for job in watched), timeout)
-
-    def _set_gathered(self, job: Job, lease: ControlNetLease) -> None:
-        with self._changed:
-            if job.state.ended:
-                lease.release()
-                return
-            job.controlnets, job.gathered = lease, True
-            self._changed.notify_all()
+        self._jobs.wait(jobs, timeout)
 
     # The loop's thread: admit → advance → finish.
 
@@ -199,7 +184,7 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             engine = self._make_engine()
-            self._in_use = _EngineContext.first(engine, self._settings)
+            self._use(_EngineContext.first(engine, self._settings))
             del engine  # this frame lives as long as the loop, and must not keep a replaced engine alive
         except BaseException as error:  # noqa: BLE001  # re-raised by ``start``
             self._made.set_exception(error)
@@ -219,43 +204,38 @@ class EngineLoop:
                 self._stopping = True
                 self._cancel_swap()
                 self._changed.notify_all()
-            for job in self._jobs():
+            for job in self._jobs.all():
                 if not job.decoded:  # decoded jobs can still be stored
-                    self._end(job, JobState.CANCELLED, Busy(self._refusal))
+                    self._jobs.cancel(job, Busy(self._refusal))
+
+    def _use(self, context: _EngineContext) -> None:
+        self._in_use = context
+        self._input_loader.use(context.controlnets)
 
     def _wait_for_work(self) -> bool:
         """Wait for work; return False when the loop must stop."""
         with self._changed:
             if not (self._stopping or self._has_work()):
                 # Poll, since cancellations on the board and timeouts do not notify.
-                self._changed.wait(self._settings.poll_seconds if self._jobs() else None)
+                self._changed.wait(self._settings.poll_seconds if self._jobs.all() else None)
             return not self._stopping
 
     def _has_work(self) -> bool:
-        # Decoded jobs belong to the finisher; they free their slot without the loop's help.
         return (
             self._swap is not None
-            or any(not job.decoded for job in self._running)
-            or any(job.cancel_requested for job in self._jobs())
-            or self._next_that_fits() is not None
+            or bool(self._jobs.undecoded())
+            or any(job.cancel_requested for job in self._jobs.all())
+            or self._jobs.next_that_fits() is not None
         )
-
-    def _next_that_fits(self) -> Job | None:
-        """Return the oldest waiting job with complete inputs if the limit of images in flight allows it."""
-        with self._changed:
-            limit = self._settings.max_images_in_flight
-            # Counted separately, so that an unavailable store does not stop the engine at once.
-            in_flight = sum(job.request.image_num for job in self._running if not job.decoded)
-            decoded = sum(job.request.image_num for job in self._running if job.decoded)
-            first = next((job for job in self._waiting if job.gathered and not job.cancel_requested), None)
-            fits = first is not None and in_flight + first.request.image_num <= limit and decoded < limit
-            return first if fits else None
 
     def _swap_engine(self) -> None:
         with self._changed:
             if self._swap is not None:
-                self._swap.context, self._in_use = self._in_use, self._swap.context
-                done, self._swap = self._swap.done, None  # not the swap itself, which this frame would keep alive
+                replaced = self._in_use
+                self._use(self._swap.context)
+                self._swap.context = replaced
+                del replaced  # like the swap itself, this frame would keep it alive
+                done, self._swap = self._swap.done, None
                 done.set_result(True)
 
     def _cancel_swap(self) -> None:
@@ -266,16 +246,16 @@ class EngineLoop:
 
     def _drop_cancelled(self) -> None:
         on_board = self._reporter.cancellations()
-        for job in self._jobs():
+        for job in self._jobs.all():
             if job.cancel_requested or job.number in on_board:
-                self._end(job, JobState.CANCELLED, Cancelled("the job was cancelled"))
+                self._jobs.cancel(job, Cancelled("the job was cancelled"))
             elif job.timed_out:
-                self._end(job, JobState.CANCELLED, TimedOut(job.request.timeout_seconds))
+                self._jobs.cancel(job, TimedOut(job.request.timeout_seconds))
 
     def _admit(self) -> None:
         """Admit jobs in the order of arrival while the limit of images in flight and the time budget allow."""
-        while not self._stopping and (job := self._next_that_fits()) is not None:
-            others = [other for other in self._running_jobs() if not other.decoded]
+        while not self._stopping and (job := self._jobs.next_that_fits()) is not None:
+            others = self._jobs.undecoded()
             if not self._budget.allows(len(others)):
                 return
             job.started = time.time()
@@ -283,23 +263,18 @@ class EngineLoop:
             try:
                 self._in_use.admission.prepare(job)
             except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-                self._fail(job, error)
+                self._jobs.fail(job, error)
             seconds = time.perf_counter() - began
             self._budget.admitted(seconds)
             if job.state.ended:
                 continue
             # Start at the least charged job's cost: no credit for the time before arrival.
             job.cost_seconds = min((other.cost_seconds for other in others), default=0.0) + seconds
-            with self._changed:
-                self._waiting.remove(job)
-                self._running.append(job)
-                job.state = JobState.RUNNING
-            self._reporter.changed(job)
-            self._report_in_flight()
+            self._jobs.admitted(job)
 
     def _advance(self) -> None:
         began = time.perf_counter()
-        turn = next_turn(self._running_jobs(), self._settings.max_batch, self._in_use.engine.computes_apart)
+        turn = next_turn(self._jobs.undecoded(), self._settings.max_batch, self._in_use.engine.computes_apart)
         if isinstance(turn, Decode):
             self._decode(turn)
         elif isinstance(turn, Step):
@@ -319,7 +294,7 @@ class EngineLoop:
             try:
                 advance(sample, prediction)
             except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-                self._fail(job, error)
+                self._jobs.fail(job, error)
             job.optimized = self._in_use.engine.optimized
         seconds = time.perf_counter() - began
         for (job, _), share in zip(turn.samples, work, strict=True):
@@ -330,7 +305,7 @@ class EngineLoop:
     def _step_each(self, turn: Step, error: Exception) -> None:
         """Retry a failed call separately for each of its jobs, so that only the culprit fails."""
         if len(turn.jobs) == 1:
-            self._fail(turn.jobs[0], error)
+            self._jobs.fail(turn.jobs[0], error)
             return
         logger.warning("a UNet call of %d jobs failed (%s); retrying each alone", len(turn.jobs), error)
         for job in turn.jobs:
@@ -346,66 +321,9 @@ class EngineLoop:
             if job.decoded:
                 release_control_images(self._in_use.engine, job)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job
-            self._fail(job, error)
+            self._jobs.fail(job, error)
             return
         job.cost_seconds += time.perf_counter() - began
         self._reporter.changed(job)
         if job.decoded:
             self._finisher.begin(job)
-
-    def _succeed(self, job: Job, result: GenerationResult) -> bool:
-        return self._end(job, JobState.SUCCEEDED, result=result)
-
-    def _wait_for_store(self, job: Job, message: str) -> None:
-        job.notice = message
-        self._reporter.changed(job)
-
-    def _fail(self, job: Job, error: Exception) -> None:
-        if not isinstance(error, TritonDiffusersError):
-            logger.error("job %s failed", job.request.task_id, exc_info=error)
-            # Third-party messages may disclose server paths and internals.
-            failure = EngineFailure(f"task {job.request.task_id} failed; the server's log says why")
-            failure.__cause__ = error
-            error = failure
-        self._end(job, JobState.FAILED, error)
-
-    def _end(
-        self, job: Job, state: JobState, error: Exception | None = None, result: GenerationResult | None = None
-    ) -> bool:
-        """End a job; return False if it has already ended."""
-        with self._changed:
-            if job.state.ended:
-                return False
-            job.error, job.result = error, result
-            job.ended = time.time()
-            job.state = state
-            if job in self._waiting:
-                self._waiting.remove(job)
-            if job in self._running:
-                self._running.remove(job)
-            job.sources = None
-            for share in job.memory:
-                share.close()
-            if job.controlnets is not None:
-                job.controlnets.release()
-            elif job.request.controls:
-                self._in_use.controlnets.wake()  # this job's load may be waiting for memory
-            # Reported before waking anyone: after the reply, the board must not show a running job.
-            self._reporter.ended(job)
-            self._changed.notify_all()
-        self._report_in_flight()
-        return True
-
-    def _running_jobs(self) -> list[Job]:
-        with self._changed:
-            return list(self._running)
-
-    def _jobs(self) -> list[Job]:
-        with self._changed:
-            return [*self._waiting, *self._running]
-
-    def _report_in_flight(self) -> None:
-        with self._changed:
-            images = sum(job.request.image_num for job in self._running if not job.decoded)
-            queued = len(self._waiting)
-        self._reporter.in_flight(images, queued)

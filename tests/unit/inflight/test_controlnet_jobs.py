@@ -214,6 +214,36 @@ def test_cancelled_request_releases_its_controlnets(start_loop: StartLoop, model
     assert images_of(third)
 
 
+def test_cancelled_request_does_not_wait_for_memory_of_a_replaced_engine(
+    start_loop: StartLoop, model_dir: Path
+) -> None:
+    engine, successor = ControlledEngine(), ControlledEngine()
+    loop = start_loop(engine, model_dir=model_dir, controlnet_cache_megabytes=0)
+    engine.turnstile.hold()
+    successor.turnstile.hold()
+    first = loop.submit(controlled("net-0"))
+    engine.turnstile.allow(0)  # it runs
+    second = loop.submit(controlled("net-1"))
+    while loop._in_use.controlnets._waiter is None:
+        time.sleep(0.001)
+    with ThreadPoolExecutor() as pool:
+        swapping = pool.submit(loop.swap, successor)
+        while loop._swap is None:
+            time.sleep(0.001)
+        engine.turnstile.open()
+        swapping.result(WITHIN)
+    loop.cancel(second)
+    third = loop.submit(controlled("net-1", task_id="third"))
+    try:
+        successor.turnstile.allow(1)
+        assert successor.making.wait(WITHIN), "the load of the cancelled request still waits"
+        assert (first.state, second.state) == (JobState.RUNNING, JobState.CANCELLED)
+    finally:
+        successor.turnstile.open()
+    finish(loop, first, second, third)
+    assert images_of(third)
+
+
 def test_loop_stops_while_a_controlnet_loads(start_loop: StartLoop, model_dir: Path) -> None:
     engine = ControlledEngine()
     engine.may_make.clear()
