@@ -1,0 +1,1 @@
+"""The HTTP gateway: front doors for clients, in front of the job table that runners work off."""
