@@ -47,8 +47,8 @@ class InvalidRequest(TritonDiffusersError):
     """A field's value is invalid; the message names the field, the value and the rule."""
 
     def __init__(self, field: str, value: Any, limit: str) -> None:
-        super().__init__(f"{field}: {shown(value)} is invalid: {limit}")
-        self.field = field
+        self.field, self.value, self.rule = field, shown(value), limit
+        super().__init__(f"{field}: {self.value} is invalid: {limit}")
 
 
 class InvalidPicture(InvalidRequest):

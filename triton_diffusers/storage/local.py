@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from triton_diffusers.errors import InvalidRequest, StorageFailure
+from triton_diffusers.errors import InvalidRequest, NotFound, StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
 from triton_diffusers.util.files import fsync
@@ -76,6 +76,25 @@ class LocalStore:
             raise NameTaken(f"{name} is in the store already") from error
         except OSError as error:
             raise _failure(f"{name} cannot be stored", error) from error
+        return self._stored(name, final)
+
+    def locate(self, name: str) -> StoredResult:
+        """See ``ResultStore``."""
+        return self._stored(name, self._root / name)
+
+    def read(self, name: str) -> bytes:
+        """See ``ResultStore``."""
+        try:
+            path = (self._root / name).resolve()
+            if not path.is_relative_to(self._root):
+                raise NotFound(f"{name} is not in the store")
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"{name} is not in the store") from error
+        except OSError as error:
+            raise _failure(f"{name} cannot be read", error) from error
+
+    def _stored(self, name: str, final: Path) -> StoredResult:
         url = f"{self._public_url}/{quote(name)}" if self._public_url else final.as_uri()
         return StoredResult(name, url, final.as_uri())
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import oss2
 import requests
 
-from triton_diffusers.errors import StorageFailure
+from triton_diffusers.errors import NotFound, StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage.bucket import FAULTS, OssAddress, fault_text, hint_of, open_bucket
 from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
@@ -117,7 +117,23 @@ class OssStore:
                     if self._holds(key, data):
                         self._bucket.delete_object(key)
             raise
-        return StoredResult(name, f"{self._public_url}/{quote(name)}", self._where(key))
+        return self.locate(name)
+
+    def locate(self, name: str) -> StoredResult:
+        """See ``ResultStore``."""
+        return StoredResult(name, f"{self._public_url}/{quote(name)}", self._where(self._prefix + name))
+
+    def read(self, name: str) -> bytes:
+        """See ``ResultStore``."""
+        key = self._prefix + name
+
+        def get() -> bytes:
+            try:
+                return bytes(self._bucket.get_object(key).read())
+            except oss2.exceptions.NoSuchKey:
+                raise NotFound(f"{name} is not in the store") from None
+
+        return self._retrying(get, f"{self._where(key)} cannot be read")
 
     def discard(self, stored: StoredResult) -> None:
         """See ``ResultStore``."""

@@ -38,5 +38,11 @@ class ResultStore(Protocol):
         this store.
         """
 
+    def locate(self, name: str) -> StoredResult:
+        """Return the place of a name, whether anything is stored under it or not."""
+
+    def read(self, name: str) -> bytes:
+        """Return what is stored under ``name``. Raises ``NotFound``, ``StoreAway`` or ``StorageFailure``."""
+
     def discard(self, stored: StoredResult) -> None:
         """Remove what ``save`` returned; raises ``StorageFailure`` if that cannot be done."""

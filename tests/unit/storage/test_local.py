@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from triton_diffusers.errors import InvalidRequest, StorageFailure
+from triton_diffusers.errors import InvalidRequest, NotFound, StorageFailure
 from triton_diffusers.settings import Settings, SettingsError
 from triton_diffusers.storage import NameTaken, ResultStore, StoredResult, open_store
 from triton_diffusers.storage.local import LocalStore
@@ -51,6 +51,20 @@ def test_the_setting_names_a_directory(root: Path) -> None:
     stored = save(store)
     assert files(root) == {"result/a_0.png": b"data"}
     assert stored == StoredResult("result/a_0.png", f"file://{root}/result/a_0.png", f"file://{root}/result/a_0.png")
+
+
+def test_stored_results_are_located_and_read_by_name(store: LocalStore) -> None:
+    stored = save(store, "result/图 1.png", b"pixels")
+    assert store.locate("result/图 1.png") == stored
+    assert store.read("result/图 1.png") == b"pixels"
+
+
+@pytest.mark.parametrize("name", ["result/b_0.png", "result/a_0.png/x", "../outside", "/etc/hostname"])
+def test_names_that_are_not_in_the_store_are_not_read(store: LocalStore, root: Path, name: str) -> None:
+    save(store)
+    (root.parent / "outside").write_bytes(b"somebody else's")
+    with pytest.raises(NotFound, match="is not in the store"):
+        store.read(name)
 
 
 def test_no_setting_is_no_store() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.oss_server import OssServer
 from tests.unit.conftest import request_for
-from triton_diffusers.errors import StorageFailure
+from triton_diffusers.errors import NotFound, StorageFailure
 from triton_diffusers.settings import Settings, SettingsError
 from triton_diffusers.storage import NameTaken, ResultKeeper, ResultStore, StoredResult, open_store
 from triton_diffusers.storage.bucket import OssAddress
@@ -442,6 +442,16 @@ def test_a_request_that_fails_at_its_last_picture_leaves_none(
         ResultKeeper(Third()).keep(request_for(image_num=3), [b"a", b"b", b"c"])
     assert server.count("DELETE") == 2
     assert server.keys(BUCKET) == []
+
+
+def test_stored_results_are_located_and_read_by_name(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+    store = opened()
+    stored = store.save("result/图 1.png", b"pixels", "image/png")
+    assert store.locate("result/图 1.png") == stored
+    server.fail(503, times=1, code="ServiceUnavailable", method="GET")
+    assert store.read("result/图 1.png") == b"pixels"
+    with pytest.raises(NotFound, match=r"result/b\.png is not in the store"):
+        store.read("result/b.png")
 
 
 def test_two_requests_with_one_task_id_in_one_second(server: OssServer, opened: Callable[..., ResultStore]) -> None:
