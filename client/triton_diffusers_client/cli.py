@@ -184,6 +184,13 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
     parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
     parser.add_argument(
+        "--no-store-images",
+        dest="store_images",
+        action="store_false",
+        default=None,
+        help="do not keep the images in the server's store",
+    )
+    parser.add_argument(
         "--no-embed-metadata",
         dest="embed_metadata",
         action="store_false",

@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     use_translate: bool | None
     profile: Literal["", "exact", "cached", "guidance-interval", "fast"]
     save_dir: str
+    store_images: bool
     embed_metadata: bool
     safety_action: Literal["", "blacken", "flag"]
     timeout_seconds: float

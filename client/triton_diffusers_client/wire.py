@@ -38,6 +38,7 @@ INPUTS: tuple[InputField, ...] = (
     InputField("use_translate", "BOOL", ()),
     InputField("profile", "STRING", ""),
     InputField("save_dir", "STRING", "result"),
+    InputField("store_images", "BOOL", True),
     InputField("embed_metadata", "BOOL", True),
     InputField("safety_action", "STRING", ""),
     InputField("timeout_seconds", "FP32", 0.0),

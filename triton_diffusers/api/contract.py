@@ -138,6 +138,7 @@ INPUTS: tuple[Input, ...] = (
     Input("use_translate", "BOOL", (), "`ensemble…`: translate Chinese text of the prompts. `sd_base` and `sd_controlnet` refuse `true`.", "the service's setting"),
     Input("profile", "STRING", "", "[Sampling profile](profiles.md).", "the server's setting", choices=tuple(PROFILES)),
     Input("save_dir", "STRING", "result", "Folder of the result store."),
+    Input("store_images", "BOOL", True, "Keep the images in the result store, if the server has one. Otherwise they are only in the reply, with `return_images` or `use_base64`."),
     Input("embed_metadata", "BOOL", True, "Write the request's parameters into the images."),
     Input("safety_action", "STRING", "", "Treatment of images that the [safety checker](safety.md) flags: `blacken`, or `flag` (returned as they are, with `is_nsfw`), where the server allows it.", "the server's setting", choices=tuple(SafetyAction)),
     Input("timeout_seconds", "FP32", 0.0, "Cancel the job this long after its arrival, even if the caller still waits. `infer` callers can send Triton's own `timeout` (microseconds) instead; the shorter one counts.", "never", minimum=0.0, maximum=math.inf),

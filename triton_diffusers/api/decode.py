@@ -164,6 +164,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, defaults: Mode
         return_control_image=values.get("return_control_image", False),
         profile=PROFILES[checked("profile") or settings.profile],
         save_dir=check_save_dir(values["save_dir"]),
+        store_images=values["store_images"],
         embed_metadata=values["embed_metadata"],
         safety_action=_safety_action(checked("safety_action"), settings),
         timeout_seconds=checked("timeout_seconds"),

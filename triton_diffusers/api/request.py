@@ -168,6 +168,7 @@ class GenerationRequest:
     clip_skip: int = 1
     profile: Profile = EXACT
     save_dir: str = "result"
+    store_images: bool = True
     embed_metadata: bool = True
     safety_action: SafetyAction = SafetyAction.BLACKEN
     warnings: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ class ResultBuilder:
         request = job.request
         with self._encoding:
             images = tuple(self._encode(job, sample) for sample in job.samples)
-        stored = self._keeper.keep(request, images, patience)
+        stored = self._keeper.keep(request, images, patience) if request.store_images else ()
         result = GenerationResult(
             request=request,
             images=images,

@@ -38,7 +38,7 @@ from triton_diffusers.triton_backend.transports import is_forwarded, is_plain_js
 # Triton hands in a rescheduled request again at once, or when requests with other inputs have had their call: seconds.
 _COMES_BACK_WITHIN = 1.0
 
-_NOT_KEPT = "this server stores no images, and none are in the reply: ask for use_base64 or return_images"
+_NOT_KEPT = "no image is stored, and none is in the reply: ask for use_base64 or return_images"
 
 # What a request is known by when Triton hands it in again: the id of its sequence, the client's id of the request, the
 # task and the prompt. The sequence's id alone would be Triton's own and unique, but a client may choose one, even that
@@ -152,7 +152,8 @@ class Mailbox:
         values["timeout_seconds"] = _shorter(values["timeout_seconds"], request.timeout() / 1e6)
         job = self._loop.submit(decode_request(values, self._settings, self._loop.defaults))
         warnings = unknown_fields([name for name in parameters if not is_forwarded(name)], self._contract.inputs)
-        if not (self._settings.store or values["return_images"] or values["use_base64"]):
+        stored = self._settings.store and values["store_images"]
+        if not (stored or values["return_images"] or values["use_base64"]):
             warnings = (*warnings, _NOT_KEPT)
         self._letters[key] = _Letter(job, values["return_images"], values["use_base64"], plain_json, warnings)
         return None

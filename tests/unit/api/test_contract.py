@@ -49,6 +49,7 @@ OTHER: dict[str, Any] = {
     "image": b"a picture",
     "mask": b"a mask",
     "keep_unmasked": False,
+    "store_images": False,
     "embed_metadata": False,
     "image_link": "http://example.com/a.png",
     "image_base64": "AAAA",

@@ -239,6 +239,7 @@ def test_a_request_with_pictures_and_loras() -> None:
         lora_path=["lora/a.safetensors", "lora/b.bin"],
         lora_attn=[0.5, -1.5],
         save_dir="mine/today",
+        store_images=False,
         embed_metadata=False,
     )
     assert request.function is Function.OUTPAINT
@@ -247,7 +248,8 @@ def test_a_request_with_pictures_and_loras() -> None:
     assert request.size == (67, 39)
     assert (request.denoising_strength, request.resize_mode, request.clip_skip) == (0.7, ResizeMode.PAD, 2)
     assert request.loras == (LoraChoice("lora/a.safetensors", 0.5), LoraChoice("lora/b.bin", -1.5))
-    assert (request.save_dir, request.keep_unmasked, request.embed_metadata) == ("mine/today", False, False)
+    assert (request.save_dir, request.store_images) == ("mine/today", False)
+    assert (request.keep_unmasked, request.embed_metadata) == (False, False)
 
 
 def test_what_a_picture_request_leaves_out() -> None:

@@ -72,7 +72,7 @@ def test_every_field_of_the_contract_is_reachable() -> None:
         "--negative-prompt=blur", "--steps=20", "--size=640x480", "--seed=7", "--image-num=2", "--scheduler=DDIM",
         "--cfg-scale=5", "--format=webp", "--task-id=one", "--clip-skip=2", "--image=http://host/a.png",
         "--resize-mode=pad", "--strength=0.5", "--no-keep-unmasked", "--lora=a:1", "--no-translate", "--profile=fast",
-        "--save-dir=mine", "--no-embed-metadata", "--safety-action=flag", "--timeout-seconds=9",
+        "--save-dir=mine", "--no-store-images", "--no-embed-metadata", "--safety-action=flag", "--timeout-seconds=9",
         "--controlnet=c", "--process=canny", "--control-scale=1", "--control-start=0.1", "--control-end=0.9",
         "--control-image=http://host/c.png", "--return-control-image",
     )  # fmt: skip

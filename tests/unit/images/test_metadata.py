@@ -206,7 +206,8 @@ OTHERS = {
     "profile": EXACT,
 }
 # The record is of one image, not of those that it was made of.
-LEFT_OUT = {"image", "mask", "save_dir", "embed_metadata", "image_num", "return_control_image", "safety_action"} | {
+LEFT_OUT = {"image", "mask", "save_dir", "store_images", "embed_metadata", "image_num", "return_control_image"} | {
+    "safety_action",
     "timeout_seconds",
     "warnings",
 }

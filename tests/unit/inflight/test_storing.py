@@ -96,3 +96,15 @@ def test_server_that_stops_holds_what_waits(
     assert str(job.error).startswith(f"oss://{BUCKET}/p/result/a-task")
     assert f"on the server, the images are held as {tmp_path / 'held'}" in str(job.error)
     assert len(held(tmp_path / "held")) == 1
+
+
+def test_images_are_not_stored_unless_the_request_wants_it(
+    start_loop: StartLoop, engine: FakeEngine, tmp_path: Path
+) -> None:
+    loop = start_loop(engine, store=str(tmp_path / "store"))
+    job = loop.submit(request_for(store_images=False))
+    finish(loop, job)
+    assert job.result is not None
+    assert len(job.result.images) == 1
+    assert (job.result.image_urls, job.result.oss_urls) == ((), ())
+    assert not list((tmp_path / "store").rglob("*.png"))

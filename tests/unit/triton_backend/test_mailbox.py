@@ -137,6 +137,7 @@ def test_what_is_no_field_is_told_in_the_warnings(opened: Any, backend: MagicMoc
         ("", {"use_base64": True}, False),
         ("", {"return_images": True}, False),
         ("results", {}, False),
+        ("results", {"store_images": False}, True),
     ],
 )
 def test_images_that_go_nowhere_are_told_in_the_warnings(
@@ -148,7 +149,7 @@ def test_images_that_go_nowhere_are_told_in_the_warnings(
     request.requested_output_names.return_value = ["warnings"]
     opened.execute([request])
     (_, array) = backend.Tensor.call_args.args
-    assert [b"stores no images" in text for text in array.ravel()] == [True] * warned
+    assert [b"no image is stored" in text for text in array.ravel()] == [True] * warned
 
 
 @pytest.mark.parametrize(
