@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,train,bench,dev]' --editable client
 	touch $@
 
-demo: setup ## Start a server, ask it for a picture, stop it; prints the picture's path
+demo: setup ## Start a server, ask it for an image, stop it; prints the image's path
 	$(BIN)/python -m triton_diffusers demo
 
 serve: setup ## Serve models/emoji (ARGS="--model-dir … --http-port …" for another model or port)

@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 Tensors = dict[str, torch.Tensor]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-CHANNELS = (16, 32, 48, 64)  # of the layers that read the picture, for 8 pixels a latent
+CHANNELS = (16, 32, 48, 64)  # of the layers that read the image, for 8 pixels a latent
 
 
 def random_controlnet(
     unet_config: Mapping[str, Any], seed: int = 0, *, channels: tuple[int, ...] = CHANNELS, **kwargs: Any
 ) -> Any:
-    """Return a ControlNet for a UNet, whose residuals change a picture visibly and do not spoil it."""
+    """Return a ControlNet for a UNet, whose residuals change an image visibly and do not spoil it."""
     generator = torch.Generator().manual_seed(seed)
     network = ControlNetModel.from_unet(
         SimpleNamespace(config=FrozenDict(unet_config)),

@@ -33,7 +33,7 @@ def is_linear(path: str) -> bool:
 def random_weights(
     targets: Mapping[str, tuple[int, ...]], rank: int, seed: int, chosen: Callable[[str], bool] = lambda path: True
 ) -> Weights:
-    """Low-rank weights that change a picture visibly and do not spoil it."""
+    """Low-rank weights that change an image visibly and do not spoil it."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for path, (out, *inner) in targets.items():

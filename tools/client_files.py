@@ -25,7 +25,7 @@ CLIENT = Path(__file__).resolve().parent.parent / "client" / "triton_diffusers_c
 _HEADER = (
     "# Made from triton_diffusers/api/ by `make generated`; do not edit.\n\nfrom __future__ import annotations\n\n"
 )
-_PYTHON_TYPES = {"STRING": "str", "BYTES": "Picture", "INT64": "int", "FP32": "float", "BOOL": "bool"}
+_PYTHON_TYPES = {"STRING": "str", "BYTES": "ImageInput", "INT64": "int", "FP32": "float", "BOOL": "bool"}
 # Options whose Python type is wider than the wire's.
 _WIDER: Mapping[str, str] = {
     "task_id": "str | None",
@@ -39,7 +39,7 @@ _OPTIONS_DOC = '''"""The options of a request, as keywords that editors complete
 _OPTIONS_START = '''from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from triton_diffusers_client.picture import Picture
+from triton_diffusers_client.image_input import ImageInput
 
 
 class Options(TypedDict, total=False):

@@ -2,7 +2,7 @@
 
     TritonDiffusersError
      ├── InvalidRequest          the caller's mistake: field, value and rule
-     │    └── InvalidPicture     a picture that cannot be had or read
+     │    └── InvalidImage     an image that cannot be had or read
      ├── NotFound                something that the request names is not there
      ├── Busy                    the server's bounds are reached, or it is stopping; try again later
      ├── Cancelled               somebody cancelled the job
@@ -23,7 +23,7 @@ _LONGEST_SHOWN_VALUE = 80
 
 def shown(value: Any) -> str:
     """``repr`` of a value from outside, cut to a length that is safe to log and to send back."""
-    # Cut before as well: it may be a picture of many megabytes, whose repr has four times as many.
+    # Cut before as well: it may be an image of many megabytes, whose repr has four times as many.
     text = repr(_head(value))
     return text if len(text) <= _LONGEST_SHOWN_VALUE else f"{text[: _LONGEST_SHOWN_VALUE - 1]}…"
 
@@ -51,8 +51,8 @@ class InvalidRequest(TritonDiffusersError):
         super().__init__(f"{field}: {self.value} is invalid: {limit}")
 
 
-class InvalidPicture(InvalidRequest):
-    """A picture that a request brings or links to cannot be fetched, decoded or accepted."""
+class InvalidImage(InvalidRequest):
+    """An image that a request brings or links to cannot be fetched, decoded or accepted."""
 
 
 class NotFound(TritonDiffusersError):

@@ -22,11 +22,11 @@ from triton_diffusers_client.errors import ClientError, UnreachableError
 from triton_diffusers_client.fields import INPUTS, TRANSLATING_MODELS
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import EncodedImage, format_of_suffix
+from triton_diffusers_client.image_arguments import add_image_arguments, add_style_arguments, image_options
 from triton_diffusers_client.interruption import Interruption
 from triton_diffusers_client.job import Job
 from triton_diffusers_client.options import Options
 from triton_diffusers_client.outputs import control_paths_for, output_path, paths_for
-from triton_diffusers_client.picture_arguments import add_picture_arguments, add_style_arguments, picture_options
 from triton_diffusers_client.progress import Progress
 from triton_diffusers_client.progress_bar import ProgressBar
 
@@ -78,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; ``command`` of what it returns is the function to call."""
-    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Draws pictures with a Triton Diffusers server.")
+    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Draws images with a Triton Diffusers server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(_DISTRIBUTION)}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = _common_parser()
 
-    generate = commands.add_parser("generate", parents=[common], help="draw a picture", description="Draws a picture.")
+    generate = commands.add_parser("generate", parents=[common], help="draw an image", description="Draws an image.")
     generate.set_defaults(command=_generate)
     _add_generate_arguments(generate)
 
@@ -154,7 +154,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=output_path,
         metavar="FILE",
-        help="where to write, over what is there; several pictures become FILE-1, FILE-2, …; a folder is fine too "
+        help="where to write, over what is there; several images become FILE-1, FILE-2, …; a folder is fine too "
         "(default: TASK_ID.FORMAT)",
     )
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
@@ -169,8 +169,8 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
     parser.add_argument("--width", type=int, metavar="PIXELS", help="(default: the model's own size)")
     parser.add_argument("--height", type=int, metavar="PIXELS", help="(default: the model's own size)")
-    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same picture (default: random)")
-    parser.add_argument("--image-num", type=int, metavar="N", help=_default("pictures to draw", "image_num"))
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same image (default: random)")
+    parser.add_argument("--image-num", type=int, metavar="N", help=_default("images to draw", "image_num"))
     parser.add_argument("--scheduler", metavar="NAME", help="sampler (default: the model's own)")
     parser.add_argument(
         "--cfg-scale", type=float, metavar="X", help="how closely to follow the prompt (default: the model's own)"
@@ -179,7 +179,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         dest="output_format",
         choices=("png", "jpeg", "webp"),
-        help="of the pictures (default: what FILE ends with, else png)",
+        help="of the images (default: what FILE ends with, else png)",
     )
     parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
     parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
@@ -210,7 +210,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the server cancel the job this long after its arrival, even if this program is gone (default: never)",
     )
     add_style_arguments(parser)
-    add_picture_arguments(parser)
+    add_image_arguments(parser)
     add_control_arguments(parser)
 
 
@@ -257,7 +257,7 @@ def options_of(args: argparse.Namespace) -> Options:
     own = {"prompt", "image", "mask", "resize_mode"}  # these mean something else on the command line
     names = [field.name for field in INPUTS if field.name not in own]
     options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    options |= picture_options(args) | control_options(args)
+    options |= image_options(args) | control_options(args)
     if args.output is not None and not args.output.is_dir():
         promised = format_of_suffix(args.output.suffix)
         if promised and args.output_format not in (None, promised):
@@ -302,8 +302,8 @@ def _generate(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         _print_json(_generation_fields(generation, paths, control_paths))
     else:
-        pictures = "1 picture" if len(paths) == 1 else f"{len(paths)} pictures"
-        _say(f"{pictures} in {seconds:.1f} s: task {generation.task_id}, seed {generation.seed}")
+        count = "1 image" if len(paths) == 1 else f"{len(paths)} images"
+        _say(f"{count} in {seconds:.1f} s: task {generation.task_id}, seed {generation.seed}")
         for path in (*paths, *control_paths):
             print(path)
     return 0
@@ -320,7 +320,7 @@ def _watch(job: Job, interruption: Interruption) -> None:
             try:
                 bar.show(job.progress())
             except ClientError:
-                # The bar is a convenience: whether the picture comes is told by the job alone.
+                # The bar is a convenience: whether the image comes is told by the job alone.
                 bar.show(None)
 
 

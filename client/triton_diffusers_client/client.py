@@ -117,7 +117,7 @@ class Client:
     def progress(self, task_id: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
         """How far a task is (its newest job, if several bear the id).
 
-        ``preview`` asks the server for a small picture of the first unfinished image; it is in a later answer, after
+        ``preview`` asks the server for a small image of the first unfinished image; it is in a later answer, after
         the next step. Raises ``NotFoundError`` for a task that the server does not know (any more).
         """
         return self._newest("progress", task_id, preview=preview, timeout=timeout)

@@ -28,7 +28,7 @@ def add_control_arguments(parser: argparse.ArgumentParser) -> None:
         "--process",
         dest="process_func",
         metavar="NAME",
-        help="what makes the control picture: canny, depth, hed, lineart, mlsd, normal, openpose, scribble, seg, tile "
+        help="what makes the control image: canny, depth, hed, lineart, mlsd, normal, openpose, scribble, seg, tile "
         "or none (default: none)",
     )
     add("--control-scale", type=float, metavar="X", help="how strongly it controls, 0 to 10 (default: 1)")
@@ -37,13 +37,13 @@ def add_control_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--control-image",
         metavar="FILE",
-        help="control picture, or an http(s) URL that the server fetches (default: that of --image)",
+        help="control image, or an http(s) URL that the server fetches (default: that of --image)",
     )
     group.add_argument(
         "--return-control-image",
         action="store_true",
         default=None,
-        help="also write the control pictures, as FILE-control.png or FILE-control-1.png, …",
+        help="also write the control images, as FILE-control.png or FILE-control-1.png, …",
     )
 
 

@@ -56,12 +56,12 @@ class Generation:
         values = decode(sent, (*OUTPUTS, *(output for output in CONTROL_OUTPUTS if output.name in sent)))
         try:
             seed = int(values["seed"])
-            pictures = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])
+            encoded = values["images"] or tuple(base64.urlsafe_b64decode(text) for text in values["images_base64"])
             # Without return_images there is a flag for each image, and none of the images.
-            flags = values["is_nsfw"] if pictures else ()
+            flags = values["is_nsfw"] if encoded else ()
             images = tuple(
                 Image(data, (seed + index) % _SEEDS, flag)
-                for index, (data, flag) in enumerate(zip(pictures, flags, strict=True))
+                for index, (data, flag) in enumerate(zip(encoded, flags, strict=True))
             )
             return cls(
                 task_id=values["task_id"].decode(),

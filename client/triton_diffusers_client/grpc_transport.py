@@ -27,7 +27,7 @@ from triton_diffusers_client.tensors import Array
 from triton_diffusers_client.transport import Address, server_timeout
 
 _CHANNEL_OPTIONS = [
-    # Pictures are larger than gRPC's usual 4 MB.
+    # Images are larger than gRPC's usual 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # After a failure gRPC fails all calls without trying, for up to two minutes; a restart takes seconds.

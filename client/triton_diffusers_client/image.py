@@ -1,4 +1,4 @@
-"""Pictures, as the encoded bytes that the server sent."""
+"""Images, as the encoded bytes that the server sent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_image_suffix(suffix: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A picture as a file's bytes."""
+    """An image as a file's bytes."""
 
     data: bytes = field(repr=False)
 
@@ -79,7 +79,7 @@ class EncodedImage:
         return path
 
     def pil(self) -> PilImage:
-        """Return the decoded picture. Needs Pillow (``pip install triton-diffusers-client[pil]``)."""
+        """Return the decoded image. Needs Pillow (``pip install triton-diffusers-client[pil]``)."""
         import PIL.Image
 
         return PIL.Image.open(io.BytesIO(self.data))

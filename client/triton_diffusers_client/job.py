@@ -33,7 +33,7 @@ class Job:
         self._cancel = cancel
         self._cancellation = Cancellation()
         self._outcome: Future[Generation] = Future()
-        # A daemon: who leaves the program does not wait for pictures.
+        # A daemon: who leaves the program does not wait for images.
         threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
 
     def done(self) -> bool:

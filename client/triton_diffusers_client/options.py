@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from triton_diffusers_client.picture import Picture
+from triton_diffusers_client.image_input import ImageInput
 
 
 class Options(TypedDict, total=False):
@@ -37,10 +37,10 @@ class Options(TypedDict, total=False):
     return_images: bool
     use_base64: bool
     clip_skip: int
-    image: Picture
+    image: ImageInput
     image_base64: str
     image_link: str
-    mask: Picture
+    mask: ImageInput
     mask_base64: str
     mask_link: str
     resize_mode: int
@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     control_scale: float | Sequence[float]
     control_start: float | Sequence[float]
     control_end: float | Sequence[float]
-    control_image: Picture | Sequence[Picture]
+    control_image: ImageInput | Sequence[ImageInput]
     control_image_base64: str | Sequence[str]
     control_image_link: str | Sequence[str]
     return_control_image: bool

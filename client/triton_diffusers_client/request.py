@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from triton_diffusers_client.fields import CONTROL_INPUTS, CONTROL_MODELS, DEFAULT_MODELS, INPUTS
-from triton_diffusers_client.image_options import with_image_fields
+from triton_diffusers_client.image_fields import with_image_fields
 from triton_diffusers_client.synonyms import synonyms_of
 from triton_diffusers_client.tensors import Array, encode
 

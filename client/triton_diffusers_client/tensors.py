@@ -1,4 +1,4 @@
-"""Python values to tensors and back. STRING and BYTES are object arrays of bytes: UTF-8, and encoded pictures."""
+"""Python values to tensors and back. STRING and BYTES are object arrays of bytes: UTF-8, and encoded images."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _text(field: InputField, value: Any) -> bytes:
         raise _refusal(field, value, "text that can be written as UTF-8") from None
 
 
-def _picture(field: InputField, value: Any) -> bytes:
-    """Return an encoded picture as it is, also one that was drawn; a file's bytes; a Pillow image or array as PNG."""
+def _image(field: InputField, value: Any) -> bytes:
+    """Return an encoded image as it is, also one that was drawn; a file's bytes; a Pillow image or array as PNG."""
     if isinstance(value, EncodedImage):
         return value.data
     if isinstance(value, bytes | bytearray | memoryview):
@@ -166,7 +166,7 @@ def _flag(field: InputField, value: Any) -> bool:
 
 _CHECKS: Mapping[DataType, Callable[[InputField, Any], Any]] = {
     "STRING": _text,
-    "BYTES": _picture,
+    "BYTES": _image,
     "INT64": _whole_number,
     "FP32": _number,
     "BOOL": _flag,

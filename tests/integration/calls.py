@@ -42,9 +42,9 @@ _numbers = itertools.count()
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """Return a request that takes a fraction of a second, with a task of its own and its picture in the reply.
+    """Return a request that takes a fraction of a second, with a task of its own and its image in the reply.
 
-    Equal pictures are equal files: none carries its parameters.
+    Equal images are equal files: none carries its parameters.
     """
     fields = {"task_id": f"task-{next(_numbers)}", "prompt": "a red apple", "steps": 3, "width": 64, "height": 64}
     return {**fields, "seed": "7", "return_images": True, "embed_metadata": False, **changes}
@@ -69,7 +69,7 @@ def tensors(kind: ModuleType, fields: Mapping[str, Any], table: Sequence[Input],
 
 
 def values(result: Any, table: Sequence[Any]) -> dict[str, Any]:
-    """Return the outputs of a result, in Python's types: a list for a list, text as text (but for pictures)."""
+    """Return the outputs of a result, in Python's types: a list for a list, text as text (but for images)."""
     found: dict[str, Any] = {}
     for declared in table:
         array = result.as_numpy(declared.name)
@@ -213,16 +213,16 @@ def until(condition: Callable[[], object], within: float = WITHIN) -> None:
         time.sleep(0.02)
 
 
-def opened(picture: bytes) -> Image.Image:
-    """Return a picture, decoded."""
-    image = Image.open(io.BytesIO(picture))
+def opened(data: bytes) -> Image.Image:
+    """Return an image, decoded."""
+    image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
-def pixels(picture: bytes) -> np.ndarray[Any, Any]:
-    """Return a picture's pixels: uint8 (height, width, 3)."""
-    return np.asarray(opened(picture).convert("RGB"))
+def pixels(data: bytes) -> np.ndarray[Any, Any]:
+    """Return an image's pixels: uint8 (height, width, 3)."""
+    return np.asarray(opened(data).convert("RGB"))
 
 
 def from_base64(text: str) -> bytes:
@@ -232,7 +232,7 @@ def from_base64(text: str) -> bytes:
 
 
 def png(image: Image.Image) -> bytes:
-    """Return a picture as a PNG file."""
+    """Return an image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "png")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""diffusers' own pipelines: what our pictures are compared with."""
+"""diffusers' own pipelines: what our images are compared with."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ class Oracle:
         self.pipeline.set_progress_bar_config(disable=True)
         self.config = self.pipeline.scheduler.config
 
-    def picture(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
+    def text_to_image(self, request: GenerationRequest, seed: int) -> np.ndarray[Any, Any]:
         """One image's pixels, from text alone."""
         return self.run(self.pipeline, request, seed, width=request.width, height=request.height)
 
     def redrawn(self, request: GenerationRequest, seed: int, image: Image.Image) -> np.ndarray[Any, Any]:
-        """One image's pixels, from text and a picture of the request's size."""
+        """One image's pixels, from text and an image of the request's size."""
         pipeline = diffusers.StableDiffusionImg2ImgPipeline(**self.pipeline.components, requires_safety_checker=False)
         return self.run(pipeline, request, seed, image=image, strength=request.denoising_strength)
 
     def inpainted(
         self, request: GenerationRequest, seed: int, image: Image.Image, mask: Image.Image
     ) -> np.ndarray[Any, Any]:
-        """One image's pixels, from text, a picture of the result's size, and a mask."""
+        """One image's pixels, from text, an image of the result's size, and a mask."""
         parts = {name: part for name, part in self.pipeline.components.items() if name != "image_encoder"}
         pipeline = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
         width, height = image.size

@@ -38,8 +38,8 @@ def assert_together_is_alone(calls: Calls, requests: list[dict[str, Any]]) -> No
     """Send each alone, then all at once, to both models in turn, and compare what the same model drew."""
     models = [MODELS[index % 2] for index in range(len(requests))]
     alone = [calls.grpc(model, **fields) for model, fields in zip(models, requests, strict=True)]
-    pictures = [picture for reply in alone for picture in reply["images"]]
-    assert len(set(pictures)) == len(pictures)
+    images = [image for reply in alone for image in reply["images"]]
+    assert len(set(images)) == len(images)
     pending = [calls.send(model, **fields) for model, fields in zip(models, requests, strict=True)]
     for fields, sent, expected in zip(requests, pending, alone, strict=True):
         reply = sent.result()
@@ -117,7 +117,7 @@ def test_a_short_request_is_not_held_up_by_a_long_one(calls: Calls, model: str) 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
-    """Return a server of narrow bounds, but for the steps of a picture that shall not be done before it is given up."""
+    """Return a server of narrow bounds, but for the steps of an image that shall not be done before it is given up."""
     starter = TritonStarter(tmp_path_factory.mktemp("narrow"))
     try:
         bounds = {"MAX_QUEUE": "1", "MAX_IMAGES_IN_FLIGHT": "2", "ORPHAN_SECONDS": "2", "MAX_STEPS": "1000"}
@@ -160,7 +160,7 @@ def test_a_queue_that_is_full_says_so(narrow: Calls) -> None:
     assert opened(waiting.result()["images"][0]).size == (64, 64)
 
 
-def test_nobody_gets_the_picture_of_somebody_who_has_the_same_sequence_id(narrow: Calls) -> None:
+def test_nobody_gets_the_image_of_somebody_who_has_the_same_sequence_id(narrow: Calls) -> None:
     """Cancel the job of a request whose sequence id another caller has taken.
 
     Triton lets clients choose the ids, and loses the request when its id is started again.

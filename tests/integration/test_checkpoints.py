@@ -1,4 +1,4 @@
-"""A checkpoint in one file, from a hub: fetched by the launcher, converted by the model, drawing the same pictures."""
+"""A checkpoint in one file, from a hub: fetched by the launcher, converted by the model, drawing the same images."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def test_one_file_from_a_hub(triton: RunningTriton, start_triton: TritonStarter,
             env={"MODELSCOPE_ENDPOINT": hub.url, "TRITON_DIFFUSERS_CACHE_DIR": str(cache)},
         )
         assert len(hub.requested_ranges(file.name)) == 2
-    pictures = []
+    images = []
     for server in (triton, served):
         calls = Calls(server)
         try:
-            (picture,) = calls.http("sd_base", **small())["images"]
-            pictures.append(pixels(picture))
+            (image,) = calls.http("sd_base", **small())["images"]
+            images.append(pixels(image))
         finally:
             calls.close()
-    assert psnr(*pictures) > 40
+    assert psnr(*images) > 40
     assert list(cache.glob("models/*/model/base_model/emoji.converted/model_index.json"))
 
 

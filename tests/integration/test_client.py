@@ -28,7 +28,7 @@ from triton_diffusers_client import (
 )
 
 WITHIN = 60.0  # seconds; generous, for loaded machines
-# Equal pictures are equal files: none carries its parameters.
+# Equal images are equal files: none carries its parameters.
 SMALL: Options = {"steps": 2, "width": 64, "height": 64, "embed_metadata": False}
 # Takes many seconds if nobody ends it.
 LONG: Options = {"steps": 150, "width": 128, "height": 128, "image_num": 8}
@@ -63,7 +63,7 @@ def state_of(client: Client, task_id: str) -> JobState | None:
         return None
 
 
-def test_pictures(client: Client) -> None:
+def test_images(client: Client) -> None:
     result = client.generate("a red apple", seed=7, image_num=2, output_format="webp", **SMALL)
     assert result.seed == 7
     assert [image.seed for image in result.images] == [7, 8]
@@ -76,7 +76,7 @@ def test_pictures(client: Client) -> None:
     assert progress in client.jobs()
 
 
-def test_the_seed_in_the_answer_makes_the_picture_again(client: Client) -> None:
+def test_the_seed_in_the_answer_makes_the_image_again(client: Client) -> None:
     first = client.generate("a red apple", **SMALL)
     again = client.generate("a red apple", seed=first.images[0].seed, **SMALL)
     assert again.images[0].data == first.images[0].data
@@ -84,11 +84,11 @@ def test_the_seed_in_the_answer_makes_the_picture_again(client: Client) -> None:
 
 
 def test_both_transports_give_the_same(triton: RunningTriton) -> None:
-    pictures = []
+    images = []
     for url in urls_of(triton).values():
         with Client(url) as client:
-            pictures.append(client.generate("a red apple", seed=7, **SMALL).images[0].data)
-    assert pictures[0] == pictures[1]
+            images.append(client.generate("a red apple", seed=7, **SMALL).images[0].data)
+    assert images[0] == images[1]
 
 
 def test_through_the_ensemble(client: Client) -> None:
@@ -102,7 +102,7 @@ def test_chinese_is_translated_without_naming_a_model(client: Client) -> None:
     assert client.generate("红苹果", use_translate=False, **SMALL).prompt == "红苹果"
 
 
-def test_pictures_as_base64(client: Client) -> None:
+def test_images_as_base64(client: Client) -> None:
     plain = client.generate("a red apple", seed=7, **SMALL)
     coded = client.generate("a red apple", seed=7, return_images=False, use_base64=True, **SMALL)
     assert coded.images == plain.images
@@ -126,7 +126,7 @@ def test_every_option_at_its_default_is_accepted(client: Client) -> None:
 
 @pytest.mark.heavy
 def test_an_answer_larger_than_grpcs_usual_limit(client: Client) -> None:
-    # After one step a picture is close to noise, which hardly compresses.
+    # After one step an image is close to noise, which hardly compresses.
     result = client.generate("x", steps=1, cfg_scale=1.0, width=1024, height=1024, image_num=8)
     assert sum(len(image.data) for image in result.images) > 4 * 2**20
 
@@ -240,7 +240,7 @@ def test_the_command_line(triton: RunningTriton, tmp_path: Path) -> None:
     url = urls_of(triton)["grpc"]
     drawn = run("generate", "a red apple", "-o", "apple.jpg", "--steps=2", "--size=64x48", url=url, folder=tmp_path)
     assert (drawn.returncode, drawn.stdout) == (0, "apple.jpg\n")
-    assert "1 picture in " in drawn.stderr
+    assert "1 image in " in drawn.stderr
     assert "\r" not in drawn.stderr, "no bar where there is no terminal"
     assert (tmp_path / "apple.jpg").read_bytes().startswith(b"\xff\xd8")
 

@@ -1,4 +1,4 @@
-"""Pictures with ControlNets are those of diffusers' own ControlNet pipelines.
+"""Images with ControlNets are those of diffusers' own ControlNet pipelines.
 
 All requests are in flight at once: those of different ControlNets, and without any, share their UNet calls.
 """
@@ -21,8 +21,8 @@ from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.oracle import Oracle
-from tests.integration.test_picture_oracle import HEIGHT, SEED, WIDTH, mask, picture, png
-from tests.integration.test_picture_oracle import request_for as pictured_request
+from tests.integration.test_image_oracle import HEIGHT, SEED, WIDTH, mask, png, source_image
+from tests.integration.test_image_oracle import request_for as imaged_request
 from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
@@ -64,16 +64,16 @@ CASES = {
     "partly": PARTLY,
     "same net twice": SAME_NET_TWICE,
     "weak": (control(1, scale=0.3),),
-    "own picture": (ControlChoice(path="controlnet-1"),),
+    "own image": (ControlChoice(path="controlnet-1"),),
 }
-# Residuals and function meet in the part of the steps that is drawn, and in the picture that both may want.
-WITH_PICTURES = (Function.IMAGE_TO_IMAGE, Function.INPAINT)
-FUNCTIONS_OF = {"partly": (Function.TEXT_TO_IMAGE, *WITH_PICTURES), "own picture": WITH_PICTURES}
+# Residuals and function meet in the part of the steps that is drawn, and in the image that both may want.
+WITH_IMAGES = (Function.IMAGE_TO_IMAGE, Function.INPAINT)
+FUNCTIONS_OF = {"partly": (Function.TEXT_TO_IMAGE, *WITH_IMAGES), "own image": WITH_IMAGES}
 STRONG = (control(0, scale=4.0),), (control(1, scale=4.0),), (control(0, scale=4.0), control(1, scale=4.0))
 
 
 def request_for(function: Function = Function.TEXT_TO_IMAGE, **changes: Any) -> GenerationRequest:
-    return pictured_request(function, **{"steps": STEPS, **changes})
+    return imaged_request(function, **{"steps": STEPS, **changes})
 
 
 class ControlOracle:
@@ -84,7 +84,7 @@ class ControlOracle:
         self._oracle = Oracle(base_model)
         self._nets: dict[str, Any] = {}
 
-    def picture(self, request: GenerationRequest, seed: int = SEED) -> np.ndarray[Any, Any]:
+    def text_to_image(self, request: GenerationRequest, seed: int = SEED) -> np.ndarray[Any, Any]:
         kinds = {
             Function.TEXT_TO_IMAGE: diffusers.StableDiffusionControlNetPipeline,
             Function.IMAGE_TO_IMAGE: diffusers.StableDiffusionControlNetImg2ImgPipeline,
@@ -92,9 +92,9 @@ class ControlOracle:
         }
         if not request.controls:
             plain = {
-                Function.TEXT_TO_IMAGE: lambda: self._oracle.picture(request, seed),
-                Function.IMAGE_TO_IMAGE: lambda: self._oracle.redrawn(request, seed, picture()),
-                Function.INPAINT: lambda: self._oracle.inpainted(request, seed, picture(), mask()),
+                Function.TEXT_TO_IMAGE: lambda: self._oracle.text_to_image(request, seed),
+                Function.IMAGE_TO_IMAGE: lambda: self._oracle.redrawn(request, seed, source_image()),
+                Function.INPAINT: lambda: self._oracle.inpainted(request, seed, source_image(), mask()),
             }
             return plain[request.function]()
         nets = [self._net(choice.path) for choice in request.controls]
@@ -119,7 +119,7 @@ class ControlOracle:
     ) -> np.ndarray[Any, Any]:
         options: dict[str, Any] = {"image": seen, "width": WIDTH, "height": HEIGHT}
         if request.function is not Function.TEXT_TO_IMAGE:
-            options |= {"image": picture(), "control_image": seen, "strength": request.denoising_strength}
+            options |= {"image": source_image(), "control_image": seen, "strength": request.denoising_strength}
         if request.function is Function.INPAINT:
             options["mask_image"] = mask()
         return self._oracle.run(
@@ -134,7 +134,7 @@ class ControlOracle:
 
     def _seen(self, choice: ControlChoice) -> Image.Image:
         if choice.image is None:
-            return picture()
+            return source_image()
         return next(image for image in DRAWINGS if png(image) == choice.image)
 
     def _net(self, path: str) -> Any:
@@ -194,7 +194,7 @@ def test_controlnets_and_functions(loop: EngineLoop, oracle: ControlOracle) -> N
     }
     found = {}
     for (case, request), drawn in zip(requests.items(), all_drawn(loop, list(requests.values())), strict=True):
-        found[case] = psnr(drawn[0], oracle.picture(request))
+        found[case] = psnr(drawn[0], oracle.text_to_image(request))
     assert {case: decibels for case, decibels in found.items() if decibels < SAME} == {}
 
 
@@ -213,17 +213,17 @@ def test_other_schedulers_and_no_guidance(loop: EngineLoop, oracle: ControlOracl
         request_for(controls=ONE, guidance_scale=1.0),
     ]
     for request, drawn in zip(requests, all_drawn(loop, requests), strict=True):
-        assert psnr(drawn[0], oracle.picture(request)) >= SAME
+        assert psnr(drawn[0], oracle.text_to_image(request)) >= SAME
 
 
 def test_together_with_lora(loop: EngineLoop, oracle: ControlOracle) -> None:
     request = request_for(controls=TWO, loras=(LoraChoice(LORA, 0.8),))
     with_lora, without = all_drawn(loop, [request, request_for(controls=TWO)])
     assert psnr(with_lora[0], without[0]) < DIFFERENT
-    assert psnr(with_lora[0], oracle.picture(request)) >= SAME
+    assert psnr(with_lora[0], oracle.text_to_image(request)) >= SAME
 
 
 def test_each_image_of_a_request_is_as_if_alone(loop: EngineLoop, oracle: ControlOracle) -> None:
     request = request_for(controls=ONE, image_num=2)
     for index, drawn in enumerate(all_drawn(loop, [request])[0]):
-        assert psnr(drawn, oracle.picture(request, SEED + index)) >= SAME
+        assert psnr(drawn, oracle.text_to_image(request, SEED + index)) >= SAME

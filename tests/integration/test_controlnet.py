@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from tests.controlnet_files import original, random_controlnet, save
 from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
-from tests.integration.picture_server import PictureServer
+from tests.integration.image_server import ImageServer
 from triton_diffusers.preprocess.canny import Canny
 from triton_diffusers_client import Client, Options
 
@@ -40,7 +40,7 @@ def shapes(radius: int, size: int = 64) -> Image.Image:
     return image
 
 
-PICTURE, SECOND = png(shapes(40)), png(shapes(20))
+IMAGE, SECOND = png(shapes(40)), png(shapes(20))
 
 
 @pytest.fixture(scope="module")
@@ -64,33 +64,33 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
 
 
 def drawn(calls: Calls, model: str = "sd_controlnet", **fields: Any) -> np.ndarray[Any, Any]:
-    (picture,) = calls.grpc(model, **small(**{"steps": 2, **fields}))["images"]
-    return pixels(picture)
+    (image,) = calls.grpc(model, **small(**{"steps": 2, **fields}))["images"]
+    return pixels(image)
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_the_control_picture_is_what_the_preprocessor_makes(calls: Calls, transport: str) -> None:
-    fields = small(steps=1, image=PICTURE, process_func=["canny"], return_control_image=True)
+def test_the_control_image_is_what_the_preprocessor_makes(calls: Calls, transport: str) -> None:
+    fields = small(steps=1, image=IMAGE, process_func=["canny"], return_control_image=True)
     reply = getattr(calls, transport)("sd_controlnet", **fields)
     (edges,) = reply["control_images_base64"]
-    assert np.array_equal(pixels(from_base64(edges)), Canny().process(pixels(PICTURE)))
-    assert getattr(calls, transport)("sd_controlnet", **small(steps=1, image=PICTURE))["control_images_base64"] == []
+    assert np.array_equal(pixels(from_base64(edges)), Canny().process(pixels(IMAGE)))
+    assert getattr(calls, transport)("sd_controlnet", **small(steps=1, image=IMAGE))["control_images_base64"] == []
 
 
-def test_each_picture_network_and_strength_draws_another_picture(calls: Calls) -> None:
-    pictures = [
-        drawn(calls, image=PICTURE, control_scale=[0.0]),
-        drawn(calls, image=PICTURE),
+def test_each_image_network_and_strength_draws_another_image(calls: Calls) -> None:
+    images = [
+        drawn(calls, image=IMAGE, control_scale=[0.0]),
+        drawn(calls, image=IMAGE),
         drawn(calls, image=SECOND),
-        drawn(calls, image=PICTURE, control_end=[0.5]),
-        drawn(calls, image=PICTURE, controlnet_path=[OTHER]),
-        drawn(calls, image=PICTURE, controlnet_path=["", OTHER]),
+        drawn(calls, image=IMAGE, control_end=[0.5]),
+        drawn(calls, image=IMAGE, controlnet_path=[OTHER]),
+        drawn(calls, image=IMAGE, controlnet_path=["", OTHER]),
     ]
-    for index, one in enumerate(pictures):
-        assert not any(np.array_equal(one, other) for other in pictures[:index]), index
+    for index, one in enumerate(images):
+        assert not any(np.array_equal(one, other) for other in images[:index]), index
 
 
-def test_the_embedded_models_controlnets_lead_its_pictures(calls: Calls) -> None:
+def test_the_embedded_models_controlnets_lead_its_images(calls: Calls) -> None:
     """To a disc off the middle, where the model by itself draws nothing: one by its edges, the other by its colours."""
     disc = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(disc).ellipse((64, 68, 116, 120), fill=(220, 40, 40))
@@ -103,30 +103,30 @@ def test_the_embedded_models_controlnets_lead_its_pictures(calls: Calls) -> None
         assert np.linalg.norm(centre(drawn(calls, **asked, **fields)) - (94, 90)) < 8
 
 
-def centre(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def centre(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Row and column of the middle of what is not white."""
-    return np.argwhere(picture.min(2) < 170).mean(0)
+    return np.argwhere(image.min(2) < 170).mean(0)
 
 
-def test_where_the_picture_travels_makes_no_difference(calls: Calls) -> None:
-    expected = drawn(calls, image=PICTURE)
-    assert np.array_equal(drawn(calls, control_image=[PICTURE]), expected)
-    with PictureServer({"/a.png": PICTURE}) as server:
+def test_where_the_image_travels_makes_no_difference(calls: Calls) -> None:
+    expected = drawn(calls, image=IMAGE)
+    assert np.array_equal(drawn(calls, control_image=[IMAGE]), expected)
+    with ImageServer({"/a.png": IMAGE}) as server:
         twice = drawn(calls, controlnet_path=["", OTHER], control_image_link=[f"{server.url}/a.png"])
-    assert np.array_equal(twice, drawn(calls, controlnet_path=["", OTHER], image=PICTURE))
+    assert np.array_equal(twice, drawn(calls, controlnet_path=["", OTHER], image=IMAGE))
 
 
 def test_an_ensemble_translates_for_it(calls: Calls) -> None:
-    fields = {"image": PICTURE, "process_func": ["canny"]}
+    fields = {"image": IMAGE, "process_func": ["canny"]}
     english, chinese = {"prompt": "a red apple on a blue background"}, {"prompt": "蓝色背景上的红苹果"}
     expected = drawn(calls, **fields, **english)
     assert np.array_equal(drawn(calls, "ensemble_controlnet", **fields, **chinese), expected)
 
 
 EACH: tuple[dict[str, Any], ...] = (
-    {"image": PICTURE},
+    {"image": IMAGE},
     {"image": SECOND, "controlnet_path": [OTHER], "lora_path": ["lora/flat.safetensors"]},
-    {"func_name": "i2i", "image": PICTURE, "control_image": [SECOND]},
+    {"func_name": "i2i", "image": IMAGE, "control_image": [SECOND]},
 )
 
 
@@ -146,14 +146,14 @@ def test_two_clients_that_switch_get_what_they_would_get_alone(calls: Calls, rou
 
 
 def test_outpainting_is_controlled_by_the_larger_canvas(calls: Calls) -> None:
-    fields = small(func_name="outpaint", steps=1, image=PICTURE, expand=[0, 32, 0, 0], return_control_image=True)
+    fields = small(func_name="outpaint", steps=1, image=IMAGE, expand=[0, 32, 0, 0], return_control_image=True)
     reply = calls.grpc("sd_controlnet", **fields)
     (control,) = reply["control_images_base64"]
     assert opened(reply["images"][0]).size == opened(from_base64(control)).size == (96, 64)
 
 
 def test_its_jobs_are_known_by_the_model_and_can_be_cancelled(calls: Calls) -> None:
-    long = small(image=PICTURE, steps=150, image_num=8)
+    long = small(image=IMAGE, steps=150, image_num=8)
     pending = calls.send("ensemble_controlnet", **long)
     job = calls.wait_for_job(long["task_id"], lambda job: job["step"] > 0)
     assert job["model"] == "sd_controlnet"
@@ -165,7 +165,7 @@ def test_its_jobs_are_known_by_the_model_and_can_be_cancelled(calls: Calls) -> N
 @pytest.mark.parametrize("name", ["canny", *WITHOUT_WEIGHTS])
 def test_the_references_example_requests(calls: Calls, name: str) -> None:
     found = next((example for example in EXAMPLES if example["task_id"] == name), EXAMPLES[0])
-    with PictureServer({"/man.png": PICTURE, "/trooper.png": SECOND}) as server:
+    with ImageServer({"/man.png": IMAGE, "/trooper.png": SECOND}) as server:
         request = json.loads(json.dumps(found).replace(EXAMPLES_URL, server.url))
         request |= {"task_id": name, "process_func": name, "steps": 2, "width": 64, "height": 64}
         status, reply = calls.generate("ensemble_controlnet", request)
@@ -181,9 +181,9 @@ def test_the_references_example_requests(calls: Calls, name: str) -> None:
     ("fields", "message"),
     [
         ({}, "image / image_base64 / image_link: .* t2i without control_image needs exactly one"),
-        ({"image": PICTURE, "process_func": ["warp"]}, "process_func: 'warp' is invalid: must be one of: canny"),
-        ({"image": PICTURE, "controlnet_path": ["../controlnet"]}, "controlnet_path: .*controlnet"),
-        ({"image": PICTURE, "controlnet_path": ["lora/flat.safetensors"]}, "controlnet_path: .* a LoRA"),
+        ({"image": IMAGE, "process_func": ["warp"]}, "process_func: 'warp' is invalid: must be one of: canny"),
+        ({"image": IMAGE, "controlnet_path": ["../controlnet"]}, "controlnet_path: .*controlnet"),
+        ({"image": IMAGE, "controlnet_path": ["lora/flat.safetensors"]}, "controlnet_path: .* a LoRA"),
         ({"control_image": [b"rubbish"]}, "control_image: '7 bytes' is invalid: must be an image"),
     ],
 )
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_told(calls: Calls, fields: dict[str, Any], message: st
 
 
 def test_the_client_and_its_command(calls: Calls, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(PICTURE)
+    (tmp_path / "a.png").write_bytes(IMAGE)
     options: Options = {"steps": 2, "width": 64, "height": 64, "seed": 7, "embed_metadata": False}
     with Client(calls.server.http_url) as client:
         result = client.generate(

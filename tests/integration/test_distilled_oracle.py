@@ -112,7 +112,7 @@ def test_images_are_those_of_diffusers(
     found = {}
     for name, request in REQUESTS.items():
         for index, image in enumerate(drawn(jobs[engine][name])):
-            found[name, index] = psnr(image, oracle.picture(request, request.seed_of(index)))
+            found[name, index] = psnr(image, oracle.text_to_image(request, request.seed_of(index)))
     assert {case: decibels for case, decibels in found.items() if decibels < SAME} == {}
 
 

@@ -1,4 +1,4 @@
-"""Everything that begins with a picture or takes a LoRA, on a real Triton; and where results go."""
+"""Everything that begins with an image or takes a LoRA, on a real Triton; and where results go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.integration.calls import MODELS, Calls, from_base64, opened, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
-from tests.integration.picture_server import PictureServer
+from tests.integration.image_server import ImageServer
 from training.emoji.safety import tripping_picture
 
 EXAMPLES = json.loads((ROOT / "tests" / "data" / "example_requests.json").read_text(encoding="utf-8"))["base"]
@@ -39,11 +39,11 @@ def half_mask() -> Image.Image:
     return mask
 
 
-PICTURES = {
+IMAGES = {
     "/apple.png": png(apple()),
     "/image.png": png(apple()),
     "/mask.png": png(half_mask()),
-    "/text": b"no picture",
+    "/text": b"no image",
 }
 
 
@@ -66,7 +66,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator
             model_dir=model_dir,
             env={
                 "TRITON_DIFFUSERS_LINK_ALLOW_HOSTS": "127.0.0.1",
-                "TRITON_DIFFUSERS_STORE_URL": "https://pictures.example.com/",
+                "TRITON_DIFFUSERS_STORE_URL": "https://images.example.com/",
                 "TRITON_DIFFUSERS_SAFETY_ACTION": "choose",
             },
         )
@@ -79,23 +79,23 @@ def calls(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def links() -> Iterator[str]:
-    with PictureServer(PICTURES) as server:
+    with ImageServer(IMAGES) as server:
         yield server.url
 
 
-def picture_request(function: str, **changes: Any) -> dict[str, Any]:
-    mask = {"mask": PICTURES["/mask.png"]} if function == "inpaint" else {}
+def image_request(function: str, **changes: Any) -> dict[str, Any]:
+    mask = {"mask": IMAGES["/mask.png"]} if function == "inpaint" else {}
     expand = {"expand": [16, 0, 0, 8]} if function == "outpaint" else {}
-    return small(func_name=function, **{"image": PICTURES["/apple.png"], **mask, **expand, **changes})
+    return small(func_name=function, **{"image": IMAGES["/apple.png"], **mask, **expand, **changes})
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("function", "size"), [("i2i", (64, 64)), ("inpaint", (64, 64)), ("outpaint", (80, 72))])
-def test_a_picture_in_every_transport(
+def test_an_image_in_every_transport(
     calls: Calls, links: str, model: str, function: str, size: tuple[int, int]
 ) -> None:
     """As bytes over gRPC and HTTP, as base64 and as a link in JSON: always the same result."""
-    fields = picture_request(function)
+    fields = image_request(function)
     drawn = calls.grpc(model, **fields)["images"][0]
     assert opened(drawn).size == size
     assert calls.http(model, **{**fields, "task_id": "again"})["images"] == [drawn]
@@ -116,19 +116,19 @@ def test_a_picture_in_every_transport(
 
 def test_what_is_not_masked_stays_as_it_was(calls: Calls) -> None:
     original = np.asarray(apple().resize((64, 64), Image.Resampling.LANCZOS))
-    pasted = pixels(calls.grpc(**picture_request("inpaint", denoising_strength=1.0))["images"][0])
-    drawn = pixels(calls.grpc(**picture_request("inpaint", denoising_strength=1.0, keep_unmasked=False))["images"][0])
+    pasted = pixels(calls.grpc(**image_request("inpaint", denoising_strength=1.0))["images"][0])
+    drawn = pixels(calls.grpc(**image_request("inpaint", denoising_strength=1.0, keep_unmasked=False))["images"][0])
     assert np.array_equal(pasted[:, :32], original[:, :32])
     assert not np.array_equal(drawn[:, :32], original[:, :32])
     assert psnr(pasted[:, 40:], original[:, 40:]) < 25
-    wider = pixels(calls.grpc(**picture_request("outpaint"))["images"][0])
+    wider = pixels(calls.grpc(**image_request("outpaint"))["images"][0])
     assert np.array_equal(wider[:64, 16:], original)
 
 
 def test_all_functions_at_once(calls: Calls) -> None:
-    alone = {function: calls.grpc(**picture_request(function))["images"] for function in ("i2i", "inpaint", "outpaint")}
+    alone = {function: calls.grpc(**image_request(function))["images"] for function in ("i2i", "inpaint", "outpaint")}
     pending = {
-        function: [calls.send(**picture_request(function, task_id=f"{function}-{turn}")) for turn in range(3)]
+        function: [calls.send(**image_request(function, task_id=f"{function}-{turn}")) for turn in range(3)]
         for function in alone
     }
     for function, sent in pending.items():
@@ -160,7 +160,7 @@ def test_loras_are_per_request(calls: Calls) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image": b"no picture"}, "image: .* is invalid"),
+        ({"image": b"no image"}, "image: .* is invalid"),
         ({"image": b"", "image_base64": "!!!"}, "image_base64: '!!!' is invalid"),
         ({"image": b"", "image_link": "file:///etc/passwd"}, "image_link: 'file:///etc/passwd' is invalid"),
         ({"image": b"", "image_link": "http://10.0.0.1/a.png"}, "image_link: 'http://10.0.0.1/a.png' is invalid"),
@@ -172,15 +172,15 @@ def test_loras_are_per_request(calls: Calls) -> None:
     ],
 )
 def test_what_is_wrong_is_told(calls: Calls, fields: dict[str, Any], message: str) -> None:
-    request = {name: value for name, value in picture_request("i2i", **fields).items() if value != b""}
+    request = {name: value for name, value in image_request("i2i", **fields).items() if value != b""}
     with pytest.raises(InferenceServerException, match=message) as caught:
         calls.grpc(**request)
     assert caught.value.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND")
 
 
-def test_a_link_that_leads_to_no_picture(calls: Calls, links: str) -> None:
+def test_a_link_that_leads_to_no_image(calls: Calls, links: str) -> None:
     for path in ("/missing.png", "/text"):
-        request = picture_request("i2i", image_link=links + path)
+        request = image_request("i2i", image_link=links + path)
         del request["image"]
         with pytest.raises(InferenceServerException, match=f"image_link: .*{path}|image_link: ") as caught:
             calls.grpc(**request)
@@ -195,7 +195,7 @@ def test_results_are_stored_under_the_references_names(calls: Calls) -> None:
     for index, (path, url) in enumerate(zip(stored, reply["image_url"], strict=True)):
         assert path.name.startswith("kept_")
         assert path.stem.endswith(f"_{index}")
-        assert url == f"https://pictures.example.com/mine/today/{path.name}"
+        assert url == f"https://images.example.com/mine/today/{path.name}"
     assert "a red apple" in opened(reply["images"][0]).info["parameters"]
 
 
@@ -222,7 +222,7 @@ def test_the_references_example_requests(calls: Calls, links: str, name: str) ->
 @pytest.mark.heavy
 @pytest.mark.timeout(3600)
 def test_the_references_example_requests_as_they_are(calls: Calls) -> None:
-    with PictureServer(PICTURES, EXAMPLES_PORT) as server:
+    with ImageServer(IMAGES, EXAMPLES_PORT) as server:
         for name in NAMES:
             # 512x512 pixels, 50 steps and more than one image: minutes on two cores.
             status, reply = calls.generate("ensemble", example(name, server.url), within=1200.0)
@@ -253,14 +253,14 @@ def test_the_checker_judges_what_was_pasted_back(calls: Calls, fields: dict[str,
 
 
 @pytest.mark.parametrize("function", ["inpaint", "outpaint"])
-def test_a_data_url_is_a_picture_in_every_field(calls: Calls, function: str) -> None:
-    fields = picture_request(function)
+def test_a_data_url_is_an_image_in_every_field(calls: Calls, function: str) -> None:
+    fields = image_request(function)
     drawn = calls.grpc(**fields)["images"][0]
     rest = {name: value for name, value in fields.items() if name not in ("image", "mask", "return_images")}
-    encoded = base64.b64encode(PICTURES["/apple.png"]).decode()
+    encoded = base64.b64encode(IMAGES["/apple.png"]).decode()
     rest["image_link"] = f"data:application/octet-stream;charset=utf-8;base64,{encoded}"
     if function == "inpaint":
-        rest["mask_base64"] = f"data:image/png,{quote(PICTURES['/mask.png'])}"
+        rest["mask_base64"] = f"data:image/png,{quote(IMAGES['/mask.png'])}"
     status, reply = calls.generate("sd_base", {**rest, "use_base64": True})
     assert status == 200, reply
     assert from_base64(reply["images_base64"]) == drawn

@@ -1,4 +1,4 @@
-"""Making pictures on a real Triton, over HTTP, gRPC and plain JSON."""
+"""Making images on a real Triton, over HTTP, gRPC and plain JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_request_is_answered_in_full(calls: Calls, model: str, transport: str)
     assert (reply["success"], reply["task_id"], reply["seed"]) == (1, fields["task_id"], "7")
     assert (reply["prompt"], reply["use_blade"], reply["warnings"]) == ("a red apple", False, [])
     assert reply["is_nsfw"] == [False, False]
-    assert [opened(picture).size for picture in reply["images"]] == [(64, 64)] * 2
+    assert [opened(image).size for image in reply["images"]] == [(64, 64)] * 2
     assert [from_base64(text) for text in reply["images_base64"]] == reply["images"]
     assert [Path(urlsplit(url).path).read_bytes() for url in reply["oss_url"]] == reply["images"]
     assert reply["image_url"] == reply["oss_url"]
@@ -98,7 +98,7 @@ def test_formats(calls: Calls, output_format: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 90), (64, 96), (16, 16), (61, 131), (128, 64)])
-def test_a_picture_has_exactly_the_size_asked_for(calls: Calls, width: int, height: int) -> None:
+def test_an_image_has_exactly_the_size_asked_for(calls: Calls, width: int, height: int) -> None:
     assert opened(calls.grpc(**small(width=width, height=height))["images"][0]).size == (width, height)
 
 
@@ -109,21 +109,21 @@ def test_several_sizes_at_once(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_seed_makes_its_picture_again(calls: Calls, model: str) -> None:
+def test_a_seed_makes_its_image_again(calls: Calls, model: str) -> None:
     first, again = (calls.grpc(model, **small(seed="123"))["images"] for _ in range(2))
     assert first == again
     assert first != calls.grpc(model, **small(seed="124"))["images"]
 
 
-def test_image_i_is_the_picture_of_seed_plus_i(calls: Calls) -> None:
+def test_image_i_is_the_image_of_seed_plus_i(calls: Calls) -> None:
     together = calls.grpc(**small(seed="40", image_num=3, scheduler="Euler a"))["images"]
     assert len(set(together)) == 3
-    for index, picture in enumerate(together):
+    for index, image in enumerate(together):
         alone = calls.grpc(**small(seed=str(40 + index), scheduler="Euler a"))["images"][0]
-        assert psnr(pixels(alone), pixels(picture)) >= 40
+        assert psnr(pixels(alone), pixels(image)) >= 40
 
 
-def test_a_random_seed_is_told_and_makes_the_picture_again(calls: Calls) -> None:
+def test_a_random_seed_is_told_and_makes_the_image_again(calls: Calls) -> None:
     first, second = (calls.grpc(**small(seed="")) for _ in range(2))
     assert first["seed"] != second["seed"]
     again = calls.grpc(**small(seed=first["seed"]))
@@ -144,7 +144,7 @@ def test_an_ensemble_answers_a_request_for_its_seed_alone(calls: Calls) -> None:
     assert result.as_numpy("reply_seed").item() == b"7"
 
 
-def test_every_served_field_has_an_effect_on_the_picture(calls: Calls) -> None:
+def test_every_served_field_has_an_effect_on_the_image(calls: Calls) -> None:
     base = small(negative_prompt="blurry")
     variants: list[dict[str, Any]] = [
         {},
@@ -160,11 +160,11 @@ def test_every_served_field_has_an_effect_on_the_picture(calls: Calls) -> None:
         {"output_format": "webp"},
     ]
     pending = [calls.send(**{**base, **changes}) for changes in variants]
-    pictures = [sent.result()["images"][0] for sent in pending]
-    assert len(set(pictures)) == len(variants)
+    images = [sent.result()["images"][0] for sent in pending]
+    assert len(set(images)) == len(variants)
 
 
-def test_pictures_are_returned_only_where_they_are_asked_for(calls: Calls) -> None:
+def test_images_are_returned_only_where_they_are_asked_for(calls: Calls) -> None:
     reply = calls.grpc(**small(return_images=False))
     assert (reply["images"], reply["images_base64"], reply["is_nsfw"]) == ([], [], [False])
 
@@ -250,9 +250,9 @@ def test_json_for_controlnets_is_told_where_to_go(calls: Calls, model: str) -> N
     assert "process_func: 'canny' is invalid: this model has no ControlNets; sd_controlnet has" in reply["error"]
 
 
-def border(picture: bytes) -> np.ndarray[Any, Any]:
-    """Return the mean colour of a picture's edge, which is background."""
-    image = pixels(picture).astype(np.float32)
+def border(data: bytes) -> np.ndarray[Any, Any]:
+    """Return the mean colour of an image's edge, which is background."""
+    image = pixels(data).astype(np.float32)
     return np.concatenate([image[:4].reshape(-1, 3), image[-4:].reshape(-1, 3), image[:, :4].reshape(-1, 3)]).mean(0)
 
 
@@ -266,15 +266,15 @@ def border(picture: bytes) -> np.ndarray[Any, Any]:
     ],
 )
 def test_the_background_has_the_colour_that_was_asked_for(calls: Calls, prompt: str, channel: int) -> None:
-    pictures = calls.grpc(task_id="background", prompt=prompt, steps=12, seed="11", image_num=3, return_images=True)[
+    images = calls.grpc(task_id="background", prompt=prompt, steps=12, seed="11", image_num=3, return_images=True)[
         "images"
     ]
-    right = [int(np.argmax(border(picture))) == channel for picture in pictures]
-    assert sum(right) >= 2, f"the backgrounds are {[border(picture).round().tolist() for picture in pictures]}"
+    right = [int(np.argmax(border(image))) == channel for image in images]
+    assert sum(right) >= 2, f"the backgrounds are {[border(image).round().tolist() for image in images]}"
 
 
 def test_a_red_apple_is_red(calls: Calls) -> None:
-    pictures = calls.grpc(
+    images = calls.grpc(
         task_id="apple",
         prompt="a red apple on a white background",
         steps=12,
@@ -282,5 +282,5 @@ def test_a_red_apple_is_red(calls: Calls) -> None:
         image_num=3,
         return_images=True,
     )["images"]
-    centres = [pixels(picture)[48:80, 48:80].reshape(-1, 3).mean(0) for picture in pictures]
+    centres = [pixels(image)[48:80, 48:80].reshape(-1, 3).mean(0) for image in images]
     assert sum(centre[0] > max(centre[1], centre[2]) + 30 for centre in centres) >= 2, centres

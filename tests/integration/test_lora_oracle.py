@@ -1,6 +1,6 @@
-"""Pictures with LoRAs are those of diffusers' own loader and PEFT, for every layout and weight.
+"""Images with LoRAs are those of diffusers' own loader and PEFT, for every layout and weight.
 
-A picture of ours is made by the engine's own calls and diffusers' scheduler, so that nothing but LoRAs can differ.
+An image of ours is made by the engine's own calls and diffusers' scheduler, so that nothing but LoRAs can differ.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def pipeline() -> Any:
 
 @pytest.fixture
 def oracle(pipeline: Any, folder: Path) -> Iterator[Callable[[Sequence[tuple[str, float]]], np.ndarray[Any, Any]]]:
-    """Return a function that makes diffusers' picture with LoRAs."""
+    """Return a function that makes diffusers' image with LoRAs."""
 
-    def picture(chosen: Sequence[tuple[str, float]]) -> np.ndarray[Any, Any]:
+    def image(chosen: Sequence[tuple[str, float]]) -> np.ndarray[Any, Any]:
         for name, _ in chosen:
             file = folder / "lora" / f"{name}.safetensors"
             pipeline.load_lora_weights(file, adapter_name=name, unet_config=pipeline.unet.config)
@@ -137,7 +137,7 @@ def oracle(pipeline: Any, folder: Path) -> Iterator[Callable[[Sequence[tuple[str
             pipeline.set_adapters([name for name, _ in chosen], [weight for _, weight in chosen])
         return drawn(pipeline)
 
-    yield picture
+    yield image
     pipeline.unload_lora_weights()
 
 
@@ -166,7 +166,7 @@ def load(loader: LoraLoader, chosen: Sequence[tuple[str, float]]) -> LoraSet | N
 
 
 def ours(engine: EagerEngine, sets: Sequence[LoraSet | None]) -> list[np.ndarray[Any, Any]]:
-    """Pictures of one prompt and seed, each with its own LoRAs, made in the same calls."""
+    """Images of one prompt and seed, each with its own LoRAs, made in the same calls."""
     scheduler = diffusers.DDIMScheduler.from_config(engine.scheduler_config)
     scheduler.set_timesteps(STEPS)
     reader = PromptReader(engine.tokenizer, 1)
@@ -186,7 +186,7 @@ def difference(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
 
 
 @pytest.mark.parametrize("chosen", CHOICES, ids=lambda chosen: "+".join(f"{name}*{weight}" for name, weight in chosen))
-def test_a_picture_is_diffusers_own(
+def test_an_image_is_diffusers_own(
     engine: EagerEngine, loader: LoraLoader, oracle: Any, chosen: Sequence[tuple[str, float]]
 ) -> None:
     plain, changed = ours(engine, [None, load(loader, chosen)])
@@ -194,7 +194,7 @@ def test_a_picture_is_diffusers_own(
     assert difference(changed, oracle(chosen)) > SAME
 
 
-def test_pictures_of_lycoris_files_are_those_of_merged_weights(
+def test_images_of_lycoris_files_are_those_of_merged_weights(
     engine: EagerEngine, loader: LoraLoader, folder: Path, pipeline: Any
 ) -> None:
     """One file that changes every layer, by a different kind each."""
@@ -224,7 +224,7 @@ def test_a_weight_of_zero_is_no_lora(engine: EagerEngine, loader: LoraLoader, or
     assert difference(plain, oracle([("locon", 0.0)])) > SAME
 
 
-def test_a_picture_does_not_depend_on_its_neighbours_loras(engine: EagerEngine, loader: LoraLoader) -> None:
+def test_an_image_does_not_depend_on_its_neighbours_loras(engine: EagerEngine, loader: LoraLoader) -> None:
     sets = [
         load(loader, chosen) for chosen in ([("kohya", 0.75)], [("locon", 1.5), ("text", 1.0)], [], [("older", 1.0)])
     ]

@@ -125,7 +125,7 @@ class Load:
             self.seconds.append((ended, ended - began))
 
     def stop(self) -> None:
-        """Let the last ones end; raises what any request was answered with but a picture."""
+        """Let the last ones end; raises what any request was answered with but an image."""
         self._enough.set()
         for sender in self._senders:
             sender.result()

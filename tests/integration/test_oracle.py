@@ -1,4 +1,4 @@
-"""The pictures are those of diffusers' own pipeline, for every scheduler.
+"""The images are those of diffusers' own pipeline, for every scheduler.
 
 Made together in one loop, so that they share their calls, and one by one by ``StableDiffusionPipeline``, with the same
 weights, seeds and steps.
@@ -77,20 +77,20 @@ def test_every_scheduler_has_an_oracle() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_scheduler_gives_the_pipelines_pictures(jobs: Mapping[str, list[Job]], oracle: Oracle, name: str) -> None:
+def test_a_scheduler_gives_the_pipelines_images(jobs: Mapping[str, list[Job]], oracle: Oracle, name: str) -> None:
     for job in jobs[name]:
         assert job.result is not None, job.error
-        expected = oracle.picture(job.request, SEED)
+        expected = oracle.text_to_image(job.request, SEED)
         found = psnr(pixels(job.result.images[0]), expected)
         assert found >= SAME, f"{found:.1f} dB at guidance {job.request.guidance_scale}"
 
 
-def test_pictures_differ_between_schedulers_and_guidance(jobs: Mapping[str, list[Job]]) -> None:
+def test_images_differ_between_schedulers_and_guidance(jobs: Mapping[str, list[Job]]) -> None:
     """Or the comparison would say little."""
     first = {name: [pixels(job.result.images[0]) for job in row if job.result] for name, row in jobs.items()}
     for row in first.values():
         assert psnr(row[0], row[1]) < SAME
-    different = {picture.tobytes() for row in first.values() for picture in row}
+    different = {image.tobytes() for row in first.values() for image in row}
     assert len(different) >= 0.8 * sum(len(row) for row in first.values())
 
 
@@ -138,5 +138,5 @@ def test_through_triton(
         calls.close()
     assert reply["is_nsfw"] == [False, False]
     drawn = replace(request, prompt=reply["prompt"])  # the ensemble translates
-    for index, picture in enumerate(reply["images"]):
-        assert psnr(pixels(picture), oracle.picture(drawn, 77 + index)) >= SAME
+    for index, image in enumerate(reply["images"]):
+        assert psnr(pixels(image), oracle.text_to_image(drawn, 77 + index)) >= SAME

@@ -27,14 +27,14 @@ pytest.importorskip("openvino")
 WITHIN = 1200.0  # seconds; generous, for loaded machines
 PRECISION = COMPILERS["openvino"]().precisions[0]  # what suits this processor
 SIDE = 128
-PROMPT = "a red apple on a blue background"  # whose picture rounding moves little
+PROMPT = "a red apple on a blue background"  # whose image rounding moves little
 FULL: Mapping[str, Any] = {"prompt": PROMPT, "width": SIDE, "height": SIDE, "steps": 8}
 GRADIENT = png(Image.linear_gradient("L").convert("RGB").resize((SIDE, SIDE)))
 FLAT, HIGH_CONTRAST = "lora/flat.safetensors", "lora/high-contrast.safetensors"
 CONTROLLED = "controlnet"
 # Of these, a graph of the UNet for this size takes the first three.
 ASKED: Mapping[str, Mapping[str, Any]] = {
-    "picture": FULL,
+    "image": FULL,
     "variation": {**FULL, "func_name": "i2i", "image": GRADIENT, "denoising_strength": 0.6},
     "two": {**FULL, "image_num": 2},
     "another size": {**FULL, "width": 96, "height": 64},
@@ -43,7 +43,7 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     CONTROLLED: {**FULL, "image": GRADIENT},
 }
 ADDS = ("lora", "two loras", CONTROLLED)
-"""Cases that equal "picture" but for what they add."""
+"""Cases that equal "image" but for what they add."""
 
 
 @pytest.fixture
@@ -61,20 +61,20 @@ def model_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drawn(start_triton: TritonStarter, model_dir: Path) -> Callable[..., dict[str, Any]]:
-    """Return a function that starts a server, asks for everything and stops it; gives the pictures by name."""
+    """Return a function that starts a server, asks for everything and stops it; gives the images by name."""
 
     def draw(**settings: str) -> dict[str, Any]:
         env = {f"TRITON_DIFFUSERS_{name.upper()}": value for name, value in settings.items()}
         calls = Calls(start_triton(env=env, model_dir=model_dir, args=["--func-name=all"]))
-        pictures = {}
+        images = {}
         for name, fields in ASKED.items():
             reply = calls.grpc("sd_controlnet" if name == CONTROLLED else "sd_base", **small(**fields))
             assert reply["success"] == 1, (name, reply)
             assert reply["use_blade"] is (settings["engine"] == "openvino"), name
-            pictures[name] = np.stack([pixels(image) for image in reply["images"]])
+            images[name] = np.stack([pixels(image) for image in reply["images"]])
         calls.close()
         calls.server.stop()
-        return pictures
+        return images
 
     return draw
 
@@ -88,11 +88,11 @@ def test_it_draws_what_the_eager_engine_draws(
     free = drawn(engine="openvino")
     fixed = drawn(engine="openvino", fixed_sizes=f"{SIDE}x{SIDE}", cache_dir=str(tmp_path / "cache"))
     assert list((tmp_path / "cache").rglob(f"{fixed_name(SIDE // 8, SIDE // 8)}*")), "a graph for the size was loaded"
-    for made_by, pictures in (("free", free), ("fixed", fixed)):
-        like = {name: psnr(picture, eager[name]) for name, picture in pictures.items()}
+    for made_by, images in (("free", free), ("fixed", fixed)):
+        like = {name: psnr(image, eager[name]) for name, image in images.items()}
         for name, decibels in like.items():
             record_testsuite_property(f"{name}, {made_by}, dB", round(decibels, 1))
         assert mean(like.values()) >= MIN_PSNR[PRECISION], like
         assert min(like.values()) >= MIN_PSNR[PRECISION] - PSNR_SPREAD[PRECISION], like
         for name in ADDS:
-            assert like[name] > psnr(eager[name], eager["picture"]), f"{name} is left out"
+            assert like[name] > psnr(eager[name], eager["image"]), f"{name} is left out"

@@ -33,7 +33,7 @@ SCHEDULERS = ["DPM++ 2M", "Euler a", "DDIM", "Heun"]
 PROMPTS = ["a red apple on a blue background", "a (cat:1.3) on a [green] background", "蓝色背景上的红苹果", "a panda"]
 
 
-def picture() -> bytes:
+def source_image() -> bytes:
     image = Image.new("RGB", (120, 100), (40, 60, 200))
     ImageDraw.Draw(image).ellipse((30, 20, 100, 90), fill=(210, 30, 30))
     return png(image)
@@ -48,7 +48,7 @@ def mask() -> bytes:
 def requests() -> Iterator[dict[str, Any]]:
     """Return the same thousand each time."""
     draw = random.Random(0)
-    image, hole = picture(), mask()
+    image, hole = source_image(), mask()
     for number in range(REQUESTS):
         function = ("t2i", "i2i", "inpaint", "outpaint")[number % 4]
         width, height = draw.choice(SIZES)

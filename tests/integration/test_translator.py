@@ -1,4 +1,4 @@
-"""Chinese prompts over every transport: by themselves, and on their way to a picture."""
+"""Chinese prompts over every transport: by themselves, and on their way to an image."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def tensors(**values: Any) -> dict[str, np.ndarray[Any, Any]]:
 def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationRequest:
     """A small request."""
     fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
-    fields["embed_metadata"] = False  # so that equal pictures are equal files
+    fields["embed_metadata"] = False  # so that equal images are equal files
     return GenerationRequest(**{**fields, "prompt": prompt, **changes})
 
 

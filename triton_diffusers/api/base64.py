@@ -7,7 +7,7 @@ import re
 import string
 from urllib.parse import unquote_to_bytes
 
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.settings import Settings
 
 # RFC 2397. The media type does not matter: what an image is, its content says.
@@ -19,9 +19,9 @@ _PERCENT_PIECE = 2**16  # bytes
 
 
 def check_size(field: str, size: float, settings: Settings) -> None:
-    """Raise ``InvalidPicture`` for an encoded image of more bytes than ``max_image_megabytes`` allows."""
+    """Raise ``InvalidImage`` for an encoded image of more bytes than ``max_image_megabytes`` allows."""
     if size > settings.max_image_megabytes * 1e6:
-        raise InvalidPicture(field, f"{size / 1e6:.1f} MB", f"at most {settings.max_image_megabytes:g} MB")
+        raise InvalidImage(field, f"{size / 1e6:.1f} MB", f"at most {settings.max_image_megabytes:g} MB")
 
 
 def is_data_url(text: str) -> bool:
@@ -35,7 +35,7 @@ def decode_base64(field: str, text: str, settings: Settings) -> bytes:
     Base64 may have the standard or the URL-safe alphabet, padding or none, and whitespace.
 
     Raises:
-        InvalidPicture: it is anything else, or empty, or too large (judged before it is decoded).
+        InvalidImage: it is anything else, or empty, or too large (judged before it is decoded).
     """
     if is_data_url(text):
         return decode_data_url(field, text, settings)
@@ -46,7 +46,7 @@ def decode_data_url(field: str, text: str, settings: Settings) -> bytes:
     """Return the bytes of a data URL of any media type, with any parameters: as base64, or percent-encoded.
 
     Raises:
-        InvalidPicture: it is not a data URL, is empty, or too large.
+        InvalidImage: it is not a data URL, is empty, or too large.
     """
     if (prefix := _DATA_URL.match(text)) is None:
         raise _invalid(field, text)
@@ -91,5 +91,5 @@ def _ascii(field: str, text: str) -> bytes:
         raise _invalid(field, text) from error
 
 
-def _invalid(field: str, text: str) -> InvalidPicture:
-    return InvalidPicture(field, text[:40], "must be an image as base64 (standard or URL-safe alphabet) or a data URL")
+def _invalid(field: str, text: str) -> InvalidImage:
+    return InvalidImage(field, text[:40], "must be an image as base64 (standard or URL-safe alphabet) or a data URL")

@@ -23,11 +23,11 @@ from triton_diffusers.api.request import (
     FromBase64,
     Function,
     GenerationRequest,
+    ImageSource,
     Link,
     LoraChoice,
     ModelDefaults,
     OutputFormat,
-    PictureSource,
     ResizeMode,
     SafetyAction,
 )
@@ -81,7 +81,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 def _read(field: Input, array: Array) -> Any:
     if field.many:
         if array.ndim > 1 and array.shape[0] != 1:
-            raise InvalidRequest(field.name, f"{array.shape[0]} rows", "send each picture's request by itself")
+            raise InvalidRequest(field.name, f"{array.shape[0]} rows", "send each image's request by itself")
         if array.size > _MAX_ELEMENTS:
             raise InvalidRequest(field.name, f"{array.size} values", f"at most {_MAX_ELEMENTS}")
         return tuple(_element(field, element) for element in array.flat)
@@ -154,7 +154,7 @@ def decode_request(values: Mapping[str, Any], settings: Settings, defaults: Mode
         output_format=OutputFormat(checked("output_format")),
         clip_skip=checked("clip_skip"),
         image=_image(values, settings, function, chosen),
-        mask=_picture("mask", values, settings, wanted=function is Function.INPAINT, taker=function.value),
+        mask=_one_image("mask", values, settings, wanted=function is Function.INPAINT, taker=function.value),
         resize_mode=ResizeMode(checked("resize_mode")),
         denoising_strength=checked("denoising_strength"),
         expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
@@ -191,13 +191,13 @@ def _seed(value: str) -> int:
 
 def _image(
     values: Mapping[str, Any], settings: Settings, function: Function, chosen: Sequence[ControlChoice]
-) -> PictureSource | None:
+) -> ImageSource | None:
     """Return the input image; of text to image, the one that controls it if no control image was sent."""
     wanted, taker = function is not Function.TEXT_TO_IMAGE, function.value
     if chosen and not wanted:
         wanted = any(control.image is None for control in chosen)
         taker += " without control_image" if wanted else " with control_image"
-    return _picture("image", values, settings, wanted=wanted, taker=taker)
+    return _one_image("image", values, settings, wanted=wanted, taker=taker)
 
 
 def _expansion(values: Mapping[str, Any], settings: Settings) -> Expansion:
@@ -257,7 +257,7 @@ def _controls(values: Mapping[str, Any], settings: Settings) -> tuple[ControlCho
     for start, end in zip(starts, ends, strict=True):
         if start >= end:
             raise InvalidRequest("control_start / control_end", f"{start} to {end}", "must begin before it ends")
-    images = _pictures("control_image", values, settings, number=number, things=_CONTROLNETS)
+    images = _list_images("control_image", values, settings, number=number, things=_CONTROLNETS)
     return tuple(
         ControlChoice(path=path, process=process, scale=scale, start=start, end=end, image=image)
         for path, process, scale, start, end, image in zip(paths, processes, scales, starts, ends, images, strict=True)
@@ -271,9 +271,9 @@ def _one_or_each(field: str, values: Sequence[T], default: T, number: int, thing
     return values if len(values) == number else tuple(values or (default,)) * number
 
 
-def _picture(
+def _one_image(
     name: str, values: Mapping[str, Any], settings: Settings, *, wanted: bool, taker: str
-) -> PictureSource | None:
+) -> ImageSource | None:
     """Return the image of the one field of three that was sent; None if the function, ``taker``, takes no image."""
     fields = _fields(name)
     given = [field for field in fields if values[field]]
@@ -286,9 +286,9 @@ def _picture(
     return _source(given[0], values[given[0]], settings)
 
 
-def _pictures(
+def _list_images(
     name: str, values: Mapping[str, Any], settings: Settings, *, number: int, things: str
-) -> tuple[PictureSource | None, ...]:
+) -> tuple[ImageSource | None, ...]:
     """Return ``number`` images of the one list field of three that was sent; all None if none was.
 
     Together they may have as many bytes as a single image.
@@ -301,7 +301,7 @@ def _pictures(
         raise InvalidRequest(" / ".join(fields), given, "at most one of the three")
     (field,) = given
     each = _one_or_each(field, values[field], None, number, things)
-    sources: dict[Any, PictureSource] = {}
+    sources: dict[Any, ImageSource] = {}
     for value in dict.fromkeys(each):
         sources[value] = _source(field, value, settings)
         check_size(field, sum(map(_size, sources.values())), settings)
@@ -312,14 +312,14 @@ def _fields(name: str) -> tuple[str, str, str]:
     return name, f"{name}_base64", f"{name}_link"
 
 
-def _size(source: PictureSource) -> int:
+def _size(source: ImageSource) -> int:
     """Return the bytes of an image that came in the request itself."""
     if isinstance(source, Link):
         return 0
     return len(source if isinstance(source, bytes) else source.data)
 
 
-def _source(field: str, value: Any, settings: Settings) -> PictureSource:
+def _source(field: str, value: Any, settings: Settings) -> ImageSource:
     if field.endswith("_link"):
         return DataUrl(decode_data_url(field, value, settings)) if is_data_url(value) else Link(value)
     if field.endswith("_base64"):

@@ -81,7 +81,7 @@ class DataUrl:
 
 # An image that comes with a request: an encoded one, or a link to one. Its type records which of the three fields it
 # came in, for error messages.
-PictureSource = bytes | FromBase64 | Link | DataUrl
+ImageSource = bytes | FromBase64 | Link | DataUrl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class ControlChoice:
     scale: float = 1.0
     start: float = 0.0
     end: float = 1.0
-    image: PictureSource | None = None
+    image: ImageSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +156,8 @@ class GenerationRequest:
     image_num: int = 1
     scheduler: str = DEFAULT_SCHEDULER
     output_format: OutputFormat = OutputFormat.PNG
-    image: PictureSource | None = None
-    mask: PictureSource | None = None
+    image: ImageSource | None = None
+    mask: ImageSource | None = None
     denoising_strength: float = 0.55
     resize_mode: ResizeMode = ResizeMode.STRETCH
     expansion: Expansion | None = None
@@ -192,7 +192,7 @@ class GenerationRequest:
         }
         if self.function is not Function.TEXT_TO_IMAGE:
             values["denoising_strength"] = self.denoising_strength
-        if self.has_pictures:
+        if self.has_images:
             values["resize_mode"] = self.resize_mode.value
         if self.function in _WITH_MASK:
             values["keep_unmasked"] = self.keep_unmasked
@@ -236,7 +236,7 @@ class GenerationRequest:
         return (self.seed + index) % SEEDS
 
     @property
-    def has_pictures(self) -> bool:
+    def has_images(self) -> bool:
         """True if images come with the request."""
         return self.image is not None or any(control.image is not None for control in self.controls)
 

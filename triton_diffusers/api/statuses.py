@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from triton_diffusers.errors import (
     Busy,
     Cancelled,
-    InvalidPicture,
+    InvalidImage,
     InvalidRequest,
     NotFound,
     TimedOut,
@@ -31,7 +31,7 @@ class ErrorStatus:
 
 # The first row whose kind an error is an instance of applies; the last row is for everything else.
 STATUSES: tuple[ErrorStatus, ...] = (
-    ErrorStatus(InvalidPicture, "INVALID_ARGUMENT", 400, 462, "InvalidRequestError", "an image is invalid, too large or cannot be fetched"),
+    ErrorStatus(InvalidImage, "INVALID_ARGUMENT", 400, 462, "InvalidRequestError", "an image is invalid, too large or cannot be fetched"),
     ErrorStatus(InvalidRequest, "INVALID_ARGUMENT", 400, 460, "InvalidRequestError", "a field's value is invalid"),
     ErrorStatus(NotFound, "NOT_FOUND", 404, 460, "NotFoundError", "a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist"),
     ErrorStatus(Busy, "UNAVAILABLE", 503, 469, "BusyError", "the queue is full, the server is stopping, or the engine loop has failed and the model is being restarted: try again in some seconds"),

@@ -77,7 +77,7 @@ def _tell(plan: Plan, upload: Upload | None) -> None:
     print(f"artifact     {place}/{plan.name}")
     print(f"machine      {plan.environment.machine}")
     print(f"versions     {', '.join(f'{name} {number}' for name, number in plan.environment.versions.items())}")
-    print(f"verified by  pictures, on average at least {plan.min_psnr:g} dB like the eager ones")
+    print(f"verified by  images, on average at least {plan.min_psnr:g} dB like the eager ones")
     if plan.existing is not None:
         print("it is there already and fits: nothing would be done")
         return

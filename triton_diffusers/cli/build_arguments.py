@@ -7,7 +7,7 @@ import argparse
 from triton_diffusers.compile.options import MIN_PSNR, PRECISIONS, SYNONYMS, BuildOptions
 
 DESCRIPTION = """\
-Compile a model for this machine: fetch, export and compile each of its networks, verify by pictures that the result
+Compile a model for this machine: fetch, export and compile each of its networks, verify by images that the result
 draws what the model draws, measure it, and place it in the model directory's optimized_model/, where a server finds it.
 A build that was interrupted goes on where it was."""
 
@@ -52,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"place nothing that draws less like the eager engine on average (default: {limits})",
     )
     check.add_argument(
-        "--steps", type=_positive, default=12, metavar="N", help="steps of each picture (default: %(default)s)"
+        "--steps", type=_positive, default=12, metavar="N", help="steps of each image (default: %(default)s)"
     )
     check.add_argument(
-        "--side", type=_side, default=0, metavar="PIXELS", help="side of the pictures (default: the model's own)"
+        "--side", type=_side, default=0, metavar="PIXELS", help="side of the images (default: the model's own)"
     )
     instead = parser.add_argument_group("instead of building").add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="show what is there, and whether it can be used here")

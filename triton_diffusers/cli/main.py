@@ -141,7 +141,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--func-name",
         choices=tuple(LEFT_OUT),
         default="all",
-        help="which of the models that make pictures to load: sd_base, sd_controlnet or both (default: %(default)s); "
+        help="which of the models that make images to load: sd_base, sd_controlnet or both (default: %(default)s); "
         "each has the checkpoint in memory",
     )
     where.add_argument(
@@ -211,8 +211,8 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser(
         "demo",
-        help="start a server, draw one picture, stop the server",
-        description="Start a server on free ports, have one picture drawn, stop the server, print the picture's path.",
+        help="start a server, draw one image, stop the server",
+        description="Start a server on free ports, have one image drawn, stop the server, print the image's path.",
     )
     _add_models(demo)
     demo.add_argument(
@@ -226,7 +226,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=Path,
         default=Path("result") / "demo.png",
         metavar="FILE",
-        help="where to write the picture, as PNG (default: %(default)s)",
+        help="where to write the image, as PNG (default: %(default)s)",
     )
 
 

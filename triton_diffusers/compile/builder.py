@@ -167,7 +167,7 @@ class _Build:
             return self._work.complete(graph)
 
     def _draw_eagerly(self) -> DrawResult:
-        folder, record = self._work.pictures / "eager", self._work.pictures / "eager.json"
+        folder, record = self._work.images / "eager", self._work.images / "eager.json"
         requested = {"steps": self._options.steps, "requested_side": self._options.side}
         try:
             kept = _Reference.model_validate_json(record.read_bytes())
@@ -204,15 +204,15 @@ class _Build:
 
     def _judge(self, eager: DrawResult) -> Mapping[str, float]:
         """Return the PSNR of each probe. Raises ``QualityTooLow`` if the images differ too much from the eager ones."""
-        pictures = self._work.pictures
-        psnr = compare(pictures / "eager", pictures / "compiled", eager.files)
+        images = self._work.images
+        psnr = compare(images / "eager", images / "compiled", eager.files)
         mean, worst = sum(psnr.values()) / len(psnr), min(psnr, key=lambda name: psnr[name])
         limit, lowest = self._plan.min_psnr, self._plan.min_psnr - PSNR_SPREAD[self._plan.precision]
         if mean < limit or psnr[worst] < lowest:
             raise QualityTooLow(
                 f"{self._plan.name} was rejected: its images differ too much from the eager engine's: "
                 f"their PSNR is {mean:.1f} dB on average and {psnr[worst]:.1f} dB at worst ({worst!r}), the limits are "
-                f"{limit:g} and {lowest:g} dB (--min-psnr); compare the images in {pictures}"
+                f"{limit:g} and {lowest:g} dB (--min-psnr); compare the images in {images}"
             )
         return psnr
 
@@ -223,7 +223,7 @@ class _Build:
         return {**self._model(), "folder": folder, "steps": self._options.steps, "side": self._options.side}
 
     def _empty(self, name: str) -> Path:
-        folder = self._work.pictures / name
+        folder = self._work.images / name
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()

@@ -19,7 +19,7 @@ from triton_diffusers.api.request import ControlChoice, Function, GenerationRequ
 from triton_diffusers.sampling.profiles import PROFILES
 
 # The probe that timing uses.
-TIMED = "picture"
+TIMED = "plain"
 LORA_FILE = "lora/probe.safetensors"
 CONTROLNET_FILE = "controlnet/probe.safetensors"
 
@@ -42,7 +42,7 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
     Text to image; two images of another shape by another sampler; image to image; a LoRA on every layer; then with
     the LoRA, the sampling profile that caches features between steps, and a ControlNet.
     """
-    picture = GenerationRequest(
+    plain = GenerationRequest(
         task_id=TIMED,
         prompt=_PROMPT,
         width=side,
@@ -52,11 +52,11 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
         seed=1,
         embed_metadata=False,
     )
-    with_lora = replace(picture, task_id="lora", loras=(LoraChoice(LORA_FILE, 1.0),))
+    with_lora = replace(plain, task_id="lora", loras=(LoraChoice(LORA_FILE, 1.0),))
     return {
-        TIMED: picture,
+        TIMED: plain,
         "wide": replace(
-            picture,
+            plain,
             task_id="wide",
             prompt="a yellow flower",
             negative_prompt="dark",
@@ -67,7 +67,7 @@ def probes(side: int, steps: int) -> Mapping[str, GenerationRequest]:
             seed=2,
         ),
         "variation": replace(
-            picture,
+            plain,
             task_id="variation",
             prompt="a sunset",
             function=Function.IMAGE_TO_IMAGE,

@@ -35,7 +35,7 @@ class WorkFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.folder = root / WORK / name
         self.artifact = self.folder / "artifact"
-        self.pictures = self.folder / "pictures"
+        self.images = self.folder / "images"
         self._complete = self.folder / "complete"
         self._made_of = self.folder / "made-of.json"
         self._name = name
@@ -68,7 +68,7 @@ class WorkFolder:
         self.folder.mkdir(exist_ok=True)  # only under the lock: a build that ends deletes it
         if force or _read_json(self._made_of) != made_of:
             self.discard()
-        for folder in (self.artifact, self.pictures, self._complete):
+        for folder in (self.artifact, self.images, self._complete):
             folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._made_of, json.dumps(made_of))
 

@@ -1,4 +1,4 @@
-"""Pictures: encoding, resizing, and the step from a decoder's tensor to pixels."""
+"""Images: encoding, resizing, and the step from a decoder's tensor to pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from triton_diffusers.api.request import OutputFormat
 
 _ENCODER_OPTIONS: dict[OutputFormat, dict[str, Any]] = {
-    # Level 6 costs several times level 1 for a few per cent of the size of a photograph-like picture.
+    # Level 6 costs several times level 1 for a few per cent of the size of a photograph-like image.
     OutputFormat.PNG: {"compress_level": 1},
     OutputFormat.JPEG: {"quality": 95, "subsampling": 0},
     OutputFormat.WEBP: {"quality": 95, "method": 4},
@@ -30,7 +30,7 @@ def to_pixels(decoded: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a picture says of itself: the ``parameters`` text that image tools read, and all of it as JSON."""
+    """What an image says of itself: the ``parameters`` text that image tools read, and all of it as JSON."""
 
     parameters: str
     record: str

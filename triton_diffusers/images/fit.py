@@ -1,4 +1,4 @@
-"""Bringing a picture, and the mask that belongs to it, to the request's size."""
+"""Bringing an image, and the mask that belongs to it, to the request's size."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Box = tuple[float, float, float, float]
 
 
 def fit(image: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
-    """An RGB picture at ``size`` (width, height): stretched; scaled and cut; or scaled down and padded with white."""
+    """An RGB image at ``size`` (width, height): stretched; scaled and cut; or scaled down and padded with white."""
     if image.size == size:
         return image
     return _place(image, image.size, size, mode, Image.Resampling.LANCZOS, "white")
 
 
-def fit_mask(mask: Image.Image, picture_size: Size, size: Size, mode: ResizeMode) -> Image.Image:
-    """A mask (L) at ``size``, so that it lies on the fitted picture as it lay on the one of ``picture_size``.
+def fit_mask(mask: Image.Image, source_size: Size, size: Size, mode: ResizeMode) -> Image.Image:
+    """A mask (L) at ``size``, so that it lies on the fitted image as it lay on the one of ``source_size``.
 
-    A mask of another size than its picture is stretched over it. Padding is black: it is kept, as it is no part of
-    the picture.
+    A mask of another size than its image is stretched over it. Padding is black: it is kept, as it is no part of
+    the image.
     """
     # The mean of an area: what is mostly white stays white, and no new values come up at an edge as with LANCZOS.
-    return _place(mask, picture_size, size, mode, Image.Resampling.BOX, "black")
+    return _place(mask, source_size, size, mode, Image.Resampling.BOX, "black")
 
 
 def _place(
-    image: Image.Image, picture_size: Size, size: Size, mode: ResizeMode, filter_: Image.Resampling, padding: str
+    image: Image.Image, source_size: Size, size: Size, mode: ResizeMode, filter_: Image.Resampling, padding: str
 ) -> Image.Image:
-    box, inner = _geometry(picture_size, size, mode)
-    across, down = image.width / picture_size[0], image.height / picture_size[1]
-    # Rounding must not lead out of the picture.
+    box, inner = _geometry(source_size, size, mode)
+    across, down = image.width / source_size[0], image.height / source_size[1]
+    # Rounding must not lead out of the image.
     own_box = (
         box[0] * across,
         box[1] * down,
@@ -62,28 +62,28 @@ def _scaled(image: Image.Image, box: Box, size: Size, filter_: Image.Resampling)
     return image.resize(size, filter_, box=(left, top, right, bottom))
 
 
-def _geometry(picture: Size, size: Size, mode: ResizeMode) -> tuple[Box, Size]:
-    """The part of the picture that is shown, in its pixels, and the size at which it is shown."""
-    ratios = size[0] / picture[0], size[1] / picture[1]
-    whole = (0.0, 0.0, float(picture[0]), float(picture[1]))
+def _geometry(source: Size, size: Size, mode: ResizeMode) -> tuple[Box, Size]:
+    """The part of the image that is shown, in its pixels, and the size at which it is shown."""
+    ratios = size[0] / source[0], size[1] / source[1]
+    whole = (0.0, 0.0, float(source[0]), float(source[1]))
     if mode is ResizeMode.STRETCH:
         return whole, size
     if mode is ResizeMode.CROP:
         scale = max(ratios)
-        width, height = min(picture[0], size[0] / scale), min(picture[1], size[1] / scale)
-        left, top = (picture[0] - width) / 2, (picture[1] - height) / 2
+        width, height = min(source[0], size[0] / scale), min(source[1], size[1] / scale)
+        left, top = (source[0] - width) / 2, (source[1] - height) / 2
         return (left, top, left + width, top + height), size
     scale = min(1.0, *ratios)
-    return whole, (max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale)))
+    return whole, (max(1, round(source[0] * scale)), max(1, round(source[1] * scale)))
 
 
 _PADDINGS: dict[Fill, Literal["edge", "symmetric"]] = {Fill.COPY: "edge", Fill.REFLECT: "symmetric"}
 
 
 def expand(image: Image.Image, expansion: Expansion) -> tuple[Image.Image, Image.Image]:
-    """The RGB picture with the expansion's pixels added and filled, and its mask (L): white on the new pixels.
+    """The RGB image with the expansion's pixels added and filled, and its mask (L): white on the new pixels.
 
-    ``reflect`` mirrors at the edge, back and forth where more is added than the picture has.
+    ``reflect`` mirrors at the edge, back and forth where more is added than the image has.
     """
     sides = ((expansion.up, expansion.down), (expansion.left, expansion.right))
     canvas = np.pad(np.asarray(image), (*sides, (0, 0)), _PADDINGS[expansion.fill])

@@ -1,4 +1,4 @@
-"""All that a request brings in pictures, ready to be drawn over."""
+"""All that a request brings in images, ready to be drawn over."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from triton_diffusers.api.request import DataUrl, FromBase64, Function, GenerationRequest, Link, PictureSource
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.api.request import DataUrl, FromBase64, Function, GenerationRequest, ImageSource, Link
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images.fit import expand, fit, fit_mask
 from triton_diffusers.images.paste import soft_edged
-from triton_diffusers.images.read import Size, decoding_bytes, read_mask, read_picture
+from triton_diffusers.images.read import Size, decoding_bytes, read_image, read_mask
 from triton_diffusers.settings import Settings
 
 # Bytes per pixel of the result. Pillow's RGB takes 4.
@@ -21,13 +21,13 @@ _CONTROL_BYTES = 19  # a control image as it came, as the preprocessor made it, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourcePictures:
+class SourceImages:
     """What a request starts from, and what controls it.
 
     ``image`` is RGB of the request's ``size``, None if nothing is drawn over; ``mask`` is L of that size, white is
     repainted. ``shown`` is how much of the drawn image covers ``image`` in the result (L), None if all of it does.
-    ``controls`` has one picture for each ControlNet, RGB of that size, not preprocessed; ControlNets with
-    the same picture share the object.
+    ``controls`` has one image for each ControlNet, RGB of that size, not preprocessed; ControlNets with
+    the same image share the object.
     """
 
     image: Image.Image | None
@@ -44,26 +44,26 @@ class Footprint:
     kept: int
 
 
-class Gatherer:
-    """Makes the source pictures of a request. ``bodies`` are what its links lead to, by URL."""
+class ImageLoader:
+    """Makes the source images of a request. ``bodies`` are what its links lead to, by URL."""
 
     def __init__(self, settings: Settings, bodies: Mapping[str, bytes]) -> None:
         self._settings = settings
         self._bodies = bodies
 
-    def gather(self, request: GenerationRequest) -> SourcePictures | None:
-        """Read, fit and expand; None for a request that takes no image. Raises ``InvalidPicture``."""
+    def load(self, request: GenerationRequest) -> SourceImages | None:
+        """Read, fit and expand; None for a request that takes no image. Raises ``InvalidImage``."""
         if request.function is not Function.TEXT_TO_IMAGE:
             drawn_over = self._drawn_over(request)
             return replace(drawn_over, controls=self._controls(request, drawn_over.image))
         controls = self._controls(request, None)
-        return SourcePictures(image=None, controls=controls) if controls else None
+        return SourceImages(image=None, controls=controls) if controls else None
 
     def footprint(self, request: GenerationRequest) -> Footprint:
         """Return the memory that the request's images take, judged by their headers.
 
         Raises:
-            InvalidPicture: an image is missing, unacceptable, or takes more memory than all requests may together.
+            InvalidImage: an image is missing, unacceptable, or takes more memory than all requests may together.
         """
         sources = [("image", request.image, request.unexpanded_size), ("mask", request.mask, request.unexpanded_size)]
         sources += [("control_image", control.image, request.size) for control in request.controls]
@@ -79,50 +79,50 @@ class Gatherer:
             nbytes = decoding_bytes(field, data, self._settings, target)
             if nbytes + kept > self._settings.max_input_megabytes * 1e6:
                 limit = f"at most {self._settings.max_input_megabytes:g} MB (max_input_megabytes)"
-                raise InvalidPicture(field, f"{nbytes / 1e6:.0f} MB to decode", limit)
+                raise InvalidImage(field, f"{nbytes / 1e6:.0f} MB to decode", limit)
             largest = max(largest, nbytes)
         return Footprint(decoding=largest, kept=kept)
 
-    def _drawn_over(self, request: GenerationRequest) -> SourcePictures:
+    def _drawn_over(self, request: GenerationRequest) -> SourceImages:
         size = request.unexpanded_size
-        picture = self._read("image", request.image, size, read_picture)
-        image = fit(picture, size, request.resize_mode)
+        source = self._read("image", request.image, size, read_image)
+        image = fit(source, size, request.resize_mode)
         if request.expansion is not None:
             canvas, new = expand(image, request.expansion)
-            return SourcePictures(image=canvas, mask=new, shown=self._shown(request, new))
+            return SourceImages(image=canvas, mask=new, shown=self._shown(request, new))
         if request.function is not Function.INPAINT:
-            return SourcePictures(image=image)
-        mask = fit_mask(self._read("mask", request.mask, size, read_mask), picture.size, size, request.resize_mode)
+            return SourceImages(image=image)
+        mask = fit_mask(self._read("mask", request.mask, size, read_mask), source.size, size, request.resize_mode)
         if not (np.asarray(mask) >= 128).any():
-            raise InvalidPicture(_field("mask", request.mask), "all black", "nothing to repaint; white is repainted")
-        return SourcePictures(image=image, mask=mask, shown=self._shown(request, mask))
+            raise InvalidImage(_field("mask", request.mask), "all black", "nothing to repaint; white is repainted")
+        return SourceImages(image=image, mask=mask, shown=self._shown(request, mask))
 
     @staticmethod
     def _shown(request: GenerationRequest, mask: Image.Image) -> Image.Image | None:
         return soft_edged(mask) if request.keep_unmasked else None
 
     def _controls(self, request: GenerationRequest, own: Image.Image | None) -> tuple[Image.Image, ...]:
-        """The control pictures; ``own`` is the request's own picture, if it is fitted already."""
-        fitted: dict[PictureSource | None, Image.Image] = {} if own is None else {None: own}
+        """The control images; ``own`` is the request's own image, if it is fitted already."""
+        fitted: dict[ImageSource | None, Image.Image] = {} if own is None else {None: own}
         for control in request.controls:
             if control.image not in fitted:
-                name, source = ("image", request.image) if control.image is None else ("control_image", control.image)
-                picture = self._read(name, source, request.size, read_picture)
-                fitted[control.image] = fit(picture, request.size, request.resize_mode)
+                name, sent = ("image", request.image) if control.image is None else ("control_image", control.image)
+                image = self._read(name, sent, request.size, read_image)
+                fitted[control.image] = fit(image, request.size, request.resize_mode)
         return tuple(fitted[control.image] for control in request.controls)
 
     def _read(
         self,
         name: str,
-        source: PictureSource | None,
+        source: ImageSource | None,
         target: Size,
         read: Callable[[str, bytes, Settings, Size], Image.Image],
     ) -> Image.Image:
         if source is None:
-            raise InvalidPicture(name, None, "the request needs one")
+            raise InvalidImage(name, None, "the request needs one")
         return read(*self._encoded(name, source), self._settings, target)
 
-    def _encoded(self, name: str, source: PictureSource) -> tuple[str, bytes]:
+    def _encoded(self, name: str, source: ImageSource) -> tuple[str, bytes]:
         """Return the field that an image came in, and its file."""
         field = _field(name, source)
         if isinstance(source, Link):
@@ -130,8 +130,8 @@ class Gatherer:
         return field, source if isinstance(source, bytes) else source.data
 
 
-def _field(name: str, source: PictureSource | None) -> str:
-    """The field in which a picture came."""
+def _field(name: str, source: ImageSource | None) -> str:
+    """The field in which an image came."""
     if isinstance(source, Link | DataUrl):
         return f"{name}_link"
     return f"{name}_base64" if isinstance(source, FromBase64) else name

@@ -43,7 +43,7 @@ def _share(white: Array, width: int) -> Array:
 def _depth(white: Array, most: int) -> Array:
     """How many pixels (rows, columns or diagonals, at most ``most``) a white pixel is away from a black one; uint8.
 
-    The picture's own border is no edge: nothing outside of it could be kept.
+    The image's own border is no edge: nothing outside of it could be kept.
     """
     depth = white.astype(np.uint8)
     inside = depth

@@ -1,4 +1,4 @@
-"""Reading encoded pictures that anybody may have sent: RGB pictures and one-channel masks, upright."""
+"""Reading encoded images that anybody may have sent: RGB images and one-channel masks, upright."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from triton_diffusers.api.base64 import check_size
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images.formats import expected_formats, readable_formats
 from triton_diffusers.settings import Settings
 
-# A progressive JPEG usually has ten scans. Each one makes the decoder walk over the whole picture, and an empty one
+# A progressive JPEG usually has ten scans. Each one makes the decoder walk over the whole image, and an empty one
 # takes some thirty bytes, so that a file within the limits could keep a thread busy for hours.
 _JPEG = ("JPEG", "MPO")
 _SCAN = b"\xff\xda"
@@ -44,25 +44,25 @@ _PROGRESSIVE_BYTES = 6  # of a JPEG's coefficients, which are held at full size
 Size = tuple[int, int]
 
 
-def read_picture(field: str, data: bytes, settings: Settings, target: Size | None = None) -> Image.Image:
+def read_image(field: str, data: bytes, settings: Settings, target: Size | None = None) -> Image.Image:
     """Return an RGB image: upright, its first frame, transparency over white, colour profile ignored.
 
     ``target`` is the size that it will be scaled to. A JPEG that is much larger is decoded at a half, a quarter or an
     eighth of its size, at least twice the target's.
 
     Raises:
-        InvalidPicture: it is not a whole image of an allowed format and size.
+        InvalidImage: it is not a whole image of an allowed format and size.
     """
     return _read(field, data, settings, target, mode="RGB", background="white")
 
 
 def read_mask(field: str, data: bytes, settings: Settings, target: Size | None = None) -> Image.Image:
-    """Return a mask (L): its luminance, white is repainted, transparency over black; else like ``read_picture``."""
+    """Return a mask (L): its luminance, white is repainted, transparency over black; else like ``read_image``."""
     return _read(field, data, settings, target, mode="L", background="black")
 
 
 def decoding_bytes(field: str, data: bytes, settings: Settings, target: Size | None = None) -> int:
-    """Return the most memory that reading an image takes, judged by its header. Raises ``InvalidPicture``."""
+    """Return the most memory that reading an image takes, judged by its header. Raises ``InvalidImage``."""
     with _opened(field, data, settings) as image:
         pixels = image.width * image.height
         coefficients = pixels * _PROGRESSIVE_BYTES if image.info.get("progressive") else 0
@@ -82,31 +82,31 @@ def _read(
 
 @contextmanager
 def _opened(field: str, data: bytes, settings: Settings) -> Iterator[Image.Image]:
-    """Open an image whose header is acceptable; nothing is decoded yet. All its errors are ``InvalidPicture``."""
+    """Open an image whose header is acceptable; nothing is decoded yet. All its errors are ``InvalidImage``."""
     check_size(field, len(data), settings)
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             _check_header(field, image, data, settings)
             yield image
-    except InvalidPicture:
+    except InvalidImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidPicture(field, "a decompression bomb", _pixels(settings)) from error
+        raise InvalidImage(field, "a decompression bomb", _pixels(settings)) from error
     except UnidentifiedImageError as error:
         # What the bytes are is not told: a link may have led to where only the server can read.
-        raise InvalidPicture(field, f"{len(data)} bytes", f"must be an image: {expected_formats()}") from error
+        raise InvalidImage(field, f"{len(data)} bytes", f"must be an image: {expected_formats()}") from error
     except Exception as error:  # Pillow's readers raise what they like about damaged content
-        raise InvalidPicture(field, f"{len(data)} bytes", "the picture is damaged or cut short") from error
+        raise InvalidImage(field, f"{len(data)} bytes", "the image is damaged or cut short") from error
 
 
 def _check_header(field: str, image: Image.Image, data: bytes, settings: Settings) -> None:
     """Refuse what would take too much memory or time, before anything is decoded."""
     if image.width * image.height > settings.max_image_pixels:
-        raise InvalidPicture(field, f"{image.width}×{image.height}", _pixels(settings))
+        raise InvalidImage(field, f"{image.width}×{image.height}", _pixels(settings))
     if max(image.size) > _MAX_SIDE:
-        raise InvalidPicture(field, f"{image.width}×{image.height}", f"at most {_MAX_SIDE} pixels a side")
+        raise InvalidImage(field, f"{image.width}×{image.height}", f"at most {_MAX_SIDE} pixels a side")
     if image.format in _JPEG and data.count(_SCAN) > _MOST_SCANS:
-        raise InvalidPicture(field, f"{data.count(_SCAN)} scans", f"at most {_MOST_SCANS} in a JPEG")
+        raise InvalidImage(field, f"{data.count(_SCAN)} scans", f"at most {_MOST_SCANS} in a JPEG")
 
 
 def _pixels(settings: Settings) -> str:
@@ -127,7 +127,7 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001  # damaged notes about a picture do not damage the picture
+    except Exception:  # noqa: BLE001  # damaged notes about an image do not damage the image
         return None
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
-from triton_diffusers.images.inputs import SourcePictures
+from triton_diffusers.images.inputs import SourceImages
 from triton_diffusers.inflight.autoencoder import encode
 from triton_diffusers.sampling.schedulers import set_start
 
@@ -65,7 +65,7 @@ class Canvas:
         self,
         engine: Engine,
         request: GenerationRequest,
-        sources: SourcePictures | None,
+        sources: SourceImages | None,
         size: tuple[int, int],
         warnings: list[str],
     ) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.images.budget import MemoryBudget
-from triton_diffusers.images.inputs import Footprint, Gatherer
+from triton_diffusers.images.inputs import Footprint, ImageLoader
 from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.job_table import JobTable
@@ -56,7 +56,7 @@ class InputLoader:
 
         Raises:
             Busy: too many links or bytes of images are pending.
-            InvalidPicture: a link is malformed.
+            InvalidImage: a link is malformed.
         """
         encoded = self._encoded.share()
         encoded.add(job.request.encoded_bytes)
@@ -97,7 +97,7 @@ class InputLoader:
     def _read(self, job: Job, bodies: Mapping[str, bytes]) -> None:
         if job.state.ended:
             return
-        gatherer = Gatherer(self._settings, bodies)
+        gatherer = ImageLoader(self._settings, bodies)
         deadline = time.monotonic() + self._settings.input_wait_seconds
         try:
             footprint = gatherer.footprint(job.request)
@@ -109,7 +109,7 @@ class InputLoader:
         else:
             self._decode(job, gatherer, footprint, deadline)
 
-    def _decode(self, job: Job, gatherer: Gatherer, footprint: Footprint, deadline: float) -> None:
+    def _decode(self, job: Job, gatherer: ImageLoader, footprint: Footprint, deadline: float) -> None:
         def has_ended() -> bool:
             return job.state.ended
 
@@ -118,7 +118,7 @@ class InputLoader:
         share = self._decoded.share()
         try:
             share.wait_for(footprint.decoding + footprint.kept, deadline, has_ended)
-            job.sources = gatherer.gather(job.request)
+            job.sources = gatherer.load(job.request)
             share.reduce_to(footprint.kept)
             lease = self._controlnets.acquire_loaded(job.controlnet_paths)
         except Exception as error:  # noqa: BLE001  # isolate the failure to this job

@@ -15,7 +15,7 @@ import torch
 from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.api.request import GenerationRequest, GenerationResult
 from triton_diffusers.images.budget import Share
-from triton_diffusers.images.inputs import SourcePictures
+from triton_diffusers.images.inputs import SourceImages
 from triton_diffusers.inflight.canvas import InpaintContext
 from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
@@ -147,7 +147,7 @@ class Job:
     request: GenerationRequest
     # Set by the input loader: the fitted input images and the leased ControlNets. ``gathered`` is True once both are
     # complete, ``fetching`` while links are pending.
-    sources: SourcePictures | None = None
+    sources: SourceImages | None = None
     controlnets: ControlNetLease | None = None
     # Shares of the memory for all requests' images; closed at the end.
     memory: list[Share] = field(default_factory=list)

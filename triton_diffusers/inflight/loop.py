@@ -148,13 +148,13 @@ class EngineLoop:
 
         Raises:
             Busy: too many requests or links are pending, or the loop has stopped.
-            InvalidPicture: a link is malformed.
+            InvalidImage: a link is malformed.
         """
         job = Job(
             number=next(self._numbers),
             model=self._name,
             request=request,
-            gathered=not request.has_pictures,
+            gathered=not request.has_images,
             warnings=list(request.warnings),
         )
         with self._changed:

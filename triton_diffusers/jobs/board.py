@@ -1,6 +1,6 @@
 """The job board: where engine processes and the ``jobs`` model of one server meet.
 
-Progress and cancellation cannot travel the way of the request, which is busy until its picture is done, so they go
+Progress and cancellation cannot travel the way of the request, which is busy until its image is done, so they go
 through one SQLite file in the runtime directory. Engines write their jobs' progress and read cancellations; ``jobs``
 reads progress and writes cancellations. The board is a convenience: a job never fails because its board does.
 """

@@ -1,4 +1,4 @@
-"""``triton-diffusers demo``: the whole way once, from no server to a picture on the disk, and back to no server."""
+"""``triton-diffusers demo``: the whole way once, from no server to an image on the disk, and back to no server."""
 
 from __future__ import annotations
 

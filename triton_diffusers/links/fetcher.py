@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 
 import httpcore2
 
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.links.address_rules import AddressRules
 from triton_diffusers.links.transport import Deadline, PinnedBackend, Resolver, resolve, system_resolver
 from triton_diffusers.links.url import IPAddress, LinkRefused, Target, parse
@@ -21,11 +21,11 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 # One answer for a name that is not known and for an address that may not be reached, so that nobody can find out by
 # links which names and addresses there are in the server's own network.
 _NOT_PUBLIC = "its host must be known and public"
-_FAILED = "its host must answer with the picture; there was no connection or no proper answer"
+_FAILED = "its host must answer with the image; there was no connection or no proper answer"
 
 
 class LinkFetcher:
-    """Fetches linked pictures; called from any thread. Every fetch has its own connections, and keeps nothing.
+    """Fetches linked images; called from any thread. Every fetch has its own connections, and keeps nothing.
 
     It is no browser: it knows no proxies, cookies, passwords or compressed answers.
     """
@@ -48,23 +48,23 @@ class LinkFetcher:
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
     def host_of(self, field: str, url: str) -> str:
-        """Return the host that a link names. Raises ``InvalidPicture`` for a link that is not followed anyway."""
+        """Return the host that a link names. Raises ``InvalidImage`` for a link that is not followed anyway."""
         try:
             return self._parsed(url).host_name
         except LinkRefused as error:
-            raise InvalidPicture(field, _shortened(url), error.limit) from error
+            raise InvalidImage(field, _shortened(url), error.limit) from error
 
     def fetch(self, field: str, url: str) -> bytes:
-        """The body that the link leads to. Raises ``InvalidPicture`` naming ``field``, the link and the reason."""
+        """The body that the link leads to. Raises ``InvalidImage`` naming ``field``, the link and the reason."""
         try:
             return self._follow(url, Deadline(self._seconds))
         except LinkRefused as error:
-            raise InvalidPicture(field, _shortened(url), error.limit) from error
+            raise InvalidImage(field, _shortened(url), error.limit) from error
         except httpcore2.TimeoutException as error:
-            raise InvalidPicture(field, _shortened(url), f"must be fetched within {self._seconds:g} seconds") from error
+            raise InvalidImage(field, _shortened(url), f"must be fetched within {self._seconds:g} seconds") from error
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             logger.warning("%s: %r cannot be fetched: %r", field, _shortened(url), error)
-            raise InvalidPicture(field, _shortened(url), _FAILED) from error
+            raise InvalidImage(field, _shortened(url), _FAILED) from error
 
     def _follow(self, url: str, deadline: Deadline) -> bytes:
         for _ in range(self._redirects + 1):
@@ -95,7 +95,7 @@ class LinkFetcher:
             "Host": target.host_header,
             "User-Agent": "triton-diffusers",
             "Accept": "image/*",
-            # A compressed answer could be a bomb, and pictures are compressed already.
+            # A compressed answer could be a bomb, and images are compressed already.
             "Accept-Encoding": "identity",
             "Connection": "close",
         }

@@ -17,10 +17,10 @@ class Fetcher(Protocol):
     """Fetches links, as ``LinkFetcher`` does."""
 
     def host_of(self, field: str, url: str) -> str:
-        """Return the host that the link names; raise ``InvalidPicture`` unless it is a proper link."""
+        """Return the host that the link names; raise ``InvalidImage`` unless it is a proper link."""
 
     def fetch(self, field: str, url: str) -> bytes:
-        """Return the body that the link leads to; raise ``InvalidPicture``."""
+        """Return the body that the link leads to; raise ``InvalidImage``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,11 +71,11 @@ class LinkQueue:
         """Fetch the links of one request: URLs, each with the field that it came in.
 
         ``take`` is called with each URL and its body, in any thread. The result comes when all are taken, or with the
-        first error of any link: ``InvalidPicture``, ``Busy`` after ``patience``, or what ``take`` raises. Once
+        first error of any link: ``InvalidImage``, ``Busy`` after ``patience``, or what ``take`` raises. Once
         ``is_given_up``, the rest of the links is dropped, and there may be no result.
 
         Raises:
-            InvalidPicture: a link is malformed.
+            InvalidImage: a link is malformed.
             Busy: too many links wait already, of all hosts or of one of these.
         """
         batch = _Batch(take, is_given_up, len(links))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from triton_diffusers.errors import EngineFailure, InvalidPicture, InvalidRequest, NotFound
+from triton_diffusers.errors import EngineFailure, InvalidImage, InvalidRequest, NotFound
 from triton_diffusers.preprocess.networks import MissingWeights, Networks, UnreadableWeights
 from triton_diffusers.preprocess.registry import PREPROCESSORS, WEIGHTS, Pixels, Preprocessor
 from triton_diffusers.settings import Settings
@@ -23,7 +23,7 @@ class Preprocessors:
     def process(self, name: str, pixels: Pixels) -> Pixels:
         """Return the control image of RGB pixels, uint8 (height, width, 3), with the same size.
 
-        Raises: InvalidRequest: the name is unknown. InvalidPicture: the image exceeds the settings' limits. NotFound:
+        Raises: InvalidRequest: the name is unknown. InvalidImage: the image exceeds the settings' limits. NotFound:
         the weights are not downloaded. EngineFailure: the weights are broken, or a package is not installed.
         """
         if name not in PREPROCESSORS:
@@ -53,6 +53,6 @@ class Preprocessors:
         height, width = pixels.shape[:2]
         limits = self._settings
         if min(width, height) < 1 or max(width, height) > limits.max_side:
-            raise InvalidPicture("image", f"{width}×{height}", f"each side has 1 to {limits.max_side} pixels")
+            raise InvalidImage("image", f"{width}×{height}", f"each side has 1 to {limits.max_side} pixels")
         if width * height > limits.max_pixels:
-            raise InvalidPicture("image", f"{width}×{height}", f"at most {limits.max_pixels} pixels")
+            raise InvalidImage("image", f"{width}×{height}", f"at most {limits.max_pixels} pixels")

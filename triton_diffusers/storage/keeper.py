@@ -1,4 +1,4 @@
-"""Keeping the results of a request: all of its pictures, or none."""
+"""Keeping the results of a request: all of its images, or none."""
 
 from __future__ import annotations
 

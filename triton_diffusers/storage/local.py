@@ -1,7 +1,7 @@
 """Results in a local directory.
 
-A picture is written to ``.incoming/`` of the store, synced, and then linked to its name, which fails if the name is
-taken: under a name there is a whole picture or nothing, whatever crashes. Who writes holds a lock on the temporary
+An image is written to ``.incoming/`` of the store, synced, and then linked to its name, which fails if the name is
+taken: under a name there is a whole image or nothing, whatever crashes. Who writes holds a lock on the temporary
 file, and a lock dies with its process: at start, temporary files without one are removed, also those of other
 containers that share the directory. They are in one folder, so that nobody has to look through the whole store.
 """
@@ -48,7 +48,7 @@ def _unusable(store: str, error: Exception) -> SettingsError:
 
 
 class LocalStore:
-    """Pictures below ``root``. With ``public_url``, that is where a web server shows ``root``."""
+    """Images below ``root``. With ``public_url``, that is where a web server shows ``root``."""
 
     def __init__(self, root: Path, public_url: str = "") -> None:
         """Make the directory, and remove what dead processes left. Raises ``OSError``."""

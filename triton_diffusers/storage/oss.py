@@ -62,7 +62,7 @@ def _is_plain(prefix: str) -> bool:
 
 
 class OssStore:
-    """Pictures below ``prefix`` of a bucket, shown at ``public_url``."""
+    """Images below ``prefix`` of a bucket, shown at ``public_url``."""
 
     def __init__(self, bucket: Any, prefix: str, public_url: str, attempts: int) -> None:
         self._bucket = bucket

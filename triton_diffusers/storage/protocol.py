@@ -18,7 +18,7 @@ class StoreAway(StorageFailure):
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """One stored picture: its name in the store, where it can be fetched, and where it lies."""
+    """One stored image: its name in the store, where it can be fetched, and where it lies."""
 
     name: str
     image_url: str
@@ -26,7 +26,7 @@ class StoredResult:
 
 
 class ResultStore(Protocol):
-    """Keeps pictures by name. Every method may be called from several threads at once."""
+    """Keeps images by name. Every method may be called from several threads at once."""
 
     def try_out(self) -> None:
         """Raise ``SettingsError`` unless results can be stored; the message says what to change."""

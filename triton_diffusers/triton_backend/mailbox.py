@@ -42,7 +42,7 @@ _NOT_KEPT = "no image is stored, and none is in the reply: ask for use_base64 or
 
 # What a request is known by when Triton hands it in again: the id of its sequence, the client's id of the request, the
 # task and the prompt. The sequence's id alone would be Triton's own and unique, but a client may choose one, even that
-# of somebody else's request, and must not get another's picture.
+# of somebody else's request, and must not get another's image.
 _Key = tuple[int, str, bytes, bytes]
 
 

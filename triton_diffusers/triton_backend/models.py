@@ -70,7 +70,7 @@ def _end_with(server: int) -> None:
 
 
 class GeneratingModel(Model):
-    """Makes pictures."""
+    """Makes images."""
 
     contract: ClassVar[Contract]
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion: pictures from text and from pictures."""
+"""Stable Diffusion: images from text and from images."""
 
 from triton_diffusers.api.contract import CONTRACTS
 from triton_diffusers.triton_backend.models import GeneratingModel

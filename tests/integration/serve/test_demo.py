@@ -1,4 +1,4 @@
-"""The demo: a picture, or one line that says why there is none."""
+"""The demo: an image, or one line that says why there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers.cli import main as cli
 
 
 def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:
-    output = tmp_path / "pictures" / "demo.png"
+    output = tmp_path / "images" / "demo.png"
     run = subprocess.run(
         [sys.executable, "-m", "triton_diffusers", "demo", "--output", str(output)],
         capture_output=True,
@@ -26,7 +26,7 @@ def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:
     assert (run.returncode, run.stdout.strip()) == (0, str(output)), run.stderr
     assert output.read_bytes().startswith(b"\x89PNG")
     left = {path.name for path in tmp_path.iterdir()}
-    assert {name for name in left if not name.startswith("torchinductor")} == {"pictures"}, "but for PyTorch's cache"
+    assert {name for name in left if not name.startswith("torchinductor")} == {"images"}, "but for PyTorch's cache"
 
 
 def test_demo_says_why_it_cannot_draw(repository: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

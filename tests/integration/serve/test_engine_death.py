@@ -1,4 +1,4 @@
-"""The process that holds the emoji model dies while it makes pictures."""
+"""The process that holds the emoji model dies while it makes images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def known_tasks(server: RunningTriton) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
-def test_engine_that_dies_in_the_middle_of_pictures(start_triton: TritonStarter, crowd: ThreadPoolExecutor) -> None:
+def test_engine_that_dies_in_the_middle_of_images(start_triton: TritonStarter, crowd: ThreadPoolExecutor) -> None:
     """The repository's own models, on the emoji model."""
     server = start_triton()
     with Client(server.http_url, timeout=WITHIN) as client:
@@ -36,8 +36,8 @@ def ends_with_a_client_that_tries_again(server: RunningTriton, client: Client, c
     """Lose the requests in flight; callers of our client lose time only."""
     options: Options = {"steps": 40, "image_num": 4, "seed": 7, "width": 64, "height": 64, "embed_metadata": False}
     expected = client.generate("a red apple", **options)
-    picture = {"prompt": "a red apple", "steps": 150, "width": 128, "height": 128, "image_num": 8}
-    waiting = [crowd.submit(generate, server, "ensemble", task_id=f"in-flight-{i}", **picture) for i in range(6)]
+    image = {"prompt": "a red apple", "steps": 150, "width": 128, "height": 128, "image_num": 8}
+    waiting = [crowd.submit(generate, server, "ensemble", task_id=f"in-flight-{i}", **image) for i in range(6)]
     until(lambda: set(known_tasks(server)) >= {f"in-flight-{i}" for i in range(6)}, 30, "all are being made")
     job = client.submit("a red apple", **options)
     until(lambda: job.task_id in known_tasks(server), 30, "the client's is being made")

@@ -46,7 +46,7 @@ OTHER: dict[str, Any] = {
     "denoising_strength": 0.7,
     "resize_mode": 2,
     "clip_skip": 2,
-    "image": b"a picture",
+    "image": b"an image",
     "mask": b"a mask",
     "keep_unmasked": False,
     "store_images": False,
@@ -70,26 +70,26 @@ OTHER: dict[str, Any] = {
     "control_scale": [0.5],
     "control_start": [0.25],
     "control_end": [0.75],
-    "control_image": [b"a control picture"],
+    "control_image": [b"a control image"],
     "control_image_base64": ["AAAA"],
     "control_image_link": ["http://example.com/c.png"],
     "return_control_image": True,
 }
 GENERATING = CONTRACTS["sd_controlnet"]
 
-# What text to image needs of each model that makes pictures.
+# What text to image needs of each model that makes images.
 NEEDS: dict[str, dict[str, Any]] = {"sd_base": {}, "sd_controlnet": {"image_link": "http://example.com/a.png"}}
 
 # What a request of each function needs, at least, and one for what only counts beside another field.
 BASES: list[dict[str, Any]] = [
     {},
-    {"func_name": "i2i", "image": b"picture"},
-    {"func_name": "inpaint", "image": b"picture", "mask": b"mask"},
-    {"func_name": "outpaint", "image": b"picture"},
+    {"func_name": "i2i", "image": b"image"},
+    {"func_name": "inpaint", "image": b"image", "mask": b"mask"},
+    {"func_name": "outpaint", "image": b"image"},
     {"lora_path": ["another.safetensors"]},
-    {"image": b"picture"},
-    {"image": b"picture", "lora_path": ["another.safetensors"]},
-    {"image": b"picture", "controlnet_path": ["a", "b"]},
+    {"image": b"image"},
+    {"image": b"image", "lora_path": ["another.safetensors"]},
+    {"image": b"image", "controlnet_path": ["a", "b"]},
 ]
 
 
@@ -193,7 +193,7 @@ def test_defaults_are_of_the_declared_type(field: Input) -> None:
 def result_of(request: GenerationRequest) -> GenerationResult:
     return GenerationResult(
         request=request,
-        images=(b"picture",) * request.image_num,
+        images=(b"image",) * request.image_num,
         control_images=("🍌".encode(),),
         is_nsfw=(False,) * request.image_num,
         image_urls=(),

@@ -27,7 +27,7 @@ from triton_diffusers.api.request import (
     ResizeMode,
     SafetyAction,
 )
-from triton_diffusers.errors import InvalidPicture, InvalidRequest
+from triton_diffusers.errors import InvalidImage, InvalidRequest
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings(max_prompt_chars=1000)
@@ -221,13 +221,13 @@ def test_text_must_be_utf_8(name: str) -> None:
         decoded(**{name: b"ab\xff"})
 
 
-PICTURE = b"\x89PNG, or whatever it is: not looked at here"
+IMAGE = b"\x89PNG, or whatever it is: not looked at here"
 
 
-def test_a_request_with_pictures_and_loras() -> None:
+def test_a_request_with_images_and_loras() -> None:
     request = decoded(
         func_name="outpaint",
-        image=PICTURE,
+        image=IMAGE,
         denoising_strength=0.7,
         resize_mode=2,
         keep_unmasked=False,
@@ -243,7 +243,7 @@ def test_a_request_with_pictures_and_loras() -> None:
         embed_metadata=False,
     )
     assert request.function is Function.OUTPAINT
-    assert (request.image, request.mask) == (PICTURE, None)
+    assert (request.image, request.mask) == (IMAGE, None)
     assert request.expansion == Expansion(left=1, right=2, up=3, down=4, fill=Fill.REFLECT)
     assert request.size == (67, 39)
     assert (request.denoising_strength, request.resize_mode, request.clip_skip) == (0.7, ResizeMode.PAD, 2)
@@ -252,8 +252,8 @@ def test_a_request_with_pictures_and_loras() -> None:
     assert (request.keep_unmasked, request.embed_metadata) == (False, False)
 
 
-def test_what_a_picture_request_leaves_out() -> None:
-    request = decoded(func_name="outpaint", image=PICTURE, width=64, height=64)
+def test_what_an_image_request_leaves_out() -> None:
+    request = decoded(func_name="outpaint", image=IMAGE, width=64, height=64)
     assert request.expansion == Expansion(left=128, right=128, up=128, down=128, fill=Fill.COPY)
     assert (request.denoising_strength, request.resize_mode, request.keep_unmasked) == (0.55, ResizeMode.STRETCH, True)
     assert decoded(expand=[1, 2, 3, 4]).expansion is None
@@ -261,17 +261,17 @@ def test_what_a_picture_request_leaves_out() -> None:
 
 @pytest.mark.parametrize("given", [0.0, 0.05, 0.1])
 def test_a_small_strength_stays(given: float) -> None:
-    assert decoded(func_name="i2i", image=PICTURE, denoising_strength=given).denoising_strength == given
+    assert decoded(func_name="i2i", image=IMAGE, denoising_strength=given).denoising_strength == given
 
 
-def test_each_way_to_send_a_picture() -> None:
-    assert decoded(func_name="i2i", image=PICTURE).image == PICTURE
-    assert decoded(func_name="i2i", image_base64=base64.b64encode(PICTURE).decode()).image == FromBase64(PICTURE)
+def test_each_way_to_send_an_image() -> None:
+    assert decoded(func_name="i2i", image=IMAGE).image == IMAGE
+    assert decoded(func_name="i2i", image_base64=base64.b64encode(IMAGE).decode()).image == FromBase64(IMAGE)
     assert decoded(func_name="i2i", image_link="https://a.test/b.png").image == Link("https://a.test/b.png")
     as_data = decoded(func_name="i2i", image_link="data:application/octet-stream;base64,UE5H")
     assert as_data.image == DataUrl(b"PNG")
     assert (as_data.links, as_data.encoded_bytes) == ({}, 3)
-    inpaint = decoded(func_name="inpaint", image=PICTURE, mask_link="https://a.test/m.png")
+    inpaint = decoded(func_name="inpaint", image=IMAGE, mask_link="https://a.test/m.png")
     assert inpaint.mask == Link("https://a.test/m.png")
 
 
@@ -279,26 +279,26 @@ def test_each_way_to_send_a_picture() -> None:
     ("fields", "message"),
     [
         ({"func_name": "i2i"}, r"image / image_base64 / image_link: .* i2i needs exactly one of the three"),
-        ({"func_name": "i2i", "image": PICTURE, "image_link": "http://a.test"}, "image / .* needs exactly one"),
-        ({"func_name": "inpaint", "image": PICTURE}, "mask / mask_base64 / mask_link: .* needs exactly one"),
+        ({"func_name": "i2i", "image": IMAGE, "image_link": "http://a.test"}, "image / .* needs exactly one"),
+        ({"func_name": "inpaint", "image": IMAGE}, "mask / mask_base64 / mask_link: .* needs exactly one"),
         ({"func_name": "i2i", "image_link": "data:image/png;base64,?"}, "image_link: .*as base64 .* or a data URL"),
         ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is invalid: t2i takes no image"),
-        ({"func_name": "i2i", "image": PICTURE, "mask": PICTURE}, "mask: .* i2i takes no mask"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is invalid"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is invalid"),
-        ({"func_name": "i2i", "image": PICTURE, "denoising_strength": np.nan}, "denoising_strength: nan is invalid"),
-        ({"func_name": "i2i", "image": PICTURE, "resize_mode": 3}, "resize_mode: 3 is invalid: .* 0 and 2"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [1, 2, 3]}, "expand: .* must be four whole numbers"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [0] * 4}, "expand: .* at least one side must grow"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [-1, 1, 1, 1]}, "expand: -1 is invalid: .* 0 and 2048"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand": [2**62] * 4}, "expand: 4611686018427387904 is invalid"),
-        ({"func_name": "outpaint", "image": PICTURE, "expand_type": "wrap"}, "expand_type: 'wrap' .* copy, reflect"),
+        ({"func_name": "i2i", "image": IMAGE, "mask": IMAGE}, "mask: .* i2i takes no mask"),
+        ({"func_name": "i2i", "image": IMAGE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is invalid"),
+        ({"func_name": "i2i", "image": IMAGE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is invalid"),
+        ({"func_name": "i2i", "image": IMAGE, "denoising_strength": np.nan}, "denoising_strength: nan is invalid"),
+        ({"func_name": "i2i", "image": IMAGE, "resize_mode": 3}, "resize_mode: 3 is invalid: .* 0 and 2"),
+        ({"func_name": "outpaint", "image": IMAGE, "expand": [1, 2, 3]}, "expand: .* must be four whole numbers"),
+        ({"func_name": "outpaint", "image": IMAGE, "expand": [0] * 4}, "expand: .* at least one side must grow"),
+        ({"func_name": "outpaint", "image": IMAGE, "expand": [-1, 1, 1, 1]}, "expand: -1 is invalid: .* 0 and 2048"),
+        ({"func_name": "outpaint", "image": IMAGE, "expand": [2**62] * 4}, "expand: 4611686018427387904 is invalid"),
+        ({"func_name": "outpaint", "image": IMAGE, "expand_type": "wrap"}, "expand_type: 'wrap' .* copy, reflect"),
         (
-            {"func_name": "outpaint", "image": PICTURE, "width": 64, "height": 64, "expand": [2048, 0, 0, 0]},
+            {"func_name": "outpaint", "image": IMAGE, "width": 64, "height": 64, "expand": [2048, 0, 0, 0]},
             "width × height with expand: '2112×64' is invalid: at most 2048 pixels a side",
         ),
         (
-            {"func_name": "outpaint", "image": PICTURE, "width": 1024, "height": 1024, "expand": [1, 0, 0, 0]},
+            {"func_name": "outpaint", "image": IMAGE, "width": 1024, "height": 1024, "expand": [1, 0, 0, 0]},
             "width × height with expand: '1025×1024' is invalid: at most 1048576 pixels",
         ),
         ({"clip_skip": 0}, "clip_skip: 0 is invalid"),
@@ -329,9 +329,9 @@ def test_weights_of_loras(paths: list[str], weights: list[float], expected: list
     assert [lora.weight for lora in decoded(lora_path=paths, lora_attn=weights).loras] == expected
 
 
-def test_an_encoded_picture_has_a_limit() -> None:
+def test_an_encoded_image_has_a_limit() -> None:
     small = Settings(max_image_megabytes=0.001)
-    with pytest.raises(InvalidPicture, match=r"image: '0\.0 MB' is invalid: at most 0\.001 MB"):
+    with pytest.raises(InvalidImage, match=r"image: '0\.0 MB' is invalid: at most 0\.001 MB"):
         decoded(small, func_name="i2i", image=b"x" * 1001)
 
 
@@ -349,8 +349,8 @@ def test_a_float_is_shown_as_it_was_written() -> None:
 # The other generating model's are among them.
 ALL_INPUTS = CONTRACTS["sd_controlnet"].inputs
 SIZES = {"width × height", "width × height with expand"}
-# What a strange func_name may want, and what a strange control picture stands in for.
-PICTURES = {"image / image_base64 / image_link", "image"}
+# What a strange func_name may want, and what a strange control image stands in for.
+IMAGES = {"image / image_base64 / image_link", "image"}
 ELEMENTS = {
     "STRING": st.one_of(
         st.text().map(str.encode),
@@ -383,7 +383,7 @@ def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | Inva
     completed=st.booleans(),
 )
 def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any, Any]], *, completed: bool) -> None:
-    result = outcome({**(tensors(image=PICTURE) if completed else {}), **sent})
+    result = outcome({**(tensors(image=IMAGE) if completed else {}), **sent})
     if isinstance(result, GenerationRequest):
         assert 1 <= result.steps <= SETTINGS.max_steps
         assert 1 <= result.guidance_scale <= 30
@@ -402,8 +402,8 @@ def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any
 def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
     """The same with one field at a time, which comes further than a request of many strange ones."""
     field = data.draw(st.sampled_from(ALL_INPUTS))
-    result = outcome({**tensors(image=PICTURE), field.name: data.draw(any_array(field))})
-    assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | PICTURES
+    result = outcome({**tensors(image=IMAGE), field.name: data.draw(any_array(field))})
+    assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | IMAGES
 
 
 @pytest.mark.parametrize(

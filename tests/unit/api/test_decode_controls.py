@@ -1,4 +1,4 @@
-"""Decoding the ControlNets of a request: how many, each field for one or for all, and where the pictures are."""
+"""Decoding the ControlNets of a request: how many, each field for one or for all, and where the images are."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.unit.conftest import DEFAULTS, ROOT, tensors
 from triton_diffusers.api.contract import CONTRACTS, INPUTS
 from triton_diffusers.api.decode import decode_request, read_values
 from triton_diffusers.api.request import ControlChoice, FromBase64, Function, GenerationRequest, Link
-from triton_diffusers.errors import InvalidPicture, InvalidRequest
+from triton_diffusers.errors import InvalidImage, InvalidRequest
 from triton_diffusers.preprocess import PREPROCESSORS
 from triton_diffusers.settings import Settings
 
-PICTURE, OTHER = b"\x89PNG, or whatever it is", b"another one"
+IMAGE, OTHER = b"\x89PNG, or whatever it is", b"another one"
 EXAMPLES = json.loads((ROOT / "tests" / "data" / "example_requests.json").read_text(encoding="utf-8"))["controlnet"]
 # The process_funcs of the reference's examples, whose requests are otherwise alike.
 OF_THE_REFERENCE = ("canny", "depth", "hed", "mlsd", "normal", "openpose", "scribble", "seg")
@@ -33,34 +33,34 @@ def decoded(settings: Settings | None = None, /, **values: Any) -> GenerationReq
 def test_a_request_with_everything() -> None:
     request = decoded(
         func_name="i2i",
-        image=PICTURE,
+        image=IMAGE,
         controlnet_path=["controlnet/canny", "controlnet/depth.safetensors"],
         process_func=["canny", "depth"],
         control_scale=[0.55, 1.5],
         control_start=[0.0, 0.25],
         control_end=[0.5, 1.0],
-        control_image=[PICTURE, OTHER],
+        control_image=[IMAGE, OTHER],
         return_control_image=True,
     )
     assert request.controls == (
-        ControlChoice(path="controlnet/canny", process="canny", scale=0.55, end=0.5, image=PICTURE),
+        ControlChoice(path="controlnet/canny", process="canny", scale=0.55, end=0.5, image=IMAGE),
         ControlChoice(
             path="controlnet/depth.safetensors", process="depth", scale=1.5, start=0.25, end=1.0, image=OTHER
         ),
     )
-    assert (request.image, request.return_control_image, request.has_pictures) == (PICTURE, True, True)
+    assert (request.image, request.return_control_image, request.has_images) == (IMAGE, True, True)
 
 
-def test_without_its_fields_it_is_the_model_directorys_own_with_the_picture_as_it_is() -> None:
+def test_without_its_fields_it_is_the_model_directorys_own_with_the_image_as_it_is() -> None:
     for fields in ({}, {"controlnet_path": [""], "process_func": [""]}):
-        request = decoded(image=PICTURE, **fields)
+        request = decoded(image=IMAGE, **fields)
         assert request.controls == (ControlChoice(path=""),)
-        assert (request.function, request.image) == (Function.TEXT_TO_IMAGE, PICTURE)
+        assert (request.function, request.image) == (Function.TEXT_TO_IMAGE, IMAGE)
 
 
 def test_the_base_model_has_no_controlnets() -> None:
     request = decode_request(read_values(tensors(), INPUTS), Settings(), DEFAULTS)
-    assert (request.controls, request.return_control_image, request.has_pictures) == ((), False, False)
+    assert (request.controls, request.return_control_image, request.has_images) == ((), False, False)
 
 
 def test_one_value_stands_for_all() -> None:
@@ -78,14 +78,14 @@ def test_one_value_stands_for_all() -> None:
         assert (control.process, control.scale, control.start, control.end) == ("hed", 0.5, 0.25, 0.75)
         assert control.image == link
     assert request.image is None
-    assert request.has_pictures
+    assert request.has_images
 
 
 @pytest.mark.parametrize("function", ["i2i", "inpaint", "outpaint"])
-def test_the_input_picture_controls_unless_others_are_sent(function: str) -> None:
-    fields: dict[str, Any] = {"func_name": function, "image": PICTURE, "width": 64, "height": 64}
+def test_the_input_image_controls_unless_others_are_sent(function: str) -> None:
+    fields: dict[str, Any] = {"func_name": function, "image": IMAGE, "width": 64, "height": 64}
     if function == "inpaint":
-        fields["mask"] = PICTURE
+        fields["mask"] = IMAGE
     (control,) = decoded(**fields).controls
     assert control.image is None
     (control,) = decoded(**fields, control_image_base64=[base64.b64encode(OTHER).decode()]).controls
@@ -93,7 +93,7 @@ def test_the_input_picture_controls_unless_others_are_sent(function: str) -> Non
 
 
 def test_the_same_base64_is_the_same_bytes() -> None:
-    text = base64.b64encode(PICTURE).decode()
+    text = base64.b64encode(IMAGE).decode()
     first, second = decoded(controlnet_path=["a", "b"], control_image_base64=[text, text]).controls
     assert first.image is second.image
 
@@ -114,7 +114,7 @@ def test_the_references_requests_as_they_are(example: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", list(PREPROCESSORS))
 def test_every_preprocessor_is_known(name: str) -> None:
-    assert decoded(image=PICTURE, process_func=[name]).controls[0].process == name
+    assert decoded(image=IMAGE, process_func=[name]).controls[0].process == name
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_every_preprocessor_is_known(name: str) -> None:
         ),
         ({"control_start": [1.0]}, "control_start / control_end: '1.0 to 1.0'"),
         ({"image": b""}, "image / image_base64 / image_link: .* t2i without control_image needs exactly one"),
-        ({"control_image": [PICTURE]}, "image: .* t2i with control_image takes no image"),
+        ({"control_image": [IMAGE]}, "image: .* t2i with control_image takes no image"),
         (
-            {"image": b"", "control_image": [PICTURE], "control_image_link": ["http://a.test"]},
+            {"image": b"", "control_image": [IMAGE], "control_image_link": ["http://a.test"]},
             "control_image / control_image_base64 / control_image_link: .* at most one of the three",
         ),
         (
-            {"image": b"", "controlnet_path": ["a", "b", "c"], "control_image": [PICTURE, OTHER]},
+            {"image": b"", "controlnet_path": ["a", "b", "c"], "control_image": [IMAGE, OTHER]},
             "control_image: .* one value, or one for each of the 3 ControlNets",
         ),
         ({"image": b"", "control_image_base64": ["?"]}, "control_image_base64: .* must be an image as base64"),
@@ -153,13 +153,13 @@ def test_every_preprocessor_is_known(name: str) -> None:
             {"image": b"", "controlnet_path": ["a", "b"], "control_image_base64": ["AAAA", ""]},
             "control_image_base64: '' is invalid",
         ),
-        ({"func_name": "i2i", "image": b"", "control_image": [PICTURE]}, "image / .* i2i needs exactly one"),
-        ({"mask": PICTURE}, "mask: .* t2i takes no mask"),
+        ({"func_name": "i2i", "image": b"", "control_image": [IMAGE]}, "image / .* i2i needs exactly one"),
+        ({"mask": IMAGE}, "mask: .* t2i takes no mask"),
     ],
 )
 def test_what_is_wrong_is_refused_with_field_value_and_limit(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{message}"):
-        decoded(**{"image": PICTURE, **fields})
+        decoded(**{"image": IMAGE, **fields})
 
 
 def test_the_base_model_does_not_look_at_their_fields() -> None:
@@ -168,20 +168,20 @@ def test_the_base_model_does_not_look_at_their_fields() -> None:
 
 
 @pytest.mark.parametrize("kind", ["control_image", "control_image_base64"])
-def test_control_pictures_are_bounded_together(kind: str) -> None:
+def test_control_images_are_bounded_together(kind: str) -> None:
     small = Settings(max_image_megabytes=0.001)
     sent: list[Any] = [bytes([index]) * 400 for index in range(3)]
     if kind.endswith("base64"):
-        sent = [base64.b64encode(picture).decode() for picture in sent]
+        sent = [base64.b64encode(image).decode() for image in sent]
     decoded(small, controlnet_path=["a", "b"], **{kind: sent[:2]})
     decoded(small, controlnet_path=["a", "b", "c", "d"], **{kind: sent[:1]})
-    with pytest.raises(InvalidPicture, match=f"{kind}: '0.0 MB' is invalid: at most 0.001 MB"):
+    with pytest.raises(InvalidImage, match=f"{kind}: '0.0 MB' is invalid: at most 0.001 MB"):
         decoded(small, controlnet_path=["a", "b", "c"], **{kind: sent})
 
 
 def test_the_number_is_a_setting() -> None:
     with pytest.raises(InvalidRequest, match="at most 1"):
-        decoded(Settings(max_controlnets=1), image=PICTURE, controlnet_path=["a", "b"])
+        decoded(Settings(max_controlnets=1), image=IMAGE, controlnet_path=["a", "b"])
 
 
 def test_no_preprocessor_is_imported_to_know_its_name() -> None:

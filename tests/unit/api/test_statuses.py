@@ -6,14 +6,14 @@ import pytest
 
 from triton_diffusers import errors
 from triton_diffusers.api.statuses import STATUSES, status_of
-from triton_diffusers.errors import InvalidPicture, InvalidRequest, NotTranslated, TimedOut
+from triton_diffusers.errors import InvalidImage, InvalidRequest, NotTranslated, TimedOut
 
 
 @pytest.mark.parametrize(
     ("error", "grpc", "http", "code"),
     [
         (InvalidRequest("steps", 0, "must be between 1 and 150"), "INVALID_ARGUMENT", 400, 460),
-        (InvalidPicture("image", b"", "must be an image"), "INVALID_ARGUMENT", 400, 462),
+        (InvalidImage("image", b"", "must be an image"), "INVALID_ARGUMENT", 400, 462),
         (errors.NotFound("no such file"), "NOT_FOUND", 404, 460),
         (errors.Busy("the queue is full"), "UNAVAILABLE", 503, 469),
         (errors.Cancelled("the job was cancelled"), "CANCELLED", 400, 469),

@@ -1,4 +1,4 @@
-"""Generations, pictures and progress, from tensors."""
+"""Generations, images and progress, from tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from triton_diffusers_client import EncodedImage, Generation, Image, JobState, Progress, ServerError
 
 
-def picture(name: str = "png", colour: str = "red") -> bytes:
+def encoded_image(name: str = "png", colour: str = "red") -> bytes:
     file = io.BytesIO()
     PIL.Image.new("RGB", (8, 4), colour).save(file, name)
     return file.getvalue()
@@ -32,7 +32,7 @@ def answer(**changes: Any) -> dict[str, np.ndarray[Any, Any]]:
         "task_id": text("a-task"),
         "seed": text(str(2**64 - 1)),
         "prompt": text("红苹果"),
-        "images": text(picture(), picture()),
+        "images": text(encoded_image(), encoded_image()),
         "images_base64": text(),
         "image_url": text(),
         "oss_url": text(),
@@ -72,21 +72,21 @@ def test_each_image_has_the_seed_that_makes_it_alone() -> None:
     assert [image.seed for image in Generation.from_tensors(answer()).images] == [2**64 - 1, 0]
 
 
-def test_pictures_may_travel_as_base64() -> None:
-    coded = text(*(base64.urlsafe_b64encode(picture()) for _ in range(2)))
+def test_images_may_travel_as_base64() -> None:
+    coded = text(*(base64.urlsafe_b64encode(encoded_image()) for _ in range(2)))
     generation = Generation.from_tensors(answer(images=text(), images_base64=coded))
-    assert [image.data for image in generation.images] == [picture(), picture()]
+    assert [image.data for image in generation.images] == [encoded_image(), encoded_image()]
 
 
-def test_control_pictures() -> None:
+def test_control_images() -> None:
     assert Generation.from_tensors(answer()).control_images == ()
-    sent = text(*(base64.urlsafe_b64encode(picture(colour=colour)) for colour in ("white", "black")))
+    sent = text(*(base64.urlsafe_b64encode(encoded_image(colour=colour)) for colour in ("white", "black")))
     control_images = Generation.from_tensors(answer(control_images_base64=sent)).control_images
-    assert control_images == (EncodedImage(picture(colour="white")), EncodedImage(picture(colour="black")))
+    assert control_images == (EncodedImage(encoded_image(colour="white")), EncodedImage(encoded_image(colour="black")))
     assert control_images[1].pil().getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     generation = Generation.from_tensors(answer(images=text()))
     assert generation.images == ()
     assert generation.is_nsfw == (False, True)
@@ -99,8 +99,8 @@ def test_nonsense_is_the_servers_fault(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".WEBP")])
-def test_a_picture_is_saved_as_it_came(name: str, suffix: str, tmp_path: Path) -> None:
-    image = Image(picture(name), seed=1)
+def test_an_image_is_saved_as_it_came(name: str, suffix: str, tmp_path: Path) -> None:
+    image = Image(encoded_image(name), seed=1)
     path = image.save(tmp_path / f"apple{suffix}")
     assert path.read_bytes() == image.data
     assert image.format == name
@@ -109,12 +109,12 @@ def test_a_picture_is_saved_as_it_came(name: str, suffix: str, tmp_path: Path) -
 
 def test_a_file_name_must_not_lie(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="output_format='jpeg'"):
-        Image(picture("png"), seed=1).save(tmp_path / "apple.jpg")
+        Image(encoded_image("png"), seed=1).save(tmp_path / "apple.jpg")
     assert not list(tmp_path.iterdir())
-    Image(picture("png"), seed=1).save(tmp_path / "apple.bin")
+    Image(encoded_image("png"), seed=1).save(tmp_path / "apple.bin")
 
 
-def test_a_pictures_bytes_do_not_fill_the_terminal() -> None:
+def test_an_images_bytes_do_not_fill_the_terminal() -> None:
     assert len(repr(Generation.from_tensors(answer()))) < 1000
 
 

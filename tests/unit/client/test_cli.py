@@ -34,12 +34,12 @@ def options(*arguments: str) -> dict[str, Any]:
     return dict(options_of(make_parser().parse_args(["generate", "a red apple", *arguments])))
 
 
-def generation(*pictures: bytes, controls: int = 0) -> Generation:
+def generation(*images: bytes, controls: int = 0) -> Generation:
     return Generation(
         task_id="a-task",
         seed=1,
         prompt="",
-        images=tuple(Image(data, seed=1) for data in pictures),
+        images=tuple(Image(data, seed=1) for data in images),
         image_url=(),
         oss_url=(),
         is_nsfw=(),
@@ -116,7 +116,7 @@ def test_the_file_name_tells_the_format() -> None:
         options("-o", "apple.jpg", "--format=png")
 
 
-def test_where_pictures_go(tmp_path: Path) -> None:
+def test_where_images_go(tmp_path: Path) -> None:
     one, two = generation(PNG), generation(JPEG, JPEG)
     assert paths_for(one, None) == [Path("a-task.png")]
     assert paths_for(one, tmp_path) == [tmp_path / "a-task.png"]
@@ -126,7 +126,7 @@ def test_where_pictures_go(tmp_path: Path) -> None:
     assert paths_for(two, Path("apple")) == [Path("apple-1.jpg"), Path("apple-2.jpg")]
 
 
-def test_where_control_pictures_go(tmp_path: Path) -> None:
+def test_where_control_images_go(tmp_path: Path) -> None:
     assert control_paths_for(generation(PNG), None) == []
     one, two = generation(PNG, controls=1), generation(JPEG, JPEG, controls=2)
     assert control_paths_for(one, None) == [Path("a-task-control.png")]

@@ -13,7 +13,7 @@ def options(*arguments: str) -> dict[str, Any]:
     return dict(options_of(make_parser().parse_args(["generate", "a red apple", *arguments])))
 
 
-def test_a_control_picture_alone() -> None:
+def test_a_control_image_alone() -> None:
     assert options("--control-image=a.png") == {"control_image": ["a.png"]}
     assert options("--control-image=https://a.test/b.png", "--process=canny") == {
         "control_image": ["https://a.test/b.png"],
@@ -21,7 +21,7 @@ def test_a_control_picture_alone() -> None:
     }
 
 
-def test_the_input_picture_controls_too() -> None:
+def test_the_input_image_controls_too() -> None:
     assert options("--image=a.png", "--process=canny") == {
         "func_name": "i2i",
         "image": "a.png",

@@ -48,7 +48,7 @@ def test_every_input_is_an_option() -> None:
 
 
 def test_every_output_reaches_the_caller() -> None:
-    # A failed request is an exception, and pictures are pictures however they travelled.
+    # A failed request is an exception, and images are images however they travelled.
     hidden = {"success", "images_base64"}
     generation = {field.name for field in dataclasses.fields(Generation)}
     assert generation == {field.name for field in contract.OUTPUTS} - hidden | {"control_images"}

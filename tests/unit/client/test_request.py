@@ -33,7 +33,7 @@ def test_the_server_understands_it() -> None:
     assert read_values(request.tensors, INPUTS) == defaults | asked
 
 
-def test_pictures_come_back_unless_unwanted() -> None:
+def test_images_come_back_unless_unwanted() -> None:
     assert value_of(Request.build("m", "x", {}), "return_images") is True
     assert value_of(Request.build("m", "x", {"return_images": False}), "return_images") is False
 
@@ -72,11 +72,11 @@ def test_task_ids_are_new() -> None:
     ],
 )
 def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, controlled: str) -> None:
-    options = {"control_image": b"picture", "control_scale": [0.5, 1], "process_func": None}
+    options = {"control_image": b"image", "control_scale": [0.5, 1], "process_func": None}
     request = Request.build(model, "x", options)
     assert request.models == (controlled,)
     values = read_values(request.tensors, CONTRACTS["sd_controlnet"].inputs)
-    assert (values["control_image"], values["control_scale"], values["process_func"]) == ((b"picture",), (0.5, 1), ())
+    assert (values["control_image"], values["control_scale"], values["process_func"]) == ((b"image",), (0.5, 1), ())
 
 
 @pytest.mark.parametrize("model", ["sd_base", "ensemble", "sd_controlnet", "ensemble_controlnet"])

@@ -37,7 +37,7 @@ def test_text_is_sent_as_utf8() -> None:
     assert encode({"prompt": "红苹果 🍎"}, INPUTS, batched=True)["prompt"][0, 0] == "红苹果 🍎".encode()
 
 
-def test_a_picture_may_be_bytes_a_path_one_of_a_result_or_a_pillow_image(tmp_path: Path) -> None:
+def test_an_image_may_be_bytes_a_path_one_of_a_result_or_a_pillow_image(tmp_path: Path) -> None:
     def sent(value: Any) -> bytes:
         return bytes(encode({"image": value}, INPUTS, batched=True)["image"][0, 0])
 
@@ -52,8 +52,7 @@ def test_a_picture_may_be_bytes_a_path_one_of_a_result_or_a_pillow_image(tmp_pat
 def test_so_may_those_of_a_list() -> None:
     def sent(value: Any) -> list[bytes]:
         return [
-            bytes(picture)
-            for picture in encode({"control_image": value}, CONTROL_INPUTS, batched=True)["control_image"][0]
+            bytes(image) for image in encode({"control_image": value}, CONTROL_INPUTS, batched=True)["control_image"][0]
         ]
 
     assert sent(b"a") == sent(bytearray(b"a")) == sent([b"a"]) == [b"a"]
@@ -88,7 +87,7 @@ def test_tritonclient_takes_every_tensor_even_empty_ones(tensor: Any) -> None:
             7,
             "an encoded image's bytes, a path, a file opened in binary mode, a URL, a Pillow image, or a numpy array",
         ),
-        ("image", "/no/such/picture.png", "a file that can be read"),
+        ("image", "/no/such/image.png", "a file that can be read"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(field: str, value: Any, wanted: str) -> None:

@@ -96,11 +96,11 @@ class Doer:
         self.done.append("compiled" if compiled else "eager")
         for folder in task.graphs.values():
             assert (folder / "model.bin").exists()
-        for name in ("picture", "lora"):
+        for name in ("plain", "lora"):
             tone = self.tone if compiled and name == "lora" else 100
             Image.new("RGB", (8, 8), (tone, tone, tone)).save(task.folder / f"{name}-0.png")
         return DrawResult(
-            files={"picture": ["picture-0.png"], "lora": ["lora-0.png"]},
+            files={"plain": ["plain-0.png"], "lora": ["lora-0.png"]},
             side=64,
             peak_bytes=PEAK[compiled],
         )

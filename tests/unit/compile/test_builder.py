@@ -51,7 +51,7 @@ def test_a_build_verifies_and_places_its_artifact(tmp_path: Path) -> None:
     assert damage(artifact.folder, artifact.manifest, full=True) is None
     assert (artifact.folder / "unet" / "model.bin").read_bytes() == b"unet bfloat16"
     figures = artifact.manifest.figures
-    assert figures.psnr == {"picture": 100.0, "lora": 48.13}
+    assert figures.psnr == {"plain": 100.0, "lora": 48.13}
     assert figures.lowest_psnr == 48.13
     assert figures.rounds == ROUNDS
     assert (figures.eager_seconds_per_step, figures.seconds_per_step) == (2.0, 0.5)
@@ -114,17 +114,17 @@ def test_eager_images_are_generated_once(tmp_path: Path) -> None:
     assert other.done == ["eager", "compiled"], "another number of steps gives other images"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"another picture"])
+@pytest.mark.parametrize("content", [None, b"", b"another image"])
 def test_damaged_eager_images_are_generated_again(tmp_path: Path, content: bytes | None) -> None:
     """They are not synced to the disk, so some may be lost in a crash of the machine."""
     plan = plan_for(tmp_path, min_psnr=60.0)
     with pytest.raises(QualityTooLow):
         built(plan, Doer())
-    picture = plan.store.root / ".work" / plan.name / "pictures" / "eager" / "lora-0.png"
+    image = plan.store.root / ".work" / plan.name / "images" / "eager" / "lora-0.png"
     if content is None:
-        picture.unlink()
+        image.unlink()
     else:
-        picture.write_bytes(content)
+        image.write_bytes(content)
     again = Doer()
     with pytest.raises(QualityTooLow):
         built(plan, again)

@@ -22,8 +22,8 @@ SIDE, STEPS = 64, 4
 
 
 def opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.copy()
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def test_the_probes_show_an_effect_of_every_input(components: Components, tmp_path: Path) -> None:
@@ -37,16 +37,16 @@ def test_the_probes_show_an_effect_of_every_input(components: Components, tmp_pa
     )
     assert drawn.side == SIDE
     assert {name: len(files) for name, files in drawn.files.items()} == {
-        "picture": 1, "wide": 2, "variation": 1, "lora": 1, "cached": 1, "control": 1,
+        "plain": 1, "wide": 2, "variation": 1, "lora": 1, "cached": 1, "control": 1,
     }  # fmt: skip
-    pictures = {file: opened(tmp_path / file) for files in drawn.files.values() for file in files}
-    assert pictures["picture-0.png"].size == (SIDE, SIDE)
-    assert pictures["wide-0.png"].size == (80, 48)
-    assert psnr_of(pictures["wide-0.png"], pictures["wide-1.png"]) < 30
+    images = {file: opened(tmp_path / file) for files in drawn.files.values() for file in files}
+    assert images["plain-0.png"].size == (SIDE, SIDE)
+    assert images["wide-0.png"].size == (80, 48)
+    assert psnr_of(images["wide-0.png"], images["wide-1.png"]) < 30
     # A LoRA without an effect would verify nothing; one with too much would compare noise.
-    assert 8 < psnr_of(pictures["picture-0.png"], pictures["lora-0.png"]) < 25
-    assert 8 < psnr_of(pictures["lora-0.png"], pictures["cached-0.png"]) < 60
-    assert 8 < psnr_of(pictures["lora-0.png"], pictures["control-0.png"]) < 25
+    assert 8 < psnr_of(images["plain-0.png"], images["lora-0.png"]) < 25
+    assert 8 < psnr_of(images["lora-0.png"], images["cached-0.png"]) < 60
+    assert 8 < psnr_of(images["lora-0.png"], images["control-0.png"]) < 25
     assert not (tmp_path / CONTROLNET_FILE).exists(), "it would be as large as the model"
     assert drawn.peak_bytes > 100e6
     done, total = zip(*said, strict=True)
@@ -63,11 +63,9 @@ def test_calibration_prompts_are_not_probes() -> None:
 
 
 def test_the_default_side_is_the_models_own(tmp_path: Path) -> None:
-    drawn = draw(
-        FakeEngine, lambda side: {"picture": probes(side, 2)["picture"]}, tmp_path, 0, lambda done, total: None
-    )
+    drawn = draw(FakeEngine, lambda side: {"plain": probes(side, 2)["plain"]}, tmp_path, 0, lambda done, total: None)
     assert drawn.side == FakeEngine.native_side
-    assert opened(tmp_path / "picture-0.png").size == (64, 64)
+    assert opened(tmp_path / "plain-0.png").size == (64, 64)
 
 
 def test_an_image_that_cannot_be_generated_is_an_error(tmp_path: Path) -> None:
@@ -75,8 +73,8 @@ def test_an_image_that_cannot_be_generated_is_an_error(tmp_path: Path) -> None:
         def decode(self, latents: object) -> object:  # type: ignore[override]
             raise RuntimeError("no such kernel")
 
-    with pytest.raises(BuildError, match=r"the image 'picture' cannot be generated: RuntimeError: no such kernel"):
-        draw(Broken, lambda side: {"picture": probes(side, 2)["picture"]}, tmp_path, 64, lambda done, total: None)
+    with pytest.raises(BuildError, match=r"the image 'plain' cannot be generated: RuntimeError: no such kernel"):
+        draw(Broken, lambda side: {"plain": probes(side, 2)["plain"]}, tmp_path, 64, lambda done, total: None)
 
 
 def test_an_engine_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

@@ -158,8 +158,8 @@ def test_two_controlnets_of_one_graph(compiled: CompiledEngine, eager: EagerEngi
         assert net.nbytes == 4 * sum(tensor.numel() for tensor in weights.tensors.values())
         expected = eager.make_controlnet(weights)
         for rows, height, width in ((2, 16, 16), (3, 13, 18), (1, 2, 2)):
-            pictures = noise(rows, 3, 8 * height, 8 * width).sigmoid()
-            call = noise(rows, 4, height, width), torch.linspace(999.0, 1.0, rows), noise(rows, 77, 192), pictures
+            images = noise(rows, 3, 8 * height, 8 * width).sigmoid()
+            call = noise(rows, 4, height, width), torch.linspace(999.0, 1.0, rows), noise(rows, 77, 192), images
             made = net(*call)
             for residual, other in zip(made, expected(*call), strict=True):
                 torch.testing.assert_close(residual, other, rtol=0, atol=limit)

@@ -68,7 +68,7 @@ def test_lora_sizes_are_computed_once(tmp_path: Path) -> None:
         assert found["Multiply"] == 1
 
 
-def test_without_lora_no_picture_is_put_into_another_order(tmp_path: Path) -> None:
+def test_without_lora_no_image_is_put_into_another_order(tmp_path: Path) -> None:
     """Read only one position of each input with a LoRA."""
     compiled(2, tmp_path / "graph")
     model = _core().read_model(tmp_path / "graph" / "graph.xml")
@@ -129,7 +129,7 @@ def check_convolutions(graph: Graph, compiler: str, folder: Path) -> None:
         assert rank == 0 or (expected - plain).abs().max() > 0.01
 
 
-def test_without_lora_no_convolution_reads_or_writes_a_picture(tmp_path: Path) -> None:
+def test_without_lora_no_convolution_reads_or_writes_an_image(tmp_path: Path) -> None:
     """Cut its inputs to one position before anything else reads them."""
     COMPILERS["openvino"]().compile(convolutions(), tmp_path, "float32")
     model = _core().read_model(tmp_path / "graph.xml")

@@ -48,7 +48,7 @@ def test_upsampling_to_an_explicit_size(size: tuple[int, int]) -> None:
             torch.testing.assert_close(upsampler(pixels, output_size=size), expected, rtol=0, atol=1e-6)
 
 
-def test_openvino_makes_no_larger_picture_before_the_convolution(tmp_path: Path) -> None:
+def test_openvino_makes_no_larger_image_before_the_convolution(tmp_path: Path) -> None:
     module = Upsampling().eval()
     sides = {2: torch.export.Dim("height", min=2, max=64), 3: torch.export.Dim("width", min=2, max=64)}
     graph = Graph("upsampling", module, (Input("pixels", torch.zeros(4, 8, 6, 5), {0: ROWS, **sides}),), ("larger",))

@@ -1,4 +1,4 @@
-"""Pictures: pixels, sizes and formats."""
+"""Images: pixels, sizes and formats."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from triton_diffusers.images.encode import Metadata, encode, encode_preview, res
 
 
 def waves(width: int = 64, height: int = 48) -> np.ndarray:
-    """A smooth picture, which lossy formats keep well."""
+    """A smooth image, which lossy formats keep well."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [127 + 100 * np.sin(x / 9), 127 + 100 * np.cos(y / 7), 127 + 100 * np.sin((x + y) / 11)]
     return np.stack(channels, axis=2).round().astype(np.uint8)
 
 
-def opened(picture: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(picture))
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
@@ -40,7 +40,7 @@ def test_channels_go_last() -> None:
 
 @pytest.mark.parametrize("output_format", OutputFormat)
 @pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1), (130, 90)])
-def test_a_picture_has_the_size_and_format_asked_for(output_format: OutputFormat, size: tuple[int, int]) -> None:
+def test_an_image_has_the_size_and_format_asked_for(output_format: OutputFormat, size: tuple[int, int]) -> None:
     image = opened(encode(resized(waves(), size), output_format))
     assert image.size == size
     assert image.format == output_format.value.upper()
@@ -56,7 +56,7 @@ def test_metadata_leaves_the_pixels_alone(output_format: OutputFormat) -> None:
 
 
 @pytest.mark.parametrize("output_format", OutputFormat)
-def test_without_metadata_a_picture_says_nothing(output_format: OutputFormat) -> None:
+def test_without_metadata_an_image_says_nothing(output_format: OutputFormat) -> None:
     image = opened(encode(waves(), output_format))
     assert not image.getexif()
     assert not getattr(image, "text", {})

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triton_diffusers.api.base64 import decode_base64
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings()
@@ -65,13 +65,13 @@ def test_every_way_of_writing_it_gives_the_same_bytes(data: bytes) -> None:
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(InvalidPicture, match=r"^mask_base64: .*must be an image as base64"):
+    with pytest.raises(InvalidImage, match=r"^mask_base64: .*must be an image as base64"):
         decode_base64("mask_base64", text, SETTINGS)
 
 
 @given(st.text(max_size=40))
 def test_no_text_raises_anything_else(text: str) -> None:
-    with contextlib.suppress(InvalidPicture):
+    with contextlib.suppress(InvalidImage):
         assert decode_base64("image_base64", text, SETTINGS)
 
 
@@ -79,12 +79,12 @@ def test_the_size_is_judged_before_it_is_decoded() -> None:
     small = Settings(max_image_megabytes=0.0003)
     assert len(decode_base64("image_base64", "A" * 400, small)) == 300
     # The last sign is none of the alphabet: the length is what is complained of.
-    with pytest.raises(InvalidPicture, match=r"image_base64: '0.0 MB' is invalid: at most 0.0003 MB"):
+    with pytest.raises(InvalidImage, match=r"image_base64: '0.0 MB' is invalid: at most 0.0003 MB"):
         decode_base64("image_base64", "A" * 403 + "!", small)
 
 
 def test_an_error_shows_only_the_beginning() -> None:
-    with pytest.raises(InvalidPicture) as caught:
+    with pytest.raises(InvalidImage) as caught:
         decode_base64("image_base64", "!" * 100_000, SETTINGS)
     assert len(str(caught.value)) < 200
 
@@ -98,7 +98,7 @@ def test_escapes_of_a_data_url_stay_whole_at_any_length(length: int) -> None:
 def test_the_size_of_a_percent_encoded_data_url_is_judged_before_it_is_decoded() -> None:
     small = Settings(max_image_megabytes=0.0003)
     assert len(decode_base64("image_base64", "data:," + "%00" * 300, small)) == 300
-    with pytest.raises(InvalidPicture, match=r"at most 0.0003 MB"):
+    with pytest.raises(InvalidImage, match=r"at most 0.0003 MB"):
         decode_base64("image_base64", "data:," + "%00" * 301, small)
 
 

@@ -16,7 +16,7 @@ ADDED = st.integers(0, 40)
 
 @settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), ADDED, ADDED, ADDED, ADDED, st.sampled_from(Fill))
-def test_the_picture_stays_and_the_mask_is_the_rest(
+def test_the_image_stays_and_the_mask_is_the_rest(
     width: int, height: int, left: int, right: int, up: int, down: int, fill: Fill
 ) -> None:
     image = Image.effect_noise((width, height), 80).convert("RGB")
@@ -27,7 +27,7 @@ def test_the_picture_stays_and_the_mask_is_the_rest(
     assert np.array_equal(np.asarray(canvas)[inside], np.asarray(image))
     assert not np.asarray(mask)[inside].any()
     assert np.asarray(mask).sum() == 255 * (mask.width * mask.height - width * height)
-    # All that is filled in is of the picture.
+    # All that is filled in is of the image.
     assert set(np.unique(np.asarray(canvas))) <= set(np.unique(np.asarray(image)))
 
 

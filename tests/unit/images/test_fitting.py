@@ -1,4 +1,4 @@
-"""Pictures and masks at the request's size."""
+"""Images and masks at the request's size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_extreme_shapes(mode: ResizeMode, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("mode", ResizeMode)
-def test_a_picture_of_the_right_size_is_untouched(mode: ResizeMode) -> None:
+def test_an_image_of_the_right_size_is_untouched(mode: ResizeMode) -> None:
     noise = Image.effect_noise((32, 24), 80)
     assert np.array_equal(np.asarray(fit(noise.convert("RGB"), (32, 24), mode))[..., 0], np.asarray(noise))
     assert np.array_equal(np.asarray(fit_mask(noise, (32, 24), (32, 24), mode)), np.asarray(noise))
@@ -77,7 +77,7 @@ def test_pad_centres_without_enlarging() -> None:
     assert (fitted[outside] == 255).all()
 
 
-def test_pad_scales_a_larger_picture_down_to_fit() -> None:
+def test_pad_scales_a_larger_image_down_to_fit() -> None:
     fitted = np.asarray(fit(Image.new("RGB", (200, 50), "red"), (100, 100), ResizeMode.PAD))
     red = (fitted == [255, 0, 0]).all(axis=2)
     rows, columns = np.nonzero(red)
@@ -93,15 +93,15 @@ def test_a_masks_padding_is_kept() -> None:
 @pytest.mark.parametrize("mode", ResizeMode)
 @pytest.mark.parametrize("mask_size", [(120, 40), (60, 20), (240, 80), (40, 40)])
 @pytest.mark.parametrize("size", [(60, 60), (240, 120), (30, 90), (160, 160)])
-def test_a_mask_of_any_size_lies_where_it_lay_on_its_picture(
+def test_a_mask_of_any_size_lies_where_it_lay_on_its_image(
     mode: ResizeMode, mask_size: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    picture = Image.new("RGB", (120, 40), "blue")
-    picture.paste("red", (60, 0, 120, 40))
-    red = (np.asarray(fit(picture, size, mode)) > [128, 255, 128]) | (np.asarray(fit(picture, size, mode)) > 128)
-    fitted = np.asarray(fit(picture, size, mode)).astype(int)
+    image = Image.new("RGB", (120, 40), "blue")
+    image.paste("red", (60, 0, 120, 40))
+    red = (np.asarray(fit(image, size, mode)) > [128, 255, 128]) | (np.asarray(fit(image, size, mode)) > 128)
+    fitted = np.asarray(fit(image, size, mode)).astype(int)
     red = (fitted[..., 0] > 128) & (fitted[..., 1] < 128)
-    mask = np.asarray(fit_mask(halves(*mask_size), picture.size, size, mode)) >= 128
+    mask = np.asarray(fit_mask(halves(*mask_size), image.size, size, mode)) >= 128
     assert (red != mask).mean() < 0.02
 
 

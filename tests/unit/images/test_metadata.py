@@ -1,4 +1,4 @@
-"""What a picture says of its request, written here and read back by another project's reader."""
+"""What an image says of its request, written here and read back by another project's reader."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def encoded(request: GenerationRequest, index: int = 0, model: str = "") -> byte
 _READ: list[Image.Image] = []
 
 
-def read(picture: bytes) -> PromptInfo:
-    _READ.append(Image.open(io.BytesIO(picture)))
+def read(data: bytes) -> PromptInfo:
+    _READ.append(Image.open(io.BytesIO(data)))
     found = ParserManager().parse(_READ[-1])
     assert found is not None
     assert found.generator == Generators.AUTOMATIC1111
@@ -155,10 +155,10 @@ def test_a_prompt_cannot_pose_as_the_parameters() -> None:
 
 @pytest.mark.parametrize(("prompt", "latin"), [("café", True), ("红苹果", False)])
 def test_png_text_chunks(prompt: str, latin: bool) -> None:
-    picture = encoded(request_for(prompt))
-    assert (b"tEXtparameters\0" in picture) is latin
-    assert (b"iTXtparameters\0" in picture) is not latin
-    with Image.open(io.BytesIO(picture)) as image:
+    data = encoded(request_for(prompt))
+    assert (b"tEXtparameters\0" in data) is latin
+    assert (b"iTXtparameters\0" in data) is not latin
+    with Image.open(io.BytesIO(data)) as image:
         image.load()
         assert image.text["parameters"] == parameters_text(request_for(prompt), 0)
         assert image.text["triton_diffusers"] == record_text(request_for(prompt), 0)
@@ -175,7 +175,7 @@ def test_the_record_has_the_apis_fields_and_makes_that_image_again() -> None:
     assert again == dataclasses.replace(request, seed=(FULL.seed + 1) % 2**64, image_num=1, save_dir="result")
 
 
-def test_the_record_of_a_picture_that_only_controls_makes_it_again() -> None:
+def test_the_record_of_an_image_that_only_controls_makes_it_again() -> None:
     control = ControlChoice(path="", process="canny")
     request = request_for(image=b"\x89PNG", controls=(control,), resize_mode=ResizeMode.CROP, embed_metadata=True)
     fields = json.loads(record_text(request, 0))["request"]
@@ -222,7 +222,7 @@ def test_the_record_shows(name: str) -> None:
     assert record_text(dataclasses.replace(FULL, **{name: OTHERS[name]}), 0) != record_text(FULL, 0)
 
 
-def test_nothing_is_said_of_pictures_links_and_folders() -> None:
+def test_nothing_is_said_of_images_links_and_folders() -> None:
     for function in Function:
         controls = (ControlChoice(path="", image=Link(SECRET)), ControlChoice(path="a", image=b"mask-bytes"))
         request = dataclasses.replace(FULL, function=function, mask=b"mask-bytes", controls=controls)
@@ -236,7 +236,7 @@ def test_nothing_is_said_of_pictures_links_and_folders() -> None:
 
 @pytest.mark.parametrize("length", [10_000, 16_000, 16_400, 40_000])
 @pytest.mark.parametrize("output_format", OutputFormat)
-def test_no_prompt_is_too_long_for_a_picture(length: int, output_format: OutputFormat) -> None:
+def test_no_prompt_is_too_long_for_an_image(length: int, output_format: OutputFormat) -> None:
     request = request_for("🍎" * length, output_format=output_format)
     with Image.open(io.BytesIO(encoded(request))) as image:
         image.load()

@@ -46,7 +46,7 @@ def test_all_white_is_what_was_drawn_and_all_black_the_original() -> None:
     assert np.array_equal(paste_back(drawn, original, soft_edged(Image.new("L", (90, 70), 0))), np.asarray(original))
 
 
-def test_the_edge_rises_inside_the_mask_and_is_over_after_a_64th_of_the_picture() -> None:
+def test_the_edge_rises_inside_the_mask_and_is_over_after_a_64th_of_the_image() -> None:
     shown = pasted(square(512, 100, 100, 400, 400))[250]
     edge = shown[100:120].astype(int)
     assert shown[99] == 0
@@ -56,7 +56,7 @@ def test_the_edge_rises_inside_the_mask_and_is_over_after_a_64th_of_the_picture(
     assert edge[:9].tolist() == shown[399:390:-1].tolist()
 
 
-def test_a_small_picture_has_an_edge_of_two_pixels() -> None:
+def test_a_small_image_has_an_edge_of_two_pixels() -> None:
     assert pasted(square(32, 8, 8, 24, 24))[16, 6:12].tolist() == [0, 0, 85, 170, 255, 255]
 
 
@@ -73,7 +73,7 @@ def test_a_thin_line_beside_a_large_area_does_not_harden_its_edge() -> None:
     assert np.array_equal(pasted(mask)[250], pasted(square(512, 100, 100, 400, 400))[250])
 
 
-def test_the_pictures_border_is_no_edge() -> None:
+def test_the_images_border_is_no_edge() -> None:
     shown = pasted(square(256, 0, 0, 128, 256))
     assert (shown[:, :120] == 255).all()
     assert (shown[:, 128:] == 0).all()

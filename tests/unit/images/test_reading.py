@@ -1,4 +1,4 @@
-"""Pictures of all kinds, whole, damaged and hostile."""
+"""Images of all kinds, whole, damaged and hostile."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images import formats
-from triton_diffusers.images.read import decoding_bytes, read_mask, read_picture
+from triton_diffusers.images.read import decoding_bytes, read_image, read_mask
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings()
@@ -35,14 +35,14 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def colours(width: int = 64, height: int = 48) -> Image.Image:
-    """A smooth picture, red to the right and green downwards."""
+    """A smooth image, red to the right and green downwards."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)]
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
 
 
 def read(data: bytes, limits: Settings = SETTINGS) -> np.ndarray[Any, Any]:
-    image = read_picture("image", data, limits)
+    image = read_image("image", data, limits)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -74,8 +74,8 @@ def test_the_formats_are_read(kind: str, options: dict[str, Any]) -> None:
     assert np.abs(read(encoded(colours(), kind, **options)) - np.asarray(colours())).mean() < 6
 
 
-def test_one_picture_of_several_in_a_jpeg_is_read() -> None:
-    # Phones store such a file, with a preview or a depth map after the picture.
+def test_one_image_of_several_in_a_jpeg_is_read() -> None:
+    # Phones store such a file, with a preview or a depth map after the image.
     data = encoded(colours(), "MPO", save_all=True, append_images=[Image.new("RGB", (32, 24))], quality=95)
     assert np.abs(read(data) - np.asarray(colours())).mean() < 6
 
@@ -86,7 +86,7 @@ def test_other_formats_are_refused(kind: str) -> None:
         data = encoded(colours(), kind)
     except (KeyError, OSError):
         pytest.skip("this Pillow cannot write it")
-    with pytest.raises(InvalidPicture, match=r"^image: .* must be an image: PNG, JPEG, WEBP, GIF, BMP, AVIF, HEIC$"):
+    with pytest.raises(InvalidImage, match=r"^image: .* must be an image: PNG, JPEG, WEBP, GIF, BMP, AVIF, HEIC$"):
         read(data)
 
 
@@ -95,7 +95,7 @@ def test_heic_is_refused_with_a_hint_where_its_library_is_missing(monkeypatch: p
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     formats.readable_formats.cache_clear()
     try:
-        with pytest.raises(InvalidPicture, match=r"BMP, AVIF \(HEIC needs pillow-heif on the server\)$"):
+        with pytest.raises(InvalidImage, match=r"BMP, AVIF \(HEIC needs pillow-heif on the server\)$"):
             read(heic)
     finally:
         formats.readable_formats.cache_clear()
@@ -103,7 +103,7 @@ def test_heic_is_refused_with_a_hint_where_its_library_is_missing(monkeypatch: p
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "HEIF"])
-def test_a_turned_picture_is_put_upright(kind: str, orientation: int) -> None:
+def test_a_turned_image_is_put_upright(kind: str, orientation: int) -> None:
     stored_as = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # what undoes each orientation
     upright = colours()
     stored = upright
@@ -139,7 +139,7 @@ def half_transparent(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_transparency_is_over_white_in_a_picture_and_over_black_in_a_mask(kind: str) -> None:
+def test_transparency_is_over_white_in_an_image_and_over_black_in_a_mask(kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     for mode in ("RGBA", "LA") if kind == "PNG" else ("RGBA",):
         assert read(encoded(half_transparent(mode), kind, **options))[0].tolist() == [[255] * 3, [0] * 3]
@@ -236,34 +236,34 @@ def test_the_same_bytes_give_the_same_pixels() -> None:
 
 def test_pixels_are_judged_by_the_header() -> None:
     assert read(encoded(colours()), SMALL).shape == (48, 64, 3)
-    with pytest.raises(InvalidPicture, match=r"^image: '64×49' is invalid: at most 3072 pixels"):
+    with pytest.raises(InvalidImage, match=r"^image: '64×49' is invalid: at most 3072 pixels"):
         read(encoded(colours(64, 49)), SMALL)
     # No pixels follow, and none are asked for.
-    with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+    with pytest.raises(InvalidImage, match="at most 64000000 pixels"):
         read(png(8001, 8000, 8, 2))
 
 
 @pytest.mark.parametrize("side", [9_500, 14_000, 2**31 - 1])
 def test_a_bomb_is_refused_whether_pillow_warns_or_not(side: int) -> None:
     bomb = png(side, side, 8, 2)
-    with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+    with pytest.raises(InvalidImage, match="at most 64000000 pixels"):
         read(bomb)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(InvalidPicture, match="at most 64000000 pixels"):
+        with pytest.raises(InvalidImage, match="at most 64000000 pixels"):
             read(bomb)
 
 
 def test_a_gifs_first_frame_may_not_be_larger_than_the_gif_says() -> None:
     data = bytearray(encoded(Image.new("P", (8, 8)), "GIF"))
     data[6:10] = struct.pack("<HH", 1, 1)
-    with pytest.raises(InvalidPicture):
+    with pytest.raises(InvalidImage):
         read(bytes(data), Settings(max_image_pixels=10))
 
 
 def test_bytes_are_limited() -> None:
     data = encoded(Image.effect_noise((64, 64), 50))
-    with pytest.raises(InvalidPicture, match=r"at most 0\.001 MB"):
+    with pytest.raises(InvalidImage, match=r"at most 0\.001 MB"):
         read(data, Settings(max_image_megabytes=0.001))
 
 
@@ -272,7 +272,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     last = data.rindex(b"\xff\xda")
     scan, end = data[last:-2], data[-2:]
     assert read(data[:-2] + scan * 50 + end).shape == (48, 64, 3)
-    with pytest.raises(InvalidPicture, match=r"scans' is invalid: at most 100 in a JPEG"):
+    with pytest.raises(InvalidImage, match=r"scans' is invalid: at most 100 in a JPEG"):
         read(data[:-2] + scan * 100 + end)
     # Elsewhere the two bytes mean nothing.
     assert read(encoded(colours(), "BMP") + b"\xff\xda" * 200).shape == (48, 64, 3)
@@ -283,7 +283,7 @@ def test_a_text_bomb_in_a_png_is_refused() -> None:
     rows = zlib.compress(b"\x00\x01\x02\x03")
     for kind in (b"zTXt", b"iCCP"):
         data = png(1, 1, 8, 2, chunk(kind, b"name\x00\x00" + bomb), chunk(b"IDAT", rows))
-        with contextlib.suppress(InvalidPicture):
+        with contextlib.suppress(InvalidImage):
             assert read(data).shape == (1, 1, 3)
 
 
@@ -292,24 +292,24 @@ def test_a_text_bomb_in_a_png_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF"])
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
-def test_a_cut_picture_is_refused(kind: str, part: float) -> None:
+def test_a_cut_image_is_refused(kind: str, part: float) -> None:
     noise = Image.effect_noise((64, 64), 90).convert("RGB")
     data = encoded(noise, kind)
     # Of an AVIF, what is left may not be one.
-    with pytest.raises(InvalidPicture, match=r"^image: '\d+ bytes' is invalid: (the picture is damaged|must be an)"):
+    with pytest.raises(InvalidImage, match=r"^image: '\d+ bytes' is invalid: (the image is damaged|must be an)"):
         read(data[: int(len(data) * part)])
 
 
 def test_damage_inside_a_png_is_refused() -> None:
     data = bytearray(encoded(Image.effect_noise((64, 64), 90)))
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(InvalidPicture, match="damaged"):
+    with pytest.raises(InvalidImage, match="damaged"):
         read(bytes(data))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(InvalidPicture, match=r"^image: "):
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage, match=r"^image: "):
         read(data)
 
 
@@ -335,11 +335,11 @@ def test_no_mutation_raises_anything_else(seed: bytes, data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(1, 6))):
         position = data.draw(st.integers(0, len(mutated) - 1))
         mutated[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
-    for reader in (read_picture, read_mask):
+    for reader in (read_image, read_mask):
         try:
             decoding_bytes("image", bytes(mutated), SMALL)
             image = reader("image", bytes(mutated), SMALL)
-        except InvalidPicture:
+        except InvalidImage:
             continue
         assert image.width * image.height <= SMALL.max_image_pixels
 
@@ -369,9 +369,9 @@ def test_no_png_with_right_checksums_raises_anything_else(data: st.DataObject) -
     )
     small = st.integers(0, 9)
     depth, colour_type = data.draw(st.sampled_from([1, 2, 4, 8, 16, 3])), data.draw(st.sampled_from([0, 2, 3, 4, 6, 1]))
-    picture = png(data.draw(small), data.draw(small), depth, colour_type, *(chunk(*pair) for pair in chunks))
-    with contextlib.suppress(InvalidPicture):
-        read(picture, SMALL)
+    image = png(data.draw(small), data.draw(small), depth, colour_type, *(chunk(*pair) for pair in chunks))
+    with contextlib.suppress(InvalidImage):
+        read(image, SMALL)
 
 
 @settings(deadline=None)
@@ -381,15 +381,15 @@ def test_no_png_with_right_checksums_raises_anything_else(data: st.DataObject) -
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_bytes_raise_anything_else(magic: bytes, rest: bytes) -> None:
-    with contextlib.suppress(InvalidPicture):
+    with contextlib.suppress(InvalidImage):
         read(magic + rest, SMALL)
 
 
 @pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
 def test_a_side_that_is_too_long_is_refused_by_the_header(size: tuple[int, int]) -> None:
     header = png(*size, 8, 2)
-    for judge in (read_picture, decoding_bytes):
-        with pytest.raises(InvalidPicture, match="at most 65535 pixels a side"):
+    for judge in (read_image, decoding_bytes):
+        with pytest.raises(InvalidImage, match="at most 65535 pixels a side"):
             judge("image", header, SETTINGS)
 
 
@@ -401,11 +401,11 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     large = encoded(colours(1600, 1200), "JPEG", quality=95, exif=exif, progressive=progressive)
-    whole, part = read_picture("image", large, SETTINGS), read_picture("image", large, SETTINGS, (100, 60))
+    whole, part = read_image("image", large, SETTINGS), read_image("image", large, SETTINGS, (100, 60))
     assert part.size == size
     scaled = [np.asarray(image.resize((100, 60), Image.Resampling.LANCZOS), np.float32) for image in (whole, part)]
     assert np.square(scaled[0] - scaled[1]).mean() < 1  # 48 dB and more
-    assert read_picture("image", large, SETTINGS, (1600, 1200)).size == whole.size
+    assert read_image("image", large, SETTINGS, (1600, 1200)).size == whole.size
     assert read_mask("mask", large, SETTINGS, (100, 60)).size == part.size
     coefficients = 1600 * 1200 * 6 * progressive  # always of the whole image
     assert decoding_bytes("image", large, SETTINGS, (100, 60)) == size[0] * size[1] * 16 + coefficients
@@ -423,7 +423,7 @@ def test_the_memory_of_decoding_is_judged_without_decoding(monkeypatch: pytest.M
 _PEAK = """
 import sys
 from pathlib import Path
-from triton_diffusers.images.read import decoding_bytes, read_picture
+from triton_diffusers.images.read import decoding_bytes, read_image
 from triton_diffusers.settings import Settings
 
 def peak():
@@ -433,11 +433,11 @@ def peak():
 for path in sorted(Path(sys.argv[1]).iterdir()):
     data = path.read_bytes()
     if path.name == "0":
-        read_picture("image", data, Settings())  # imports and the like
+        read_image("image", data, Settings())  # imports and the like
         continue
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = peak()
-    read_picture("image", data, Settings())
+    read_image("image", data, Settings())
     print(path.name, peak() - before, decoding_bytes("image", data, Settings()))
 """
 

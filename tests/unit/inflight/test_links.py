@@ -13,7 +13,7 @@ from tests.unit.fake_engine import FakeEngine
 from tests.unit.links.local_server import LocalServer, ok
 from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.api.request import Function, Link
-from triton_diffusers.errors import Busy, InvalidPicture
+from triton_diffusers.errors import Busy, InvalidImage
 
 
 def red() -> bytes:
@@ -58,12 +58,12 @@ def test_silent_links_do_not_delay_other_requests(
     assert not any(job.state.ended for job in waiting)
     silent.stopping.set()
     finish(loop, *waiting)
-    assert all(isinstance(job.error, InvalidPicture) for job in waiting)
+    assert all(isinstance(job.error, InvalidImage) for job in waiting)
 
 
 def test_rejected_link_frees_its_memory(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
-    with pytest.raises(InvalidPicture, match="image_link"):
+    with pytest.raises(InvalidImage, match="image_link"):
         loop.submit(request_for(function=Function.IMAGE_TO_IMAGE, image=Link("ftp://example.com")))
     finish(loop, job := loop.submit(request_for()))
     assert images_of(job)

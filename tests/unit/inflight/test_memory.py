@@ -14,8 +14,8 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from tests.unit.loops import StartLoop, images_of
 from triton_diffusers.api.request import FromBase64, Function
-from triton_diffusers.errors import Busy, InvalidPicture
-from triton_diffusers.images.inputs import Gatherer
+from triton_diffusers.errors import Busy, InvalidImage
+from triton_diffusers.images.inputs import ImageLoader
 from triton_diffusers.inflight.job import JobState
 from triton_diffusers.inflight.loop import EngineLoop
 
@@ -37,15 +37,15 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
         self.decoding = threading.Semaphore(0)
-        gather = Gatherer.gather
+        load = ImageLoader.load
 
-        def wait(gatherer: Gatherer, request: Any) -> Any:
+        def wait(loader: ImageLoader, request: Any) -> Any:
             if request.image == LARGE:
                 self.decoding.release()
                 assert self.open.wait(WITHIN)
-            return gather(gatherer, request)
+            return load(loader, request)
 
-        monkeypatch.setattr(Gatherer, "gather", wait)
+        monkeypatch.setattr(ImageLoader, "load", wait)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_memory_of_ended_jobs_is_free(start_loop: StartLoop, engine: FakeEng
     assert cancelled.state is JobState.CANCELLED
     gate.open.set()
     finish(loop, broken := send(loop, b"no image"), drawn := send(loop, LARGE))
-    assert isinstance(broken.error, InvalidPicture)
+    assert isinstance(broken.error, InvalidImage)
     assert images_of(drawn)
     loop.stop()
     assert used(loop) == (0, 0)
@@ -132,5 +132,5 @@ def test_encoded_images_of_all_requests_are_bounded(start_loop: StartLoop, engin
 def test_oversized_image_fails_immediately(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine, max_input_megabytes=20)
     finish(loop, job := send(loop, LARGE))
-    assert isinstance(job.error, InvalidPicture)
+    assert isinstance(job.error, InvalidImage)
     assert "image: '24 MB to decode' is invalid: at most 20 MB (max_input_megabytes)" in str(job.error)

@@ -166,7 +166,7 @@ def test_a_job_that_is_computed_apart_takes_its_share_of_the_time_and_no_more() 
     assert seconds <= 9 + 10, "at most one call of the other, which is that of one image"
 
 
-def test_a_picture_is_decoded_before_the_jobs_next_step() -> None:
+def test_an_image_is_decoded_before_the_jobs_next_step() -> None:
     job = job_of(2, steps=2)
     job.samples[1].position = 2
     turn = next_turn([job], 4)

@@ -30,7 +30,7 @@ def post(state, step, ended=None):
 post("running", 1)
 while not board.cancellations():
     for number in board.preview_wishes():
-        board.post_preview(number, b"picture")
+        board.post_preview(number, b"image")
     time.sleep(0.01)
 post("cancelled", 5, ended=time.time())
 """
@@ -116,16 +116,16 @@ def test_a_preview_is_wanted_once_for_each_wish(board: JobBoard) -> None:
     assert board.preview_wishes() == []
     board.want_preview("task-1")
     assert board.preview_wishes() == [1]
-    board.post_preview(1, b"picture")
+    board.post_preview(1, b"image")
     assert board.preview_wishes() == []
-    assert board.entries("task-1")[0].preview == b"picture"
-    assert board.entries()[0].preview is None, "a list of all jobs carries no pictures"
+    assert board.entries("task-1")[0].preview == b"image"
+    assert board.entries()[0].preview is None, "a list of all jobs carries no images"
 
 
 def test_another_process_is_watched_and_cancelled(board: JobBoard, engine_process: subprocess.Popen[bytes]) -> None:
     until(lambda: states(board) == ["running"])
     board.want_preview("theirs")
-    until(lambda: board.entries("theirs")[0].preview == b"picture")
+    until(lambda: board.entries("theirs")[0].preview == b"image")
     assert board.cancellations() == board.preview_wishes() == [], "the flags of another process's jobs"
     board.cancel("theirs")
     assert engine_process.wait(WITHIN) == 0
@@ -186,7 +186,7 @@ def test_ended_jobs_are_forgotten_after_the_history(tmp_path: Path) -> None:
 
 def use_as_an_engine(board: JobBoard) -> None:
     board.post(entry(1, state="running", step=2))
-    board.post_preview(1, b"picture")
+    board.post_preview(1, b"image")
     assert board.cancellations() == []
     assert board.preview_wishes() == []
     board.forget_old()

@@ -12,16 +12,16 @@ import httpcore2
 import pytest
 
 from tests.unit.links.local_server import LocalServer
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.url import IPAddress
 from triton_diffusers.settings import Settings
 
 NOT_PUBLIC = "its host must be known and public"
-FAILED = "its host must answer with the picture; there was no connection or no proper answer"
+FAILED = "its host must answer with the image; there was no connection or no proper answer"
 
 # Names that lead to this machine. The operator allows the first alone.
-HOST, INTERNAL = "pictures.example", "internal.example"
+HOST, INTERNAL = "images.example", "internal.example"
 PUBLIC_ADDRESS = "93.184.216.34"
 
 Serve = Callable[..., LocalServer]
@@ -71,7 +71,7 @@ def fetched(server: LocalServer, path: str = "/", *, scheme: str = "http", **opt
 
 def refusal(url: str, **options: Any) -> str:
     """What is wrong with a link, after its field and itself."""
-    with pytest.raises(InvalidPicture) as caught:
+    with pytest.raises(InvalidImage) as caught:
         fetcher_of(**options).fetch("mask_link", url)
     message = str(caught.value)
     assert message.startswith("mask_link: ")

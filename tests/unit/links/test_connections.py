@@ -27,10 +27,10 @@ from tests.unit.links.local_server import ok, redirect
 
 def test_the_connection_goes_to_the_address_that_was_judged(serve: Serve) -> None:
     """DNS rebinding: a second answer of the resolver would be an internal address."""
-    server, backend = serve(ok(b"a picture")), Elsewhere()
+    server, backend = serve(ok(b"an image")), Elsewhere()
     names = Names(rebinding_example=[[PUBLIC_ADDRESS], ["127.0.0.1"]])
     fetcher = fetcher_of(names=names, backend=backend)
-    assert fetcher.fetch("image_link", f"http://rebinding.example:{server.port}/") == b"a picture"
+    assert fetcher.fetch("image_link", f"http://rebinding.example:{server.port}/") == b"an image"
     assert names.asked == ["rebinding.example"]
     assert backend.connected == [(PUBLIC_ADDRESS, server.port)]
     # The next fetch resolves again, and judges again.
@@ -71,8 +71,8 @@ def test_an_unknown_name_and_an_internal_one_look_the_same() -> None:
 
 
 def test_the_next_address_is_tried_if_one_does_not_answer(serve: Serve) -> None:
-    server = serve(ok(b"a picture"))  # listens on 127.0.0.1 alone
-    assert fetched(server, names=Names(pictures_example=[["127.0.0.3", "127.0.0.1"]])) == b"a picture"
+    server = serve(ok(b"an image"))  # listens on 127.0.0.1 alone
+    assert fetched(server, names=Names(images_example=[["127.0.0.3", "127.0.0.1"]])) == b"an image"
 
 
 def test_each_address_gets_its_share_of_the_time() -> None:
@@ -85,7 +85,7 @@ def test_each_address_gets_its_share_of_the_time() -> None:
             time.sleep(timeout)
             raise httpcore2.ConnectTimeout(host)
 
-    names = Names(pictures_example=[["127.0.0.1", "127.0.0.2", "127.0.0.3"]])
+    names = Names(images_example=[["127.0.0.1", "127.0.0.2", "127.0.0.3"]])
     message = refusal(f"http://{HOST}:8000/", names=names, backend=Silent(), link_seconds=0.6)
     assert message == "must be fetched within 0.6 seconds"
     assert len(shares) == 3

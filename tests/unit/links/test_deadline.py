@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.links.links import HOST, TRUSTS_NOBODY, Serve, refusal, refused
 from tests.unit.links.local_server import Answer, drip, redirect
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.url import IPAddress
 from triton_diffusers.settings import Settings
@@ -56,7 +56,7 @@ def test_a_slow_name_server_is_not_waited_for() -> None:
         return [ip_address("127.0.0.1")]
 
     fetcher = LinkFetcher(Settings(link_seconds=0.2), resolver=resolver, ssl_context=TRUSTS_NOBODY)
-    with pytest.raises(InvalidPicture, match=r"must be fetched within 0\.2 seconds"):
+    with pytest.raises(InvalidImage, match=r"must be fetched within 0\.2 seconds"):
         fetcher.fetch("image_link", f"http://{HOST}/")
     assert answered == []
     given_up.set()

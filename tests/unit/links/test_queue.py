@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.unit.fake_engine import WITHIN
-from triton_diffusers.errors import Busy, InvalidPicture
+from triton_diffusers.errors import Busy, InvalidImage
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.queue import LinkQueue
 from triton_diffusers.settings import Settings
@@ -35,7 +35,7 @@ class Hosts:
             if "silent" in url:
                 assert self.changed.wait_for(lambda: self.answering, WITHIN)
         if "broken" in url:
-            raise InvalidPicture(field, url, "no")
+            raise InvalidImage(field, url, "no")
         return url.encode()
 
     def answer(self) -> None:
@@ -89,7 +89,7 @@ def test_all_links_of_a_request_come_together(start: Start) -> None:
 
 
 def test_the_first_error_is_the_requests(start: Start, hosts: Hosts) -> None:
-    with pytest.raises(InvalidPicture, match="broken"):
+    with pytest.raises(InvalidImage, match="broken"):
         fetch(start(), "silent/1", "broken/2").result(WITHIN)
 
 
@@ -174,6 +174,6 @@ def test_a_link_that_waits_too_long_is_busy(start: Start, hosts: Hosts) -> None:
 
 def test_a_malformed_link_is_refused_at_once() -> None:
     queue = LinkQueue(LinkFetcher(Settings()), threads=1, places=2, patience=1.0)
-    with pytest.raises(InvalidPicture, match=r"mask_link: 'ftp://a/b' is invalid: must begin with http://"):
+    with pytest.raises(InvalidImage, match=r"mask_link: 'ftp://a/b' is invalid: must begin with http://"):
         queue.fetch({"ftp://a/b": "mask_link"}, lambda url, body: None, lambda: False)
     queue.stop()

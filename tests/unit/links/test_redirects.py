@@ -8,15 +8,15 @@ import pytest
 
 from tests.unit.links.links import HOST, INTERNAL, NOT_PUBLIC, Serve, fetched, refused
 from tests.unit.links.local_server import ok, redirect
-from triton_diffusers.errors import InvalidPicture
+from triton_diffusers.errors import InvalidImage
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed(serve: Serve, status: int) -> None:
     def answer(request: bytes) -> Iterator[bytes]:
-        yield ok(b"a picture") if request.startswith(b"GET /folder/b?x ") else redirect("b?x", status=status)
+        yield ok(b"an image") if request.startswith(b"GET /folder/b?x ") else redirect("b?x", status=status)
 
-    assert fetched(serve(answer), "/folder/a") == b"a picture"
+    assert fetched(serve(answer), "/folder/a") == b"an image"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_redirect_is_judged_like_a_link(serve: Serve, location: str, limit: st
 
 def test_an_error_shows_the_link_that_was_sent_and_not_where_it_led(serve: Serve) -> None:
     server = serve(redirect(f"http://{INTERNAL}/admin"))
-    with pytest.raises(InvalidPicture) as caught:
+    with pytest.raises(InvalidImage) as caught:
         fetched(server, "/a.png?signature=secret")
     assert f"http://{HOST}:{server.port}/a.png" in str(caught.value)
     for hidden in (INTERNAL, "admin", "127.0.0.1", "secret"):
@@ -57,12 +57,12 @@ def test_an_error_shows_the_link_that_was_sent_and_not_where_it_led(serve: Serve
 def test_the_number_of_redirects_is_bounded(serve: Serve) -> None:
     def answer(request: bytes) -> Iterator[bytes]:
         left = int(request.split()[1].strip(b"/"))
-        yield redirect(f"/{left - 1}") if left else ok(b"a picture")
+        yield redirect(f"/{left - 1}") if left else ok(b"an image")
 
     server = serve(answer)
-    assert fetched(server, "/3", link_redirects=3) == b"a picture"
+    assert fetched(server, "/3", link_redirects=3) == b"an image"
     assert refused(server, "/4", link_redirects=3) == "at most 3 redirects"
-    assert fetched(server, "/0", link_redirects=0) == b"a picture"
+    assert fetched(server, "/0", link_redirects=0) == b"an image"
     loop = serve(redirect("/"))
     assert refused(loop) == "at most 5 redirects"
     assert len(loop.requests) == 6

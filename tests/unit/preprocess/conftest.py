@@ -55,6 +55,6 @@ def networks(model_dir: Path) -> Networks:
 def pixels() -> Pixels:
     """Return a bright disc on a dark gradient, 150×90, so that neither side is a network's multiple."""
     rows, columns = np.mgrid[:90, :150]
-    picture = np.stack([columns, rows, columns // 2], axis=2).astype(np.uint8)
-    picture[(rows - 45) ** 2 + (columns - 60) ** 2 < 30**2] = (250, 240, 200)
-    return picture
+    image = np.stack([columns, rows, columns // 2], axis=2).astype(np.uint8)
+    image[(rows - 45) ** 2 + (columns - 60) ** 2 < 30**2] = (250, 240, 200)
+    return image

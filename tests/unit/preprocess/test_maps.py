@@ -19,7 +19,7 @@ from triton_diffusers.preprocess.networks import Network, Networks
 from triton_diffusers.preprocess.normal import Normal
 from triton_diffusers.preprocess.registry import Weights
 
-PICTURE = np.zeros((64, 128, 3), np.uint8)
+IMAGE = np.zeros((64, 128, 3), np.uint8)
 
 
 class FixedDepth(Networks):
@@ -41,23 +41,23 @@ def slope_to_the_right(steepness: float) -> torch.Tensor:
 
 
 def test_near_is_white() -> None:
-    depth = Depth(FixedDepth(slope_to_the_right(3.0))).process(PICTURE)
+    depth = Depth(FixedDepth(slope_to_the_right(3.0))).process(IMAGE)
     row = depth[32, :, 0].astype(int)
     assert (row[0], row[-1]) == (0, 255)
     assert (np.diff(row) >= 0).all()
 
 
 def test_constant_depth_is_black() -> None:
-    assert not Depth(FixedDepth(torch.ones(64, 128))).process(PICTURE).any()
+    assert not Depth(FixedDepth(torch.ones(64, 128))).process(IMAGE).any()
 
 
 def test_a_surface_facing_us_is_blue_in_the_first_channel() -> None:
-    normal = Normal(FixedDepth(torch.ones(64, 128))).process(PICTURE)
+    normal = Normal(FixedDepth(torch.ones(64, 128))).process(IMAGE)
     assert (normal == [255, 127, 127]).all()
 
 
 def test_a_slope_to_the_right_is_red_in_the_last_channel() -> None:
-    normal = Normal(FixedDepth(slope_to_the_right(2.0))).process(PICTURE)
+    normal = Normal(FixedDepth(slope_to_the_right(2.0))).process(IMAGE)
     # Sobel's sum is eight times the slope: 16 against 2π.
     length = np.hypot(16, 2 * np.pi)
     expected = [127.5 + 127.5 * 2 * np.pi / length, 127.5, 127.5 + 127.5 * 16 / length]

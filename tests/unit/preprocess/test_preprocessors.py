@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.preprocess import weights
-from triton_diffusers.errors import EngineFailure, InvalidPicture, InvalidRequest, NotFound
+from triton_diffusers.errors import EngineFailure, InvalidImage, InvalidRequest, NotFound
 from triton_diffusers.preprocess import PREPROCESSORS, WEIGHTS
 from triton_diffusers.preprocess.canny import Canny
 from triton_diffusers.preprocess.preprocessors import Preprocessors
@@ -49,8 +49,8 @@ def test_processing_keeps_the_size_and_is_deterministic(
 @pytest.mark.parametrize("name", sorted(NAMES))
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 200), (200, 3)])
 def test_odd_shapes_keep_their_size(preprocessors: Preprocessors, name: str, height: int, width: int) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    assert preprocessors.process(name, picture).shape == picture.shape
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    assert preprocessors.process(name, image).shape == image.shape
 
 
 @pytest.mark.parametrize("name", ["canny", "depth", "hed", "lineart", "mlsd", "scribble"])
@@ -106,7 +106,7 @@ def test_unknown_names_are_an_error(preprocessors: Preprocessors, pixels: Pixels
 
 @pytest.mark.parametrize("shape", [(1, 2049), (2049, 1), (1025, 1025), (0, 5)])
 def test_invalid_sizes_are_an_error(preprocessors: Preprocessors, shape: tuple[int, int]) -> None:
-    with pytest.raises(InvalidPicture, match=f"{shape[1]}×{shape[0]}"):
+    with pytest.raises(InvalidImage, match=f"{shape[1]}×{shape[0]}"):
         preprocessors.process("canny", np.zeros((*shape, 3), np.uint8))
 
 

@@ -38,8 +38,8 @@ def random_tensors(file: str) -> dict[str, torch.Tensor]:
 def sample_input(file: str) -> torch.Tensor:
     """Return a network's input (1, channels, 64, 128)."""
     channels = 4 if file == MLSD else 3
-    picture = torch.rand((1, channels, 64, 128), generator=torch.Generator().manual_seed(3))
-    return picture * 255 if file == HED else picture
+    image = torch.rand((1, channels, 64, 128), generator=torch.Generator().manual_seed(3))
+    return image * 255 if file == HED else image
 
 
 def write_annotator(root: Path, file: str) -> Path:

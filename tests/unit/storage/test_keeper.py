@@ -1,4 +1,4 @@
-"""All pictures of a request are kept, or none."""
+"""All images of a request are kept, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triton_diffusers.settings import Settings
 from triton_diffusers.storage import NameTaken, Patience, ResultKeeper, StoreAway, StoredResult, UnstoredFolder
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-PICTURES = [b"one", b"two", b"three"]
+IMAGES = [b"one", b"two", b"three"]
 
 
 class MemoryStore:
@@ -46,14 +46,14 @@ def keeper(store: MemoryStore) -> ResultKeeper:
 
 
 def test_without_a_store_nothing_is_kept() -> None:
-    assert ResultKeeper(None).keep(request_for(image_num=3), PICTURES) == ()
+    assert ResultKeeper(None).keep(request_for(image_num=3), IMAGES) == ()
 
 
-def test_pictures_are_kept_in_their_order() -> None:
+def test_images_are_kept_in_their_order() -> None:
     store = MemoryStore()
-    stored = keeper(store).keep(request_for(image_num=3, output_format=OutputFormat.JPEG), PICTURES)
+    stored = keeper(store).keep(request_for(image_num=3, output_format=OutputFormat.JPEG), IMAGES)
     assert [result.name for result in stored] == [f"result/a-task_20260304_050607_{index}.jpg" for index in range(3)]
-    assert [store.kept[result.name] for result in stored] == [(data, "image/jpeg") for data in PICTURES]
+    assert [store.kept[result.name] for result in stored] == [(data, "image/jpeg") for data in IMAGES]
 
 
 def test_names_carry_the_time_in_utc() -> None:
@@ -70,11 +70,11 @@ def test_two_requests_with_one_task_id_in_one_second_get_names_of_their_own() ->
     assert len(set(names)) == 6
     assert names[:2] == ["result/a-task_20260304_050607_0.png", "result/a-task_20260304_050607_1.png"]
     assert store.kept.keys() == set(names)
-    # The pictures of one request bear the same name but for their number.
+    # The images of one request bear the same name but for their number.
     assert names[2].removesuffix("_0.png") == names[3].removesuffix("_1.png")
 
 
-def test_a_name_that_is_taken_for_a_later_picture_moves_them_all() -> None:
+def test_a_name_that_is_taken_for_a_later_image_moves_them_all() -> None:
     store = MemoryStore()
     other = "result/a-task_20260304_050607_1.png"
     store.kept[other] = (b"other", "image/png")
@@ -84,10 +84,10 @@ def test_a_name_that_is_taken_for_a_later_picture_moves_them_all() -> None:
 
 
 @pytest.mark.parametrize("error", [StorageFailure("full"), InvalidRequest("save_dir", "x", "no"), KeyboardInterrupt()])
-def test_when_one_picture_fails_none_is_left(error: Exception) -> None:
+def test_when_one_image_fails_none_is_left(error: Exception) -> None:
     store = MemoryStore(lambda name: error if name.endswith("_2.png") else None)
     with pytest.raises(type(error)):
-        keeper(store).keep(request_for(image_num=3), PICTURES)
+        keeper(store).keep(request_for(image_num=3), IMAGES)
     assert store.kept == {}
 
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_removed_is_logged_and_the_first_error_told(caplog: pytes
     store = MemoryStore(lambda name: StorageFailure("the disk is full") if name.endswith("_2.png") else None)
     store.removable = False
     with caplog.at_level(logging.ERROR), pytest.raises(StorageFailure, match="the disk is full"):
-        keeper(store).keep(request_for(image_num=3), PICTURES)
+        keeper(store).keep(request_for(image_num=3), IMAGES)
     assert [f"050607_{index}.png is left" in message for index, message in enumerate(caplog.messages)] == [True, True]
 
 
@@ -131,12 +131,12 @@ def test_store_that_comes_back_gets_the_images(unstored: UnstoredFolder) -> None
 
     store = MemoryStore(fault)
     stored = ResultKeeper(store, unstored).keep(
-        request_for(image_num=3), PICTURES, Patience(seconds=60, report=reported.append)
+        request_for(image_num=3), IMAGES, Patience(seconds=60, report=reported.append)
     )
-    assert [store.kept[result.name][0] for result in stored] == PICTURES
+    assert [store.kept[result.name][0] for result in stored] == IMAGES
     assert reported == ["waiting for the store: away", "waiting for the store: away still"]
     # A process that is killed meanwhile loses nothing.
-    assert held_meanwhile == [[], *[PICTURES] * 4]
+    assert held_meanwhile == [[], *[IMAGES] * 4]
     assert held(unstored) == []
 
 
@@ -147,9 +147,9 @@ def test_images_stay_held_and_the_error_says_where(
 ) -> None:
     store = MemoryStore(lambda name: error if name.endswith("_1.png") else None)
     with pytest.raises(StorageFailure) as caught:
-        ResultKeeper(store, unstored).keep(request_for(image_num=3), PICTURES, Patience(seconds=seconds))
+        ResultKeeper(store, unstored).keep(request_for(image_num=3), IMAGES, Patience(seconds=seconds))
     assert store.kept == {}
-    assert held(unstored) == PICTURES
+    assert held(unstored) == IMAGES
     first = min(unstored._folder.rglob("*.png"))
     assert str(caught.value) == f"{error}; on the server, the images are held as {first} and 2 more there"
     assert str(first) in caplog.text

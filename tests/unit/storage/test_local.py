@@ -1,4 +1,4 @@
-"""The local store: whole pictures under names that are written once, inside its directory."""
+"""The local store: whole images under names that are written once, inside its directory."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path: Path)
         open_store(Settings(store=str(tmp_path / "file" / "results")))
 
 
-@pytest.mark.parametrize("public", ["https://example.com/pictures", "https://example.com/pictures/"])
+@pytest.mark.parametrize("public", ["https://example.com/images", "https://example.com/images/"])
 def test_urls_begin_with_the_public_one(root: Path, public: str) -> None:
     stored = save(LocalStore(root, public), "结果/with space/a_0.png")
-    assert stored.image_url.startswith("https://example.com/pictures/%")
+    assert stored.image_url.startswith("https://example.com/images/%")
     assert stored.image_url.isascii()
-    assert unquote(stored.image_url) == "https://example.com/pictures/结果/with space/a_0.png"
+    assert unquote(stored.image_url) == "https://example.com/images/结果/with space/a_0.png"
     assert Path(unquote(urlsplit(stored.oss_url).path)).read_bytes() == b"data"
 
 

@@ -24,7 +24,7 @@ from triton_diffusers.storage.bucket import OssAddress
 
 BUCKET = "a-bucket"
 CHAIN = "alibabacloud_credentials.utils.auth_util"
-KEY = "pictures/v1/result/a_0.png"
+KEY = "images/v1/result/a_0.png"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def opened(server: OssServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         monkeypatch.setenv(name, value)
 
     def opened(**settings: Any) -> ResultStore:
-        given = {"store": f"oss://{BUCKET}/pictures/v1/", "oss_region": "hangzhou", "oss_endpoint": server.endpoint}
+        given = {"store": f"oss://{BUCKET}/images/v1/", "oss_region": "hangzhou", "oss_endpoint": server.endpoint}
         store = open_store(Settings(**{**given, "oss_seconds": 5.0, **settings}))
         assert store is not None
         return store
@@ -88,7 +88,7 @@ def save(store: ResultStore, name: str = "result/a_0.png", data: bytes = b"data"
     return store.save(name, data, "image/png")
 
 
-def test_a_picture_is_uploaded(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+def test_an_image_is_uploaded(server: OssServer, opened: Callable[..., ResultStore]) -> None:
     stored = save(opened())
     assert stored == StoredResult(
         "result/a_0.png", f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/{KEY}", f"oss://{BUCKET}/{KEY}"
@@ -119,7 +119,7 @@ def test_a_session_token_is_sent(
         ({"store": f"oss://{BUCKET}/图 片"}, f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/%E5%9B%BE%20%E7%89%87/result/a_0.png"),
     ],
 )  # fmt: skip
-def test_where_a_picture_can_be_fetched(
+def test_where_an_image_can_be_fetched(
     server: OssServer, opened: Callable[..., ResultStore], settings: dict[str, str], url: str
 ) -> None:
     stored = save(opened(**settings))
@@ -205,7 +205,7 @@ def test_unencrypted_endpoint_is_a_warning(caplog: pytest.LogCaptureFixture) -> 
 def test_trial_uses_every_right_and_leaves_nothing(server: OssServer, opened: Callable[..., ResultStore]) -> None:
     opened().try_out()
     assert [seen.method for seen in server.seen] == ["PUT", "HEAD", "DELETE"]
-    assert {seen.key for seen in server.seen} == {"pictures/v1/.triton-diffusers"}
+    assert {seen.key for seen in server.seen} == {"images/v1/.triton-diffusers"}
     assert server.keys(BUCKET) == []
 
 
@@ -228,7 +228,7 @@ def test_trial_says_what_is_wrong(
     store = opened()
     prepare(server)
     with pytest.raises(
-        SettingsError, match=f"TRITON_DIFFUSERS_STORE: 'oss://{BUCKET}/pictures/v1/' is invalid: .*{told}"
+        SettingsError, match=f"TRITON_DIFFUSERS_STORE: 'oss://{BUCKET}/images/v1/' is invalid: .*{told}"
     ):
         store.try_out()
 
@@ -416,16 +416,16 @@ def test_many_threads_share_a_store(server: OssServer, opened: Callable[..., Res
     with ThreadPoolExecutor(8) as pool:
         stored = list(pool.map(lambda number: save(store, f"result/{number}.png", b"%d" % number * 9000), range(24)))
     for number, result in enumerate(stored):
-        assert server.data(BUCKET, f"pictures/v1/{result.name}") == b"%d" % number * 9000
+        assert server.data(BUCKET, f"images/v1/{result.name}") == b"%d" % number * 9000
 
 
-def test_a_request_that_fails_at_its_last_picture_leaves_none(
+def test_a_request_that_fails_at_its_last_image_leaves_none(
     server: OssServer, opened: Callable[..., ResultStore]
 ) -> None:
     store = opened()
 
     class Third:
-        """Lets two pictures pass."""
+        """Lets two images pass."""
 
         count = 0
 
@@ -458,4 +458,4 @@ def test_two_requests_with_one_task_id_in_one_second(server: OssServer, opened: 
     keeper = ResultKeeper(opened())
     with ThreadPoolExecutor(4) as pool:
         kept = list(pool.map(lambda number: keeper.keep(request_for(), [b"%d" % number])[0], range(4)))
-    assert [server.data(BUCKET, f"pictures/v1/{result.name}") for result in kept] == [b"0", b"1", b"2", b"3"]
+    assert [server.data(BUCKET, f"images/v1/{result.name}") for result in kept] == [b"0", b"1", b"2", b"3"]

@@ -12,7 +12,7 @@ from training.emoji.evidence_measures import background_colour, centre, distance
 from training.emoji.pictures import PICTURE_SIZE, compose, from_image
 from training.emoji.subjects import Subject
 from triton_diffusers.api.request import Function, GenerationRequest
-from triton_diffusers.images.inputs import Gatherer
+from triton_diffusers.images.inputs import ImageLoader
 from triton_diffusers.settings import Settings
 
 RED = (214.0, 40.0, 40.0)
@@ -43,7 +43,7 @@ class Echo:
             if request.function is Function.TEXT_TO_IMAGE:
                 pictures.append(torch.ones(3, PICTURE_SIZE, PICTURE_SIZE))
                 continue
-            source = Gatherer(Settings(), {}).gather(request)
+            source = ImageLoader(Settings(), {}).load(request)
             assert source is not None
             pictures.append(from_image(source.image))
         return torch.stack(pictures)

@@ -107,7 +107,7 @@ def result(**changes: Any) -> GenerationResult:
 
 
 def test_a_request_is_read_once(opened: Any, mailbox: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pictures may have many megabytes of text."""
+    """Its images may have many megabytes of text."""
     read = MagicMock(wraps=mailbox.read_values)
     monkeypatch.setattr("triton_diffusers.api.decode.read_values", read, raising=False)
     monkeypatch.setattr(mailbox, "read_values", read)

@@ -166,7 +166,7 @@ CONFIGS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "other heads": ({"attention_head_dim": [5, 10]}, r"attention_head_dim is \[5, 10\]"),
     "shuffle": ({"global_pool_conditions": True}, "global_pool_conditions"),
     "an order": ({"controlnet_conditioning_channel_order": "x" * 1000}, "channel_order is 'x{80}', not"),
-    "other pictures": ({"conditioning_embedding_out_channels": [16, 32, 96, 256]}, "the weights have"),
+    "other images": ({"conditioning_embedding_out_channels": [16, 32, 96, 256]}, "the weights have"),
     "much": ({"layers_per_block": 10**30}, "layers_per_block is 1000"),
     "unlike types": ({"norm_eps": {"a": []}}, "norm_eps is"),
 }
@@ -220,9 +220,9 @@ REFUSED: Mapping[str, tuple[Callable[[Any], Tensors], str]] = {
         r"it has no tensor controlnet_down_blocks\.1\.bias"),
     "no time": (lambda net: {"input_hint_block.0.weight": torch.ones(1)}, "time_embed"),
     "another text": (lambda net: changed(net, **{TO_K: torch.ones(32, 1024)}), r"the shape \(32, 1024\); .*\(32, 64\)"),
-    "depth and picture": (lambda net: changed(net, **{CONV_IN: torch.ones(16, 4, 3, 3)}), "images of 4 channels"),
-    "no picture": (lambda net: changed(net, **{CONV_IN: None}), "it has no convolution"),
-    "a flat picture": (lambda net: changed(net, **{CONV_IN: torch.ones(16)}), "it has no convolution"),
+    "depth and image": (lambda net: changed(net, **{CONV_IN: torch.ones(16, 4, 3, 3)}), "images of 4 channels"),
+    "no image": (lambda net: changed(net, **{CONV_IN: None}), "it has no convolution"),
+    "a flat image": (lambda net: changed(net, **{CONV_IN: torch.ones(16)}), "it has no convolution"),
     "whole numbers": (lambda net: changed(net, **{TO_K: torch.ones(32, 64, dtype=torch.int8)}), "int8 weights"),
 }  # fmt: skip
 

@@ -25,8 +25,8 @@ class Model(nn.Module):
         self.plain = nn.Linear(6, 8)
         self.time = nn.Linear(3, 8)
 
-    def forward(self, pictures: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        pixels = self.one(self.three(pictures)).permute(0, 2, 3, 1).flatten(1, 2)
+    def forward(self, images: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        pixels = self.one(self.three(images)).permute(0, 2, 3, 1).flatten(1, 2)
         return self.plain(pixels) + self.time(times)[:, None]
 
 
@@ -69,15 +69,15 @@ def test_each_row_has_its_own(model: Model, order: str) -> None:
     sets = {"a": loras(model, "a", 2), "b": loras(model, "b", 5, weight=-0.5), "c": loras(model, "c", 3, "one")}
     rows = [sets.get(letter) for letter in order]
     generator = torch.Generator().manual_seed(1)
-    pictures, times = (torch.randn(len(rows), *shape, generator=generator) for shape in ((4, 9, 7), (3,)))
+    images, times = (torch.randn(len(rows), *shape, generator=generator) for shape in ((4, 9, 7), (3,)))
     hooks = LoraHooks("unet", model, LruCache(2**20))
     for _ in range(2):  # made, and kept
         with torch.inference_mode(), hooks.applied(rows):
-            together = model(pictures, times)
+            together = model(images, times)
         for row, added in enumerate(rows):
-            alone = merged(model, added, pictures[row : row + 1], times[row : row + 1])
+            alone = merged(model, added, images[row : row + 1], times[row : row + 1])
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(model(pictures, times), merged(model, None, pictures, times))
+    torch.testing.assert_close(model(images, times), merged(model, None, images, times))
 
 
 def hooked(model: Model) -> int:

@@ -101,10 +101,10 @@ def test_a_kernel_in_three_parts_is_one_convolution(reader: LoraReader) -> None:
     name = "lora_unet_down_blocks_0_resnets_0_conv1"
     tensors = {f"{name}.lora_{part}.weight": weight for part, weight in (("down", down), ("mid", mid), ("up", up))}
     layer = reader.read({**tensors, f"{name}.alpha": torch.tensor(1.0)}, {}).layers[CONV]
-    picture = torch.randn(1, 8, 5, 6, generator=generator)
+    image = torch.randn(1, 8, 5, 6, generator=generator)
     conv = torch.nn.functional.conv2d
-    expected = 0.5 * conv(conv(conv(picture, down), mid, padding=1), up)
-    torch.testing.assert_close(conv(conv(picture, layer.down, padding=1), layer.up[:, :, None, None]), expected)
+    expected = 0.5 * conv(conv(conv(image, down), mid, padding=1), up)
+    torch.testing.assert_close(conv(conv(image, layer.down, padding=1), layer.up[:, :, None, None]), expected)
 
 
 def test_a_linear_weight_fits_a_pointwise_convolution_and_the_other_way_round(reader: LoraReader) -> None:

@@ -1,4 +1,4 @@
-"""The command line's input pictures and LoRAs."""
+"""The command line's input images and LoRAs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_function_follows_from_what_is_given() -> None:
     }
 
 
-def test_what_belongs_to_a_picture() -> None:
+def test_what_belongs_to_an_image() -> None:
     assert options("--image=a.png", "--strength=0.7", "--resize-mode=pad", "--no-keep-unmasked") == {
         "func_name": "i2i",
         "image": "a.png",

@@ -1,4 +1,4 @@
-"""Image to image, inpainting and outpainting give the pictures of diffusers' own pipelines.
+"""Image to image, inpainting and outpainting give the images of diffusers' own pipelines.
 
 All requests are in flight at once, so that the functions share their UNet calls. What is pasted back after drawing is
 ours alone and off here.
@@ -44,7 +44,7 @@ OF_EVERY_FUNCTION = ("DPM++ 2M", "Euler a", "Heun")
 SAMPLERS = [name for name in SCHEDULERS if not name.endswith(("Karras", "Exponential")) or name == "DPM++ 2M Karras"]
 
 
-def picture() -> Image.Image:
+def source_image() -> Image.Image:
     """Return a red disc on a gradient."""
     ramp = np.linspace(0, 255, WIDTH, dtype=np.uint8)
     image = Image.fromarray(np.stack([np.tile(ramp, (HEIGHT, 1))] * 2 + [np.full((HEIGHT, WIDTH), 180, np.uint8)], 2))
@@ -66,11 +66,11 @@ def png(image: Image.Image) -> bytes:
 
 
 def request_for(function: Function, **changes: Any) -> GenerationRequest:
-    pictures: dict[str, Any] = {} if function is Function.TEXT_TO_IMAGE else {"image": png(picture())}
+    inputs: dict[str, Any] = {} if function is Function.TEXT_TO_IMAGE else {"image": png(source_image())}
     if function is Function.INPAINT:
-        pictures["mask"] = png(mask())
+        inputs["mask"] = png(mask())
     if function is Function.OUTPAINT:
-        pictures["expansion"] = EXPANSION
+        inputs["expansion"] = EXPANSION
     fields = {"steps": STEPS, "width": WIDTH, "height": HEIGHT, "seed": SEED, "guidance_scale": 5.0}
     return GenerationRequest(
         task_id="oracle",
@@ -78,18 +78,18 @@ def request_for(function: Function, **changes: Any) -> GenerationRequest:
         negative_prompt="a green pear",
         function=function,
         keep_unmasked=False,
-        **{**fields, **pictures, **changes},
+        **{**fields, **inputs, **changes},
     )
 
 
 def expected(oracle: Oracle, request: GenerationRequest, seed: int = SEED) -> np.ndarray[Any, Any]:
     if request.function is Function.TEXT_TO_IMAGE:
-        return oracle.picture(request, seed)
+        return oracle.text_to_image(request, seed)
     if request.function is Function.IMAGE_TO_IMAGE:
-        return oracle.redrawn(request, seed, picture())
+        return oracle.redrawn(request, seed, source_image())
     if request.function is Function.INPAINT:
-        return oracle.inpainted(request, seed, picture(), mask())
-    return oracle.inpainted(request, seed, *expand(picture(), EXPANSION))
+        return oracle.inpainted(request, seed, source_image(), mask())
+    return oracle.inpainted(request, seed, *expand(source_image(), EXPANSION))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_each_image_of_a_request_is_as_if_alone(start_loop: Callable[[Path], Eng
 
 @pytest.fixture(scope="module")
 def inpainting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the emoji model with a UNet that takes mask and masked picture too; those weights are random."""
+    """Return the emoji model with a UNet that takes mask and masked image too; those weights are random."""
     from diffusers import UNet2DConditionModel
 
     model_dir = tmp_path_factory.mktemp("inpainting")

@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 # An encoded image, one of a result's, a path or an open file, a URL, a Pillow image, or uint8 pixels (height, width,
 # channels).
-Picture: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | BinaryIO | PilImage | np.ndarray[Any, Any]"
+ImageInput: TypeAlias = "bytes | EncodedImage | str | PathLike[str] | BinaryIO | PilImage | np.ndarray[Any, Any]"

@@ -1,4 +1,4 @@
-"""The command line's arguments for input pictures and LoRAs, and the options that they stand for."""
+"""The command line's arguments for input images and LoRAs, and the options that they stand for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 _RESIZE_MODES = {"stretch": 0, "crop": 1, "pad": 2}
 
 
-def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them: ``--image``, ``--mask``, ``--expand`` and what belongs to them."""
     group = parser.add_argument_group(
-        "input picture", "--image alone draws from a picture; with --mask it inpaints, with --expand it outpaints."
+        "input image", "--image alone draws from an image; with --mask it inpaints, with --expand it outpaints."
     )
-    group.add_argument(
-        "--image", metavar="FILE", help="picture to begin with, or an http(s) URL that the server fetches"
-    )
+    group.add_argument("--image", metavar="FILE", help="image to begin with, or an http(s) URL that the server fetches")
     group.add_argument("--mask", metavar="FILE", help="white is repainted; a file or a URL like --image")
     group.add_argument(
         "--expand", type=_sides, metavar="L,R,U,D", help="pixels to add at the left, the right, above and below"
@@ -29,7 +27,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
         help="how much of the image is drawn again, 0 to 1 (default: 0.55)",
     )
     group.add_argument(
-        "--resize-mode", choices=tuple(_RESIZE_MODES), help="how the picture comes to --size (default: stretch)"
+        "--resize-mode", choices=tuple(_RESIZE_MODES), help="how the image comes to --size (default: stretch)"
     )
     group.add_argument(
         "--no-keep-unmasked",
@@ -58,7 +56,7 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def picture_options(args: argparse.Namespace) -> dict[str, Any]:
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of what was given. Raises ``ValueError`` for what does not go together."""
     if args.image is None and (args.mask is not None or args.expand is not None):
         raise ValueError("--mask and --expand need --image")

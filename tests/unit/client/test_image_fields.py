@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from triton_diffusers_client import InvalidRequestError
-from triton_diffusers_client.image_options import with_image_fields
+from triton_diffusers_client.image_fields import with_image_fields
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 

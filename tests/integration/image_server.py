@@ -1,4 +1,4 @@
-"""A web server with pictures, for links."""
+"""A web server with images, for links."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from types import TracebackType
 from typing import Self
 
 
-class PictureServer:
-    """Serves ``pictures`` (path → file) on 127.0.0.1; a context manager."""
+class ImageServer:
+    """Serves ``images`` (path → file) on 127.0.0.1; a context manager."""
 
-    def __init__(self, pictures: Mapping[str, bytes], port: int = 0) -> None:
+    def __init__(self, images: Mapping[str, bytes], port: int = 0) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                picture = pictures.get(self.path)
-                self.send_response(404 if picture is None else 200)
+                image = images.get(self.path)
+                self.send_response(404 if image is None else 200)
                 self.send_header("Content-Type", "image/png")
-                self.send_header("Content-Length", str(len(picture or b"")))
+                self.send_header("Content-Length", str(len(image or b"")))
                 self.end_headers()
-                self.wfile.write(picture or b"")
+                self.wfile.write(image or b"")
 
             def log_message(self, *arguments: object) -> None:
                 """Quiet."""
