@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -40,7 +40,9 @@ def on_disk(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
     return flat.view(tensor.shape)
 
 
-_MADV_DONTNEED = 4  # Linux: read again from the file if they are needed after all
+# Linux's MADV_PAGEOUT. The mapping may be gone since its address was read, and the address may be another thread's
+# memory by now: unlike MADV_DONTNEED, this never loses what was written.
+_MADV_PAGEOUT = 21
 _DELETED = " (deleted)"
 _EVERY = 0.1  # seconds; some hundred megabytes are read in that time
 
@@ -66,13 +68,21 @@ def few_pages(file: Path) -> Iterator[None]:
 
 def drop_pages(file: Path) -> None:
     """Give back the pages of a file that this process has mapped to read; does nothing where that is not Linux."""
+    madvise = ctypes.CDLL(None).madvise
+    for begin, end in _mappings(file):
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_PAGEOUT)
+
+
+def _mappings(file: Path) -> Sequence[tuple[int, int]]:
+    """Return the addresses at which this process has mapped a file to read."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        return
+        return []
     name = str(file.resolve())
-    madvise = ctypes.CDLL(None).madvise
+    found = []
     for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
         place, permissions, *_, path = line.split(maxsplit=5) if line.count("/") else (line, "", "")
         if path.removesuffix(_DELETED) == name and "w" not in permissions:
             begin, end = (int(address, 16) for address in place.split("-"))
-            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+            found.append((begin, end))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import re
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.util import memory
 from triton_diffusers.util.memory import drop_pages, few_pages
 
 SIZE = 32 * 2**20
@@ -59,3 +61,13 @@ def test_written_pages_are_not_evicted(file: Path) -> None:
         mapped[0:3] = b"new"
         drop_pages(file)
         assert mapped[0:4] == b"new\1"
+
+
+def test_memory_that_replaces_a_mapping_is_not_lost(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler unmaps its file at any time, and another thread may get the addresses before the pages are evicted."""
+    with mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as others:
+        others[:] = b"\2" * SIZE
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(others))
+        monkeypatch.setattr(memory, "_mappings", lambda found: [(begin, begin + SIZE)])
+        drop_pages(file)
+        assert others[:].count(2) == SIZE
