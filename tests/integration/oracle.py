@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from triton_diffusers.api.request import GenerationRequest
+from triton_diffusers.api.request import GenerationRequest, GenerationResult
+from triton_diffusers.inflight.job import Job
 
 _MULTISTEP, _SINGLESTEP = diffusers.DPMSolverMultistepScheduler, diffusers.DPMSolverSinglestepScheduler
 _SPACED: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
@@ -42,6 +43,14 @@ ORACLE: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
     "LCM": (diffusers.LCMScheduler, {}),
 }
+
+
+def result_of(job: Job) -> GenerationResult:
+    """Return the result of an ended job; raise its error, with the cause that the server only logs."""
+    if job.error is not None:
+        raise job.error
+    assert job.result is not None
+    return job.result
 
 
 class Oracle:

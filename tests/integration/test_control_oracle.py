@@ -20,7 +20,7 @@ from tests import lora_files
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
-from tests.integration.oracle import Oracle
+from tests.integration.oracle import Oracle, result_of
 from tests.integration.test_image_oracle import HEIGHT, SEED, WIDTH, mask, png, source_image
 from tests.integration.test_image_oracle import request_for as imaged_request
 from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
@@ -182,8 +182,7 @@ def all_drawn(loop: EngineLoop, requests: list[GenerationRequest]) -> list[list[
     jobs = [loop.submit(request) for request in requests]
     for job in jobs:
         loop.wait([job], WITHIN)
-        assert job.result is not None, job.error
-    return [[pixels(image) for image in job.result.images] for job in jobs if job.result is not None]
+    return [[pixels(image) for image in result_of(job).images] for job in jobs]
 
 
 def test_controlnets_and_functions(loop: EngineLoop, oracle: ControlOracle) -> None:

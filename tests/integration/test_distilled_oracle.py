@@ -16,6 +16,7 @@ from tests.controlnet_files import random_controlnet, save_folder
 from tests.distilled_model import write_distilled
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
+from tests.integration.oracle import result_of
 from tests.integration.test_control_oracle import LORA, ControlOracle, control, request_for
 from triton_diffusers.adapters.lora import UNET
 from triton_diffusers.api.request import Function, LoraChoice
@@ -101,8 +102,7 @@ def jobs(
 
 
 def drawn(job: Job) -> list[Any]:
-    assert job.result is not None, job.error
-    return [pixels(image) for image in job.result.images]
+    return [pixels(image) for image in result_of(job).images]
 
 
 @pytest.mark.parametrize("engine", ["eager", "openvino"])
@@ -128,8 +128,7 @@ def test_kept_features_are_used_as_by_the_eager_engine(jobs: Mapping[str, Mappin
 
 
 def test_guidance_that_cannot_be_left_out_or_negated_is_said(jobs: Mapping[str, Mapping[str, Job]]) -> None:
-    result = jobs["eager"]["less guidance"].result
-    assert result is not None
+    result = result_of(jobs["eager"]["less guidance"])
     reason = "this model's guidance is part of its UNet"
     assert result.warnings == (
         f"negative_prompt: it has no effect, since {reason}",

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from tests.integration.calls import WITHIN, pixels, psnr
 from tests.integration.conftest import ROOT
-from tests.integration.oracle import Oracle
+from tests.integration.oracle import Oracle, result_of
 from triton_diffusers.api.request import Expansion, Fill, Function, GenerationRequest
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine
@@ -116,8 +116,7 @@ def start_loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[P
 
 def finished(loop: EngineLoop, job: Job) -> list[np.ndarray[Any, Any]]:
     loop.wait([job], WITHIN)
-    assert job.result is not None, job.error
-    return [pixels(image) for image in job.result.images]
+    return [pixels(image) for image in result_of(job).images]
 
 
 def test_every_function_strength_and_scheduler(start_loop: Callable[[Path], EngineLoop]) -> None:
