@@ -187,6 +187,7 @@ class LedgerEntry:
     state: JobState
     at: float
     run_seconds: float
+    work: float
     bill: Bill
 
 

@@ -1,0 +1,109 @@
+"""Conversion between rows of the database and the types of ``job``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.gateway.jobs.database import Row, Session
+from triton_diffusers.gateway.jobs.errors import JobNotFound
+from triton_diffusers.gateway.jobs.job import Bill, Job, JobError, JobEvent, JobState, LedgerEntry, Progress
+
+_MAX_TEXT = 1000
+
+_JOBS = """SELECT jobs.*, requests.body AS request, results.body AS result FROM jobs
+    JOIN requests ON requests.job = jobs.number LEFT JOIN results ON results.job = jobs.number"""
+
+
+def select_jobs(session: Session, condition: str, /, **parameters: Any) -> Sequence[Job]:
+    """Return the jobs that meet a condition, which may also order and limit them."""
+    return [_job(row) for row in session.rows(f"{_JOBS} WHERE {condition}", **parameters)]
+
+
+def select_job(session: Session, owner: str | None, job_id: str) -> Job:
+    """Return a job. Raises: JobNotFound."""
+    jobs = select_jobs(session, "jobs.id = :id", id=job_id) if is_text(job_id) else []
+    if not jobs or owner not in (None, jobs[0].owner):
+        raise JobNotFound(job_id)
+    return jobs[0]
+
+
+def lock_job(session: Session, owner: str | None, job_id: str) -> Row:
+    """Return the row of a job, which nobody else changes before this transaction ends. Raises: JobNotFound."""
+    rows = session.rows("SELECT * FROM jobs WHERE id = :id $for_update", id=job_id) if is_text(job_id) else []
+    if not rows or owner not in (None, rows[0]["owner"]):
+        raise JobNotFound(job_id)
+    return rows[0]
+
+
+def _job(row: Row) -> Job:
+    return Job(
+        **{name: row[name] for name in _SAME},
+        request=json.loads(row["request"]),
+        tags=json.loads(row["tags"]),
+        state=JobState(row["state"]),
+        cancel_requested=bool(row["cancel_requested"]),
+        progress=Progress(step=row["step"], steps=row["steps"], images_done=row["images_done"]),
+        result=None if row["result"] is None else json.loads(row["result"]),
+        error=None if row["error"] is None else JobError(message=row["error"], code=row["error_code"]),
+    )
+
+
+_SAME = (
+    *("id", "number", "owner", "model", "pool", "work", "images", "priority", "label", "dialect", "traceparent"),
+    *("attempts", "runner", "created", "started", "ended", "event"),
+)
+
+
+def event_from_row(job_id: str, row: Row) -> JobEvent:
+    """Return an event from its row."""
+    return JobEvent(job_id=job_id, number=row["number"], kind=row["kind"], at=row["at"], data=json.loads(row["data"]))
+
+
+def ledger_entry(row: Row) -> LedgerEntry:
+    """Return a ledger entry from its row."""
+    return LedgerEntry(
+        **{name: row[name] for name in ("number", "job_id", "owner", "model", "pool", "at", "run_seconds", "work")},
+        tags=json.loads(row["tags"]),
+        state=JobState(row["state"]),
+        bill=Bill(**{name: row[name] for name in ("megapixel_steps", "image_steps", "engine_seconds")}),
+    )
+
+
+def to_json(field: str, value: Mapping[str, Any], max_bytes: int) -> str:
+    """Return a JSON object as text of ASCII characters.
+
+    Raises: InvalidRequest: it is not JSON, or too large.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(field, "…", f"cannot be written as JSON: {error}") from error
+    if len(text) > max_bytes:
+        raise InvalidRequest(field, "…", f"must have at most {max_bytes} bytes as JSON, it has {len(text)}")
+    return text
+
+
+def check_text(field: str, text: str) -> None:
+    """Raise InvalidRequest unless both databases can keep ``text``."""
+    if not is_text(text):
+        raise InvalidRequest(
+            field, text, f"must be at most {_MAX_TEXT} characters of Unicode without NUL and lone surrogates"
+        )
+
+
+def is_text(text: str) -> bool:
+    """Return True if both databases can keep ``text``."""
+    return len(text) <= _MAX_TEXT and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def storable(text: str, max_length: int = 2000) -> str:
+    """Return ``text`` cut to a length, with what databases cannot keep replaced."""
+    return text[:max_length].replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def unique(ids: Collection[str]) -> Sequence[str]:
+    """Return the ids that can exist, each once, in an order that is the same in all transactions."""
+    return sorted({job_id for job_id in ids if is_text(job_id)})
