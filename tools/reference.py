@@ -280,7 +280,7 @@ def _schema(field: Input) -> dict[str, Any]:
 
 
 def _allows(value: dict[str, Any], default: Any) -> bool:
-    """True if a schema already accepts the field's default."""
+    """Return True if a schema already accepts the field's default."""
     if "enum" in value:
         return default in value["enum"]
     return "minimum" not in value or value["minimum"] <= default

@@ -2,13 +2,13 @@
 
     TritonDiffusersError
      ├── InvalidRequest          the caller's mistake: field, value and rule
-     │    └── InvalidImage     an image that cannot be had or read
-     ├── NotFound                something that the request names is not there
-     ├── Busy                    the server's bounds are reached, or it is stopping; try again later
+     │    └── InvalidImage       an image that cannot be fetched or read
+     ├── NotFound                something that the request names does not exist
+     ├── Busy                    the server is at its limits, or stopping; try again later
      ├── Cancelled               somebody cancelled the job
      │    └── TimedOut           the request's own timeout ended it
      └── EngineFailure           the server's fault
-          ├── NotTranslated      Chinese text, and no translator that works
+          ├── NotTranslated      Chinese text, and no working translator
           └── StorageFailure     a result cannot be stored
 
 ``api.statuses`` maps them to the statuses and codes of the API.
@@ -18,29 +18,29 @@ from __future__ import annotations
 
 from typing import Any
 
-_LONGEST_SHOWN_VALUE = 80
+_MAX_SHOWN_CHARACTERS = 80
 
 
 def shown(value: Any) -> str:
-    """``repr`` of a value from outside, cut to a length that is safe to log and to send back."""
-    # Cut before as well: it may be an image of many megabytes, whose repr has four times as many.
+    """Return the ``repr`` of a caller's value, cut to a length that is safe to log and to send back."""
+    # Cut the value first: the repr of an image of many megabytes is four times as long.
     text = repr(_head(value))
-    return text if len(text) <= _LONGEST_SHOWN_VALUE else f"{text[: _LONGEST_SHOWN_VALUE - 1]}…"
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
 
 
 def _head(value: Any) -> Any:
-    """As much of a value as can be shown of it; what is cut here is still too long to be shown whole."""
+    """Return the beginning of a value; if it is cut, the rest is still too long to be shown whole."""
     if isinstance(value, str | bytes):
-        return value[:_LONGEST_SHOWN_VALUE]
+        return value[:_MAX_SHOWN_CHARACTERS]
     if isinstance(value, tuple):
-        return tuple(_head(element) for element in value[:_LONGEST_SHOWN_VALUE])
+        return tuple(_head(element) for element in value[:_MAX_SHOWN_CHARACTERS])
     if isinstance(value, list):
-        return [_head(element) for element in value[:_LONGEST_SHOWN_VALUE]]
+        return [_head(element) for element in value[:_MAX_SHOWN_CHARACTERS]]
     return value
 
 
 class TritonDiffusersError(Exception):
-    """Base of all errors that are answered to a caller."""
+    """Base class of all errors that a caller sees."""
 
 
 class InvalidRequest(TritonDiffusersError):
@@ -75,19 +75,19 @@ class TimedOut(Cancelled):
 
 
 class EngineFailure(TritonDiffusersError):
-    """The server could not do what it should have been able to do."""
+    """The server failed, and the request is not to blame."""
 
 
 class NotTranslated(EngineFailure):
-    """A text has Chinese in it, and the server has no translator that works."""
+    """A text contains Chinese, and the server has no working translator."""
 
     def __init__(self, field: str) -> None:
         super().__init__(
-            f"{field}: this server has no translator that works (its log says why); write English, or send"
-            " use_translate=false to have the text taken as it is"
+            f"{field}: this server has no working translator (its log says why); write English, or send"
+            " use_translate=false to use the text as it is"
         )
         self.field = field
 
 
 class StorageFailure(EngineFailure):
-    """A result cannot be stored; nothing of it is left in the store."""
+    """A result cannot be stored; no part of it is left in the store."""

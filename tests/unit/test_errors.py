@@ -23,7 +23,7 @@ def test_messages_name_field_value_and_limit() -> None:
     assert str(InvalidRequest("steps", 0, "must be between 1 and 150")) == (
         "steps: 0 is invalid: must be between 1 and 150"
     )
-    assert str(NotTranslated("prompt")).startswith("prompt: this server has no translator that works")
+    assert str(NotTranslated("prompt")).startswith("prompt: this server has no working translator")
 
 
 @pytest.mark.parametrize("length", [78, 79, 1000])

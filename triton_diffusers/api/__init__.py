@@ -1,1 +1,1 @@
-"""What may be asked and what is answered: the contract, and requests decoded by it."""
+"""The API: the contract of inputs and outputs, and requests decoded by it."""

@@ -1,4 +1,4 @@
-"""Encoded images as they travel in text: base64, data URLs, and their size limit."""
+"""Images encoded as text: base64 and data URLs, and their size limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from triton_diffusers.errors import InvalidImage
 from triton_diffusers.settings import Settings
 
-# RFC 2397. The media type does not matter: what an image is, its content says.
+# RFC 2397. The media type does not matter: an image's format is read from its content.
 _DATA_URL = re.compile(r"\s*data:([^,]{0,1024}),", re.ASCII | re.IGNORECASE)
 _ENDS_WITH_BASE64 = re.compile(r";\s*base64\s*\Z", re.ASCII | re.IGNORECASE)
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -73,11 +73,11 @@ def _from_base64(field: str, text: str, encoded: bytes, settings: Settings) -> b
 
 
 def _percent_decoded(text: bytes) -> bytes:
-    """Return the bytes of percent-encoded text, decoded piece by piece: the library makes an object of each escape."""
+    """Return the bytes of percent-encoded text, decoded in pieces, since the library makes an object of each escape."""
     decoded, start = bytearray(), 0
     while start < len(text):
         end = start + _PERCENT_PIECE
-        if (cut := text.rfind(b"%", end - 2, end)) >= 0:  # an escape stays whole
+        if (cut := text.rfind(b"%", end - 2, end)) >= 0:  # do not split an escape
             end = cut
         decoded += unquote_to_bytes(text[start:end])
         start = end

@@ -1,7 +1,7 @@
 """The contract: tables of every input and output of the models; ``CONTRACTS`` maps models to their tables.
 
 Tensors bear the names of the API's JSON fields, so that a request's JSON can be posted to Triton's ``generate`` as it
-is. A field's type, default, bounds and choices are written here only: the ``config.pbtxt`` files, the checks of
+is. A field's type, default, bounds and choices are written only here: the ``config.pbtxt`` files, the checks of
 ``api.decode``, the reference page, the JSON schema and the client's generated files are made from these tables.
 
 Every input but ``task_id`` and ``prompt`` is optional, and sending an input's ``default`` is the same as leaving it
@@ -94,10 +94,10 @@ class Contract:
 
     @property
     def of_ensemble(self) -> Contract:
-        """The contract of an ensemble that ends with the model.
+        """Return the contract of an ensemble that ends with this model.
 
-        All tensors of an ensemble share one namespace, where an output that bears an input's name would be that input,
-        as it was sent: such outputs have a prefix there.
+        All tensors of an ensemble share one namespace, in which an output with an input's name would be that input as it
+        was sent: such outputs get a prefix.
         """
         taken = {field.name for field in self.inputs}
         outputs = (

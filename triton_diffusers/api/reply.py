@@ -10,7 +10,7 @@ from triton_diffusers.api.request import GenerationResult
 
 
 def reply_values(result: GenerationResult, *, return_images: bool, use_base64: bool) -> dict[str, Any]:
-    """The value of every output of the generating models."""
+    """Return the value of every output of the generating models."""
     return {
         "success": 1,
         "task_id": result.request.task_id,

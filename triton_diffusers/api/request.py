@@ -175,7 +175,7 @@ class GenerationRequest:
     timeout_seconds: float = 0.0
 
     def to_values(self, index: int) -> dict[str, Any]:
-        """Return the API's fields that make image ``index`` again; input images and server paths are left out."""
+        """Return the API's fields that reproduce image ``index``, without input images and server paths."""
         values: dict[str, Any] = {
             "func_name": self.function.value,
             "prompt": self.prompt,
@@ -226,7 +226,7 @@ class GenerationRequest:
 
     @property
     def encoded_bytes(self) -> int:
-        """Bytes of the encoded images that came in the request itself."""
+        """Bytes of the encoded images in the request itself."""
         sources = {self.image, self.mask, *(control.image for control in self.controls)}
         brought = [source.data if isinstance(source, FromBase64 | DataUrl) else source for source in sources]
         return sum(len(data) for data in brought if isinstance(data, bytes))

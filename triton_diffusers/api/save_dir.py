@@ -62,7 +62,7 @@ def _is_safe(part: str) -> bool:
 
 
 def _is_allowed(char: str, before: str) -> bool:
-    """True if ``char`` may follow ``before`` in a part."""
+    """Return True if ``char`` may follow ``before`` in a part."""
     if char in _EMOJI_JOINS:
         return before in _EMOJI_JOINS or before in _SKIN_TONES or unicodedata.category(before) == "So"
     visible = unicodedata.category(char).startswith(_CATEGORIES) and not _INVISIBLE.match(char)

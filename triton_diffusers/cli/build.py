@@ -1,4 +1,4 @@
-"""The command ``triton-diffusers build``: what it prints and how it ends."""
+"""The command ``triton-diffusers build``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Do what the parsed arguments say; the exit code is 0, 1 if it failed, 2 if it could not begin."""
+    """Run the command; return the exit code: 0, 1 if it failed, 2 if it could not begin."""
     logging.basicConfig(level=logging.INFO, format="triton-diffusers: %(message)s")
     try:
         settings = Settings.read()
@@ -42,7 +42,7 @@ def run(chosen: argparse.Namespace) -> int:
     except ArtifactError as error:  # the folder of artifacts cannot be read
         return _complain(str(error), CannotBegin.code)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on from here", 130)
+        return _complain("interrupted; the same command resumes the build", 130)
 
 
 def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int:
@@ -50,23 +50,23 @@ def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int
         print(f"would fetch {options.model}; what follows depends on it")
         return 0
     if options.wait and is_remote(options.out):
-        # What is uploaded is removed here: whoever has waited would find it gone, or lose it while it uploads.
-        raise CannotBegin(f"--out {options.out}: --wait wants a directory")
+        # An upload removes the local artifact, which another build may be waiting for or using.
+        raise CannotBegin(f"--out: {options.out} is invalid: --wait needs a directory")
     upload = Upload(options.out, settings) if options.out.startswith("oss://") else None
     plan = make_plan(options, settings)
     if options.dry_run:
         _tell(plan, upload)
         return 0
     if plan.misfit:
-        progress.note(f"{plan.misfit}; building it anew")
+        progress.note(f"{plan.misfit}; rebuilding it")
     if plan.existing is not None:
-        progress.note(f"{plan.name} is there already and fits; --force builds it anew")
+        progress.note(f"{plan.name} exists already and fits; --force rebuilds it")
     artifact = plan.existing or build(plan, options, progress)
     print_summary(artifact)
     if upload is not None:
         with progress.stage(f"uploading to {upload.target}") as advance:
             upload.put(artifact, advance)
-        # It was there to be uploaded, and can be fetched from where it is now.
+        # The uploaded copy replaces it.
         shutil.rmtree(artifact.folder, ignore_errors=True)
     return 0
 
@@ -79,7 +79,7 @@ def _tell(plan: Plan, upload: Upload | None) -> None:
     print(f"versions     {', '.join(f'{name} {number}' for name, number in plan.environment.versions.items())}")
     print(f"verified by  images, on average at least {plan.min_psnr:g} dB like the eager ones")
     if plan.existing is not None:
-        print("it is there already and fits: nothing would be done")
+        print("it exists already and fits: nothing would be done")
         return
     if plan.misfit:
         print(f"replaces     {plan.misfit}")
@@ -114,16 +114,16 @@ def _verify(chosen: argparse.Namespace, settings: Settings) -> int:
         fault = str(artifact) if isinstance(artifact, ArtifactError) else None
         if isinstance(artifact, Artifact):
             fault = damage(artifact.folder, artifact.manifest, full=True)
-        print(f"{name}: {fault or 'every byte is as it was built'}")
+        print(f"{name}: {fault or 'every byte matches the manifest'}")
         faults += fault is not None
     if not found:
-        raise CannotBegin(f"there is no artifact of that kind in {store.root}")
+        raise CannotBegin(f"no such artifact exists in {store.root}")
     return 1 if faults else 0
 
 
 def _remove(chosen: argparse.Namespace, settings: Settings) -> int:
     if not (chosen.engine and chosen.precision):
-        raise CannotBegin("--remove: say which, by --engine and --precision")
+        raise CannotBegin("--remove needs --engine and --precision")
     _, store = _place(chosen, settings)
     name = f"{chosen.engine}-{SYNONYMS.get(chosen.precision, chosen.precision)}"
     try:
@@ -138,13 +138,13 @@ def _remove(chosen: argparse.Namespace, settings: Settings) -> int:
 
 def _place(chosen: argparse.Namespace, settings: Settings) -> tuple[Path, ArtifactStore]:
     if is_remote(chosen.out):
-        raise CannotBegin(f"--out {chosen.out}: --list, --verify and --remove want a directory")
+        raise CannotBegin(f"--out: {chosen.out} is invalid: --list, --verify and --remove need a directory")
     model_dir = fetch(chosen.model, settings)
     return model_dir, store_of(chosen.out, model_dir, settings, "")
 
 
 def _chosen(chosen: argparse.Namespace, store: ArtifactStore) -> list[tuple[str, Artifact | ArtifactError]]:
-    """What is there of the chosen engine and precision, or all of it, by name."""
+    """Return the artifacts of the chosen engine and precision, or all, by name."""
     precision = SYNONYMS.get(chosen.precision, chosen.precision)
     return [
         (name, artifact)

@@ -7,14 +7,14 @@ import argparse
 from triton_diffusers.compile.options import MIN_PSNR, PRECISIONS, SYNONYMS, BuildOptions
 
 DESCRIPTION = """\
-Compile a model for this machine: fetch, export and compile each of its networks, verify by images that the result
-draws what the model draws, measure it, and place it in the model directory's optimized_model/, where a server finds it.
-A build that was interrupted goes on where it was."""
+Compile a model for this machine: download it, export and compile its networks, verify that they generate the same
+images, measure them, and place them in the model directory's optimized_model/, where a server finds them.
+An interrupted build is resumed by the same command."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    what = parser.add_argument_group("what is built")
+    what = parser.add_argument_group("build")
     what.add_argument(
         "--model",
         required=True,
@@ -36,20 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="model directory that gets the artifact, or oss://BUCKET/PREFIX (default: the model's own directory)",
     )
-    what.add_argument("--force", action="store_true", help="build anew, even if there is one that fits")
+    what.add_argument("--force", action="store_true", help="rebuild an artifact that exists and fits")
     what.add_argument(
         "--wait",
         action="store_true",
-        help="if another build of the same artifact is at work, wait for it, and use what it has built",
+        help="if another build of the same artifact is running, wait for it and use its result",
     )
-    what.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    check = parser.add_argument_group("how it is verified")
+    what.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    check = parser.add_argument_group("verification")
     limits = ", ".join(f"{limit:g} for {name}" for name, limit in MIN_PSNR.items())
     check.add_argument(
         "--min-psnr",
         type=float,
         metavar="DB",
-        help=f"place nothing that draws less like the eager engine on average (default: {limits})",
+        help=f"minimum mean PSNR of its images against the eager engine's (default: {limits})",
     )
     check.add_argument(
         "--steps", type=_positive, default=12, metavar="N", help="steps of each image (default: %(default)s)"
@@ -58,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--side", type=_side, default=0, metavar="PIXELS", help="side of the images (default: the model's own)"
     )
     instead = parser.add_argument_group("instead of building").add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="show what is there, and whether it can be used here")
-    instead.add_argument("--verify", action="store_true", help="check every byte of what is there")
+    instead.add_argument("--list", action="store_true", help="list the artifacts, and say which can be used here")
+    instead.add_argument("--verify", action="store_true", help="check every byte of the artifacts")
     instead.add_argument("--remove", action="store_true", help="remove the artifact of --engine and --precision")
 
 
 def options_of(chosen: argparse.Namespace) -> BuildOptions:
-    """What the parsed arguments ask for."""
+    """Return the options that the parsed arguments stand for."""
     return BuildOptions(
         model=chosen.model,
         engine=chosen.engine or "openvino",

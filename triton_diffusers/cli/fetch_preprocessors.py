@@ -1,4 +1,4 @@
-"""The command ``triton-diffusers fetch-preprocessors``. Imports nothing heavy before it fetches."""
+"""The command ``triton-diffusers fetch-preprocessors``. Heavy imports come only with the first download."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from triton_diffusers.preprocess.registry import Weights
 from triton_diffusers.settings import Settings, SettingsError
 
 DESCRIPTION = """\
-Fetch what ControlNet preprocessors need from the Hugging Face hub (HF_ENDPOINT names another, HF_TOKEN is sent) into
-the folder where a server looks for it. What is there already is left alone."""
+Download the weights of ControlNet preprocessors from the Hugging Face hub (HF_ENDPOINT names another, HF_TOKEN is sent)
+into the folder where a server looks for them. Existing files are kept."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,16 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fill this folder instead; servers find it by $TRITON_DIFFUSERS_PREPROCESSORS, which is also the default",
     )
     parser.add_argument(
-        "--force", action="store_true", help="ask for what is there, too; what differs from the hub's is replaced"
+        "--force", action="store_true", help="check existing files, too, and replace those that differ from the hub's"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what is there and what is not, and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list existing and missing files, and do nothing")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Do what the parsed arguments say; the exit code is 0, 1 if something was not fetched, 2 if it could not begin."""
+    """Run the command; return the exit code: 0, 1 if a download failed, 2 if it could not begin."""
     logging.basicConfig(level=logging.INFO, format="triton-diffusers: %(message)s")
     if unknown := [name for name in chosen.names if name not in PREPROCESSORS]:
-        return _complain(f"there is no preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}", 2)
+        return _complain(f"unknown preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}", 2)
     try:
         settings = Settings.read()
         root = _root(chosen, settings)
@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         return _fetch(_needed(chosen.names), root, settings, force=chosen.force, dry_run=chosen.dry_run)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on from here", 130)
+        return _complain("interrupted; the same command resumes the download", 130)
 
 
 def _root(chosen: argparse.Namespace, settings: Settings) -> Path:
@@ -63,7 +63,7 @@ def _root(chosen: argparse.Namespace, settings: Settings) -> Path:
         return Path(chosen.to)
     if chosen.model_dir:
         settings = settings.model_copy(update={"model_dir": Path(chosen.model_dir), "preprocessors": ""})
-    # A Path would have made one slash of the two.
+    # A Path has replaced the two slashes by one.
     if not settings.preprocessors and is_remote(str(settings.model_dir).replace(":/", "://", 1)):
         raise SourceError(
             f"{settings.model_dir} is not on this machine; name a folder with --to, and tell it to servers by"
@@ -73,7 +73,7 @@ def _root(chosen: argparse.Namespace, settings: Settings) -> Path:
 
 
 def _needed(names: Sequence[str]) -> list[Weights]:
-    """What the named preprocessors need (all if none is named), each once."""
+    """Return the weights of the named preprocessors (of all if none is named), each once."""
     return list(dict.fromkeys(weights for name in names or WEIGHTS for weights in WEIGHTS.get(name, ())))
 
 
@@ -81,9 +81,9 @@ def _fetch(needed: Sequence[Weights], root: Path, settings: Settings, *, force: 
     failed = 0
     for weights in needed:
         missing = weights.missing(root)
-        state = "is there"
+        state = "exists"
         if dry_run and (missing or force):
-            state = f"would be fetched ({weights.megabytes} MB)" if missing else "is there and would be checked"
+            state = f"would be fetched ({weights.megabytes} MB)" if missing else "exists and would be checked"
         elif missing or force:
             try:
                 _fetch_one(weights, root, settings)

@@ -1,4 +1,4 @@
-"""The command ``triton-diffusers``. It only reads its arguments; each command's work is imported when it is called."""
+"""The command ``triton-diffusers``: argument parsing only; each command's code is imported when it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DISTRIBUTION = "triton-diffusers"
 _SERVE = """\
 Find a tritonserver (one on the PATH or in /opt/tritonserver first, else the one of the nvidia-pytriton wheel), start it
 on the model repository with a model directory, and stay until Ctrl-C or SIGTERM. Model processes are watched by a tiny
-real inference; one that has died is brought back without restarting the server."""
+real inference; one that has died is restarted while the server continues."""
 _SERVE_END = """\
 Anything after a lone -- goes to tritonserver as it is, for example:
   triton-diffusers serve --model-dir models/emoji -- --http-thread-count=16
@@ -28,11 +28,11 @@ Settings of the models are environment variables: TRITON_DIFFUSERS_*."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code: 2 if the command could not begin, else the command's own."""
+    """Run the command line; return the exit code: 2 if the command could not begin, else the command's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not what a program has put in its place
-            stream.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
+        if isinstance(stream, io.TextIOWrapper):  # a program may have replaced it
+            stream.reconfigure(errors="backslashreplace")  # file names may hold undecodable bytes
     ours, passed_on = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     chosen = make_parser().parse_args(ours)
     if chosen.command == "build":
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LaunchError as error:
         print(f"{_DISTRIBUTION}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before the command had taken over Ctrl-C
+    except KeyboardInterrupt:  # before the command's own handler of Ctrl-C
         return 130
 
 
@@ -103,7 +103,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; ``command`` of what it returns is the command's name."""
+    """Return the parser of all commands; it stores the command's name as ``command``."""
     parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Stable Diffusion on Triton Inference Server.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     fetch_preprocessors.add_arguments(
         commands.add_parser(
             "fetch-preprocessors",
-            help="fetch what ControlNet preprocessors need",
+            help="download the weights of ControlNet preprocessors",
             description=fetch_preprocessors.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -135,14 +135,14 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_SERVE_END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    where = serve.add_argument_group("what is served")
+    where = serve.add_argument_group("models")
     _add_models(where)
     where.add_argument(
         "--func-name",
         choices=tuple(LEFT_OUT),
         default="all",
-        help="which of the models that make images to load: sd_base, sd_controlnet or both (default: %(default)s); "
-        "each has the checkpoint in memory",
+        help="the generating models to load: sd_base, sd_controlnet or both (default: %(default)s); "
+        "each holds the checkpoint in memory",
     )
     where.add_argument(
         "--store",
@@ -150,13 +150,13 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="where results are stored: a directory, oss://bucket/prefix, or '' for nowhere "
         "(default: $TRITON_DIFFUSERS_STORE, else results)",
     )
-    network = serve.add_argument_group("where it listens")
+    network = serve.add_argument_group("network")
     network.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen on (default: %(default)s, this machine only). Other machines can call it with "
-        "--host 0.0.0.0; whoever reaches the ports can then draw and cancel jobs, so put it behind a proxy",
+        "--host 0.0.0.0; everybody who reaches the ports can then submit and cancel jobs, so put it behind a proxy",
     )
     for name, port, what in (
         ("http", 8000, "HTTP"),
@@ -170,40 +170,40 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             metavar="PORT",
             help=f"port for {what} (default: %(default)s; 0 takes a free one)",
         )
-    how = serve.add_argument_group("how it runs")
+    how = serve.add_argument_group("operation")
     how.add_argument(
         "--tritonserver",
         type=Path,
         metavar="PROGRAM",
         help="use this tritonserver and no other (it needs its backends directory beside its bin directory)",
     )
-    how.add_argument("--no-watch", action="store_true", help="do not bring dead model processes back")
+    how.add_argument("--no-watch", action="store_true", help="do not restart dead model processes")
     how.add_argument(
         "--hang-timeout",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="also bring a model back that neither answers its probe nor makes any progress for so long "
-        "(default: %(default)g; 0 never does)",
+        help="also restart a model that neither answers its probe nor makes progress for this time "
+        "(default: %(default)g; 0: never)",
     )
     how.add_argument(
         "--exit-timeout",
         type=_whole_seconds,
         default=15,
         metavar="SECONDS",
-        help="how long requests in flight may go on after a stop (default: %(default)s); a second Ctrl-C stops at once",
+        help="time for requests in flight to finish after a stop (default: %(default)s); a second Ctrl-C stops at once",
     )
     how.add_argument(
         "--log-level",
         choices=LOG_LEVELS,
         default="info",
-        help="what is shown here (default: %(default)s); verbose shows all that Triton and the models write, too",
+        help="log level of the terminal (default: %(default)s); verbose shows the logs of Triton and the models, too",
     )
     how.add_argument("--verbose", action="store_true", help="the same as --log-level verbose")
     how.add_argument(
         "--log-file",
         metavar="FILE",
-        help="where the full log goes, whatever is shown here; '' for nowhere (default: serve.log in "
+        help="file of the full log, whatever the terminal's level; '' for none (default: serve.log in "
         "$TRITON_DIFFUSERS_RUNTIME_DIR, else serve-PORT.log in ~/.local/state/triton-diffusers)",
     )
 
@@ -211,15 +211,15 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser(
         "demo",
-        help="start a server, draw one image, stop the server",
-        description="Start a server on free ports, have one image drawn, stop the server, print the image's path.",
+        help="start a server, generate one image, stop the server",
+        description="Start a server on free ports, generate one image, stop the server, and print the image's path.",
     )
     _add_models(demo)
     demo.add_argument(
         "--prompt",
         default="a red apple on a blue background",
         metavar="TEXT",
-        help="what to draw (default: %(default)s)",
+        help="the prompt (default: %(default)s)",
     )
     demo.add_argument(
         "--output",
@@ -264,7 +264,7 @@ def _whole_seconds(text: str) -> int:
 
 
 def _checkout() -> Path:
-    """The checkout that this package lies in; the current directory if it is installed elsewhere."""
+    """Return the checkout that contains this package; the current directory if it is installed elsewhere."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "model_repository").is_dir() else Path.cwd()
 

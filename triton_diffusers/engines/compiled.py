@@ -28,7 +28,7 @@ from triton_diffusers.errors import EngineFailure
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.cache import LruCache
-from triton_diffusers.util.memory import give_back, on_disk
+from triton_diffusers.util.memory import on_disk, release_memory
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class CompiledEngine(CheckpointEngine):
     def _release(self, *names: str) -> None:
         for name in names:
             self._graphs[name].release()
-        give_back()  # compilers free many small blocks, which the C library keeps
+        release_memory()  # compilers free many small blocks, which the C library keeps
 
 
 def _parts(packer: LoraPacker, loras: Sequence[LoraSet | None]) -> list[list[int]]:
@@ -263,5 +263,5 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
         return eager
 
     engine = CompiledEngine(skeleton, graphs.loaded(), make_eager, make_controlnet)
-    give_back()  # temporary memory of loading
+    release_memory()  # temporary memory of loading
     return engine

@@ -1,4 +1,4 @@
-"""A bound on the memory that input images take, of all requests together."""
+"""A limit on the memory of all requests' input images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from triton_diffusers.errors import Busy, Cancelled
 
 
 class MemoryBudget:
-    """``total`` bytes, of which requests take shares. Called from any thread."""
+    """A budget of ``total`` bytes, of which requests take shares; usable from any thread."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -71,7 +71,7 @@ class Share:
 
         Raises:
             Busy: the deadline has passed.
-            Cancelled: it is given up, or the share is closed. (It is noticed when other shares change.)
+            Cancelled: it is given up (noticed when other shares change), or the share is closed.
         """
         changed = self._budget._changed
         with changed:
@@ -82,12 +82,12 @@ class Share:
                     raise Cancelled("the job has ended")
 
     def reduce_to(self, nbytes: int) -> None:
-        """Give back all but ``nbytes``."""
+        """Return all but ``nbytes`` to the budget."""
         with self._budget._changed:
             self._budget._set(self, min(self.nbytes, nbytes))
 
     def close(self) -> None:
-        """Give back all, for good; harmless when repeated."""
+        """Return all bytes to the budget and accept no more; harmless when repeated."""
         with self._budget._changed:
             self.closed = True
             self._budget._set(self, 0)

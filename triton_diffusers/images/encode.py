@@ -1,4 +1,4 @@
-"""Images: encoding, resizing, and the step from a decoder's tensor to pixels."""
+"""Encode and resize images, and convert a decoder's tensor to pixels."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from PIL.PngImagePlugin import PngInfo
 from triton_diffusers.api.request import OutputFormat
 
 _ENCODER_OPTIONS: dict[OutputFormat, dict[str, Any]] = {
-    # Level 6 costs several times level 1 for a few per cent of the size of a photograph-like image.
+    # For photograph-like images, level 6 takes several times as long as level 1 and saves a few per cent of the size.
     OutputFormat.PNG: {"compress_level": 1},
     OutputFormat.JPEG: {"quality": 95, "subsampling": 0},
     OutputFormat.WEBP: {"quality": 95, "method": 4},
 }
 
-_LONGEST_JPEG_EXIF = 65_533  # bytes of a marker's segment
+_MAX_JPEG_EXIF_BYTES = 65_533  # of a marker's segment
 
 
 def to_pixels(decoded: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A decoder's float array in -1 … 1, shape (channels, height, width), as uint8 (height, width, channels)."""
+    """Return uint8 pixels (height, width, channels) of a decoder's floats in -1 … 1 (channels, height, width)."""
     scaled = np.clip(decoded / 2 + 0.5, 0, 1) * 255
     return np.ascontiguousarray(scaled.round().astype(np.uint8).transpose(1, 2, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What an image says of itself: the ``parameters`` text that image tools read, and all of it as JSON."""
+    """The metadata of one image: the ``parameters`` text that image tools read, and the complete JSON record."""
 
     parameters: str
     record: str
 
 
 def resized(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """uint8 pixels (height, width, 3) at ``size`` (width, height)."""
+    """Return uint8 pixels (height, width, 3) resized to ``size`` (width, height)."""
     if pixels.shape[1::-1] == size:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
@@ -54,7 +54,7 @@ def encode(pixels: np.ndarray[Any, Any], output_format: OutputFormat, metadata: 
         options["pnginfo"] = _png_chunks(metadata)
     elif metadata is not None:
         exif = _exif(metadata)
-        if output_format is not OutputFormat.JPEG or len(exif) <= _LONGEST_JPEG_EXIF:
+        if output_format is not OutputFormat.JPEG or len(exif) <= _MAX_JPEG_EXIF_BYTES:
             options["exif"] = exif
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def encode(pixels: np.ndarray[Any, Any], output_format: OutputFormat, metadata: 
 
 
 def _png_chunks(metadata: Metadata) -> PngInfo:
-    """tEXt where Latin-1 is enough, else iTXt; Pillow decides."""
+    """Return the text chunks: tEXt for Latin-1 text, else iTXt, as Pillow decides."""
     chunks = PngInfo()
     chunks.add_text("parameters", metadata.parameters)
     chunks.add_text("triton_diffusers", metadata.record)

@@ -1,4 +1,4 @@
-"""Bringing an image, and the mask that belongs to it, to the request's size."""
+"""Fit an image and its mask to the request's size."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ Box = tuple[float, float, float, float]
 
 
 def fit(image: Image.Image, size: Size, mode: ResizeMode) -> Image.Image:
-    """An RGB image at ``size`` (width, height): stretched; scaled and cut; or scaled down and padded with white."""
+    """Return an RGB image of ``size`` (width, height): stretched, cropped, or scaled down and padded with white."""
     if image.size == size:
         return image
     return _place(image, image.size, size, mode, Image.Resampling.LANCZOS, "white")
 
 
 def fit_mask(mask: Image.Image, source_size: Size, size: Size, mode: ResizeMode) -> Image.Image:
-    """A mask (L) at ``size``, so that it lies on the fitted image as it lay on the one of ``source_size``.
+    """Return a mask (L) of ``size`` that covers the same parts of the fitted image as of the one of ``source_size``.
 
-    A mask of another size than its image is stretched over it. Padding is black: it is kept, as it is no part of
-    the image.
+    A mask of another size than its image is stretched to it. Padding is black, so it is not repainted.
     """
-    # The mean of an area: what is mostly white stays white, and no new values come up at an edge as with LANCZOS.
+    # BOX is the mean of an area: mostly white stays white, and edges get no new values, as they would from LANCZOS.
     return _place(mask, source_size, size, mode, Image.Resampling.BOX, "black")
 
 
@@ -35,7 +34,7 @@ def _place(
 ) -> Image.Image:
     box, inner = _geometry(source_size, size, mode)
     across, down = image.width / source_size[0], image.height / source_size[1]
-    # Rounding must not lead out of the image.
+    # Rounding must not exceed the image.
     own_box = (
         box[0] * across,
         box[1] * down,
@@ -53,7 +52,7 @@ def _place(
 def _scaled(image: Image.Image, box: Box, size: Size, filter_: Image.Resampling) -> Image.Image:
     """Scale a part of an image to ``size``, the axis that shrinks first.
 
-    Pillow scales rows first: one column of many pixels would become a wide image of as many rows before it shrinks.
+    Pillow scales rows first: a single tall column would become a wide image of as many rows before it shrinks.
     """
     left, top, right, bottom = box
     if right - left < size[0] and bottom - top > size[1]:
@@ -63,7 +62,7 @@ def _scaled(image: Image.Image, box: Box, size: Size, filter_: Image.Resampling)
 
 
 def _geometry(source: Size, size: Size, mode: ResizeMode) -> tuple[Box, Size]:
-    """The part of the image that is shown, in its pixels, and the size at which it is shown."""
+    """Return the visible part of the source, in its pixels, and the size to which that part is scaled."""
     ratios = size[0] / source[0], size[1] / source[1]
     whole = (0.0, 0.0, float(source[0]), float(source[1]))
     if mode is ResizeMode.STRETCH:
@@ -81,9 +80,9 @@ _PADDINGS: dict[Fill, Literal["edge", "symmetric"]] = {Fill.COPY: "edge", Fill.R
 
 
 def expand(image: Image.Image, expansion: Expansion) -> tuple[Image.Image, Image.Image]:
-    """The RGB image with the expansion's pixels added and filled, and its mask (L): white on the new pixels.
+    """Return the RGB image with the expansion's pixels added and filled, and a mask (L): white on the new pixels.
 
-    ``reflect`` mirrors at the edge, back and forth where more is added than the image has.
+    ``reflect`` mirrors at the edge, repeatedly if more is added than the image has.
     """
     sides = ((expansion.up, expansion.down), (expansion.left, expansion.right))
     canvas = np.pad(np.asarray(image), (*sides, (0, 0)), _PADDINGS[expansion.fill])

@@ -6,15 +6,14 @@ from functools import cache
 
 from PIL import AvifImagePlugin
 
-# What browsers and phones send. TIFF, PSD, EPS and their like have large decoders, some run programs, and nobody needs
-# them here.
+# The formats of browsers and phones. TIFF, PSD, EPS and others have large decoders, some of which run programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Return the names of the formats, as Pillow knows them. Their decoders are ready then."""
-    # Images are read beside the engine, whose cores these decoders would take otherwise.
+    """Register the decoders, and return Pillow's names of the formats."""
+    # Images are read beside the engine; more threads would take its cores.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
         import pillow_heif

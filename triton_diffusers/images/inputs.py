@@ -1,4 +1,4 @@
-"""All that a request brings in images, ready to be drawn over."""
+"""The input images of a request: read, checked, and fitted to its size."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from triton_diffusers.images.read import Size, decoding_bytes, read_image, read_
 from triton_diffusers.settings import Settings
 
 # Bytes per pixel of the result. Pillow's RGB takes 4.
-_SOURCE_BYTES = 6  # image, mask and how much of the drawn image is shown
-_CONTROL_BYTES = 19  # a control image as it came, as the preprocessor made it, and in float32 for its ControlNet
+_SOURCE_BYTES = 6  # image, mask and opacity
+_CONTROL_BYTES = 19  # a control image before and after its preprocessor, and in float32 for its ControlNet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceImages:
-    """What a request starts from, and what controls it.
+    """The input images of a request, all of its ``size``.
 
-    ``image`` is RGB of the request's ``size``, None if nothing is drawn over; ``mask`` is L of that size, white is
-    repainted. ``shown`` is how much of the drawn image covers ``image`` in the result (L), None if all of it does.
-    ``controls`` has one image for each ControlNet, RGB of that size, not preprocessed; ControlNets with
-    the same image share the object.
+    ``image`` is RGB, None for text to image; in ``mask`` (L) white is repainted. ``shown`` (L) is the opacity of the
+    generated image over ``image`` in the result, None if it covers all. ``controls`` has one RGB image for each
+    ControlNet, not preprocessed; ControlNets with the same image share the object.
     """
 
     image: Image.Image | None
@@ -45,7 +44,7 @@ class Footprint:
 
 
 class ImageLoader:
-    """Makes the source images of a request. ``bodies`` are what its links lead to, by URL."""
+    """A loader of requests' input images. ``bodies`` are the fetched bodies of links, by URL."""
 
     def __init__(self, settings: Settings, bodies: Mapping[str, bytes]) -> None:
         self._settings = settings
@@ -102,7 +101,7 @@ class ImageLoader:
         return soft_edged(mask) if request.keep_unmasked else None
 
     def _controls(self, request: GenerationRequest, own: Image.Image | None) -> tuple[Image.Image, ...]:
-        """The control images; ``own`` is the request's own image, if it is fitted already."""
+        """Return the control images; ``own`` is the request's own image, if it is fitted already."""
         fitted: dict[ImageSource | None, Image.Image] = {} if own is None else {None: own}
         for control in request.controls:
             if control.image not in fitted:
@@ -131,7 +130,7 @@ class ImageLoader:
 
 
 def _field(name: str, source: ImageSource | None) -> str:
-    """The field in which an image came."""
+    """Return the field in which an image came."""
     if isinstance(source, Link | DataUrl):
         return f"{name}_link"
     return f"{name}_base64" if isinstance(source, FromBase64) else name

@@ -1,9 +1,8 @@
 """Metadata of result images: the request that made them.
 
-``parameters`` is the text that the image tools of Stable Diffusion users read: the prompt, a line
-``Negative prompt: …`` and a line of ``Key: value`` pairs. It has no way to escape a prompt, so a prompt can look like
-the lines that follow it; the JSON record is unambiguous. Its ``request`` has the API's own field names and makes this
-one image again.
+``parameters`` is the text that Stable Diffusion's image tools read: the prompt, a line ``Negative prompt: …`` and a
+line of ``Key: value`` pairs. It cannot escape a prompt that looks like one of its lines; the JSON record is
+unambiguous. The record's ``request`` has the API's field names and reproduces this one image.
 
 Neither holds input images, links to them, or paths of the server.
 """

@@ -1,4 +1,4 @@
-"""Putting the original back wherever it was not to be repainted."""
+"""Paste the original back over the parts that were not masked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def paste_back(drawn: Array, original: Image.Image, shown: Image.Image) -> Array
 
 
 def _share(white: Array, width: int) -> Array:
-    """How much of what was drawn shows, 0 … 255, for a boolean mask and the width of its edge in pixels."""
+    """Return the opacity of the drawn image, 0 … 255, for a boolean mask and the width of its edge in pixels."""
     depth = _depth(white, width + 1)
     deepest = _maximum_around(depth, width)
     # ``deepest`` is 0 only where the depth is.
@@ -41,9 +41,9 @@ def _share(white: Array, width: int) -> Array:
 
 
 def _depth(white: Array, most: int) -> Array:
-    """How many pixels (rows, columns or diagonals, at most ``most``) a white pixel is away from a black one; uint8.
+    """Return each white pixel's distance to a black one (rows, columns or diagonals, at most ``most``), as uint8.
 
-    The image's own border is no edge: nothing outside of it could be kept.
+    The image's own border is not an edge, since nothing lies beyond it.
     """
     depth = white.astype(np.uint8)
     inside = depth
@@ -54,7 +54,7 @@ def _depth(white: Array, most: int) -> Array:
 
 
 def _minimum_of_neighbours(values: Array) -> Array:
-    """The least of each pixel and its eight neighbours."""
+    """Return the least of each pixel and its eight neighbours."""
     for axis in (0, 1):
         padded = np.pad(values, [(1, 1) if side == axis else (0, 0) for side in (0, 1)], "edge")
         middle, before, after = (_part(padded, axis, start, values.shape[axis]) for start in (1, 0, 2))
@@ -63,7 +63,7 @@ def _minimum_of_neighbours(values: Array) -> Array:
 
 
 def _maximum_around(values: Array, reach: int) -> Array:
-    """The greatest value at most ``reach`` rows and columns away."""
+    """Return the greatest value at most ``reach`` rows and columns away."""
     for axis in (0, 1):
         length = values.shape[axis]
         padded = np.pad(values, [(reach, reach) if side == axis else (0, 0) for side in (0, 1)])

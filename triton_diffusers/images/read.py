@@ -1,4 +1,4 @@
-"""Reading encoded images that anybody may have sent: RGB images and one-channel masks, upright."""
+"""Read untrusted encoded images: RGB images and one-channel masks, upright."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images.formats import expected_formats, readable_formats
 from triton_diffusers.settings import Settings
 
-# A progressive JPEG usually has ten scans. Each one makes the decoder walk over the whole image, and an empty one
-# takes some thirty bytes, so that a file within the limits could keep a thread busy for hours.
+# A progressive JPEG usually has ten scans. The decoder walks over the whole image for each, and an empty scan takes
+# some thirty bytes, so without this limit a small file could keep a thread busy for hours.
 _JPEG = ("JPEG", "MPO")
 _SCAN = b"\xff\xda"
-_MOST_SCANS = 100
+_MAX_SCANS = 100
 
-# JPEG's own limit. Scaling a line of pixels takes 48 bytes for each, so one of 64 million would take gigabytes.
+# JPEG's own limit. Scaling takes 48 bytes for each pixel of a line, so a line of 64 million would take gigabytes.
 _MAX_SIDE = 65_535
 
 _UPRIGHT = {
@@ -93,20 +93,20 @@ def _opened(field: str, data: bytes, settings: Settings) -> Iterator[Image.Image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidImage(field, "a decompression bomb", _pixels(settings)) from error
     except UnidentifiedImageError as error:
-        # What the bytes are is not told: a link may have led to where only the server can read.
+        # The message does not describe the bytes: a link may have led to data that only the server can read.
         raise InvalidImage(field, f"{len(data)} bytes", f"must be an image: {expected_formats()}") from error
-    except Exception as error:  # Pillow's readers raise what they like about damaged content
+    except Exception as error:  # Pillow's readers raise many kinds of errors for damaged content
         raise InvalidImage(field, f"{len(data)} bytes", "the image is damaged or cut short") from error
 
 
 def _check_header(field: str, image: Image.Image, data: bytes, settings: Settings) -> None:
-    """Refuse what would take too much memory or time, before anything is decoded."""
+    """Raise ``InvalidImage`` for an image that would take too much memory or time, before it is decoded."""
     if image.width * image.height > settings.max_image_pixels:
         raise InvalidImage(field, f"{image.width}×{image.height}", _pixels(settings))
     if max(image.size) > _MAX_SIDE:
         raise InvalidImage(field, f"{image.width}×{image.height}", f"at most {_MAX_SIDE} pixels a side")
-    if image.format in _JPEG and data.count(_SCAN) > _MOST_SCANS:
-        raise InvalidImage(field, f"{data.count(_SCAN)} scans", f"at most {_MOST_SCANS} in a JPEG")
+    if image.format in _JPEG and data.count(_SCAN) > _MAX_SCANS:
+        raise InvalidImage(field, f"{data.count(_SCAN)} scans", f"at most {_MAX_SCANS} in a JPEG")
 
 
 def _pixels(settings: Settings) -> str:
@@ -114,7 +114,7 @@ def _pixels(settings: Settings) -> str:
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit greyscale scaled to 8 bits (Pillow would clip it); anything else as it is."""
+    """Return 16-bit greyscale scaled to 8 bits (Pillow would clip it), any other image unchanged."""
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.uint32)
@@ -127,7 +127,7 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001  # damaged notes about an image do not damage the image
+    except Exception:  # noqa: BLE001  # the image is usable without its metadata
         return None
 
 
@@ -136,7 +136,7 @@ def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
 
 
 def _reduce(image: Image.Image, target: Size | None) -> None:
-    """Have a JPEG decoded at a fraction of its size where that is at least twice the target's."""
+    """Set a JPEG to be decoded at a fraction of its size, if that is still at least twice the target's."""
     if target is None or image.format not in _JPEG:
         return
     width, height = target if _orientation(image) not in _SWAPS_SIDES else target[::-1]

@@ -1,1 +1,1 @@
-"""The jobs of a server, as other processes see them."""
+"""The job board, through which processes of one server share their jobs' states."""

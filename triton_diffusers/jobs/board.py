@@ -1,8 +1,8 @@
-"""The job board: where engine processes and the ``jobs`` model of one server meet.
+"""The job board: progress and cancellations, shared by the engine processes and the ``jobs`` model of one server.
 
-Progress and cancellation cannot travel the way of the request, which is busy until its image is done, so they go
-through one SQLite file in the runtime directory. Engines write their jobs' progress and read cancellations; ``jobs``
-reads progress and writes cancellations. The board is a convenience: a job never fails because its board does.
+A request's connection is busy until its image is done, so progress and cancellation go through an SQLite file in the
+runtime directory. Engines write their jobs' progress and read cancellations; ``jobs`` does the opposite. The board is a
+convenience: a job never fails because its board does.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id);
 _ENTRY = "model, number, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
 _CHANGING = ("state", "step", "steps", "images_done", "ended", "error_msg")
 _LOST = "the model process died; send the request again"
-# When this process began, or soon after.
+# The start of this process, or a moment later.
 _BORN = time.time()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardEntry:
-    """A job as the board shows it. Times are seconds since the epoch; ``ended`` is None while it is in flight."""
+    """A job on the board. Times are seconds since the epoch; ``ended`` is None while the job is in flight."""
 
     model: str
     number: int
@@ -57,14 +57,14 @@ class BoardEntry:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Time since arrival; of an ended job, until its end."""
+        """Seconds from arrival to now, or to the end of a job that has ended."""
         return max(0.0, (self.ended if self.ended is not None else time.time()) - self.arrived)
 
 
 class JobBoard:
-    """The board of the server whose runtime directory is given; makes the directory and the file if need be.
+    """The board in a server's runtime directory; directory and file are created if they are missing.
 
-    Raises ``PermissionError`` if somebody else has made the directory: who owns it can cancel jobs.
+    Raises ``PermissionError`` if another user owns the directory: its owner could cancel jobs.
     """
 
     def __init__(self, runtime_dir: Path, history_seconds: float = 600.0) -> None:
@@ -73,17 +73,17 @@ class JobBoard:
             raise PermissionError(f"the runtime directory {runtime_dir} belongs to another user; set another")
         self._history_seconds = history_seconds
         self._pid = os.getpid()
-        # One thread at a time: sqlite3 crashes where two use a statement that the connection keeps, or where
-        # one closes what another reads.
+        # One thread at a time: sqlite3 crashes if two threads share a cached statement, or if one closes what
+        # another reads.
         self._lock = threading.RLock()
-        # Durability is not wanted (the board is void after a restart), so no write waits for a disk.
+        # No write waits for the disk: the board is void after a restart.
         self._connection = sqlite3.connect(
             runtime_dir / _FILE, timeout=2.0, isolation_level=None, check_same_thread=False
         )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_SCHEMA)
-        # A container that is started again gives its processes the numbers that they had before.
+        # A restarted container gives its processes the same numbers again.
         self._connection.execute("DELETE FROM jobs WHERE pid = ? AND arrived < ?", (self._pid, _BORN))
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class JobBoard:
             )
 
     def post_preview(self, number: int, preview: bytes) -> None:
-        """Show a preview, which somebody asked for."""
+        """Write a preview that was asked for."""
         with self._tolerant():
             self._connection.execute(
                 "UPDATE jobs SET preview = ?, preview_wanted = 0 WHERE pid = ? AND number = ?",
@@ -113,15 +113,15 @@ class JobBoard:
             )
 
     def cancellations(self) -> Sequence[int]:
-        """Numbers of this process's jobs in flight that are to be cancelled."""
+        """Return the numbers of this process's jobs in flight that are to be cancelled."""
         return self._numbers("cancel")
 
     def preview_wishes(self) -> Sequence[int]:
-        """Numbers of this process's jobs in flight whose preview is wanted."""
+        """Return the numbers of this process's jobs in flight whose preview is wanted."""
         return self._numbers("preview_wanted")
 
     def forget_old(self) -> None:
-        """Drop ended jobs that are older than the history."""
+        """Delete jobs that ended before the history begins."""
         with self._tolerant():
             self._connection.execute("DELETE FROM jobs WHERE ended < ?", (self._forgotten_before,))
 
@@ -142,9 +142,9 @@ class JobBoard:
     # The side of ``jobs``.
 
     def entries(self, task_id: str | None = None) -> Sequence[BoardEntry]:
-        """All entries, or those of one task, the newest first; none of a job that ended before the history.
+        """Return all entries, or those of one task, newest first, without jobs that ended before the history begins.
 
-        Only engines that have work drop those, so an idle server's board has them still.
+        Idle engines delete nothing, so the file may still have such jobs.
         """
         self._mark_lost()
         preview, of_task = ("NULL", "TRUE") if task_id is None else ("preview", "task_id = :task_id")
@@ -158,7 +158,7 @@ class JobBoard:
         return [BoardEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def has_requests(self) -> bool:
-        """Return True if a request is in flight, or if that cannot be told. A background build is not a request."""
+        """Return True if a request is in flight, or if the board cannot be read; a background build does not count."""
         self._mark_lost()
         found: object = True
         with self._tolerant():
@@ -166,19 +166,19 @@ class JobBoard:
         return found is not None
 
     def cancel(self, task_id: str) -> None:
-        """Ask for the end of all jobs of a task that are in flight."""
+        """Request the cancellation of a task's jobs in flight."""
         with self._lock:
             self._connection.execute("UPDATE jobs SET cancel = 1 WHERE task_id = ? AND ended IS NULL", (task_id,))
 
     def want_preview(self, task_id: str) -> None:
-        """Ask for a preview of a task's jobs in flight."""
+        """Request a preview of a task's jobs in flight."""
         with self._lock:
             self._connection.execute(
                 "UPDATE jobs SET preview_wanted = 1 WHERE task_id = ? AND ended IS NULL", (task_id,)
             )
 
     def _mark_lost(self) -> None:
-        """A process that was killed cannot say so: end its jobs in its stead."""
+        """Mark the jobs of killed processes as ended."""
         with self._tolerant():
             pids = self._connection.execute("SELECT DISTINCT pid FROM jobs WHERE ended IS NULL").fetchall()
             for (pid,) in pids:
@@ -204,7 +204,7 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    # A killed child that nobody has waited for still answers to signals.
+    # A zombie still accepts signals.
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

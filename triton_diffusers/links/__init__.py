@@ -1,5 +1,5 @@
 """Fetching of callers' links that cannot reach the operator's network.
 
-``fetcher`` follows a link and ``queue`` shares the places; ``url`` says what may be written in a link,
-``address_rules`` which addresses may be reached; ``transport`` connects to those alone, within the time that is left.
+``fetcher`` follows a link, and ``queue`` limits how many are fetched at a time. ``url`` holds the rules for a link's
+text and ``address_rules`` those for its addresses; ``transport`` connects to allowed addresses only, before a deadline.
 """

@@ -1,4 +1,4 @@
-"""Which addresses a link may reach: public ones, and what the operator allows."""
+"""Rules for the addresses that a link may reach: public ones, and those that the operator allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from triton_diffusers.links.url import IPAddress, parse_address
 
 # The tables are IANA's registries of special-purpose addresses. Python's ``is_global`` differs from version to version:
-# 3.11.7, say, takes 192.0.0.192, where one cloud answers for an instance's metadata, for public.
+# 3.11.7, for one, takes 192.0.0.192 as public, where a cloud serves an instance's metadata.
 _NOT_PUBLIC_4 = tuple(
     IPv4Network(network)
     for network in (
@@ -16,7 +16,7 @@ _NOT_PUBLIC_4 = tuple(
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # carrier-grade NAT; 100.100.100.200 answers for metadata
         "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # a cloud's agent for its virtual machines, though the address is a public one
+        "168.63.129.16/32",  # a cloud's agent for its virtual machines, in spite of its public address
         "169.254.0.0/16",  # link-local; 169.254.169.254 answers for metadata
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments
@@ -31,8 +31,8 @@ _NOT_PUBLIC_4 = tuple(
     )
 )
 
-# All public addresses of IPv6 are in the first network and in none of the others. So loopback, mapped and compatible
-# IPv4, unique local, link-local, site-local and multicast addresses are out without being named.
+# Public IPv6 addresses are those in the first network and in none of the others. This excludes loopback, mapped and
+# compatible IPv4, unique local, link-local, site-local and multicast addresses.
 _PUBLIC_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
     IPv6Network(network)
@@ -43,12 +43,12 @@ _NOT_PUBLIC_6 = tuple(
         "3fff::/20",  # documentation
     )
 )
-# What a DNS64 resolver answers in a network that has IPv6 only: the last 32 bits are the IPv4 address that is meant.
+# The prefix of DNS64 in networks with IPv6 only; the last 32 bits are the IPv4 address.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: IPAddress) -> bool:
-    """Whether an address is one of the open internet."""
+    """Return True if an address is on the public internet."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     if address in _NAT64:
@@ -57,10 +57,10 @@ def is_public(address: IPAddress) -> bool:
 
 
 class AddressRules:
-    """Public addresses, and what the operator allows: host names, addresses and networks."""
+    """Rules that accept public addresses, and the host names, addresses and networks that the operator allows."""
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        """Raises ``ValueError`` for a network that is none."""
+        """Read the allowed hosts. Raises ``ValueError`` for an invalid network."""
         self._hosts: set[str] = set()
         self._networks: list[IPv4Network | IPv6Network] = []
         for item in allowed:
@@ -71,7 +71,7 @@ class AddressRules:
                 self._hosts.add(bare.lower().removesuffix("."))
 
     def accept(self, host: str, addresses: Sequence[IPAddress]) -> bool:
-        """Whether a link may lead to this host; all its addresses count, since any of them may be connected to."""
+        """Return True if a link may lead to this host: all its addresses must be acceptable, since any may be used."""
         return bool(addresses) and (host in self._hosts or all(self._accept(address) for address in addresses))
 
     def _accept(self, address: IPAddress) -> bool:

@@ -1,4 +1,4 @@
-"""Following a caller's link: name to addresses, addresses judged, one of them asked, redirects the same way."""
+"""Follow a caller's link: resolve the name, check its addresses, ask one of them; redirects the same way."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
-# One answer for a name that is not known and for an address that may not be reached, so that nobody can find out by
-# links which names and addresses there are in the server's own network.
+# One message for unknown names and for forbidden addresses, so that links cannot be used to explore the server's
+# network.
 _NOT_PUBLIC = "its host must be known and public"
 _FAILED = "its host must answer with the image; there was no connection or no proper answer"
 
 
 class LinkFetcher:
-    """Fetches linked images; called from any thread. Every fetch has its own connections, and keeps nothing.
+    """A fetcher of linked images, usable from any thread. Every fetch has its own connections and keeps no state.
 
-    It is no browser: it knows no proxies, cookies, passwords or compressed answers.
+    Unlike a browser it supports no proxies, cookies, passwords or compressed answers.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class LinkFetcher:
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
     def host_of(self, field: str, url: str) -> str:
-        """Return the host that a link names. Raises ``InvalidImage`` for a link that is not followed anyway."""
+        """Return a link's host. Raises ``InvalidImage`` for an invalid link."""
         try:
             return self._parsed(url).host_name
         except LinkRefused as error:
             raise InvalidImage(field, _shortened(url), error.limit) from error
 
     def fetch(self, field: str, url: str) -> bytes:
-        """The body that the link leads to. Raises ``InvalidImage`` naming ``field``, the link and the reason."""
+        """Return the body that the link leads to. Raises ``InvalidImage`` naming ``field``, the link and the reason."""
         try:
             return self._follow(url, Deadline(self._seconds))
         except LinkRefused as error:
@@ -89,13 +89,13 @@ class LinkFetcher:
         return list(addresses)
 
     def _ask(self, target: Target, addresses: list[IPAddress], deadline: Deadline) -> bytes | str:
-        """The body, or where a redirect leads."""
+        """Return the body, or the target of a redirect."""
         url = httpcore2.URL(scheme=target.scheme, host=target.host_name, port=target.port, target=target.path)
         headers: dict[bytes | str, bytes | str] = {
             "Host": target.host_header,
             "User-Agent": "triton-diffusers",
             "Accept": "image/*",
-            # A compressed answer could be a bomb, and images are compressed already.
+            # A compressed answer could be a decompression bomb, and images are compressed already.
             "Accept-Encoding": "identity",
             "Connection": "close",
         }
@@ -115,11 +115,11 @@ class LinkFetcher:
             raise LinkRefused(f"its host must answer with status 200, not {response.status}")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise LinkRefused("its host must not compress the answer (Content-Encoding)")
-        most = int(self._megabytes * 1e6)
+        max_bytes = int(self._megabytes * 1e6)
         body = bytearray()
         for chunk in response.iter_stream():
             body += chunk
-            if len(body) > most:
+            if len(body) > max_bytes:
                 raise LinkRefused(f"at most {self._megabytes:g} MB")
         return bytes(body)
 
@@ -132,5 +132,5 @@ def _next(url: str, location: str) -> str:
 
 
 def _shortened(url: str) -> str:
-    """Without the query, which may hold a signature."""
+    """Return a link without its query, which may hold a signature."""
     return url.partition("?")[0]

@@ -1,4 +1,4 @@
-"""Links that wait to be fetched, taken in turn by host, so that a silent host holds up nobody else's links."""
+"""A queue of links, fair between hosts, so that a slow host does not delay the links to others."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from triton_diffusers.errors import Busy
 
 
 class Fetcher(Protocol):
-    """Fetches links, as ``LinkFetcher`` does."""
+    """The protocol of ``LinkFetcher``."""
 
     def host_of(self, field: str, url: str) -> str:
-        """Return the host that the link names; raise ``InvalidImage`` unless it is a proper link."""
+        """Return a link's host. Raises ``InvalidImage`` for an invalid link."""
 
     def fetch(self, field: str, url: str) -> bytes:
-        """Return the body that the link leads to; raise ``InvalidImage``."""
+        """Return the body that the link leads to. Raises ``InvalidImage``."""
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """The links of one request: ``left`` of them are not fetched yet. Once ``closed``, it has its result."""
+    """The links of one request; ``left`` of them are not fetched yet. It is ``closed`` once it has a result."""
 
     take: Callable[[str, bytes], None]
     is_given_up: Callable[[], bool]
@@ -36,7 +36,7 @@ class _Batch:
 
     @property
     def needless(self) -> bool:
-        """True if nobody waits for it any longer."""
+        """True if its result is no longer needed."""
         return self.closed or self.is_given_up()
 
 
@@ -49,30 +49,30 @@ class _Link:
 
 
 class LinkQueue:
-    """Fetches links in threads of its own.
+    """A queue that fetches links in its own threads.
 
-    At most ``places`` links wait or are fetched. One host gets at most half of the places and half of the ``threads``,
-    and of the links that wait, one whose host has the fewest threads goes first. A link that waits longer than
-    ``patience`` seconds fails its request as busy.
+    At most ``places`` links wait or are fetched. One host gets at most half of the places and half of the ``threads``;
+    the next link is one whose host has the fewest threads. A link that waits longer than ``patience`` seconds fails its
+    request as busy.
     """
 
     def __init__(self, fetcher: Fetcher, *, threads: int, places: int, patience: float) -> None:
         self._fetcher, self._places, self._patience = fetcher, places, patience
         self._threads, self._threads_per_host = threads, _half(threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="links")
-        # Guards the two below. Never held while a result is set: its callbacks take locks of their own.
+        # Guards the next two. Never held while a result is set, since its callbacks take other locks.
         self._lock = threading.Lock()
         self._waiting: list[_Link] = []  # the oldest first
-        self._active: Counter[str] = Counter()  # links that are fetched, by host
+        self._active: Counter[str] = Counter()  # links being fetched, by host
 
     def fetch(
         self, links: Mapping[str, str], take: Callable[[str, bytes], None], is_given_up: Callable[[], bool]
     ) -> Future[None]:
         """Fetch the links of one request: URLs, each with the field that it came in.
 
-        ``take`` is called with each URL and its body, in any thread. The result comes when all are taken, or with the
-        first error of any link: ``InvalidImage``, ``Busy`` after ``patience``, or what ``take`` raises. Once
-        ``is_given_up``, the rest of the links is dropped, and there may be no result.
+        ``take`` is called with each URL and its body, in any thread. The future ends once all are taken, or with the
+        first error of any link: ``InvalidImage``, ``Busy`` after ``patience``, or an error of ``take``. Once
+        ``is_given_up`` returns True, the other links are dropped, and the future may never end.
 
         Raises:
             InvalidImage: a link is malformed.
@@ -88,7 +88,7 @@ class LinkQueue:
         return batch.result
 
     def stop(self) -> None:
-        """Drop the links that wait; return once no link is being fetched."""
+        """Drop the waiting links; return once no link is being fetched."""
         with self._lock:
             self._waiting.clear()
         self._pool.shutdown()
@@ -103,7 +103,7 @@ class LinkQueue:
             raise Busy(f"links: {self._places} wait already, the limit; send the request again later")
 
     def _start(self) -> None:
-        """Start as many links as there are free threads."""
+        """Start one link for each free thread."""
         with self._lock:
             self._waiting = [link for link in self._waiting if not link.batch.needless]
             late = {link.batch for link in self._waiting if link.batch.since < time.monotonic() - self._patience}

@@ -1,4 +1,4 @@
-"""Names to addresses, within a time."""
+"""Name resolution and connections with a deadline."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from httpcore2 import NetworkBackend, NetworkStream
 
 from triton_diffusers.links.url import IPAddress, parse_address
 
-# All addresses of a name; none, or an OSError, if it is not known.
+# Returns all addresses of a name; empty, or an OSError, if the name is unknown.
 Resolver = Callable[[str], Sequence[IPAddress]]
 
 
 def system_resolver(host: str) -> Sequence[IPAddress]:
-    """Ask the operating system, once, for the addresses of both families."""
+    """Return the operating system's IPv4 and IPv6 addresses of a name."""
     answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    # The order is the system's preference. A zone is part of link-local addresses only, which are read with it.
+    # In the system's order of preference. Only link-local addresses have a zone, which is kept.
     addresses = (parse_address(str(answer[4][0])) for answer in answers)
     return list(dict.fromkeys(address for address in addresses if address is not None))
 
 
 def resolve(resolver: Resolver, host: str, deadline: Deadline) -> Sequence[IPAddress]:
-    """The resolver's answer. Raises ``httpcore2.ReadTimeout`` when the time is over before it comes.
+    """Return the resolver's answer. Raises ``httpcore2.ReadTimeout`` after the deadline.
 
-    The system's resolver cannot be interrupted, so it runs in a thread that is left behind then.
+    The system's resolver cannot be interrupted, so it runs in a thread, which is abandoned after the deadline.
     """
     answer: Future[Sequence[IPAddress]] = Future()
 
     def ask() -> None:
         try:
             answer.set_result(resolver(host))
-        except (OSError, UnicodeError):  # a name that is not known, or that no name can look like
+        except (OSError, UnicodeError):  # an unknown or malformed name
             answer.set_result(())
 
     Thread(target=ask, name="resolve", daemon=True).start()
@@ -48,13 +48,13 @@ def resolve(resolver: Resolver, host: str, deadline: Deadline) -> Sequence[IPAdd
 
 
 class Deadline:
-    """The end of a fetch; what is slow in small pieces does not get around it."""
+    """The end of a whole fetch, however many small reads it takes."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds that are left. Raises ``httpcore2.ReadTimeout`` when there are none."""
+        """Return the seconds left. Raises ``httpcore2.ReadTimeout`` after the deadline."""
         seconds = self._end - time.monotonic()
         if seconds <= 0:
             raise httpcore2.ReadTimeout("the time of the fetch is over")
@@ -62,7 +62,7 @@ class Deadline:
 
 
 class PinnedBackend(NetworkBackend):
-    """Connects to the given addresses, whatever name it is asked for: nothing is resolved a second time."""
+    """A network backend that connects only to the given addresses, without resolving the name a second time."""
 
     def __init__(self, addresses: Sequence[IPAddress], deadline: Deadline, backend: NetworkBackend) -> None:
         self._addresses = addresses
@@ -91,7 +91,7 @@ class PinnedBackend(NetworkBackend):
 
 
 class TimedStream(NetworkStream):
-    """A stream whose every call may take what is left of the fetch's time."""
+    """A stream whose every call is limited by the deadline."""
 
     def __init__(self, stream: NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -117,5 +117,5 @@ class TimedStream(NetworkStream):
         return TimedStream(secure, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
-        """As the stream below says."""
+        """Return the underlying stream's value."""
         return self._stream.get_extra_info(info)

@@ -1,4 +1,4 @@
-"""Why a link is not followed."""
+"""Parsing and checking the text of a link."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 
 class LinkRefused(Exception):
-    """``limit`` says what would be accepted. It tells nothing about the network that the server is in."""
+    """A link is refused; ``limit`` is the rule, without facts about the server's network."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
@@ -21,19 +21,19 @@ IPAddress = IPv4Address | IPv6Address
 
 _LONGEST = 4096
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Below it are the ports of other services: mail and remote shells are not to hear from this server.
+# Ports below it belong to other services, such as mail and remote shells.
 _FIRST_FREE_PORT = 1024
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*")
-# Resolvers take such hosts for IPv4 addresses in octal, hexadecimal or with parts left out.
+# Resolvers read such hosts as IPv4 addresses in octal, in hexadecimal or with omitted parts.
 _ENDS_IN_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=~-._"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a link leads. ``path`` is percent-encoded, with the query."""
+    """The target of a link. ``path`` is percent-encoded, with the query."""
 
     scheme: str
     host: str | IPAddress
@@ -42,18 +42,18 @@ class Target:
 
     @property
     def host_name(self) -> str:
-        """The host as text, an IPv6 address without its brackets."""
+        """Return the host as text, an IPv6 address without its brackets."""
         return str(self.host)
 
     @property
     def host_header(self) -> str:
-        """The value of the Host header."""
+        """Return the value of the Host header."""
         host = f"[{self.host}]" if isinstance(self.host, IPv6Address) else str(self.host)
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse(url: str, schemes: Collection[str]) -> Target:
-    """Take a link apart. Raises ``LinkRefused``."""
+    """Parse a link. Raises ``LinkRefused``."""
     if len(url) > _LONGEST:
         raise LinkRefused(f"at most {_LONGEST} characters")
     if _FORBIDDEN.search(url):
@@ -77,7 +77,7 @@ def parse(url: str, schemes: Collection[str]) -> Target:
 
 
 def _host(netloc: str, host: str) -> str | IPAddress:
-    """``host`` as a name in lower case, without a last dot, or as an address in its usual form."""
+    """Return a host as a lower-case name without a final dot, or as an address in canonical form."""
     try:
         if "[" in netloc:
             # A zone ("%eth0") would name an interface of this machine.
@@ -93,7 +93,7 @@ def _host(netloc: str, host: str) -> str | IPAddress:
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address, or None for any other text."""
+    """Return an address, or None for any other text."""
     try:
         return ip_address(text)
     except ValueError:

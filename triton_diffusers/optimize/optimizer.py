@@ -14,7 +14,7 @@ from triton_diffusers.optimize.choice import NamedEngine
 from triton_diffusers.optimize.policy import Target
 from triton_diffusers.optimize.process import BackgroundProcess
 from triton_diffusers.settings import PREFIX, Settings
-from triton_diffusers.util.memory import give_back
+from triton_diffusers.util.memory import release_memory
 from triton_diffusers.util.notice import NOTICE
 from triton_diffusers.util.process import python
 
@@ -114,7 +114,7 @@ class Optimizer:
         self._enter(OptimizerState.READY)
         built = self._choice.make_built(self._target)
         self._swap(built.engine)
-        give_back()  # the memory of the previous engine's weights
+        release_memory()  # the memory of the previous engine's weights
         self._serve(built.name)
         self._enter(OptimizerState.SWAPPED)
         logger.log(NOTICE, "%s serves from now on", built.name)

@@ -1,4 +1,4 @@
-"""Where results are kept: one interface, a local directory or OSS behind it."""
+"""Result stores: a local directory or OSS behind one interface."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STORES = Registry(
 
 
 def open_store(settings: Settings) -> ResultStore | None:
-    """The store that the setting names; None if it is empty. Raises ``SettingsError`` if it cannot be used."""
+    """Return the store of the settings, None if none is set. Raises ``SettingsError`` if it cannot be used."""
     if not settings.store:
         return None
     scheme, separator, _ = settings.store.partition("://")

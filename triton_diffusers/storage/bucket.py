@@ -1,7 +1,7 @@
-"""Buckets of Alibaba Cloud's Object Storage Service: their endpoint, their credentials, and what a refusal means.
+"""Buckets of Alibaba Cloud's Object Storage Service: endpoints, credentials, and hints for refused requests.
 
-Credentials are those in the environment (OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for a session,
-OSS_SESSION_TOKEN), else those that Alibaba Cloud's default chain finds, which renews them before they expire.
+Credentials come from the environment (OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for a session, OSS_SESSION_TOKEN),
+else from Alibaba Cloud's default chain, which renews them before they expire.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FAULTS = (oss2.exceptions.OssError, requests.RequestException)
 _KEY_ID, _KEY_SECRET = "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"
 _DOMAIN = "aliyuncs.com"
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-# A region as consoles and documents show it: with the service's name, as a host, for calls inside Alibaba Cloud.
+# A region as consoles and documents write it: with the service's name, as a host, or as an internal host.
 _SHOWN_REGION = re.compile(r"(?:https?://)?(?:oss-)?(?P<region>.*?)(?:-internal)?(?:\.aliyuncs\.com)?/?")
 _OSS_HOST = re.compile(r"(?:(?P<bucket>[^.]+)\.)?oss-(?P<region>[a-z0-9-]+?)(?P<internal>-internal)?\.aliyuncs\.com")
 _NO_REGION = ("accelerate", "accelerate-overseas")  # endpoints of all regions
 _HINTS = {
-    "NoSuchBucket": "there is no such bucket at this endpoint; check its name and region",
+    "NoSuchBucket": "the bucket does not exist at this endpoint; check its name and region",
     "InvalidBucketName": "that is not the name of a bucket",
     "InvalidAccessKeyId": f"OSS does not know the access key; check {_KEY_ID}",
     "SignatureDoesNotMatch": f"check {_KEY_SECRET}, and that {PREFIX}OSS_REGION is the bucket's region",
@@ -46,16 +46,16 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class OssAddress:
-    """Region and endpoint of a bucket, as OSS wants them: ``cn-hangzhou``, ``https://oss-cn-hangzhou.aliyuncs.com``."""
+    """A bucket's region and endpoint in OSS's form: ``cn-hangzhou``, ``https://oss-cn-hangzhou.aliyuncs.com``."""
 
     region: str
     endpoint: str
 
     @classmethod
     def of(cls, bucket: str, settings: Settings) -> OssAddress:
-        """Read the settings ``oss_region`` and ``oss_endpoint``, in the variants that people write.
+        """Read the settings ``oss_region`` and ``oss_endpoint`` in their common spellings.
 
-        Raises: SettingsError: they name no address, or two.
+        Raises: SettingsError: they do not name exactly one address.
         """
         region = _region(settings.oss_region)
         endpoint = settings.oss_endpoint.strip()
@@ -86,7 +86,7 @@ class OssAddress:
 def open_bucket(name: str, settings: Settings) -> Any:
     """Return the bucket, an ``oss2.Bucket``; nothing is sent yet. Raises ``SettingsError``."""
     credentials, address = _credentials(name), OssAddress.of(name, settings)
-    # Its lines below this level hold key ids, session tokens and what was signed.
+    # Log lines below this level hold key ids, session tokens and signed strings.
     logging.getLogger("oss2").setLevel(logging.WARNING)
     try:
         return oss2.Bucket(
@@ -101,7 +101,7 @@ def open_bucket(name: str, settings: Settings) -> Any:
 
 
 def fault_text(error: Exception) -> str:
-    """Return a fault in words that hold no secret; OSS's own messages may hold what was signed."""
+    """Return an error's text without secrets; OSS's own messages may hold signed strings."""
     if isinstance(error, oss2.exceptions.RequestError):
         return f"no answer ({type(error.exception).__name__})"
     if isinstance(error, oss2.exceptions.InconsistentError):
@@ -112,9 +112,9 @@ def fault_text(error: Exception) -> str:
 
 
 def hint_of(error: Exception, endpoint: str) -> str:
-    """Return what an operator can do about a refusal; empty if that is not known."""
+    """Return a remedy for the operator, or an empty string if none is known."""
     if isinstance(error, oss2.exceptions.ServerError):
-        # OSS sends this if the bucket is in another region than was asked.
+        # OSS sends this if the bucket is in another region.
         if right := (error.details or {}).get("Endpoint"):
             return f"the bucket is at {right}; set {PREFIX}OSS_ENDPOINT={right}, and its region"
         return _HINTS.get(error.code, "")
@@ -134,7 +134,7 @@ class _DefaultChain(oss2.credentials.CredentialsProvider):  # type: ignore[misc]
     def get_credentials(self) -> Any:
         try:
             found = self._chain.get_credentials()
-        except Exception as error:  # the library raises what its transports raise
+        except Exception as error:  # the library passes its transports' errors on
             raise oss2.exceptions.RequestError(error) from error
         return oss2.credentials.Credentials(
             found.get_access_key_id(), found.get_access_key_secret(), found.get_security_token() or ""
@@ -142,7 +142,7 @@ class _DefaultChain(oss2.credentials.CredentialsProvider):  # type: ignore[misc]
 
 
 def _credentials(bucket: str) -> Any:
-    """Return what gives credentials for each request. Raises ``SettingsError`` if nothing does."""
+    """Return the provider of each request's credentials. Raises ``SettingsError`` if none is configured."""
     given = [name for name in (_KEY_ID, _KEY_SECRET) if os.environ.get(name)]
     if len(given) == 2:
         return oss2.credentials.EnvironmentVariableCredentialsProvider()

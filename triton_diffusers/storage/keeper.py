@@ -1,4 +1,4 @@
-"""Keeping the results of a request: all of its images, or none."""
+"""Storing the results of a request: all of its images, or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from triton_diffusers.storage.unstored import UnstoredFolder
 
 logger = logging.getLogger(__name__)
 
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 15.0
 _TICK_SECONDS = 0.1
 
@@ -28,9 +28,9 @@ def _utc() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a result waits for a store that is away; ``is_wanted`` and ``is_stopping`` can end it at any time.
+    """Limits of waiting for an unavailable store: ``seconds``, or until ``is_wanted`` or ``is_stopping`` ends it.
 
-    ``report`` is called with what it waits for.
+    ``report`` is called with the reason for the wait.
     """
 
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class Patience:
     report: Callable[[str], None] = lambda message: None
 
     def pause(self, seconds: float) -> bool:
-        """Sleep; False as soon as there is nothing to wait for."""
+        """Sleep; return False as soon as waiting is of no use."""
         end = time.monotonic() + seconds
         while self.is_wanted() and not self.is_stopping():
             if (left := end - time.monotonic()) <= 0:
@@ -50,17 +50,17 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Images that wait on the server, or why they do not; ``told`` says it."""
+    """Images kept on the server; ``told`` tells the caller where they are, or why they are lost."""
 
     told: str
     results: tuple[StoredResult, ...] = ()
 
 
 class ResultKeeper:
-    """Names and stores images; without a store it keeps nothing. Usable from several threads.
+    """The part that names and stores result images, if there is a store. Usable from several threads.
 
-    Names carry the time in UTC, which is the same on every server and never goes back an hour. Images that cannot be
-    stored are held in ``unstored`` from the first failure on, so that nothing that was drawn is lost.
+    Names carry the UTC time, which is the same on every server and has no daylight saving. Images that cannot be stored
+    are held in ``unstored`` from the first failure on, so that no result is lost.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ResultKeeper:
         """Store a request's encoded images, in their order; ``()`` without a store.
 
         Raises ``StorageFailure``, whose message says where the images are held, or ``InvalidRequest`` for a
-        ``save_dir`` that cannot be in this store; what was stored before is removed again then.
+        ``save_dir`` that this store cannot have; images stored before the error are removed.
         """
         if self._store is None:
             return ()
@@ -111,7 +111,7 @@ class ResultKeeper:
         self, store: ResultStore, request: GenerationRequest, images: Sequence[bytes], now: datetime
     ) -> tuple[StoredResult, ...]:
         suffix = ""
-        for _ in range(_MOST_NAMES):
+        for _ in range(_MAX_NAMES):
             try:
                 return self._save_all(store, result_names(request, now, suffix), request, images)
             except NameTaken:
@@ -121,7 +121,7 @@ class ResultKeeper:
     def _hold(self, request: GenerationRequest, images: Sequence[bytes], now: datetime) -> _Held:
         if self._unstored is None:
             return _Held("the images are lost")
-        # A suffix, since a request with this task's name may be held since the same second.
+        # A suffix, since another request of this task may have been held in the same second.
         names = result_names(request, now, secrets.token_hex(4))
         try:
             results = self._unstored.save(names, images)
@@ -138,7 +138,7 @@ class ResultKeeper:
             self._unstored.discard(held.results)
 
     def discard(self, stored: Sequence[StoredResult]) -> None:
-        """Remove what ``keep`` returned, of a request that got no result after all; what cannot be is logged."""
+        """Remove results of ``keep`` whose request failed afterwards; failures to remove are logged."""
         if self._store is not None:
             _discard_all(self._store, stored)
 

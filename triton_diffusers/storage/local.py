@@ -1,9 +1,9 @@
 """Results in a local directory.
 
-An image is written to ``.incoming/`` of the store, synced, and then linked to its name, which fails if the name is
-taken: under a name there is a whole image or nothing, whatever crashes. Who writes holds a lock on the temporary
-file, and a lock dies with its process: at start, temporary files without one are removed, also those of other
-containers that share the directory. They are in one folder, so that nobody has to look through the whole store.
+An image is written to the store's ``.incoming/``, synced, and then hard-linked to its name, which fails if the name is
+taken. So a name has a whole image or none, even after a crash. The writer holds a lock on its temporary file. Locks end
+with their process: at start, temporary files without a lock are removed, also those of other containers that share the
+directory.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ logger = logging.getLogger(__name__)
 
 _INCOMING = ".incoming"
 _TRIAL_BYTES = 64 * 1024  # enough to notice a full disk
-# What may be otherwise in a minute: a full disk, a network's file system that is away.
+# Errors that may pass: a full disk, an unavailable network file system.
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN})
-# What file systems say that have no hard links, such as a bucket that is mounted.
+# Errors of file systems without hard links, such as a mounted bucket.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def open_local(settings: Settings) -> LocalStore:
-    """Return the directory of the setting ``store``, made if it does not exist. Raises ``SettingsError``."""
+    """Return the directory of the setting ``store``; create it if it is missing. Raises ``SettingsError``."""
     try:
         return LocalStore(Path(settings.store).expanduser(), settings.store_url)
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of ~ is unknown
         raise _unusable(settings.store, error) from error
 
 
@@ -48,10 +48,10 @@ def _unusable(store: str, error: Exception) -> SettingsError:
 
 
 class LocalStore:
-    """Images below ``root``. With ``public_url``, that is where a web server shows ``root``."""
+    """Images below ``root``; ``public_url``, if set, is the URL at which a web server shows ``root``."""
 
     def __init__(self, root: Path, public_url: str = "") -> None:
-        """Make the directory, and remove what dead processes left. Raises ``OSError``."""
+        """Create the directory, and remove temporary files of dead processes. Raises ``OSError``."""
         (root / _INCOMING).mkdir(parents=True, exist_ok=True)
         self._root = root.resolve()
         self._public_url = public_url.rstrip("/")
@@ -106,7 +106,7 @@ class LocalStore:
             raise StorageFailure(f"{stored.name} cannot be removed: {error.strerror}") from error
 
     def _folder(self, name: str) -> Path:
-        """The folder of a name, which is made if it is not there; links are followed, but not out of the store."""
+        """Return a name's folder, created if it is missing; symbolic links are followed, but not out of the store."""
         asked = Path(name).parent
         try:
             folder = (self._root / asked).resolve()
@@ -114,14 +114,14 @@ class LocalStore:
                 raise InvalidRequest("save_dir", str(asked), "it is a link that leads out of the store")
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, RuntimeError) as error:  # RuntimeError: links in a circle
-            raise InvalidRequest("save_dir", str(asked), "something in the store that is no folder has it") from error
+            raise InvalidRequest("save_dir", str(asked), "a non-directory with this name exists already") from error
         except OSError as error:
             raise _failure(f"the folder {asked} cannot be made in the store", error) from error
         return folder
 
     @contextlib.contextmanager
     def _temporary(self, data: bytes) -> Iterator[Path]:
-        """A synced file with ``data`` that is gone afterwards."""
+        """Provide a synced temporary file with ``data``."""
         path, descriptor = self._create()
         try:
             rest = memoryview(data)
@@ -140,7 +140,7 @@ class LocalStore:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
                 return path, descriptor
-            # Another process that was just starting swept the file away before it was locked.
+            # Another process that was starting removed the file before it was locked: try again.
             os.close(descriptor)
 
     def _publish(self, temporary: Path, final: Path) -> None:
@@ -165,13 +165,13 @@ class LocalStore:
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             except OSError:
-                continue  # its owner has just finished, or it is no file of ours
+                continue  # its owner has just finished, or it is not one of these files
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
                 logger.info("removed %s, which a process that died had not finished", path)
             except OSError:
-                pass  # being written
+                pass  # its writer is alive
             finally:
                 os.close(descriptor)
 

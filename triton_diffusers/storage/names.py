@@ -10,9 +10,9 @@ EXTENSIONS = {OutputFormat.PNG: "png", OutputFormat.JPEG: "jpg", OutputFormat.WE
 
 
 def result_names(request: GenerationRequest, now: datetime, suffix: str = "") -> list[str]:
-    """The name of each image of a request that is finished ``now``, as a path in the store.
+    """Return the name of each image of a request that is finished ``now``, as a path in the store.
 
-    ``suffix`` tells apart two requests with one ``task_id`` that are finished within the same second.
+    ``suffix`` distinguishes requests of one ``task_id`` that finish within the same second.
     """
     stem = f"{request.save_dir}/{request.task_id}_{now:%Y%m%d_%H%M%S}{suffix and '-'}{suffix}"
     extension = EXTENSIONS[request.output_format]

@@ -1,8 +1,8 @@
 """Results in a bucket of Alibaba Cloud's Object Storage Service.
 
-A PUT is atomic there, and ``x-oss-forbid-overwrite`` makes a name be written once. What is sent is checked twice:
-by OSS (Content-MD5), and by the CRC64 that OSS answers. An attempt whose answer is lost may have succeeded all the
-same; so when the next one finds the name taken, the object's CRC64 tells whether it is our own.
+A PUT is atomic, and with ``x-oss-forbid-overwrite`` a name is written only once. Data are checked twice: by OSS
+(Content-MD5), and by the CRC64 in OSS's answer. An attempt whose answer is lost may have succeeded; if the next one
+finds the name taken, the object's CRC64 tells whether it is the same image.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _MIN_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
 _TAKEN = 409
 _TOO_MANY = 429
-# Answered with status 400, though sending the same again may succeed.
+# Answered with status 400, though a retry may succeed.
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "InvalidDigest"})
-# An object that is written and removed at each start, always the same one.
+# The object that every start writes and removes as a trial.
 _TRIAL = ".triton-diffusers"
-# Of a key's 1023 bytes; the rest is for the longest name of a result.
+# Of a key's 1023 bytes; the longest result name takes the rest.
 _MAX_PREFIX_BYTES = 500
 
 
@@ -71,7 +71,7 @@ class OssStore:
         self._attempts = attempts
 
     def try_out(self) -> None:
-        """See ``ResultStore``. Each right that is needed is used; an OSS that is out of order only gets a warning."""
+        """See ``ResultStore``. Every needed permission is tried; an OSS that is out of order only causes a warning."""
         key = self._prefix + _TRIAL
         try:
             self._bucket.put_object(key, b"")
@@ -93,14 +93,14 @@ class OssStore:
             "Content-MD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
             "x-oss-forbid-overwrite": "true",
         }
-        unsure = False  # whether an earlier attempt may have stored it
+        unsure = False  # True once an earlier attempt may have stored it
 
         def put() -> None:
             nonlocal unsure
             try:
                 self._bucket.put_object(key, data, headers=headers)
             except oss2.exceptions.InconsistentError:
-                self._bucket.delete_object(key)  # ours, since no other was there, and damaged
+                self._bucket.delete_object(key)  # our own, since the name was free, and damaged
                 raise
             except FAULTS as error:
                 if getattr(error, "status", None) != _TAKEN:
@@ -144,16 +144,16 @@ class OssStore:
         return f"oss://{self._bucket.bucket_name}/{key}"
 
     def _holds(self, key: str, data: bytes) -> bool:
-        """Whether just these data are stored under a key."""
+        """Return True if exactly these data are stored under a key."""
         crc = oss2.utils.Crc64()
         crc.update(data)
         head = self._bucket.head_object(key)
         return bool(head.headers.get("x-oss-hash-crc64ecma") == str(crc.crc))
 
     def _retrying(self, action: Callable[[], T], failure: str) -> T:
-        """What ``action`` returns, tried again while its faults may pass. Raises ``StorageFailure``.
+        """Return the result of ``action``, retried while its errors may pass. Raises ``StorageFailure``.
 
-        OSS's own messages are left out: some of them hold what was signed.
+        OSS's own messages are left out: some of them hold signed strings.
         """
         for attempt in range(1, self._attempts + 1):
             try:

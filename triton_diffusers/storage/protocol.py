@@ -1,4 +1,4 @@
-"""What a result store can do."""
+"""The protocol of result stores."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from triton_diffusers.errors import StorageFailure
 
 
 class NameTaken(StorageFailure):
-    """Something is stored under that name already, and stays as it is."""
+    """The name is taken; the stored object is unchanged."""
 
 
 class StoreAway(StorageFailure):
-    """The store cannot be reached, or has no room, for now; the same may succeed later."""
+    """The store is unavailable or full at the moment; a retry may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """One stored image: its name in the store, where it can be fetched, and where it lies."""
+    """One stored image: its name in the store, its URL, and its location."""
 
     name: str
     image_url: str
@@ -26,16 +26,16 @@ class StoredResult:
 
 
 class ResultStore(Protocol):
-    """Keeps images by name. Every method may be called from several threads at once."""
+    """A store of images by name. Every method may be called from several threads at once."""
 
     def try_out(self) -> None:
         """Raise ``SettingsError`` unless results can be stored; the message says what to change."""
 
     def save(self, name: str, data: bytes, content_type: str) -> StoredResult:
-        """Store ``data`` under ``name``, a relative path with ``/``, wholly or not at all.
+        """Store ``data`` under ``name``, a relative path with ``/``, as a whole or not at all.
 
-        Raises ``NameTaken``, ``StoreAway``, ``StorageFailure``, or ``InvalidRequest`` if the name's folder cannot be in
-        this store.
+        Raises ``NameTaken``, ``StoreAway``, ``StorageFailure``, or ``InvalidRequest`` if this store cannot have the
+        name's folder.
         """
 
     def locate(self, name: str) -> StoredResult:
@@ -45,4 +45,4 @@ class ResultStore(Protocol):
         """Return what is stored under ``name``. Raises ``NotFound``, ``StoreAway`` or ``StorageFailure``."""
 
     def discard(self, stored: StoredResult) -> None:
-        """Remove what ``save`` returned; raises ``StorageFailure`` if that cannot be done."""
+        """Remove a stored image. Raises ``StorageFailure`` if it cannot be removed."""

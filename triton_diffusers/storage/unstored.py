@@ -21,9 +21,9 @@ _MEGABYTE = 10**6
 
 
 class UnstoredFolder:
-    """Holds images under the names that they would have in the store, up to ``max_bytes`` of all together.
+    """A folder that holds images under their names in the store, up to ``max_bytes`` together.
 
-    Usable from several threads. Nothing is made on the disk before the first image.
+    Usable from several threads. The folder is created with its first image.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -41,7 +41,7 @@ class UnstoredFolder:
         )
 
     def save(self, names: Sequence[str], images: Sequence[bytes]) -> tuple[StoredResult, ...]:
-        """Write images under these names. Raises ``StorageFailure`` if there is no room, or the disk fails."""
+        """Write images under these names. Raises ``StorageFailure`` if the room or the disk does not suffice."""
         with self._lock:
             if sum(self._sizes()) + sum(map(len, images)) > self._max_bytes:
                 raise StorageFailure(f"{self._folder} has no room (unstored_megabytes)")
@@ -59,11 +59,11 @@ class UnstoredFolder:
             return tuple(held)
 
     def discard(self, held: Sequence[StoredResult]) -> None:
-        """Remove what ``save`` returned."""
+        """Remove images of ``save``."""
         for result in held:
             try:
                 self.path(result).unlink(missing_ok=True)
-            except OSError as error:  # nobody's result depends on it
+            except OSError as error:  # no result depends on it
                 logger.warning("%s cannot be removed: %s", self.path(result), error.strerror)
 
     def path(self, held: StoredResult) -> Path:

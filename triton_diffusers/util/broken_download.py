@@ -1,4 +1,4 @@
-"""Files that are not the weights that their names promise, because a download went wrong."""
+"""Detection of weight files whose download went wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MAX_START = 64  # bytes
 
 
 def download_fault(path: Path) -> str | None:
-    """Return the fault of a file that holds no weights at all, with its cure; None for any other file."""
+    """Return the fault of a file that does not hold weights, with its remedy; None for any other file."""
     try:
         with path.open("rb") as file:
             start = file.read(_MAX_START)

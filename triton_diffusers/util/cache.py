@@ -11,12 +11,12 @@ V = TypeVar("V")
 
 
 def nbytes(value: Any) -> int:
-    """Return the memory of a value that knows it."""
+    """Return a value's memory in bytes."""
     return int(value.nbytes)
 
 
 def one(_: object) -> int:
-    """Return 1: entries are counted."""
+    """Return 1, so that entries are counted."""
     return 1
 
 

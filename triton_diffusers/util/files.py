@@ -14,7 +14,7 @@ FileIdentity = tuple[str, int, int]
 
 
 def file_identity(path: Path) -> FileIdentity:
-    """Return what tells a file from every other one and from its own earlier versions."""
+    """Return a value that differs for every other file and for every other version of this one."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
@@ -22,7 +22,7 @@ def file_identity(path: Path) -> FileIdentity:
 def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666, sync: bool = True) -> None:
     """Replace a file as a whole; readers see the old content or the new one.
 
-    ``mode`` is subject to the umask. With ``sync`` this is true after a power failure, too. Text is written as UTF-8.
+    ``mode`` is subject to the umask. With ``sync`` this holds after a power failure, too. Text is written as UTF-8.
     """
     content = memoryview(data.encode() if isinstance(data, str) else data)
     temporary = path.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")

@@ -1,4 +1,4 @@
-"""A table of named things that are imported only when they are used."""
+"""A registry whose entries are imported on first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Registry:
-    """Maps a name to ``"module:attribute"`` and imports it on the first look-up.
+    """A table of names and ``"module:attribute"``; the attribute is imported on the first look-up.
 
     An unknown name raises ``KeyError`` with the known names; a missing dependency raises ``ImportError`` that says
     which extra of the package brings it.

@@ -1,4 +1,4 @@
-"""Memory that need not be there: freed and kept by the C library, or of large tensors of which little is read."""
+"""Return unused memory to the system, and keep rarely read tensors on the disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import torch
 logger = logging.getLogger(__name__)
 
 
-def give_back() -> None:
-    """Return it to the system; does nothing where the C library is not glibc."""
+def release_memory() -> None:
+    """Return freed memory to the system; without effect unless the C library is glibc."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def on_disk(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
-    """A copy of ``tensor``, of which only those pages are in memory that are read.
+    """Return a copy of ``tensor`` that is mapped from an unlinked file in ``folder``: only the pages read take memory.
 
-    They are of a file in ``folder`` that has lost its name, so that nobody can change it, and that is gone with the
-    process. Where none can be written, this is ``tensor`` itself.
+    Returns ``tensor`` itself if the file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,8 +33,8 @@ def on_disk(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
             file.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
             file.flush()
             flat = torch.from_file(file.name, shared=False, size=tensor.numel(), dtype=tensor.dtype)
-    except (OSError, RuntimeError) as error:  # PyTorch's, where a file cannot be mapped
-        logger.warning("a table of %d MB stays in memory: %s", tensor.nbytes >> 20, error)
+    except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch cannot map the file
+        logger.warning("a tensor of %d MB stays in memory: %s", tensor.nbytes >> 20, error)
         return tensor
     return flat.view(tensor.shape)
 
@@ -44,16 +43,16 @@ def on_disk(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
 # memory by now: unlike MADV_DONTNEED, this never loses what was written.
 _MADV_PAGEOUT = 21
 _DELETED = " (deleted)"
-_EVERY = 0.1  # seconds; some hundred megabytes are read in that time
+_EVICT_SECONDS = 0.1  # some hundred megabytes are read in that time
 
 
 @contextmanager
-def few_pages(file: Path) -> Iterator[None]:
-    """Give back, meanwhile and at the end, the pages of a file that are read once and not again."""
+def evict_file_pages(file: Path) -> Iterator[None]:
+    """Evict a mapped file's pages from memory while it is read, and once more at the end."""
     over = Event()
 
     def drop() -> None:
-        while not over.wait(_EVERY):
+        while not over.wait(_EVICT_SECONDS):
             drop_pages(file)
 
     dropping = Thread(target=drop, name="drop-pages", daemon=True)
@@ -67,14 +66,14 @@ def few_pages(file: Path) -> Iterator[None]:
 
 
 def drop_pages(file: Path) -> None:
-    """Give back the pages of a file that this process has mapped to read; does nothing where that is not Linux."""
+    """Evict the pages of a file that this process has mapped read-only; without effect unless on Linux."""
     madvise = ctypes.CDLL(None).madvise
     for begin, end in _mappings(file):
         madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_PAGEOUT)
 
 
 def _mappings(file: Path) -> Sequence[tuple[int, int]]:
-    """Return the addresses at which this process has mapped a file to read."""
+    """Return the addresses at which this process has mapped a file read-only."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []

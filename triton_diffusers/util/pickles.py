@@ -1,7 +1,7 @@
-"""Files of ``torch.save`` read as data: no code that they name is run, whatever it is.
+"""Read files of ``torch.save`` as data, without running any code that they name.
 
-Checkpoints of trainers name classes that nobody needs for drawing: callbacks, optimizers, configs, numbers of NumPy.
-Each becomes an inert object, and tensors and plain values are read around it.
+Checkpoints of trainers name classes that inference does not need: callbacks, optimizers, configs, NumPy scalars. Each
+becomes an inert object; tensors and plain values are read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import torch
 
-# Bounds on a pickle without its tensors, and so on the memory and time that it takes. A checkpoint with the state of
-# its training takes about a hundredth of each.
+# Bounds on a pickle without its tensors, and so on its memory and time. A checkpoint with its training state takes
+# about a hundredth of each.
 _MAX_PICKLE_BYTES = 64 * 2**20
 _MAX_READS = 6_000_000
 _MAX_COPIED_ITEMS = 6_000_000
@@ -26,7 +26,7 @@ _MAX_DIMENSIONS = 64  # PyTorch's own limit
 _MAX_KEY_ITEMS = 16
 _MAX_KEY_DEPTH = 3
 _ZIP_SIGNATURE = b"PK\x03\x04"
-# Names that no trainer writes, and every attack: a file with one of them is refused.
+# Modules that attacks name and trainers never do: a file with one of them is refused.
 _HARMFUL_MODULES = frozenset((
     "_pickle", "bdb", "code", "codeop", "commands", "ctypes", "importlib", "marshal", "nt", "os", "pdb", "pickle",
     "pip", "posix", "pty", "pydoc", "runpy", "shutil", "socket", "subprocess", "sys", "timeit", "webbrowser",
@@ -35,11 +35,11 @@ _HARMFUL_BUILTINS = frozenset(("__import__", "breakpoint", "compile", "eval", "e
 
 
 class PickleError(ValueError):
-    """A file is not read; the message says why."""
+    """A file cannot be read; the message says why."""
 
 
 class HarmfulPickle(PickleError):
-    """A file names code that it wants to be run."""
+    """A file names code that it wants to run."""
 
 
 def read_pickle(path: Path) -> Any:
@@ -62,7 +62,7 @@ def read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False, mmap=is_zip)
     except PickleError:
         raise
-    except Exception as error:  # PyTorch raises what it likes about a broken file
+    except Exception as error:  # PyTorch raises many kinds of errors for broken files
         raise PickleError(f"it is not in a format of torch.save ({type(error).__name__})") from error
 
 
@@ -93,10 +93,10 @@ def _is_tar(path: Path) -> bool:
 
 
 class Inert:
-    """An object of a class that is not loaded: it takes whatever a pickle does with it, and does nothing."""
+    """An object in place of one whose class is not loaded; it accepts every operation of a pickle and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
-        """Return an object, whatever it is made of."""
+        """Return an object; arguments are ignored."""
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -184,7 +184,7 @@ _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(valu
 
 
 class _Source:
-    """A pickle's file, of which a bounded part is read, in a bounded number of pieces."""
+    """A pickle's file, with bounds on the bytes and the number of reads."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -208,8 +208,8 @@ class _Source:
         return data
 
 
-class _Unpickler(pickle._Unpickler):  # in Python: each step that could run something can be seen to
-    """Makes nothing but containers, plain values, tensors and inert objects."""
+class _Unpickler(pickle._Unpickler):  # the Python implementation, whose every opcode can be overridden
+    """An unpickler that makes only containers, plain values, tensors and inert objects."""
 
     file_bytes: ClassVar[int]
     dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)
@@ -244,7 +244,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
         raise PickleError("it needs an extension of pickle")
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        """Call what is ours, and nothing else that came to lie on the stack."""
+        """Call one of our own functions; anything else on the stack is refused."""
         if isinstance(function, type) and issubclass(function, Inert):
             return function()
         if not any(function is known for known in _CALLABLE):
@@ -259,7 +259,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
         return function(*arguments)
 
     def _count_copied(self, items: Any = ()) -> None:
-        """Bound the copies of all calls: a small pickle can have a large list copied a million times."""
+        """Bound the copies that calls make: a small pickle can copy a large list a million times."""
         self._copied_items += len(items) if isinstance(items, tuple | list | dict) else 1
         if self._copied_items > _MAX_COPIED_ITEMS:
             raise PickleError(f"it copies more than {_MAX_COPIED_ITEMS} values")
@@ -277,16 +277,16 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
 
     def _load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
-        # Of all that has attributes, these alone are of use.
+        # The only objects whose attributes are of use.
         if isinstance(built, _Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
             self._count_copied(state["_parameters"])
             built.update(state["_parameters"])
 
     def _load_persistent(self) -> None:
-        """Take a storage: ("storage", type, key, location, elements), in files of old PyTorch with a view of it."""
+        """Read a storage: ("storage", type, key, location, elements); files of old PyTorch add a view."""
         name = self.stack.pop()
         if isinstance(name, tuple) and len(name) == 4 and name[0] == "module":
-            self.append(name[1])  # and nothing looks for the source of a class, which old PyTorch saved with it
+            self.append(name[1])  # without the class's source code, which old PyTorch saved, too
             return
         if not isinstance(name, tuple) or len(name) not in (5, 6) or not isinstance(name[0], str | bytes):
             raise PickleError("a tensor has no storage")
@@ -344,7 +344,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
         self.append(frozenset(items))
 
     def _load_frame(self) -> None:
-        self.read(8)  # a frame's length; its content is read and counted like any other
+        self.read(8)  # a frame's length; its content is counted as it is read
 
     def _load_bytearray(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
@@ -366,7 +366,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: each step that could run some
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
-    """Raise ``PickleError`` for a key that Python crashes on, or takes long for, when it is hashed."""
+    """Raise ``PickleError`` for a key whose hash crashes Python or takes long."""
     if not all(_is_small(key, _MAX_KEY_DEPTH) for key in keys):
         raise PickleError("a dictionary has impossible keys")
 

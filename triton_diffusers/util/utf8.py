@@ -1,12 +1,12 @@
 """Switch a Python that Triton embeds to UTF-8.
 
-Triton's stub starts its Python with an isolated pre-configuration (as pybind11's ``scoped_interpreter`` does): the
-process stays in the C locale, and neither ``LC_ALL`` nor ``PYTHONUTF8`` is read. File names are then ASCII: a name in
-another script cannot be opened, and a listed one holds surrogates. CPython has no public call that changes the
-encoding of file names once it runs, so the codec is changed where the interpreter keeps it.
+Triton's stub starts Python with an isolated pre-configuration (as pybind11's ``scoped_interpreter`` does): the process
+stays in the C locale, and neither ``LC_ALL`` nor ``PYTHONUTF8`` is read. File names are then ASCII: others cannot be
+opened, and listed ones hold surrogates. CPython has no public call that changes the encoding of file names at run time,
+so the codec is changed in the interpreter's state.
 
-What the stub itself imports, it imports before that: the paths of the model repository and of the Python backend have
-to be ASCII. The launcher sees to it.
+The stub's own imports come before: the paths of the model repository and of the Python backend have to be ASCII, which
+the launcher ensures.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def use_utf8() -> None:
     if _file_name_in_bytes("模é") != "模é".encode():
         raise OSError("file names of this Python cannot be made UTF-8; CPython 3.11 to 3.13 is expected")
     sys.getfilesystemencoding = lambda: _UTF8
-    # These asked for the encoding when `os` was imported.
+    # These took the encoding when `os` was imported.
     for function in (os.fsencode, os.fsdecode, os.environ.encodevalue, os.environ.decodevalue):
         _enclosed(function, "encoding").cell_contents = _UTF8
     sys.path[:] = map(os.fsdecode, paths)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding=_UTF8, errors="backslashreplace")  # type: ignore[union-attr]
-    for name in _LOCALES:  # the default encoding of `open`, and what C libraries take names to be
+    for name in _LOCALES:  # the default encoding of `open`, and of file names in C libraries
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, name)
             break
@@ -99,14 +99,14 @@ def _file_name_codec() -> _FileNameCodec:
 
 
 def _writable_regions() -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part of memory that is ours to read and write, in their order."""
+    """Yield start and end of each memory region that is readable and writable, in order."""
     for line in Path("/proc/self/maps").read_text(encoding="ascii", errors="replace").splitlines():
         if found := _READ_WRITE.match(line):
             yield int(found[1], 16), int(found[2], 16)
 
 
 def _end_of_run(start: int, regions: tuple[tuple[int, int], ...]) -> int:
-    """Return the end of the memory around ``start``, over regions that follow each other without a gap."""
+    """Return the end of the adjacent regions that contain ``start``."""
     end = start
     for first, last in regions:
         if first <= end < last:
@@ -115,7 +115,7 @@ def _end_of_run(start: int, regions: tuple[tuple[int, int], ...]) -> int:
 
 
 def _holds(place: int | None, text: bytes, regions: tuple[tuple[int, int], ...]) -> bool:
-    """True if ``text`` is at ``place``; nothing outside ``regions`` is read."""
+    """Return True if ``text`` is at ``place``; nothing outside ``regions`` is read."""
     if place is None or not any(first <= place and place + len(text) < last for first, last in regions):
         return False
     return ctypes.string_at(place, len(text) + 1) == text + b"\0"

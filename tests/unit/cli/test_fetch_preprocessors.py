@@ -53,7 +53,7 @@ def test_one_preprocessor_s_file_is_fetched_once(
     annotators.listings = 0
     assert fetch("hed", "--model-dir", tmp_path) == 0
     assert annotators.listings == 0, "what is there is not asked about"
-    assert "is there" in capsys.readouterr().out
+    assert ": exists" in capsys.readouterr().out
 
 
 def test_force_replaces_what_differs(annotators: Hub, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written(annotators: Hub, tmp_path: Path, capsys
 @pytest.mark.parametrize("name", ["cany", "../hed", "HED", ""])
 def test_an_unknown_name(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch(name, "--to", tmp_path) == 2
-    assert f"there is no preprocessor {name!r}; known: canny, depth" in capsys.readouterr().err
+    assert f"unknown preprocessor {name!r}; known: canny, depth" in capsys.readouterr().err
 
 
 def test_a_model_directory_that_is_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,9 @@ def placed(out: Path, **changes: Any) -> Artifact:
         (["--model", "/nowhere"], "/nowhere is not a model directory"),
         (["--model", "ftp://a/b"], "'ftp://a/b' is not a model directory"),
         (["--model", EMOJI, "--out", "hf://a/b"], "--out: hf://a/b is invalid: expected a directory or oss://bucket/p"),
-        (["--model", EMOJI, "--out", "oss://a/b", "--wait"], "--out oss://a/b: --wait wants a directory"),
-        (["--model", EMOJI, "--remove"], "--remove: say which, by --engine and --precision"),
-        (["--model", EMOJI, "--list", "--out", "oss://a/b"], "--out oss://a/b: --list, --verify and --remove want"),
+        (["--model", EMOJI, "--out", "oss://a/b", "--wait"], "--out: oss://a/b is invalid: --wait needs a directory"),
+        (["--model", EMOJI, "--remove"], "--remove needs --engine and --precision"),
+        (["--model", EMOJI, "--list", "--out", "oss://a/b"], "--out: oss://a/b is invalid: --list, --verify"),
         (["--model", EMOJI, "--out", "oss://bucket-without-key/x"], "OSS_ACCESS_KEY_ID is not set in the environment"),
     ],
 )  # fmt: skip
@@ -147,7 +147,7 @@ def test_an_artifact_that_fits_is_not_rebuilt(
     out = ["--model", EMOJI, "--out", tmp_path]
     assert cli.main(["build", *map(str, out)]) == 0
     captured = capsys.readouterr()
-    assert "openvino-bfloat16 is there already and fits; --force builds it anew" in captured.err
+    assert "openvino-bfloat16 exists already and fits; --force rebuilds it" in captured.err
     for figure in ("1.250", "0.500", "2.50 times as fast", "45 % of it", "36.0 dB", "512×512"):
         assert figure in captured.out
     assert said(capsys, 1, *out, "--force") == "it is being built"
@@ -155,7 +155,7 @@ def test_an_artifact_that_fits_is_not_rebuilt(
     placed(tmp_path, versions={"openvino": "1.0"})
     assert cli.main(["build", *map(str, out)]) == 1
     told = capsys.readouterr().err
-    assert "was built with another version of openvino (1.0; this is 2026.4.1); building it anew" in told
+    assert "was built with another version of openvino (1.0; this is 2026.4.1); rebuilding it" in told
 
 
 def test_list_shows_artifacts_and_why_they_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,14 +183,14 @@ def test_list_shows_artifacts_and_why_they_cannot_be_used(tmp_path: Path, capsys
 
 def test_verify_finds_a_changed_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--model", EMOJI, "--out", tmp_path, "--verify"]
-    assert "there is no artifact of that kind" in said(capsys, 2, *out)
+    assert "no such artifact exists" in said(capsys, 2, *out)
     artifact = placed(tmp_path)
-    assert said(capsys, 0, *out) == "openvino-bfloat16: every byte is as it was built\n"
+    assert said(capsys, 0, *out) == "openvino-bfloat16: every byte matches the manifest\n"
     placed(tmp_path, precision="int8")
     (artifact.folder / "unet" / "model.bin").write_bytes(b"weightz")
     assert said(capsys, 1, *out) == (
         "openvino-bfloat16: unet/model.bin is damaged: its checksum is different\n"
-        "openvino-int8: every byte is as it was built\n"
+        "openvino-int8: every byte matches the manifest\n"
     )
     assert said(capsys, 0, *out, "--precision", "int8").startswith("openvino-int8")
 

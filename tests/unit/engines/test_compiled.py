@@ -421,7 +421,7 @@ class Noted:
 
 def test_autoencoder_and_steps_do_not_hold_memory_together(eager: EagerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr("triton_diffusers.engines.compiled.give_back", lambda: notes.append("given back"))
+    monkeypatch.setattr("triton_diffusers.engines.compiled.release_memory", lambda: notes.append("given back"))
     graphs = {name: Noted(name, notes, torch.zeros(1, 3, 8, 8)) for name in ("unet", "vae_encoder", "vae_decoder")}
     engine = CompiledEngine(eager._components, graphs, lambda: eager, lambda weights: None)  # type: ignore[arg-type, return-value]
     for name, use in (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from triton_diffusers.util import memory
-from triton_diffusers.util.memory import drop_pages, few_pages
+from triton_diffusers.util.memory import drop_pages, evict_file_pages
 
 SIZE = 32 * 2**20
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux counts pages")
@@ -46,7 +46,7 @@ def test_evicted_pages_can_be_read_again(file: Path, deleted: bool) -> None:
 
 def test_pages_are_given_back_meanwhile_and_at_the_end(file: Path) -> None:
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with few_pages(file):
+        with evict_file_pages(file):
             assert mapped[:].count(1) == SIZE
             deadline = time.monotonic() + 10
             while resident(file) and time.monotonic() < deadline:

@@ -212,7 +212,7 @@ def test_trial_uses_every_right_and_leaves_nothing(server: OssServer, opened: Ca
 @pytest.mark.parametrize(
     ("prepare", "told"),
     [
-        (lambda server: server.buckets.clear(), "404 NoSuchBucket .*; there is no such bucket at this endpoint"),
+        (lambda server: server.buckets.clear(), "404 NoSuchBucket .*; the bucket does not exist at this endpoint"),
         (lambda server: setattr(server, "key_id", "another"), "InvalidAccessKeyId .*; .*check OSS_ACCESS_KEY_ID"),
         (lambda server: setattr(server, "key_secret", "another"), "SignatureDoesNotMatch .*; check OSS_ACCESS_KEY_SEC"),
         (lambda server: setattr(server, "security_token", "a"), "InvalidSecurityToken .*; check OSS_SESSION_TOKEN"),

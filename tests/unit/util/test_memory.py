@@ -29,7 +29,7 @@ print(there - before, resident() - before)
 """
 # Small pieces of memory stay with the C library when they are freed, as long as the last one of them is in use.
 PROGRAM = """
-from triton_diffusers.util.memory import give_back
+from triton_diffusers.util.memory import release_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -38,7 +38,7 @@ pieces = [b"x" * 100_000 for _ in range(2000)]
 last = bytearray(100_000)
 del pieces
 freed = resident()
-give_back()
+release_memory()
 print(freed - resident())
 """
 
@@ -70,4 +70,4 @@ def test_where_no_file_can_be_written_a_table_stays(tmp_path: Path, caplog: pyte
     (tmp_path / "file").touch()
     table = torch.randn(5, 3)
     assert on_disk(table, tmp_path / "file") is table
-    assert "a table of 0 MB stays in memory: " in caplog.text
+    assert "a tensor of 0 MB stays in memory: " in caplog.text

@@ -32,7 +32,7 @@ from triton_diffusers.engines.compilers.openvino.lowering import (
     split_chunked_linears,
 )
 from triton_diffusers.engines.compilers.openvino.passes import bind_weights, keep_attention_precise, specialise
-from triton_diffusers.util.memory import few_pages
+from triton_diffusers.util.memory import evict_file_pages
 
 if TYPE_CHECKING:
     from triton_diffusers.engines.compilers.protocol import CompiledGraph, Shapes
@@ -123,7 +123,7 @@ class OpenVinoCompiler:
     ) -> OpenVinoGraph:
         file, options = folder / _FILE, self._options(precision)
         weights = file.with_suffix(".bin")
-        with few_pages(weights):
+        with evict_file_pages(weights):
             if cache is None:
                 compiled = self._compiled(file, options, shapes)
             else:
@@ -137,7 +137,7 @@ class OpenVinoCompiler:
         def compiled(shapes: Shapes) -> OpenVinoGraph:
             fixed = model.clone()
             specialise(fixed, shapes)
-            with few_pages(weights):
+            with evict_file_pages(weights):
                 return OpenVinoGraph(self._core.compile_model(fixed, _DEVICE, options), weights)
 
         return FittedGraph([port.get_any_name() for port in model.inputs], compiled)
@@ -224,7 +224,7 @@ class OpenVinoGraph:
         arrays = {index: tensor.contiguous().numpy() for index, tensor in enumerate(inputs)}
         # OpenVINO keeps reordered copies of weights: of convolutions since compilation, of others since the first call.
         # The file's pages are not needed afterwards.
-        with few_pages(self._weights) if self._weights else nullcontext():
+        with evict_file_pages(self._weights) if self._weights else nullcontext():
             results = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         self._weights = None
         # Cloned, since the next call reuses the output buffers.
