@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import distance_transform_cdt, maximum_filter
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +35,7 @@ def paste_back(drawn: Array, original: Image.Image, shown: Image.Image) -> Array
 def _share(white: Array, width: int) -> Array:
     """Return the opacity of the drawn image, 0 … 255, for a boolean mask and the width of its edge in pixels."""
     depth = _depth(white, width + 1)
-    deepest = _maximum_around(depth, width)
+    deepest = maximum_filter(depth, size=2 * width + 1, mode="nearest")
     # ``deepest`` is 0 only where the depth is.
     share: Array = depth.astype(np.uint16) * 255 // np.maximum(deepest, 1)
     return share.astype(np.uint8)
@@ -45,38 +46,7 @@ def _depth(white: Array, most: int) -> Array:
 
     The image's own border is not an edge, since nothing lies beyond it.
     """
-    depth = white.astype(np.uint8)
-    inside = depth
-    for _ in range(most - 1):
-        inside = _minimum_of_neighbours(inside)
-        depth = depth + inside
-    return depth
-
-
-def _minimum_of_neighbours(values: Array) -> Array:
-    """Return the least of each pixel and its eight neighbours."""
-    for axis in (0, 1):
-        padded = np.pad(values, [(1, 1) if side == axis else (0, 0) for side in (0, 1)], "edge")
-        middle, before, after = (_part(padded, axis, start, values.shape[axis]) for start in (1, 0, 2))
-        values = np.minimum(np.minimum(before, after), middle)
-    return values
-
-
-def _maximum_around(values: Array, reach: int) -> Array:
-    """Return the greatest value at most ``reach`` rows and columns away."""
-    for axis in (0, 1):
-        length = values.shape[axis]
-        padded = np.pad(values, [(reach, reach) if side == axis else (0, 0) for side in (0, 1)])
-        # The window's width doubles, until a last, overlapping step makes it 2 · reach + 1.
-        window, covered = 2 * reach + 1, 1
-        while covered < window:
-            shift = min(covered, window - covered)
-            rest = padded.shape[axis] - shift
-            padded = np.maximum(_part(padded, axis, 0, rest), _part(padded, axis, shift, rest))
-            covered += shift
-        values = _part(padded, axis, 0, length)
-    return values
-
-
-def _part(values: Array, axis: int, start: int, length: int) -> Array:
-    return values[start : start + length] if axis == 0 else values[:, start : start + length]
+    if white.all():
+        return np.full(white.shape, most, np.uint8)
+    distance: Array = distance_transform_cdt(white, metric="chessboard")
+    return np.minimum(distance, most).astype(np.uint8)

@@ -23,6 +23,7 @@ _MAX_SCANS = 100
 # JPEG's own limit. Scaling takes 48 bytes for each pixel of a line, so a line of 64 million would take gigabytes.
 _MAX_SIDE = 65_535
 
+# Not ``ImageOps.exif_transpose``: it also rewrites the metadata, and fails where they are damaged.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

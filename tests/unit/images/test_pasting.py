@@ -82,3 +82,21 @@ def test_the_images_border_is_no_edge() -> None:
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="differ in size"):
         paste_back(np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 9)), Image.new("L", (8, 8)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 24), st.integers(1, 150), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_the_edge_is_as_it_is_defined(height: int, width: int, seed: int, share: float) -> None:
+    """Compare with the definition, pixel by pixel: the depth, as a share of the greatest one nearby."""
+    white = np.random.default_rng(seed).random((height, width)) < share
+    edge = max(2, min(height, width) // 64)
+    black = np.argwhere(~white)
+    depth = np.full((height, width), edge + 1)
+    for row, column in np.argwhere(white) if len(black) else ():
+        depth[row, column] = min(edge + 1, abs(black - (row, column)).max(1).min())
+    depth[~white] = 0
+    expected = np.zeros((height, width), np.uint8)
+    for row, column in np.argwhere(white):
+        around = depth[max(0, row - edge) : row + edge + 1, max(0, column - edge) : column + edge + 1]
+        expected[row, column] = depth[row, column] * 255 // around.max()
+    assert np.array_equal(np.asarray(soft_edged(Image.fromarray(white.astype(np.uint8) * 255))), expected)
