@@ -14,6 +14,7 @@ from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.storage.names import result_names
 from triton_diffusers.storage.protocol import NameTaken, ResultStore, StoreAway, StoredResult
 from triton_diffusers.storage.unstored import UnstoredFolder
+from triton_diffusers.util.backoff import backoff
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +86,18 @@ class ResultKeeper:
             return ()
         now = self._clock()
         deadline = time.monotonic() + patience.seconds
-        pause = _MIN_PAUSE_SECONDS
         held: _Held | None = None
+        attempt = 0
         while True:
             try:
                 stored = self._keep_once(self._store, request, images, now)
             except StorageFailure as error:
                 held = held or self._hold(request, images, now)
+                pause = backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS)
                 if isinstance(error, StoreAway) and time.monotonic() + pause < deadline:
                     patience.report(f"waiting for the store: {error}")
                     if patience.pause(pause):
-                        pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+                        attempt += 1
                         continue
                 if not patience.is_wanted():
                     self._release(held)
