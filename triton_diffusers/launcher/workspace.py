@@ -79,7 +79,7 @@ class Workspace:
     def publish(self, endpoints: dict[str, str | int]) -> None:
         """Write ``endpoints.json`` into the runtime directory, for programs that look for the server."""
         # Readable by its owner only: it holds a key.
-        atomic_write(self.runtime_dir / _ENDPOINTS, json.dumps(endpoints, indent=2) + "\n", mode=0o600, sync=False)
+        atomic_write(self.runtime_dir / _ENDPOINTS, json.dumps(endpoints, indent=2) + "\n", mode=0o600)
 
     def remove_shared_memory(self) -> None:
         """Remove what a server that has died left in the shared memory, so that the next one finds its names free."""

@@ -19,10 +19,10 @@ def file_identity(path: Path) -> FileIdentity:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666, sync: bool = True) -> None:
-    """Replace a file as a whole; readers see the old content or the new one.
+def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
+    """Replace a file as a whole; readers see the old content or the new one, after a power failure, too.
 
-    ``mode`` is subject to the umask. With ``sync`` this holds after a power failure, too. Text is written as UTF-8.
+    ``mode`` is subject to the umask. Text is written as UTF-8.
     """
     content = memoryview(data.encode() if isinstance(data, str) else data)
     temporary = path.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")
@@ -31,16 +31,14 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o666, sync: bool
         try:
             while content:
                 content = content[os.write(descriptor, content) :]
-            if sync:
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if sync:
-        fsync(path.parent)
+    fsync(path.parent)
 
 
 def fsync(path: Path) -> None:

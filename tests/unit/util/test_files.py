@@ -17,7 +17,7 @@ def test_atomic_write_replaces_the_content(tmp_path: Path) -> None:
     path = tmp_path / "模"
     atomic_write(path, "é\n")
     assert path.read_text(encoding="utf-8") == "é\n"
-    atomic_write(path, b"\0", sync=False)
+    atomic_write(path, b"\0")
     assert path.read_bytes() == b"\0"
     assert [path.name for path in tmp_path.iterdir()] == ["模"]
 

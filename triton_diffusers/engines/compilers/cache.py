@@ -45,8 +45,7 @@ class GraphCache:
         """Replace the cached data. A failure is only logged, since the next process can do without."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # No sync: the digest detects files damaged by a power failure.
-            atomic_write(self.file, self._digest(made_with, data) + data, sync=False)
+            atomic_write(self.file, self._digest(made_with, data) + data)
         except OSError as error:
             logger.info("the graph cache %s cannot be written: %s", self.file, error.strerror)
 
