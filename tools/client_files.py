@@ -5,6 +5,8 @@ The files are committed, since the client is a distribution of its own; a test c
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +20,16 @@ from triton_diffusers.api.contract import (
     Input,
     Output,
 )
+from triton_diffusers.api.request import ResizeMode
 from triton_diffusers.api.statuses import STATUSES
+from triton_diffusers.api.synonyms import SYNONYMS, synonyms_of
 
 CLIENT = Path(__file__).resolve().parent.parent / "client" / "triton_diffusers_client"
 
 _HEADER = (
     "# Made from triton_diffusers/api/ by `make generated`; do not edit.\n\nfrom __future__ import annotations\n\n"
 )
+_MAX_ROW = 120 - len("    ,")  # characters
 _PYTHON_TYPES = {"STRING": "str", "BYTES": "ImageInput", "INT64": "int", "FP32": "float", "BOOL": "bool"}
 # Options whose Python type is wider than the wire's.
 _WIDER: Mapping[str, str] = {
@@ -60,7 +65,12 @@ class Options(TypedDict, total=False):
 
 def files() -> Mapping[str, str]:
     """Return the generated modules by file name."""
-    return {"wire.py": _wire(), "options.py": _options(), "server_errors.py": _server_errors()}
+    return {
+        "wire.py": _wire(),
+        "options.py": _options(),
+        "server_errors.py": _server_errors(),
+        "synonyms.py": _synonyms(),
+    }
 
 
 def write(client: Path = CLIENT) -> None:
@@ -89,17 +99,33 @@ def _wire() -> str:
         # As the formatter writes it: a short table in one line.
         body = f"({rows[0]},)" if len(rows) == 1 else "(\n" + "".join(f"    {row},\n" for row in rows) + ")"
         text += f"\n{name}: tuple[{kind}, ...] = {body}\n"
-    return text
+    modes = ", ".join(f'"{mode.name.lower()}": {mode.value}' for mode in ResizeMode)
+    return text + f"\nRESIZE_MODES = {{{modes}}}\n"
 
 
 def _row(field: Input | Output) -> str:
     if isinstance(field, Input):
-        return f'InputField("{field.name}", "{field.datatype}", {_literal(field.default)})'
+        arguments = _input_arguments(field)
+        row = f"InputField({', '.join(arguments)})"
+        # As the formatter writes it: a long row with one argument on each line.
+        return row if len(row) <= _MAX_ROW else "InputField(\n        " + ",\n        ".join(arguments) + ",\n    )"
     return f'OutputField("{field.name}", "{field.datatype}"{", many=True" if field.many else ""})'
 
 
+def _input_arguments(field: Input) -> list[str]:
+    optional = {
+        "default_help": field.default_help.replace("`", ""),
+        "minimum": field.minimum,
+        "maximum": None if field.maximum == math.inf else field.maximum,
+        "choices": tuple(map(str, field.choices)),
+    }
+    given = {name: value for name, value in optional.items() if value not in (None, "", ())}
+    named = [f"{name}={_literal(int(value) if isinstance(value, int) else value)}" for name, value in given.items()]
+    return [f'"{field.name}"', f'"{field.datatype}"', _literal(field.default), *named]
+
+
 def _literal(value: object) -> str:
-    return repr(value).replace("'", '"')
+    return f'"{value}"' if isinstance(value, str) else repr(value).replace("'", '"')
 
 
 def _options() -> str:
@@ -116,6 +142,13 @@ def _option_type(field: Input) -> str:
         return f"Literal[{', '.join(ordered)}]"
     name = _PYTHON_TYPES[field.datatype]
     return f"{name} | Sequence[{name}]" if field.many else name
+
+
+def _synonyms() -> str:
+    text = '"""Names that other APIs (diffusers, A1111, ComfyUI, OpenAI, …) have for the fields of a request."""\n\n'
+    text += _HEADER + "from collections.abc import Mapping\n\nSYNONYMS: Mapping[str, tuple[str, ...]] = {\n"
+    text += "".join(f"    {_literal(name)}: {_literal(fields)},\n" for name, fields in SYNONYMS.items()) + "}\n\n\n"
+    return text + inspect.getsource(synonyms_of)
 
 
 def _server_errors() -> str:

@@ -12,20 +12,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from triton_diffusers_client.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT, DEFAULT_URL, Client
-from triton_diffusers_client.control_arguments import add_control_arguments, control_options
 from triton_diffusers_client.errors import ClientError, UnreachableError
-from triton_diffusers_client.fields import INPUTS, TRANSLATING_MODELS
+from triton_diffusers_client.generate_arguments import add_generate_arguments, model_of, options_of
 from triton_diffusers_client.generation import Generation
-from triton_diffusers_client.image import EncodedImage, format_of_suffix
-from triton_diffusers_client.image_arguments import add_image_arguments, add_style_arguments, image_options
+from triton_diffusers_client.image import EncodedImage
 from triton_diffusers_client.interruption import Interruption
 from triton_diffusers_client.job import Job
-from triton_diffusers_client.options import Options
 from triton_diffusers_client.outputs import control_paths_for, output_path, paths_for
 from triton_diffusers_client.progress import Progress
 from triton_diffusers_client.progress_bar import ProgressBar
@@ -33,7 +30,6 @@ from triton_diffusers_client.progress_bar import ProgressBar
 URL_VARIABLE = "TRITON_DIFFUSERS_URL"
 API_KEY_VARIABLE = "TRITON_DIFFUSERS_API_KEY"
 
-_DEFAULTS = {field.name: field.default for field in INPUTS}
 _POLL_SECONDS = 0.125
 _DISTRIBUTION = "triton-diffusers-client"
 
@@ -77,26 +73,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; ``command`` of what it returns is the function to call."""
-    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Draws images with a Triton Diffusers server.")
+    """Return the parser of all commands; it stores the function to call as ``command``."""
+    parser = argparse.ArgumentParser(prog=_DISTRIBUTION, description="Generate images with a Triton Diffusers server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(_DISTRIBUTION)}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     common = _common_parser()
 
-    generate = commands.add_parser("generate", parents=[common], help="draw an image", description="Draws an image.")
+    generate = commands.add_parser("generate", parents=[common], help="generate images", description="Generate images.")
     generate.set_defaults(command=_generate)
-    _add_generate_arguments(generate)
+    add_generate_arguments(generate)
 
     for name, command, text in (
-        ("progress", _progress, "tell how far a job is"),
-        ("cancel", _cancel, "end a job"),
+        ("progress", _progress, "show the progress of a job"),
+        ("cancel", _cancel, "cancel a job"),
     ):
         subparser = commands.add_parser(name, parents=[common], help=text, description=f"{text.capitalize()}.")
         subparser.set_defaults(command=command)
         subparser.add_argument("task_id", metavar="TASK_ID", help="the id that `generate` or `jobs` shows")
 
     jobs = commands.add_parser(
-        "jobs", parents=[common], help="list the jobs of the server", description="Lists jobs, the newest first."
+        "jobs", parents=[common], help="list the jobs of the server", description="List jobs, newest first."
     )
     jobs.set_defaults(command=_jobs)
     return parser
@@ -112,8 +108,8 @@ def _common_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--model",
-        help="model that draws (default: ensemble, which translates Chinese prompts, or sd_base where the server has "
-        "no ensemble); with ControlNets, sd_controlnet stands in for sd_base and ensemble_controlnet for ensemble",
+        help="model (default: ensemble, which translates Chinese prompts, or sd_base if the server has no ensemble); "
+        "with ControlNets, sd_controlnet stands in for sd_base and ensemble_controlnet for ensemble",
     )
     group.add_argument(
         "--api-key",
@@ -134,88 +130,17 @@ def _common_parser() -> argparse.ArgumentParser:
         type=float,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
-        help="give up, and cancel the job, after this time (default: %(default)g)",
+        help="time after which to give up and cancel the job (default: %(default)g)",
     )
     group.add_argument(
         "--retries",
         type=int,
         default=DEFAULT_RETRIES,
         metavar="N",
-        help="tries after the first one, if the server is busy, restarting or away (default: %(default)s)",
+        help="retries if the server is busy, restarting or unreachable (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     return parser
-
-
-def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=output_path,
-        metavar="FILE",
-        help="where to write, over what is there; several images become FILE-1, FILE-2, …; a folder is fine too "
-        "(default: TASK_ID.FORMAT)",
-    )
-    parser.add_argument("--negative-prompt", metavar="TEXT", help="what to avoid")
-    parser.add_argument(
-        "--translate",
-        dest="use_translate",
-        action=argparse.BooleanOptionalAction,
-        help="whether to translate what is Chinese of the prompts; --translate takes the ensemble of --model "
-        "(default: ensembles do as their server is set, other models never)",
-    )
-    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: the model's own)")
-    parser.add_argument("--size", action=_SizeAction, metavar="WxH", help="--width and --height in one")
-    parser.add_argument("--width", type=int, metavar="PIXELS", help="(default: the model's own size)")
-    parser.add_argument("--height", type=int, metavar="PIXELS", help="(default: the model's own size)")
-    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same image (default: random)")
-    parser.add_argument("--image-num", type=int, metavar="N", help=_default("images to draw", "image_num"))
-    parser.add_argument("--scheduler", metavar="NAME", help="sampler (default: the model's own)")
-    parser.add_argument(
-        "--cfg-scale", type=float, metavar="X", help="how closely to follow the prompt (default: the model's own)"
-    )
-    parser.add_argument(
-        "--format",
-        dest="output_format",
-        choices=("png", "jpeg", "webp"),
-        help="of the images (default: what FILE ends with, else png)",
-    )
-    parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
-    parser.add_argument("--save-dir", metavar="FOLDER", help=_default("folder of the server's store", "save_dir"))
-    parser.add_argument(
-        "--no-store-images",
-        dest="store_images",
-        action="store_false",
-        default=None,
-        help="do not keep the images in the server's store",
-    )
-    parser.add_argument(
-        "--no-embed-metadata",
-        dest="embed_metadata",
-        action="store_false",
-        default=None,
-        help="do not write the request's parameters into the images",
-    )
-    parser.add_argument(
-        "--safety-action",
-        choices=("blacken", "flag"),
-        help="what becomes of images that the safety checker flags; flag returns them where the server allows it "
-        "(default: the server's)",
-    )
-    parser.add_argument(
-        "--timeout-seconds",
-        type=float,
-        metavar="SECONDS",
-        help="let the server cancel the job this long after its arrival, even if this program is gone (default: never)",
-    )
-    add_style_arguments(parser)
-    add_image_arguments(parser)
-    add_control_arguments(parser)
-
-
-def _default(text: str, field: str) -> str:
-    return f"{text} (default: {_DEFAULTS[field]!s})"
 
 
 def _api_key(args: argparse.Namespace) -> str | None:
@@ -231,48 +156,6 @@ def _header(text: str) -> tuple[str, str]:
     if not colon:
         raise argparse.ArgumentTypeError("it must be like 'X-Api-Key: …'")  # the value may be a secret
     return name.strip(), value.strip()
-
-
-class _SizeAction(argparse.Action):
-    """``--size 640x480`` stands for ``--width 640 --height 480``; of two that disagree, the last one counts."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        width, _, height = str(values).lower().replace("×", "x").partition("x")
-        if not (width.isdecimal() and height.isdecimal()):
-            raise argparse.ArgumentError(self, f"{values!r} is not like 512x512")
-        namespace.width, namespace.height = int(width), int(height)
-
-
-def options_of(args: argparse.Namespace) -> Options:
-    """Return the options that ``generate``'s arguments ask for; what was not given stays the server's default.
-
-    Raises ``ValueError`` for arguments that do not go together.
-    """
-    own = {"prompt", "image", "mask", "resize_mode"}  # these mean something else on the command line
-    names = [field.name for field in INPUTS if field.name not in own]
-    options = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    options |= image_options(args) | control_options(args)
-    if args.output is not None and not args.output.is_dir():
-        promised = format_of_suffix(args.output.suffix)
-        if promised and args.output_format not in (None, promised):
-            raise ValueError(f"--format {args.output_format} and --output {args.output} do not go together")
-        options["output_format"] = args.output_format or promised or _DEFAULTS["output_format"]
-    return cast(Options, options)
-
-
-def model_of(args: argparse.Namespace) -> str | None:
-    """Return the model that draws: the chosen one, or with ``--translate`` the ensemble of the translator and that one.
-
-    None stands for the client's default, which is an ensemble where the server has one.
-    """
-    model: str | None = args.model
-    return TRANSLATING_MODELS.get(model, model) if model and args.use_translate else model
 
 
 def _generate(client: Client, args: argparse.Namespace) -> int:

@@ -6,34 +6,42 @@ import argparse
 from functools import partial
 from typing import Any
 
+from triton_diffusers_client.argument_help import choices_of, help_of
+
 _DIRECT = ("controlnet_path", "process_func", "control_scale", "control_start", "control_end", "return_control_image")
 
 
 def add_control_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add them: ``--controlnet``, ``--control-image`` and what belongs to them."""
+    """Add ``--controlnet``, ``--control-image`` and their options."""
     group = parser.add_argument_group(
         "ControlNets",
-        "What controls is --control-image, or --image. With several ControlNets, each of the others is given once for "
-        "all of them, or once for each.",
+        "They are controlled by --control-image, or by --image. With several ControlNets, each of the other options is "
+        "given once for all, or once for each.",
     )
     add = partial(group.add_argument, action="append")
     add(
         "--controlnet",
         dest="controlnet_path",
         metavar="PATH",
-        help="a ControlNet, relative to the server's model directory; may be given several times (default: the model "
-        "directory's own)",
+        help=help_of(
+            "controlnet_path", "a ControlNet, relative to the server's model directory; may be given several times"
+        ),
     )
     add(
         "--process",
         dest="process_func",
+        choices=choices_of("process_func"),
         metavar="NAME",
-        help="what makes the control image: canny, depth, hed, lineart, mlsd, normal, openpose, scribble, seg, tile "
-        "or none (default: none)",
+        help=help_of("process_func", "preprocessor that makes the control image"),
     )
-    add("--control-scale", type=float, metavar="X", help="how strongly it controls, 0 to 10 (default: 1)")
-    add("--control-start", type=float, metavar="X", help="part of the steps at which it begins, 0 to 1 (default: 0)")
-    add("--control-end", type=float, metavar="X", help="part of the steps at which it ends (default: 1)")
+    add("--control-scale", type=float, metavar="X", help=help_of("control_scale", "strength"))
+    add(
+        "--control-start",
+        type=float,
+        metavar="X",
+        help=help_of("control_start", "part of the steps at which it begins"),
+    )
+    add("--control-end", type=float, metavar="X", help=help_of("control_end", "part of the steps at which it ends"))
     add(
         "--control-image",
         metavar="FILE",
@@ -48,7 +56,7 @@ def add_control_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def control_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of what was given. Raises ``ValueError`` for what does not go together."""
+    """Return the options of the given arguments. Raises ``ValueError`` for arguments that do not go together."""
     options = {name: value for name in _DIRECT if (value := getattr(args, name)) is not None}
     places = args.control_image or []
     if options and not places and args.image is None:

@@ -12,11 +12,19 @@ Default = Value | tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class InputField:
-    """An input tensor; a list's default is a tuple, and absent is the empty list."""
+    """An input tensor; a list's default is a tuple, and absent is the empty list.
+
+    ``default_help`` explains a default that stands for something else. The values lie between ``minimum`` and
+    ``maximum``, or are among ``choices``; the server's settings may bound them further.
+    """
 
     name: str
     datatype: DataType
     default: Default
+    default_help: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def many(self) -> bool:

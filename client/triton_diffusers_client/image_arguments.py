@@ -1,40 +1,50 @@
-"""The command line's arguments for input images and LoRAs, and the options that they stand for."""
+"""The command line's arguments for input images, LoRAs and profiles, and the options that they stand for."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-_RESIZE_MODES = {"stretch": 0, "crop": 1, "pad": 2}
+from triton_diffusers_client.argument_help import choices_of, default_of, help_of
+from triton_diffusers_client.wire import RESIZE_MODES
+
+_LORA_WEIGHT = float(default_of("lora_attn"))
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add them: ``--image``, ``--mask``, ``--expand`` and what belongs to them."""
+    """Add ``--image``, ``--mask``, ``--expand`` and their options."""
     group = parser.add_argument_group(
-        "input image", "--image alone draws from an image; with --mask it inpaints, with --expand it outpaints."
+        "input image", "--image alone changes an image; with --mask it inpaints, with --expand it outpaints."
     )
     group.add_argument("--image", metavar="FILE", help="image to begin with, or an http(s) URL that the server fetches")
-    group.add_argument("--mask", metavar="FILE", help="white is repainted; a file or a URL like --image")
+    group.add_argument("--mask", metavar="FILE", help="mask, as a file or a URL; white is repainted")
     group.add_argument(
         "--expand", type=_sides, metavar="L,R,U,D", help="pixels to add at the left, the right, above and below"
     )
-    group.add_argument("--expand-type", choices=("copy", "reflect"), help="what they are before they are drawn")
+    group.add_argument(
+        "--expand-type",
+        choices=choices_of("expand_type"),
+        metavar="NAME",
+        help=help_of("expand_type", "their initial content"),
+    )
     group.add_argument(
         "--strength",
         dest="denoising_strength",
         type=float,
         metavar="X",
-        help="how much of the image is drawn again, 0 to 1 (default: 0.55)",
+        help=help_of("denoising_strength", "part of the image that is drawn again"),
     )
     group.add_argument(
-        "--resize-mode", choices=tuple(_RESIZE_MODES), help="how the image comes to --size (default: stretch)"
+        "--resize-mode",
+        choices=tuple(RESIZE_MODES),
+        help=f"way to fit the image to --size (default: {_default_mode()})",
     )
     group.add_argument(
         "--no-keep-unmasked",
         dest="keep_unmasked",
         action="store_false",
         default=None,
-        help="do not paste back what was not masked",
+        help="do not paste the unmasked part back",
     )
 
 
@@ -46,18 +56,22 @@ def add_style_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_lora,
         metavar="PATH[:WEIGHT]",
-        help="a LoRA, relative to the server's model directory; may be given several times (weight: 0.75)",
+        help="a LoRA, relative to the server's model directory; may be given several times "
+        f"(default weight: {_LORA_WEIGHT:g})",
     )
-    parser.add_argument("--clip-skip", type=int, metavar="N", help="text encoder's layer from the end (default: 1)")
+    parser.add_argument(
+        "--clip-skip", type=int, metavar="N", help=help_of("clip_skip", "text encoder's layer, from the end")
+    )
     parser.add_argument(
         "--profile",
+        choices=choices_of("profile"),
         metavar="NAME",
-        help="exact, cached, guidance-interval or fast: how much of the sampling to leave out (default: the server's)",
+        help=help_of("profile", "sampling profile, which trades quality for speed"),
     )
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of what was given. Raises ``ValueError`` for what does not go together."""
+    """Return the options of the given arguments. Raises ``ValueError`` for arguments that do not go together."""
     if args.image is None and (args.mask is not None or args.expand is not None):
         raise ValueError("--mask and --expand need --image")
     if args.mask is not None and args.expand is not None:
@@ -69,11 +83,15 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         if (place := getattr(args, name)) is not None:
             options[name] = place
     if args.resize_mode is not None:
-        options["resize_mode"] = _RESIZE_MODES[args.resize_mode]
+        options["resize_mode"] = RESIZE_MODES[args.resize_mode]
     if args.loras:
         options["lora_path"] = [path for path, _ in args.loras]
         options["lora_attn"] = [weight for _, weight in args.loras]
     return options
+
+
+def _default_mode() -> str:
+    return next(name for name, mode in RESIZE_MODES.items() if str(mode) == default_of("resize_mode"))
 
 
 def _sides(text: str) -> list[int]:
@@ -89,6 +107,6 @@ def _sides(text: str) -> list[int]:
 def _lora(text: str) -> tuple[str, float]:
     path, colon, weight = text.rpartition(":")
     try:
-        return (path, float(weight)) if colon else (text, 0.75)
+        return (path, float(weight)) if colon else (text, _LORA_WEIGHT)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not like lora/style.safetensors:0.8") from None

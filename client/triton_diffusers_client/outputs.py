@@ -1,4 +1,4 @@
-"""The files that the command line writes: their names, and whether they can be written, before anything is drawn."""
+"""The files that the command line writes: names, and a check before the request that they can be written."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def output_path(text: str) -> Path:
     path = Path(text)
     is_folder = path.is_dir()
     if not is_folder and text.endswith(os.sep):
-        raise argparse.ArgumentTypeError(f"{text!r} is invalid: there is no such folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is invalid: the folder does not exist")
     if not is_folder and path.suffix and format_of_suffix(path.suffix) is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is invalid: {path.suffix} is not written; use {', '.join(SUFFIXES)}, or no suffix"
         )
     folder = path if is_folder else path.parent
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is invalid: there is no folder {str(folder)!r}")
+        raise argparse.ArgumentTypeError(f"{text!r} is invalid: the folder {str(folder)!r} does not exist")
     if not (os.access(path, os.W_OK) if path.exists() and not is_folder else os.access(folder, os.W_OK | os.X_OK)):
         raise argparse.ArgumentTypeError(f"{text!r} is invalid: it cannot be written")
     return path

@@ -42,7 +42,7 @@ class Request:
         ``InvalidRequestError`` for a value's wrong type, or for options that do not go together.
         """
         for name in options.keys() - _OPTIONS:
-            raise TypeError(f"there is no option {name!r}{_hint(name)}")
+            raise TypeError(f"unknown option {name!r}{_hint(name)}")
         models: tuple[str, ...] = DEFAULT_MODELS if model is None else (model,)
         if controlled := any(options.get(name) is not None for name in _CONTROL):
             models = tuple(CONTROL_MODELS.get(each, each) for each in models)

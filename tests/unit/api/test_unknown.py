@@ -1,12 +1,12 @@
-"""Names of a request that are no fields: what the caller is told of them."""
+"""Warnings about names in a request that are not fields."""
 
 from __future__ import annotations
 
 import pytest
 
 from triton_diffusers.api.contract import CONTRACTS, INPUT_BY_NAME, INPUTS
-from triton_diffusers.api.unknown import SYNONYMS, unknown_fields
-from triton_diffusers_client import synonyms as client_synonyms
+from triton_diffusers.api.synonyms import SYNONYMS
+from triton_diffusers.api.unknown import unknown_fields
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,3 @@ def test_a_field_of_another_model_is_not_suggested() -> None:
 def test_every_synonym_is_of_a_field_and_is_not_one() -> None:
     assert {field for fields in SYNONYMS.values() for field in fields} <= INPUT_BY_NAME.keys()
     assert not SYNONYMS.keys() & INPUT_BY_NAME.keys()
-
-
-def test_client_and_server_know_the_same_synonyms() -> None:
-    assert client_synonyms.SYNONYMS == SYNONYMS

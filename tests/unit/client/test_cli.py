@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers.api.contract import CONTROL_INPUTS, INPUTS
+from triton_diffusers.api.contract import CONTROL_INPUTS, INPUT_BY_NAME, INPUTS
 from triton_diffusers_client import EncodedImage, Generation, Image, Options
 from triton_diffusers_client.cli import (
     API_KEY_VARIABLE,
     URL_VARIABLE,
     main,
     make_parser,
-    model_of,
-    options_of,
 )
+from triton_diffusers_client.generate_arguments import model_of, options_of
 from triton_diffusers_client.outputs import control_paths_for, paths_for
 
 DOCS = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
@@ -82,6 +81,24 @@ def test_every_field_of_the_contract_is_reachable() -> None:
     fields = {field.name for field in (*INPUTS, *CONTROL_INPUTS)}
     assert set(asked) == fields - {"prompt"} - chosen_by_the_client - forms
     assert set(asked) <= set(Options.__annotations__)
+
+
+def test_choices_and_ranges_are_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, name in (("format", "output_format"), ("process", "process_func"), ("profile", "profile")):
+        for choice in INPUT_BY_NAME[name].choices:
+            assert choice in str(options("--image=a.png", f"--{option}={choice}"))
+        with pytest.raises(SystemExit, match="2"):
+            options(f"--{option}=another")
+    with pytest.raises(SystemExit, match="0"):
+        main(["generate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for name, text in (
+        ("cfg_scale", "{:g} to {:g}"),
+        ("denoising_strength", "{:g} to {:g}"),
+        ("width", "at least {:g}"),
+    ):
+        field = INPUT_BY_NAME[name]
+        assert text.format(field.minimum, field.maximum) in told
 
 
 def test_size_stands_for_width_and_height() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from triton_diffusers_client.cli import make_parser, options_of
+from triton_diffusers_client.cli import make_parser
+from triton_diffusers_client.generate_arguments import options_of
 
 
 def options(*arguments: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_without_a_model_the_ensemble_comes_first() -> None:
     ],
 )
 def test_an_option_of_another_library_is_told_with_the_one_for_it(name: str, hint: str) -> None:
-    with pytest.raises(TypeError, match=f"^there is no option '{name}'; did you mean {hint}\\?$"):
+    with pytest.raises(TypeError, match=f"^unknown option '{name}'; did you mean {hint}\\?$"):
         Request.build("m", "x", {name: 1})
 
 
