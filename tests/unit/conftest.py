@@ -1,4 +1,4 @@
-"""What the unit tests share: settings without surroundings, the emoji model, and loops on a fake engine."""
+"""Fixtures of the unit tests: isolated settings, the emoji model, and loops on a fake engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NUMPY_TYPES: Mapping[str, Any] = {
 
 
 def array_of(field: Input, value: Any) -> np.ndarray[Any, Any]:
-    """A field's value as Triton hands it to a model: shape (1, n), text as bytes."""
+    """Return a field's value as Triton hands it to a model: shape (1, n), text as bytes."""
     elements = list(value) if isinstance(value, list | tuple) else [value]
     if field.datatype in ("STRING", "BYTES"):
         elements = [element.encode() if isinstance(element, str) else element for element in elements]
@@ -44,20 +44,20 @@ def array_of(field: Input, value: Any) -> np.ndarray[Any, Any]:
 
 
 def tensors(**values: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """A valid request's tensors, with these fields added or replaced."""
+    """Return a valid request's tensors, with these fields added or replaced."""
     fields = {"task_id": "a-task", "prompt": "a red apple", **values}
     return {name: array_of(INPUT_BY_NAME[name], value) for name, value in fields.items()}
 
 
 def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationRequest:
-    """A small request."""
+    """Return a small request."""
     fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
     fields["embed_metadata"] = False  # so that equal images are equal files
     return GenerationRequest(**{**fields, "prompt": prompt, **changes})
 
 
 def conditioning(rows: int = 2, chunks: int = 1, steps: int = 4) -> Conditioning:
-    """The same empty texts in every step."""
+    """Return the same empty texts in every step."""
     text = EncodedText((torch.zeros(1, 77, 8),) * chunks)
     return Conditioning(((text,) * rows,) * steps, weights=(1.0,) * max(1, rows - 1))
 
@@ -78,7 +78,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def components(tmp_path_factory: pytest.TempPathFactory) -> Components:
-    """The emoji model in float32."""
+    """Return the emoji model in float32."""
     return load_components(
         Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=tmp_path_factory.mktemp("runtime"))
     )
@@ -86,7 +86,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Components:
 
 @pytest.fixture
 def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
-    """A function that starts a loop on an engine; keywords are settings, but for those of ``EngineLoop``."""
+    """Return a function that starts a loop on an engine; keywords are settings, but for those of ``EngineLoop``."""
     started: list[tuple[FakeEngine, EngineLoop]] = []
 
     def start(engine: Any, *, board: Any = None, telemetry: Any = None, **settings: Any) -> EngineLoop:
@@ -104,13 +104,13 @@ def start_loop(tmp_path: Path) -> Iterator[Callable[..., EngineLoop]]:
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    """The engine of a loop of the test's own."""
+    """Return the engine of a loop of the test's own."""
     return FakeEngine()
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[JobBoard]:
-    """A board of the test's own."""
+    """Return a board of the test's own."""
     opened = JobBoard(tmp_path / "board")
     yield opened
     opened.close()

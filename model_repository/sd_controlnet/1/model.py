@@ -5,6 +5,6 @@ from triton_diffusers.triton_backend.models import GeneratingModel
 
 
 class TritonPythonModel(GeneratingModel):
-    """The same as ``sd_base``, led by control images."""
+    """``sd_base`` with control images."""
 
     contract = CONTRACTS["sd_controlnet"]

@@ -370,7 +370,7 @@ def any_array(field: Input) -> st.SearchStrategy[np.ndarray[Any, Any]]:
 
 
 def outcome(fields: dict[str, np.ndarray[Any, Any]]) -> GenerationRequest | InvalidRequest:
-    """The request, or its refusal; nothing else may come of it."""
+    """Return the request, or its refusal; nothing else may come of it."""
     try:
         return decode_request(read_values(fields, ALL_INPUTS), SETTINGS, DEFAULTS)
     except InvalidRequest as refusal:
@@ -400,7 +400,7 @@ def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
-    """The same with one field at a time, which comes further than a request of many strange ones."""
+    """Vary one field at a time: a request with many invalid fields fails at the first one."""
     field = data.draw(st.sampled_from(ALL_INPUTS))
     result = outcome({**tensors(image=IMAGE), field.name: data.draw(any_array(field))})
     assert isinstance(result, GenerationRequest) or field.name in result.field or result.field in SIZES | IMAGES

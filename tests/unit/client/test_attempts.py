@@ -12,7 +12,7 @@ from triton_diffusers_client.cancellation import Cancellation
 
 
 def failing(*errors: ClientError) -> Callable[[float | None], str]:
-    """An attempt that fails with these errors, one after the other, and then succeeds."""
+    """Return an attempt that fails with these errors, one after the other, and then succeeds."""
     left = list(errors)
 
     def attempt(timeout: float | None) -> str:

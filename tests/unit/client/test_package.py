@@ -1,4 +1,4 @@
-"""What the package exports, and what it does without."""
+"""The package's exports, and the packages that it does not need."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ALERT = b"\x15\x03\x03\0\x02\x02\x46"
 
 @contextmanager
 def speaking(words: bytes) -> Iterator[int]:
-    """A port whose server says the same to everybody, once it has heard something."""
+    """Return a port whose server says the same to everybody, once it has heard something."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""What Triton says to what the client raises. The messages are those of a real server."""
+"""Triton's statuses and messages (of a real server) mapped to the client's exceptions."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from triton_diffusers.images.encode import Metadata, encode, encode_preview, res
 
 
 def waves(width: int = 64, height: int = 48) -> np.ndarray:
-    """A smooth image, which lossy formats keep well."""
+    """Return a smooth image, which lossy formats keep well."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [127 + 100 * np.sin(x / 9), 127 + 100 * np.cos(y / 7), 127 + 100 * np.sin((x + y) / 11)]
     return np.stack(channels, axis=2).round().astype(np.uint8)

@@ -17,7 +17,7 @@ SIDES = st.integers(1, 90)
 
 
 def halves(width: int, height: int, *, white: str = "right") -> Image.Image:
-    """A mask with one half white."""
+    """Return a mask with one half white."""
     values = np.zeros((height, width), np.uint8)
     if white == "right":
         values[:, width // 2 :] = 255

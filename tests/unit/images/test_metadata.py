@@ -1,4 +1,4 @@
-"""What an image says of its request, written here and read back by another project's reader."""
+"""Metadata of images, read back by another project's reader."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def colours(width: int = 64, height: int = 48) -> Image.Image:
-    """A smooth image, red to the right and green downwards."""
+    """Return a smooth image, red to the right and green downwards."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)]
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))

@@ -13,7 +13,7 @@ from tests.unit.links.local_server import Answer, LocalServer
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """A function that starts a server on an answer: bytes, or a function from the request to pieces."""
+    """Return a function that starts a server on an answer: bytes, or a function from the request to pieces."""
     servers: list[LocalServer] = []
 
     def start(answer: Answer | bytes, **options: Any) -> LocalServer:

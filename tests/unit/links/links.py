@@ -70,7 +70,7 @@ def fetched(server: LocalServer, path: str = "/", *, scheme: str = "http", **opt
 
 
 def refusal(url: str, **options: Any) -> str:
-    """What is wrong with a link, after its field and itself."""
+    """Return the reason why a link is refused."""
     with pytest.raises(InvalidImage) as caught:
         fetcher_of(**options).fetch("mask_link", url)
     message = str(caught.value)

@@ -77,19 +77,19 @@ class LocalServer:
 
 
 def ok(body: bytes, *headers: str) -> bytes:
-    """A whole answer of status 200."""
+    """Return a whole answer of status 200."""
     lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
 def redirect(location: str, *headers: str, status: int = 302) -> bytes:
-    """A redirect."""
+    """Return a redirect."""
     lines = [f"HTTP/1.1 {status} Found", f"Location: {location}", "Content-Length: 0", *headers, "", ""]
     return "\r\n".join(lines).encode()
 
 
 def drip(first: bytes, rest: bytes, seconds: float = 0.05) -> Answer:
-    """Sends ``rest`` over and over, piece by piece, each in good time."""
+    """Send ``rest`` over and over, piece by piece, each in good time."""
 
     def answer(_: bytes) -> Iterator[bytes]:
         yield first

@@ -21,7 +21,7 @@ def authority() -> trustme.CA:
 
 
 def contexts(authority: trustme.CA, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for the names, and a client's that trusts it."""
+    """Return a server's context with a certificate for the names, and a client's that trusts it."""
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert(*names).configure_cert(server)
     authority.configure_trust(client)

@@ -29,7 +29,7 @@ KEY = "images/v1/result/a_0.png"
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between attempts, which are not waited for."""
+    """Return the pauses between attempts, which are not waited for."""
     waited: list[float] = []
     real = time.sleep
 
@@ -49,7 +49,7 @@ def server() -> Iterator[OssServer]:
 
 @pytest.fixture
 def opened(server: OssServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ResultStore]:
-    """A function that opens the store; keywords are settings."""
+    """Return a function that opens the store; keywords are settings."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
 
@@ -64,7 +64,7 @@ def opened(server: OssServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @contextmanager
 def credentials_of(server: OssServer) -> Iterator[str]:
-    """The URI of a service that hands out what ``server`` takes now, for a minute."""
+    """Return the URI of a service that hands out what ``server`` takes now, for a minute."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 
 def surroundings(*, low_priority: bool = False, **options: object) -> tuple[int, dict[str, object]]:
-    """The number of a process that was started with these options of ``Popen``, and what it sees."""
+    """Return the number of a process that was started with these options of ``Popen``, and what it sees."""
     command = attached(
         [sys.executable, "-c", SURROUNDINGS, "two words", ""], death_signal=signal.SIGKILL, low_priority=low_priority
     )
