@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -26,6 +25,7 @@ from triton_diffusers.api.contract import (
     Input,
     Output,
 )
+from triton_diffusers.api.schema import request_schema
 from triton_diffusers.api.statuses import STATUSES
 from triton_diffusers.sampling.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
@@ -241,49 +241,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_JSON_TYPES = {"STRING": "string", "BYTES": "string", "INT64": "integer", "FP32": "number", "BOOL": "boolean"}
-
-
 def schema_text() -> str:
     """Return the JSON schema of a request to the models that make images, with the limits of default settings."""
-    # Plain JSON cannot carry bytes.
-    fields = [field for field in (*INPUTS, *CONTROL_INPUTS) if field.datatype != "BYTES"]
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Triton Diffusers request",
-        "type": "object",
-        "properties": {field.name: _schema(field) for field in fields},
-        "required": [field.name for field in fields if field.required],
+        **request_schema(Settings.model_construct()),
     }
     return json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
-
-
-def _schema(field: Input) -> dict[str, Any]:
-    text: dict[str, Any] = {"description": field.help}
-    if not field.required:
-        text["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
-    settings = Settings.model_construct()
-    value: dict[str, Any] = {"type": _JSON_TYPES[field.datatype]}
-    if field.choices:
-        value["enum"] = list(field.choices)
-    elif (bounds := field.bounds(settings)) is not None:
-        value["minimum"] = bounds[0]
-        value |= {"maximum": bounds[1]} if bounds[1] < math.inf else {}
-    length = field.max_length(settings)
-    if not field.many:
-        value |= {"maxLength": length} if length is not None else {}
-        if field.required or _allows(value, field.default):
-            return {**text, **value}
-        return {**text, "anyOf": [value, {"const": field.default}]}
-    items = {"type": "array", "items": value, **({"maxItems": length} if length is not None else {})}
-    return {**text, "anyOf": [items, value]}
-
-
-def _allows(value: dict[str, Any], default: Any) -> bool:
-    """Return True if a schema already accepts the field's default."""
-    if "enum" in value:
-        return default in value["enum"]
-    return "minimum" not in value or value["minimum"] <= default
 
 
 if __name__ == "__main__":
