@@ -19,6 +19,7 @@ from triton_diffusers.sampling.profiles import EXACT, PROFILES
 
 PREFIX = "TRITON_DIFFUSERS_"
 _CLIENT_VARIABLE = "url"  # read by the client's command line
+_OTHERS = ("gateway_", "jobs_")  # settings of the gateway and of its job table
 
 # Pillow warns above this of a decompression bomb (``Image.MAX_IMAGE_PIXELS``).
 MAX_PIXELS = 89_478_485
@@ -353,7 +354,9 @@ class Settings(BaseSettings):
         lines = []
         for variable in sorted(environment):
             name = variable.upper().removeprefix(PREFIX).lower()
-            if variable.upper().startswith(PREFIX) and name not in cls.model_fields and name != _CLIENT_VARIABLE:
+            if not variable.upper().startswith(PREFIX) or name == _CLIENT_VARIABLE or name.startswith(_OTHERS):
+                continue
+            if name not in cls.model_fields:
                 near = get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
                 lines.append(f"{variable} is not a setting and is ignored{hint}")

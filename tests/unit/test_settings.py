@@ -71,6 +71,8 @@ def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
         "TRITON_DIFFUSERS_MAX_STEPS": "20",
         "triton_diffusers_max_side": "512",
         "TRITON_DIFFUSERS_URL": "the client's",
+        "TRITON_DIFFUSERS_GATEWAY_SECRET": "the gateway's",
+        "TRITON_DIFFUSERS_JOBS_MAX_ATTEMPTS": "the job table's",
         "MAX_STEP": "another's",
     }
     assert Settings.unknown(environment) == [

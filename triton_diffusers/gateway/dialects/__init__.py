@@ -1,0 +1,1 @@
+"""Dialects: thin translations between a client's protocol and jobs."""

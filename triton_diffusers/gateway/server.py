@@ -1,0 +1,113 @@
+"""Running a gateway: its table, its results, its HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import time
+
+import uvicorn
+
+from triton_diffusers.gateway.app import create_app
+from triton_diffusers.gateway.h11_protocol import limited_protocol
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
+from triton_diffusers.gateway.jobs.settings import JobTableSettings
+from triton_diffusers.gateway.jobs.stores import open_store as open_job_store
+from triton_diffusers.gateway.jobs.table import JobTable
+from triton_diffusers.gateway.metrics import JobMetrics
+from triton_diffusers.gateway.results import Results
+from triton_diffusers.gateway.service import Service
+from triton_diffusers.gateway.settings import GATEWAY_PREFIX, GatewaySettings
+from triton_diffusers.gateway.signing import UrlSigner, signing_key
+from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.storage import open_store
+from triton_diffusers.storage.protocol import ResultStore
+from triton_diffusers.util.backoff import backoff
+from triton_diffusers.util.notice import NOTICE
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 5
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
+_MAX_HEADER_BYTES = 64 * 1024
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def run_gateway(host: str, port: int, settings: GatewaySettings, limits: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises: SettingsError. OSError: the address cannot be listened on."""
+    listener = _listen(host, port)
+    service = make_service(settings, limits)
+    if not is_loopback(host):
+        logger.warning("the gateway has no login: everybody who reaches %s can draw, read and cancel", host)
+    config = server_config(service, host)
+    address = listener.getsockname()
+    logger.log(NOTICE, "the gateway listens on http://%s:%d", f"[{host}]" if ":" in host else host, address[1])
+    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
+def server_config(service: Service, host: str) -> uvicorn.Config:
+    """Return the configuration of a server that listens on ``host``."""
+    settings = service.settings
+    hosts = settings.allowed_hosts or ((*_LOOPBACK_NAMES, host) if is_loopback(host) else ())
+    return uvicorn.Config(
+        create_app(service, hosts),
+        http=limited_protocol(settings.header_seconds),
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        server_header=False,
+        log_config=None,
+    )
+
+
+def make_service(settings: GatewaySettings, limits: Settings) -> Service:
+    """Return a service on the job table and the result store of the settings. Raises ``SettingsError``."""
+    try:
+        key = signing_key(settings.secret, settings.state_dir.expanduser())
+    except OSError as error:
+        raise SettingsError(f"state_dir: {str(settings.state_dir)!r} is invalid: {error.strerror}") from error
+    results = Results(required_store(limits), UrlSigner(key, settings.url_seconds))
+    return Service(open_table(settings), results, limits, settings, JobMetrics())
+
+
+def open_table(settings: GatewaySettings) -> JobTable:
+    """Return the job table of the settings, as soon as its server can be reached.
+
+    Raises: SettingsError: the URL is invalid, or its file cannot be used.
+    """
+    url = settings.database_url
+    attempt = 0
+    while True:
+        try:
+            return JobTable(open_job_store(url, JobTableSettings()))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        except (OSError, TableUnavailable) as error:
+            if url.startswith("sqlite:"):
+                raise SettingsError(f"{GATEWAY_PREFIX}DATABASE: {url!r} is invalid: {error}") from error
+            logger.warning("waiting for the job table: %s", error)
+            time.sleep(backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS, jitter=True))
+            attempt += 1
+
+
+def required_store(limits: Settings) -> ResultStore:
+    """Return the result store. Raises ``SettingsError``, also if there is none: jobs keep their images there."""
+    store = open_store(limits)
+    if store is None:
+        raise SettingsError(f"{PREFIX}STORE: '' is invalid: jobs need a result store")
+    return store
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if only this machine reaches a server on ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)

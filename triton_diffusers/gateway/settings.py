@@ -1,0 +1,101 @@
+"""The operator's settings of the gateway and the runner: environment variables ``TRITON_DIFFUSERS_GATEWAY_<NAME>``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from triton_diffusers.settings import PREFIX, CommaSeparated, SettingsError
+
+GATEWAY_PREFIX = f"{PREFIX}GATEWAY_"
+
+
+def _services(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+    return {name.strip(): model.strip() for name, _, model in pairs}
+
+
+Model = Literal["ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet"]
+Services = Annotated[dict[str, Model], NoDecode, BeforeValidator(_services)]
+
+
+def _state_dir() -> Path:
+    return Path.home() / ".local" / "state" / "triton-diffusers"
+
+
+class GatewaySettings(BaseSettings):
+    """Settings of the gateway. Sizes are in bytes or megabytes (10⁶ bytes), times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=GATEWAY_PREFIX, frozen=True)
+
+    database: str = Field(
+        "",
+        description="Job table: `sqlite:///file` or `postgresql://…`. Empty: `jobs.sqlite` in `state_dir`.",
+    )
+    state_dir: Path = Field(
+        default_factory=_state_dir,
+        description="Directory of the job table and of the key that signs URLs of results.",
+    )
+    secret: str = Field(
+        "",
+        repr=False,
+        description="Key that signs URLs of results, the same for all gateways of a fleet. Empty: a random one, kept in"
+        " `state_dir`.",
+    )
+    public_url: str = Field(
+        "",
+        description="Base of the URLs in replies, such as `https://images.example.com`. Empty: the request's host.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        (),
+        description="Comma-separated host names that requests may be for. Empty: any, or only this machine's names"
+        " where the gateway listens on loopback.",
+    )
+    services: Services = Field(
+        {},
+        description="Comma-separated names of services and their models, such as `diffuser_base_ch=ensemble`. A name"
+        " that is not listed takes `ensemble_controlnet` if `control` is part of it, else the model that has the"
+        " request's fields.",
+    )
+    url_seconds: float = Field(86_400.0, gt=0, description="How long the URL of a result is valid.")
+    sync_seconds: float = Field(
+        3600.0, gt=0, description="How long a synchronous request waits for its job, which is then cancelled."
+    )
+    leave_seconds: float = Field(
+        2.0,
+        ge=0,
+        description="How long a job runs on when the caller of a synchronous request has hung up; one who sends the"
+        " same request again in this time gets its result.",
+    )
+    max_wait_seconds: float = Field(60.0, ge=0, description="Upper limit of `?wait=` of a job.")
+    max_body_megabytes: float = Field(96.0, gt=0, description="Largest request body.")
+    max_bodies_megabytes: float = Field(
+        512.0, gt=0, description="Memory for the bodies of all requests together; a request above it is rejected."
+    )
+    body_seconds: float = Field(60.0, gt=0, description="How long a caller may take to send a request body.")
+    header_seconds: float = Field(15.0, gt=0, description="How long a caller may take to send a request's headers.")
+    max_connections: int = Field(1000, ge=1, description="Maximum number of connections of one gateway.")
+    max_batch_jobs: int = Field(100, ge=1, le=1000, description="Maximum number of jobs in one request.")
+    max_queued: int = Field(
+        1000, ge=1, description="Maximum number of queued jobs of one owner; another one is rejected as busy."
+    )
+
+    @classmethod
+    def read(cls) -> GatewaySettings:
+        """Read the environment. Raises ``SettingsError``."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).upper()
+            raise SettingsError(f"{GATEWAY_PREFIX}{name}: {first['input']!r} is invalid: {first['msg']}") from error
+
+    @property
+    def database_url(self) -> str:
+        """Return the URL of the job table."""
+        return self.database or f"sqlite:///{(self.state_dir / 'jobs.sqlite').expanduser().absolute()}"
