@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from triton_diffusers.cli import build_arguments, fetch_preprocessors
+from triton_diffusers.cli import build_arguments, fetch_preprocessors, gateway
 from triton_diffusers.launcher.errors import LaunchError
 from triton_diffusers.launcher.logs import LOG_LEVELS, default_log_file, logging_to
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _build(chosen)
     if chosen.command == "fetch-preprocessors":
         return fetch_preprocessors.run(chosen)
+    if chosen.command == "gateway":
+        return gateway.run_gateway(chosen)
+    if chosen.command == "runner":
+        return gateway.run_runner(chosen)
     try:
         return _demo(chosen) if chosen.command == "demo" else _serve(chosen, tuple(passed_on))
     except LaunchError as error:
@@ -109,6 +113,22 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_demo(commands)
+    gateway.add_gateway_arguments(
+        commands.add_parser(
+            "gateway",
+            help="serve HTTP to clients, in front of runners",
+            description=gateway.GATEWAY_DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    gateway.add_runner_arguments(
+        commands.add_parser(
+            "runner",
+            help="draw the gateway's jobs on the Triton server beside it",
+            description=gateway.RUNNER_DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     build = commands.add_parser(
         "build",
         help="compile a model for this machine",

@@ -1,0 +1,285 @@
+"""A runner claims, runs, reports, obeys and hands back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.unit.runner.conftest import FakeTriton, Fleet, until
+from triton_diffusers.errors import StorageFailure
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
+from triton_diffusers.gateway.jobs.job import JobState
+from triton_diffusers.runner.triton import TritonError
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_is_run_with_its_inputs_and_its_images_are_stored(fleet: Fleet, triton: FakeTriton) -> None:
+    picture = base64.b64encode(b"a picture").decode()
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit(func_name="i2i", image_base64=picture, image_num=2, task_id="mine"))
+    assert job.state is JobState.SUCCEEDED
+    ((model, values, headers),) = triton.asked
+    assert (model, headers) == ("ensemble", {"traceparent": "00-trace"})
+    assert (values["task_id"], values["image_base64"], values["seed"]) == (job.id, picture.encode(), "7")
+    assert (values["return_images"], values["store_images"], values["use_base64"]) == (True, False, False)
+    assert job.result is not None
+    assert [file["kind"] for file in job.result["files"]] == ["image", "image"]
+    stored = fleet.files()
+    assert [stored[file["name"]] for file in job.result["files"]] == [b"an apple 7 0", b"an apple 7 1"]
+    assert len(stored) == 2
+    (entry,) = await fleet.table.ledger(None)
+    assert (entry.bill.megapixel_steps, entry.bill.image_steps) == (job.work, 2 * 28)
+    assert entry.bill.engine_seconds == 2.0
+
+
+async def test_no_id_or_priority_of_the_caller_reaches_triton(fleet: Fleet, triton: FakeTriton) -> None:
+    async with fleet.runner(triton):
+        first, second = await fleet.submit(task_id="same"), await fleet.submit(task_id="same")
+        await fleet.ended(first)
+        await fleet.ended(second)
+    assert {values["task_id"] for _, values, _ in triton.asked} == {first.id, second.id}
+    assert all(name not in values for _, values, _ in triton.asked for name in ("priority", "sequence_id"))
+
+
+async def test_a_server_without_a_translator_gets_the_jobs_of_ensembles(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.ready = frozenset(("sd_base",))
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+        other = await fleet.submit(controlnet_path="a", image_link="https://a.example/b.png")
+        await asyncio.sleep(0.3)
+        assert (await fleet.table.get(None, other.id)).state is JobState.QUEUED
+    assert job.state is JobState.SUCCEEDED
+    assert [model for model, _, _ in triton.asked] == ["sd_base"]
+
+
+async def test_no_more_images_are_claimed_than_the_window_has(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    jobs = [await fleet.submit(image_num=2) for _ in range(5)]
+    async with fleet.runner(triton, max_images=4):
+        await until(lambda: len(triton.running) == 2)
+        await asyncio.sleep(0.3)
+        assert len(triton.running) == 2
+        triton.gate.set()
+        for job in jobs:
+            assert (await fleet.ended(job)).state is JobState.SUCCEEDED
+    assert triton.most_images == 2
+
+
+async def test_progress_and_wanted_previews_are_posted(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    job = await fleet.submit()
+    async with fleet.runner(triton):
+        await until(lambda: job.id in triton.running)
+        await fleet.table.wait_for_events(None, job.id, 2, 5.0)
+        progress = (await fleet.table.get(None, job.id)).progress
+        assert (progress.step, progress.steps) == (5, 10)
+        assert await fleet.table.preview(None, job.id) is None
+        await fleet.table.want_preview(None, job.id)
+        async with asyncio.timeout(10):
+            while (preview := await fleet.table.preview(None, job.id)) is None:
+                await asyncio.sleep(0.05)
+        assert (preview.data, preview.media_type) == (f"preview of {job.id}".encode(), "image/jpeg")
+        triton.gate.set()
+        await fleet.ended(job)
+
+
+async def test_a_cancelled_job_is_stopped_on_triton_and_billed_for_its_steps(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    job = await fleet.submit()
+    async with fleet.runner(triton):
+        await fleet.table.wait_for_events(None, job.id, 2, 5.0)
+        await fleet.table.cancel(None, job.id)
+        ended = await fleet.ended(job)
+    assert (ended.state, triton.cancelled) == (JobState.CANCELLED, [job.id])
+    (entry,) = await fleet.table.ledger(None)
+    assert (entry.bill.megapixel_steps, entry.bill.image_steps) == (pytest.approx(job.work / 2), 5)
+    assert fleet.files() == {}
+
+
+async def test_images_of_a_job_that_was_cancelled_at_its_end_are_deleted(fleet: Fleet, triton: FakeTriton) -> None:
+    job = await fleet.submit()
+
+    def cancel_meanwhile(values: Mapping[str, Any]) -> None:
+        fleet.table.store.cancel(None, job.id)
+
+    triton.answer = cancel_meanwhile
+    async with fleet.runner(triton):
+        assert (await fleet.ended(job)).state is JobState.CANCELLED
+    assert fleet.files() == {}
+
+
+def raising(*errors: TritonError) -> Any:
+    """Return an answer that raises the errors, one in each call, and then is none."""
+    left = list(errors)
+
+    def answer(values: Mapping[str, Any]) -> None:
+        if left:
+            raise left.pop(0)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TritonError("INVALID_ARGUMENT", "lora_path: 'x' is invalid: it is not a LoRA"), 460),
+        (TritonError("INVALID_ARGUMENT", "image_link: 'x' is invalid: it cannot be fetched"), 462),
+        (TritonError("NOT_FOUND", "lora_path: 'x' does not exist"), 460),
+        (TritonError("INTERNAL", "task failed; the server's log says why"), 469),
+        (TritonError("CANCELLED", "the job was cancelled: its timeout of 1 s is over"), 469),
+    ],
+)
+async def test_errors_of_requests_end_the_job(fleet: Fleet, triton: FakeTriton, error: TritonError, code: int) -> None:
+    triton.answer = raising(error)
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.message, job.attempts) == (code, str(error), 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (TritonError("UNAVAILABLE", "failed to connect to all addresses"), 2),
+        (TritonError("INTERNAL", "Stub process 'sd_base_0_0' is not healthy."), 2),
+        (TritonError("UNAVAILABLE", "the queue is full"), 1),
+        (TritonError("NOT_FOUND", "Request for unknown model: 'sd_base' has no available versions"), 1),
+    ],
+)
+async def test_errors_of_servers_queue_the_job_again(
+    fleet: Fleet, triton: FakeTriton, error: TritonError, attempts: int
+) -> None:
+    triton.answer = raising(error)
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+    assert (job.state, job.attempts) == (JobState.SUCCEEDED, attempts)
+
+
+async def test_a_job_that_always_kills_its_server_is_given_up(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.answer = raising(*[TritonError("UNAVAILABLE", "Socket closed")] * 3)
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+    assert (job.state, job.attempts) == (JobState.DEAD, 3)
+    assert job.error is not None
+    assert job.error.message == "Socket closed"
+
+
+async def test_nothing_is_claimed_while_triton_has_no_model(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.ready = frozenset()
+    job = await fleet.submit()
+    async with fleet.runner(triton):
+        await asyncio.sleep(0.5)
+        assert (await fleet.table.get(None, job.id)).attempts == 0
+        triton.ready = frozenset(("ensemble", "sd_base"))
+        assert (await fleet.ended(job)).state is JobState.SUCCEEDED
+
+
+async def test_a_stopped_runner_finishes_what_ends_in_time(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    job = await fleet.submit()
+    async with fleet.runner(triton, exit_seconds=10) as stopping:
+        await until(lambda: job.id in triton.running)
+        stopping.set()
+        await asyncio.sleep(0.1)
+        triton.gate.set()
+        assert (await fleet.ended(job)).state is JobState.SUCCEEDED
+
+
+async def test_a_stopped_runner_hands_back_what_does_not(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    job = await fleet.submit()
+    async with fleet.runner(triton):
+        await until(lambda: job.id in triton.running)
+    found = await fleet.table.get(None, job.id)
+    assert (found.state, found.attempts, triton.cancelled) == (JobState.QUEUED, 0, [job.id])
+
+
+async def test_a_second_runner_makes_the_same_images_under_the_same_names(fleet: Fleet, triton: FakeTriton) -> None:
+    job = await fleet.submit(image_num=2)
+    finish = fleet.table.store.finish
+
+    def die_once(*arguments: Any) -> Any:
+        """Store the images, and lose the lease before the end is written, as a kill would."""
+        fleet.table.store.finish = finish  # type: ignore[method-assign]
+        fleet.table.store.forget_runner("one")
+        return finish(*arguments)
+
+    fleet.table.store.finish = die_once  # type: ignore[method-assign]
+    async with fleet.runner(triton, "one"):
+        await until(lambda: len(fleet.files()) == 2)
+        first = fleet.files()
+        ended = await fleet.ended(job)
+    assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 2)
+    assert fleet.files() == first
+    assert len(await fleet.table.ledger(None)) == 1
+
+
+async def test_a_killed_runners_jobs_are_taken_up_at_its_next_start(fleet: Fleet, triton: FakeTriton) -> None:
+    job = await fleet.submit()
+    (claim,) = await fleet.table.claim("one", "default", ["ensemble"], 4)
+    async with fleet.runner(triton, "one"):
+        assert (await fleet.ended(job)).state is JobState.SUCCEEDED
+    # What the killed one had left on Triton was ended first.
+    assert triton.cancelled == [claim.job.id]
+
+
+async def test_a_lost_lease_drops_the_job(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.gate.clear()
+    job = await fleet.submit()
+    async with fleet.runner(triton, "one", pool="default"):
+        await until(lambda: job.id in triton.running)
+        await fleet.table.forget_runner("one")
+        await until(lambda: job.id in triton.cancelled)
+
+
+async def test_a_table_that_is_away_is_waited_for(fleet: Fleet, triton: FakeTriton) -> None:
+    store, left = fleet.table.store, {"claim": 2, "inputs": 2, "renew": 1, "finish": 2, "forget_runner": 1}
+
+    def failing(name: str) -> Any:
+        method = getattr(store, name)
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if left[name] > 0:
+                left[name] -= 1
+                raise TableUnavailable("the database is away")
+            return method(*arguments, **keywords)
+
+        return call
+
+    for name in left:
+        setattr(store, name, failing(name))
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+    assert job.state is JobState.SUCCEEDED
+    assert {name for name, number in left.items() if number} <= {"renew"}
+
+
+async def test_a_store_that_fails_queues_the_job_again(
+    fleet: Fleet, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failures = fleet.store.save, [StorageFailure("the disk is broken")]
+
+    def failing(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return save(*arguments)
+
+    monkeypatch.setattr(fleet.store, "save", failing)
+    async with fleet.runner(triton):
+        job = await fleet.ended(await fleet.submit())
+    assert (job.state, job.attempts) == (JobState.SUCCEEDED, 2)
+
+
+async def test_what_is_left_of_a_timeout_reaches_triton(fleet: Fleet, triton: FakeTriton) -> None:
+    job = await fleet.submit(timeout_seconds=30)
+    await asyncio.sleep(0.3)
+    async with fleet.runner(triton):
+        await fleet.ended(job)
+    ((_, values, _),) = triton.asked
+    assert 25 < values["timeout_seconds"] < 29.8

@@ -1,0 +1,195 @@
+"""The runner: claims into a window, renews its leases, and hands back what it cannot finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
+from triton_diffusers.gateway.jobs.job import Claim, Signals
+from triton_diffusers.gateway.jobs.table import JobTable
+from triton_diffusers.runner.execution import Execution
+from triton_diffusers.runner.results import ResultWriter
+from triton_diffusers.runner.settings import RunnerOptions
+from triton_diffusers.runner.triton import WITHOUT_TRANSLATOR, Triton, TritonError
+from triton_diffusers.util.backoff import backoff
+from triton_diffusers.util.notice import NOTICE
+
+logger = logging.getLogger(__name__)
+
+# A claim that is given up would be completed all the same, by its thread: so it waits only for so long.
+_CLAIM_SECONDS = 1.0
+_REPORT_SECONDS = 0.5
+_MODELS_SECONDS = 5.0
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
+_GIVE_UP_SECONDS = 3.0  # for the answers of jobs that are being handed back
+
+
+class Runner:
+    """Runs jobs of a pool on one Triton."""
+
+    def __init__(self, table: JobTable, triton: Triton, results: ResultWriter, options: RunnerOptions) -> None:
+        self._table, self._triton, self._results, self._options = table, triton, results, options
+        self._executions: dict[Execution, asyncio.Task[None]] = {}
+        self._models: frozenset[str] = frozenset()
+        self._models_until = 0.0
+        self._changed = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run jobs until ``stopping`` is set; then finish those that end in time and hand back the others."""
+        loops = [asyncio.create_task(each) for each in (self._renew_for_ever(), self._watch_for_ever())]
+        try:
+            await self._forget_former_self(stopping)
+            await self._claim_until(stopping)
+            await self._drain()
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _forget_former_self(self, stopping: asyncio.Event) -> None:
+        attempt = 0
+        while not stopping.is_set():
+            try:
+                number = await self._table.forget_runner(self._options.name)
+            except TableUnavailable as error:
+                attempt = await self._pause(attempt, stopping, str(error))
+                continue
+            if number:
+                logger.log(NOTICE, "%d jobs of a former run of %s are queued again", number, self._options.name)
+            return
+
+    async def _claim_until(self, stopping: asyncio.Event) -> None:
+        attempt = 0
+        while not stopping.is_set():
+            served = await self._served()
+            if not served:
+                attempt = await self._pause(attempt, stopping, f"Triton at {self._triton.address} has no model ready")
+                continue
+            room = self._options.max_images - sum(each.job.images for each in self._executions)
+            if room <= 0:
+                await self._wait_for_change()
+                continue
+            try:
+                claims = await self._table.wait_for_claim(
+                    self._options.name, self._options.pool, served, room, _CLAIM_SECONDS
+                )
+            except TableUnavailable as error:
+                attempt = await self._pause(attempt, stopping, str(error))
+                continue
+            attempt = 0
+            for claim in claims:
+                self._start(claim)
+
+    async def _served(self) -> Collection[str]:
+        """Return the models whose jobs this runner can run now."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._models_until:
+            self._models = await self._triton.models()
+            self._models_until = now + _MODELS_SECONDS
+        ensembles = {ensemble for ensemble, model in WITHOUT_TRANSLATOR.items() if model in self._models}
+        return self._models | ensembles
+
+    def _start(self, claim: Claim) -> None:
+        execution = Execution(claim, self._table, self._triton, self._results)
+        former = [task for each, task in self._executions.items() if each.supersede(claim.lease)]
+        self._executions[execution] = asyncio.create_task(self._execute(execution, former))
+
+    async def _execute(self, execution: Execution, former: Sequence[asyncio.Task[None]]) -> None:
+        """Run a job after earlier runs of it that are still ending here: Triton knows both by one id."""
+        try:
+            await asyncio.gather(*former, return_exceptions=True)
+            await execution.run(self._models)
+        finally:
+            if execution.failed:
+                self._models_until = 0.0  # Triton may be gone: look before the next claim
+            del self._executions[execution]
+            self._changed.set()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(_CLAIM_SECONDS):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _pause(self, attempt: int, stopping: asyncio.Event, reason: str) -> int:
+        """Wait after a failed attempt, or until the stop; return the number of the next one."""
+        log = logger.warning if attempt == 0 else logger.info
+        log("waiting: %s", reason)
+        try:
+            async with asyncio.timeout(backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS)):
+                await stopping.wait()
+        except TimeoutError:
+            pass
+        self._models_until = 0.0
+        return attempt + 1
+
+    # Two loops, so that a Triton that does not answer lets no lease expire.
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            if not self._executions:
+                continue
+            try:
+                signals = await self._table.renew([each.report() for each in self._executions if not each.lost])
+            except TableUnavailable as error:
+                logger.warning("leases are not renewed: %s", error)
+            else:
+                self._note(signals)
+
+    def _note(self, signals: Signals) -> None:
+        for execution in self._executions:
+            if not execution.lost:
+                execution.note(signals)
+
+    async def _watch_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            if not self._executions:
+                continue
+            try:
+                await self._watch()
+            except TritonError as error:
+                logger.info("no progress from Triton: %s", error)
+
+    async def _watch(self) -> None:
+        for execution in list(self._executions):
+            if execution.lost or execution.cancelled:
+                await execution.stop_on_triton()
+        found = await self._triton.progress()
+        for execution in list(self._executions):
+            if (progress := found.get(execution.job.id)) is None:
+                continue
+            execution.progress = progress
+            if execution.preview_wanted:
+                execution.preview = await self._triton.preview(execution.job.id) or execution.preview
+
+    # Stopping.
+
+    async def _drain(self) -> None:
+        await self._wait_for_all(self._options.exit_seconds)
+        left = [execution for execution in self._executions if not execution.lost]
+        if not left:
+            return
+        logger.log(NOTICE, "%d jobs are handed back", len(left))
+        for execution in left:
+            execution.handed_back = True
+            await execution.stop_on_triton()
+        try:
+            await self._table.release([execution.lease for execution in left])
+        except TableUnavailable as error:
+            logger.warning("jobs are not handed back, and wait for the end of their leases: %s", error)
+        await self._wait_for_all(_GIVE_UP_SECONDS)
+        tasks = list(self._executions.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        if self._executions:
+            logger.log(NOTICE, "%d jobs are ending", len(self._executions))
+            await asyncio.wait(list(self._executions.values()), timeout=seconds)
