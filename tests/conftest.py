@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+# Read by PyTorch when it is imported, here and in the servers. With more threads than free cores, most of the time
+# of small operations is spent in OpenMP's barriers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Unit tests whose modules make graphs of a compiler each take minutes together.
 COMPILING = ("test_compiled", "test_doubling", "test_fixed_unet", "test_inductor", "test_openvino")
 
