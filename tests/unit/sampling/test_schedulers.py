@@ -142,15 +142,20 @@ def test_unsupported_number_of_steps_is_an_error() -> None:
     assert len(SchedulerFactory(SCHEDULER_CONFIG).make("LCM", 50).timesteps) == 50
 
 
+@pytest.fixture(scope="module")
+def trailing() -> SchedulerFactory:
+    """Return a shared factory, since constructing DPM2 takes long."""
+    return SchedulerFactory({**SCHEDULER_CONFIG, "prediction_type": "v_prediction", "timestep_spacing": "trailing"})
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 30, 150])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_finishes(name: str, steps: int) -> None:
-    factory = SchedulerFactory({**SCHEDULER_CONFIG, "prediction_type": "v_prediction", "timestep_spacing": "trailing"})
+def test_every_scheduler_finishes(trailing: SchedulerFactory, name: str, steps: int) -> None:
     if (name, steps) == ("LCM", 150):
         with pytest.raises(InvalidRequest):
-            factory.make(name, steps)
+            trailing.make(name, steps)
         return
-    scheduler = factory.make(name, steps)
+    scheduler = trailing.make(name, steps)
     latents = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8) * scheduler.init_noise_sigma
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator} if takes_generator(scheduler) else {}
@@ -159,6 +164,16 @@ def test_every_scheduler_finishes(name: str, steps: int) -> None:
         latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
     assert latents.isfinite().all()
     assert latents.dtype == torch.float32
+
+
+def test_scheduler_is_constructed_once_for_all_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = SchedulerFactory(SCHEDULER_CONFIG)
+    factory.make("DPM2", 150)
+    expected = diffusers.KDPM2DiscreteScheduler.from_config(SCHEDULER_CONFIG)
+    monkeypatch.setattr(diffusers.KDPM2DiscreteScheduler, "from_config", None)
+    for steps in (4, 30, 4):
+        expected.set_timesteps(steps)
+        assert torch.equal(factory.make("DPM2", steps).timesteps, expected.timesteps)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
