@@ -195,10 +195,14 @@ def test_invalid_values_are_refused(
         made(write(tmp_path, {**first, **marks}, {}, beside))
 
 
+@pytest.fixture(scope="module")
+def zero_snr_config(first: Tensors, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return made(write(tmp_path_factory.mktemp("zero_snr"), {**first, "v_pred": MARK, "ztsnr": MARK}))
+
+
 @pytest.mark.parametrize("name", ["Euler", "DDIM", "DPM++ 2M", "UniPC", "Euler a", "LCM"])
-def test_zero_snr_is_that_of_diffusers(tmp_path: Path, first: Tensors, name: str) -> None:
-    config = made(write(tmp_path, {**first, "v_pred": MARK, "ztsnr": MARK}))
-    factory = SchedulerFactory(config)
+def test_zero_snr_is_that_of_diffusers(zero_snr_config: dict[str, Any], name: str) -> None:
+    factory = SchedulerFactory(zero_snr_config)
     found = factory.make(name, 5)
     expected = type(found)(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,

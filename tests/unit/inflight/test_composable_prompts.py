@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from tests.integration.oracle import ORACLE
-from tests.unit.conftest import NATIVE_SIDE, ROOT, finish, request_for
+from tests.unit.conftest import ROOT, finish, request_for
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, images_of, made_alone
 from triton_diffusers.api.request import Function, GenerationRequest
@@ -27,6 +27,7 @@ from triton_diffusers.settings import Settings
 
 SAME, DIFFERENT = 45.0, 35.0  # dB
 STEPS = 6
+SIDE = 64
 NEGATIVE = "a green pear"
 LONG_OPTIONS = "[" + "|".join("".join(map(str, range(first, first + 99))) for first in range(1, 1001, 99)) + "]"
 
@@ -78,8 +79,8 @@ def request(prompt: str, **changes: Any) -> GenerationRequest:
         "negative_prompt": NEGATIVE,
         "steps": STEPS,
         "guidance_scale": 6.0,
-        "width": NATIVE_SIDE,
-        "height": NATIVE_SIDE,
+        "width": SIDE,
+        "height": SIDE,
         "scheduler": "DDIM",
     }
     return request_for(prompt, **{**fields, **changes})

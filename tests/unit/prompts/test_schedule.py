@@ -105,11 +105,11 @@ def test_every_prompt_has_a_text_for_every_step(prompt: str) -> None:
     assert len(list(texts_by_step(prompt, STEPS))) == STEPS
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     ("piece", "closing"),
     [("[", ""), ("(", ")"), ("[a:", ":5]"), ("[a|", "]"), ("[a:[b:", "]]"), ("[a|b]", ""), ("[", "]:5]"), ("[a)", "")],
 )
 def test_a_huge_prompt_is_read_in_linear_time(piece: str, closing: str) -> None:
-    """Fail by timeout if parsing takes quadratic time, which would be hours."""
-    assert len(list(texts_by_step(piece * 50_000 + closing * 50_000, 3))) == 3
+    """Fail by timeout if parsing takes quadratic time, which would be minutes."""
+    assert len(list(texts_by_step(piece * 20_000 + closing * 20_000, 3))) == 3

@@ -227,11 +227,11 @@ def test_escaped_text_is_itself(text: str) -> None:
     assert "BREAK".join("".join(span.text for span in section) for section in parse(escaped)) == text
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "piece",
     ["(", ")", "[", "(a", "a)", "(a)b", "([", "(a:1.1)", ":", ": ", ":1", "1", " ", "BREAK ", "\\", "a", "(:1 "],
 )
 def test_a_huge_prompt_is_parsed_in_linear_time(piece: str) -> None:
-    """Fail by timeout if parsing takes quadratic time, which would be hours."""
-    assert parse(":" + piece * 100_000)
+    """Fail by timeout if parsing takes quadratic time, which would be minutes."""
+    assert parse(":" + piece * 30_000)
