@@ -39,7 +39,7 @@ class Program:
             time.sleep(_LOOK_SECONDS)
         return False
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let it run again."""
         self._process.send_signal(signal.SIGCONT)
 

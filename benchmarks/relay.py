@@ -32,7 +32,7 @@ def relay(programs: Sequence[AbstractContextManager[Program]], seconds: float) -
 
 
 def _works(program: Program, until: float) -> bool:
-    program.go_on()
+    program.resume()
     return program.hands_over(until)
 
 

@@ -160,7 +160,7 @@ def test_a_queue_that_is_full_says_so(narrow: Calls) -> None:
     assert opened(waiting.result()["images"][0]).size == (64, 64)
 
 
-def test_nobody_gets_the_image_of_somebody_who_has_the_same_sequence_id(narrow: Calls) -> None:
+def test_a_reused_sequence_id_cancels_the_earlier_job(narrow: Calls) -> None:
     """Cancel the job of a request whose sequence id another caller has taken.
 
     Triton lets clients choose the ids, and loses the request when its id is started again.

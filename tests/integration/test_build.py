@@ -1,4 +1,4 @@
-"""The real build on the emoji model: killed in the middle, gone on with, verified, used; and out of room."""
+"""The real build on the emoji model: killed and resumed, verified, used; and on a full disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(3 * WITHIN)
-def test_a_build_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_killed_build_is_resumed(tmp_path: Path) -> None:
     work = tmp_path / OPTIMIZED_MODEL / ".work" / NAME
     with (tmp_path / "log").open("wb") as log:
         first = subprocess.Popen(command(tmp_path), stderr=log, stdout=log)

@@ -18,7 +18,9 @@ from triton_diffusers.settings import Settings
 EMOJI = ROOT / "models" / "emoji"
 
 
-def test_one_file_from_a_hub(triton: RunningTriton, start_triton: TritonStarter, tmp_path: Path) -> None:
+def test_a_single_checkpoint_file_is_fetched_and_converted(
+    triton: RunningTriton, start_triton: TritonStarter, tmp_path: Path
+) -> None:
     loaded = load_components(Settings(model_dir=EMOJI, device="cpu", dtype="float32", close_safety=True))
     file = write(tmp_path / "emoji.safetensors", original(loaded.unet, loaded.vae, loaded.text_encoder))
     assert "first_stage_model.decoder.conv_in.weight" in load_file(file)

@@ -83,7 +83,7 @@ def test_the_seed_in_the_answer_makes_the_image_again(client: Client) -> None:
     assert again.task_id != first.task_id
 
 
-def test_both_transports_give_the_same(triton: RunningTriton) -> None:
+def test_http_and_grpc_return_the_same_image(triton: RunningTriton) -> None:
     images = []
     for url in urls_of(triton).values():
         with Client(url) as client:

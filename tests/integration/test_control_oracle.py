@@ -197,7 +197,7 @@ def test_controlnets_and_functions(loop: EngineLoop, oracle: ControlOracle) -> N
     assert {case: decibels for case, decibels in found.items() if decibels < SAME} == {}
 
 
-def test_they_do_control(loop: EngineLoop) -> None:
+def test_controlnets_change_the_image(loop: EngineLoop) -> None:
     requests = [request_for(controls=controls) for controls in ((), (control(0, scale=0.0),), *STRONG)]
     plain, weightless, *controlled = (drawn[0] for drawn in all_drawn(loop, requests))
     assert psnr(plain, weightless) >= SAME

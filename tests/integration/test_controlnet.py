@@ -108,7 +108,7 @@ def centre(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.argwhere(image.min(2) < 170).mean(0)
 
 
-def test_where_the_image_travels_makes_no_difference(calls: Calls) -> None:
+def test_every_image_field_gives_the_same_result(calls: Calls) -> None:
     expected = drawn(calls, image=IMAGE)
     assert np.array_equal(drawn(calls, control_image=[IMAGE]), expected)
     with ImageServer({"/a.png": IMAGE}) as server:
@@ -131,7 +131,7 @@ EACH: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.heavy)])
-def test_two_clients_that_switch_get_what_they_would_get_alone(calls: Calls, rounds: int) -> None:
+def test_concurrent_requests_get_their_own_controlnets(calls: Calls, rounds: int) -> None:
     alone = [drawn(calls, **fields) for fields in EACH]
     assert psnr(alone[0], alone[1]) < SAME
 
@@ -152,7 +152,7 @@ def test_outpainting_is_controlled_by_the_larger_canvas(calls: Calls) -> None:
     assert opened(reply["images"][0]).size == opened(from_base64(control)).size == (96, 64)
 
 
-def test_its_jobs_are_known_by_the_model_and_can_be_cancelled(calls: Calls) -> None:
+def test_ensemble_jobs_are_listed_and_cancelled(calls: Calls) -> None:
     long = small(image=IMAGE, steps=150, image_num=8)
     pending = calls.send("ensemble_controlnet", **long)
     job = calls.wait_for_job(long["task_id"], lambda job: job["step"] > 0)
@@ -187,7 +187,7 @@ def test_the_references_example_requests(calls: Calls, name: str) -> None:
         ({"control_image": [b"rubbish"]}, "control_image: '7 bytes' is invalid: must be an image"),
     ],
 )
-def test_what_is_wrong_is_told(calls: Calls, fields: dict[str, Any], message: str) -> None:
+def test_invalid_controls_are_refused(calls: Calls, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InferenceServerException, match=message) as caught:
         calls.grpc("sd_controlnet", **small(**fields))
     assert caught.value.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND")

@@ -114,7 +114,7 @@ def test_an_image_in_every_transport(
     assert from_base64(reply["images_base64"]) == drawn
 
 
-def test_what_is_not_masked_stays_as_it_was(calls: Calls) -> None:
+def test_unmasked_pixels_are_unchanged(calls: Calls) -> None:
     original = np.asarray(apple().resize((64, 64), Image.Resampling.LANCZOS))
     pasted = pixels(calls.grpc(**image_request("inpaint", denoising_strength=1.0))["images"][0])
     drawn = pixels(calls.grpc(**image_request("inpaint", denoising_strength=1.0, keep_unmasked=False))["images"][0])
@@ -125,7 +125,7 @@ def test_what_is_not_masked_stays_as_it_was(calls: Calls) -> None:
     assert np.array_equal(wider[:64, 16:], original)
 
 
-def test_all_functions_at_once(calls: Calls) -> None:
+def test_concurrent_functions_do_not_affect_each_other(calls: Calls) -> None:
     alone = {function: calls.grpc(**image_request(function))["images"] for function in ("i2i", "inpaint", "outpaint")}
     pending = {
         function: [calls.send(**image_request(function, task_id=f"{function}-{turn}")) for turn in range(3)]
@@ -171,7 +171,7 @@ def test_loras_are_per_request(calls: Calls) -> None:
         ({"clip_skip": 9}, "clip_skip: 9 is invalid: must be between 1 and 4"),
     ],
 )
-def test_what_is_wrong_is_told(calls: Calls, fields: dict[str, Any], message: str) -> None:
+def test_invalid_images_are_refused(calls: Calls, fields: dict[str, Any], message: str) -> None:
     request = {name: value for name, value in image_request("i2i", **fields).items() if value != b""}
     with pytest.raises(InferenceServerException, match=message) as caught:
         calls.grpc(**request)

@@ -169,7 +169,7 @@ def test_images_are_returned_only_where_they_are_asked_for(calls: Calls) -> None
     assert (reply["images"], reply["images_base64"], reply["is_nsfw"]) == ([], [], [False])
 
 
-def test_only_the_outputs_that_are_asked_for(calls: Calls) -> None:
+def test_only_requested_outputs_are_returned(calls: Calls) -> None:
     result = calls.client.infer(
         "sd_base",
         tensors(grpc_client, small(), INPUTS, batched=True),
@@ -218,7 +218,7 @@ def test_a_bad_field_is_told_in_every_transport(calls: Calls, model: str, field:
     assert caught.value.status() == "400"
 
 
-def test_what_only_the_model_finds_wrong_is_the_callers_mistake(calls: Calls) -> None:
+def test_a_schedulers_own_limit_is_an_invalid_argument(calls: Calls) -> None:
     with pytest.raises(InferenceServerException, match="steps: 60 is invalid: the scheduler LCM says") as caught:
         calls.grpc(**small(scheduler="LCM", steps=60))
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"

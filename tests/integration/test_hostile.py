@@ -232,7 +232,7 @@ def test_thousands_of_strange_requests(calls: Calls) -> None:
 
 @pytest.mark.parametrize("model", [*MODELS, "jobs"])
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"[" * 10_000, b'{"prompt":"\\ud800"}'])
-def test_what_is_no_request_at_all(calls: Calls, model: str, body: bytes) -> None:
+def test_malformed_bodies_are_refused(calls: Calls, model: str, body: bytes) -> None:
     check_json(calls, model, body)
 
 

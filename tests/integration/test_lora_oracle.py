@@ -218,7 +218,7 @@ def test_images_of_lycoris_files_are_those_of_merged_weights(
     assert difference(other, ours(engine, [load(loader, [("kohya", 0.75)])])[0]) > SAME
 
 
-def test_a_weight_of_zero_is_no_lora(engine: EagerEngine, loader: LoraLoader, oracle: Any) -> None:
+def test_a_zero_weight_has_no_effect(engine: EagerEngine, loader: LoraLoader, oracle: Any) -> None:
     assert load(loader, [("locon", 0.0)]) is None
     (plain,) = ours(engine, [None])
     assert difference(plain, oracle([("locon", 0.0)])) > SAME

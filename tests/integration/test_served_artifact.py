@@ -81,7 +81,7 @@ def drawn(start_triton: TritonStarter, model_dir: Path) -> Callable[..., dict[st
 
 @pytest.mark.heavy
 @pytest.mark.timeout(2 * WITHIN)
-def test_it_draws_what_the_eager_engine_draws(
+def test_the_compiled_engine_matches_the_eager_one(
     drawn: Callable[..., dict[str, Any]], tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     eager = drawn(engine="eager", dtype="float32")

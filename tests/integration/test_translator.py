@@ -28,13 +28,13 @@ def translated(calls: Calls, **fields: Any) -> Mapping[str, Any]:
     return reply
 
 
-def test_only_what_is_chinese_is_translated(calls: Calls) -> None:
+def test_only_chinese_text_is_translated(calls: Calls) -> None:
     reply = translated(calls, prompt=f"({CHINESE}:1.2)， a cat <lora:红:0.5>", negative_prompt="a dog，(x:1.1)")
     assert reply["prompt"] == f"({ENGLISH}:1.2), a cat <lora:红:0.5>"
     assert reply["negative_prompt"] == "a dog，(x:1.1)"
 
 
-def test_one_request_can_say_no(calls: Calls) -> None:
+def test_a_request_can_turn_translation_off(calls: Calls) -> None:
     assert translated(calls, prompt=CHINESE, use_translate=False)["prompt"] == CHINESE
     assert translated(calls, prompt=CHINESE, use_translate=True)["prompt"] == ENGLISH
 
@@ -46,7 +46,7 @@ def test_too_long_a_prompt_is_told(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_what_is_not_translated_is_told_by_the_ensemble(calls: Calls, transport: str) -> None:
+def test_untranslated_words_are_warned_of(calls: Calls, transport: str) -> None:
     ask = getattr(calls, transport)
     reply = ask("ensemble", **small(prompt="紅蘋果，量子计算机", steps=1))
     assert reply["prompt"] == "red apple, 量子计算机"

@@ -39,7 +39,7 @@ def test_short_values_are_shown_whole(value: object) -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: (value,) * 3, lambda value: [(value,)]])
-def test_only_the_head_of_a_large_value_is_looked_at(wrap: Callable[[bytes], object]) -> None:
+def test_large_values_are_cut_before_their_repr(wrap: Callable[[bytes], object]) -> None:
     value = wrap(bytes(10**6))
     tracemalloc.start()
     try:

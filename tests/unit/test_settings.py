@@ -64,7 +64,7 @@ def test_an_unknown_parameter_lists_the_known_ones() -> None:
         Settings.read({"max_stepz": "3"})
 
 
-def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
+def test_an_unknown_variable_is_warned_of_with_the_nearest_setting() -> None:
     environment = {
         "TRITON_DIFFUSERS_MAX_STEP": "20",
         "triton_diffusers_zzz": "",

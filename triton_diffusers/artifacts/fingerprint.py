@@ -2,7 +2,7 @@
 
 Configs count in full. A weight file counts by its size, by the names, types and shapes of its tensors, and by a piece
 of each tensor. So another training, merge or precision changes the fingerprint, and a copy, download or touch does not.
-It tells models apart and is no protection against deliberate changes of single bytes. The scheduler, the tokenizer and
+It tells models apart, but does not protect against deliberate changes of single bytes. The scheduler, the tokenizer and
 the safety checker do not count, since they are not compiled.
 """
 

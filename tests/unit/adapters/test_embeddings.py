@@ -121,7 +121,7 @@ def test_a_word_may_have_capitals(fresh: Components, attach: Any, tmp_path: Path
         assert list(reader.read(text).chunks[0].tokens.ids[1:3]) == ids
 
 
-def test_no_folder_is_no_embedding(fresh: Components, tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_embeddings(fresh: Components, tmp_path: Path) -> None:
     attach_embeddings(tmp_path / "embeddings", fresh.tokenizer, fresh.text_encoder)
     assert fresh.tokenizer.get_added_vocab().keys() == {"<|startoftext|>", "<|endoftext|>"}
 
@@ -202,7 +202,7 @@ def test_of_two_files_for_one_word_the_first_counts(attach: Any, tmp_path: Path,
     assert f"{second} is left out" in said
 
 
-def test_other_files_are_not_looked_at(attach: Any, tmp_path: Path) -> None:
+def test_other_files_are_ignored(attach: Any, tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("words")
     (tmp_path / ".pt").write_text("hidden")
     assert attach() == ([], [])

@@ -209,7 +209,7 @@ def test_a_second_row_of_a_list_is_refused() -> None:
         ("use_translate", np.zeros((1, 5000), np.bool_)),
     ],
 )
-def test_a_list_has_a_bound_whatever_it_is_of(name: str, values: np.ndarray[Any, Any]) -> None:
+def test_every_lists_length_is_bounded(name: str, values: np.ndarray[Any, Any]) -> None:
     with pytest.raises(InvalidRequest, match=f"^{name}: '{values.size} values' is invalid: at most 1024$"):
         read_values({**tensors(), name: values}, INPUTS)
     assert len(read_values({**tensors(), name: values[:, :1024]}, INPUTS)[name]) == 1024
@@ -252,7 +252,7 @@ def test_a_request_with_images_and_loras() -> None:
     assert (request.keep_unmasked, request.embed_metadata) == (False, False)
 
 
-def test_what_an_image_request_leaves_out() -> None:
+def test_image_requests_have_defaults() -> None:
     request = decoded(func_name="outpaint", image=IMAGE, width=64, height=64)
     assert request.expansion == Expansion(left=128, right=128, up=128, down=128, fill=Fill.COPY)
     assert (request.denoising_strength, request.resize_mode, request.keep_unmasked) == (0.55, ResizeMode.STRETCH, True)
@@ -310,7 +310,7 @@ def test_each_way_to_send_an_image() -> None:
         ({"save_dir": "../elsewhere"}, "save_dir: '../elsewhere' is invalid"),
     ],
 )
-def test_what_does_not_go_together_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_contradicting_fields_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{message}"):
         decoded(**fields)
 
@@ -399,7 +399,7 @@ def test_any_arrays_give_a_request_or_are_refused(sent: dict[str, np.ndarray[Any
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_one_strange_field_in_a_good_request(data: st.DataObject) -> None:
+def test_any_array_in_one_field_is_read_or_refused(data: st.DataObject) -> None:
     """Vary one field at a time: a request with many invalid fields fails at the first one."""
     field = data.draw(st.sampled_from(ALL_INPUTS))
     result = outcome({**tensors(image=IMAGE), field.name: data.draw(any_array(field))})

@@ -63,7 +63,7 @@ def test_the_base_model_has_no_controlnets() -> None:
     assert (request.controls, request.return_control_image, request.has_images) == ((), False, False)
 
 
-def test_one_value_stands_for_all() -> None:
+def test_a_single_value_applies_to_all_controlnets() -> None:
     request = decoded(
         controlnet_path=["a", "b", ""],
         process_func=["hed"],
@@ -157,7 +157,7 @@ def test_every_preprocessor_is_known(name: str) -> None:
         ({"mask": IMAGE}, "mask: .* t2i takes no mask"),
     ],
 )
-def test_what_is_wrong_is_refused_with_field_value_and_limit(fields: dict[str, Any], message: str) -> None:
+def test_invalid_controls_are_refused_with_field_value_and_limit(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{message}"):
         decoded(**{"image": IMAGE, **fields})
 

@@ -24,13 +24,13 @@ def test_an_unknown_name_is_told_with_the_nearest_known_one(name: str, warning: 
     assert unknown_fields([name], INPUTS) == (warning,)
 
 
-def test_what_is_told_is_bounded() -> None:
+def test_warnings_are_bounded() -> None:
     told = unknown_fields([f"name-{number}" for number in range(1000)], INPUTS)
     assert len(told) == 9
     assert told[-1] == "names that are not fields of this model and were ignored: 992 more"
 
 
-def test_nothing_is_told_of_nothing_and_of_tritons_own() -> None:
+def test_tritons_own_parameters_give_no_warning() -> None:
     assert unknown_fields([], INPUTS) == ()
     assert unknown_fields(["triton_enable_empty_final_response"], INPUTS) == ()
 

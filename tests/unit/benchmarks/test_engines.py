@@ -138,7 +138,7 @@ def test_a_machine_that_slows_down_does_so_for_both(tmp_path: Path) -> None:
     assert "5.00×" in table(figures)
 
 
-def test_who_has_nobody_to_be_compared_with_draws_alone(tmp_path: Path) -> None:
+def test_a_contender_without_a_baseline_runs_alone(tmp_path: Path) -> None:
     figures, workshop = measured(tmp_path, ["ours-eager"], lambda contender, options: 0.5)
     assert [len(heat) for heat in workshop.ran] == [1, 1]
     assert figures["contenders"]["ours-eager"]["ratios"] == {}
@@ -175,7 +175,7 @@ def test_a_setting_that_fails_is_not_the_end_of_a_contender(tmp_path: Path) -> N
     assert figures["contenders"]["genai"]["setting"]["static"] is False
 
 
-def test_who_fails_is_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_a_failing_contender_is_left_out_with_the_reason(tmp_path: Path) -> None:
     def seconds(contender: Contender, options: Mapping[str, Any]) -> float:
         if contender is CONTENDERS["eager"]:
             raise ProgramFailed("ended with -9: ")
@@ -200,7 +200,7 @@ def test_the_document_has_a_place_for_the_table() -> None:
     assert "the table" in fill(document, "engines", "the table")
 
 
-def test_a_blank_picture_is_no_picture(tmp_path: Path) -> None:
+def test_a_blank_image_is_an_error(tmp_path: Path) -> None:
     for name in ("one", "two"):
         Image.new("RGB", (8, 8), "grey").save(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match="one has drawn a blank picture"):
@@ -260,7 +260,7 @@ def test_the_random_model_loads_as_a_checkpoint_and_is_made_once(tmp_path: Path)
     assert (folder / "base_model" / "model_index.json").stat().st_mtime_ns == made
 
 
-def test_what_is_missing_of_the_random_model_is_added(tmp_path: Path) -> None:
+def test_missing_parts_of_the_random_model_are_added(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, TINY, 64, Progress())
     make_model(workshop.model, TINY)
     shutil.rmtree(workshop.model / "lora")

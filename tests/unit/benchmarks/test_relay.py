@@ -57,11 +57,11 @@ class TestRelay:
         assert outcomes[1] is None
         assert log.read_text().splitlines()[-1] == "b ends"
 
-    def test_one_that_cannot_start_is_told(self, log: Path) -> None:
+    def test_a_program_that_cannot_start_is_reported(self, log: Path) -> None:
         outcomes = relay([self.program(log, "import sys; sys.exit('no such model')")], 30.0)
         assert str(outcomes[0]) == "ended with 1: no such model"
 
-    def test_one_that_takes_too_long_is_ended(self, log: Path) -> None:
+    def test_a_slow_program_is_stopped(self, log: Path) -> None:
         outcomes = relay([self.program(log, _PARTS + "time.sleep(600)")], 0.5)
         assert str(outcomes[0]) == "not done in time"
 

@@ -69,7 +69,7 @@ def test_every_form_is_the_same_network(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("tensors", [{"lora_unet.alpha": torch.ones(1)}, {"encoder.conv_in.bias": torch.ones(1)}])
-def test_what_is_not_an_autoencoder_is_named(tmp_path: Path, tensors: Tensors) -> None:
+def test_a_file_that_is_not_an_autoencoder_is_refused(tmp_path: Path, tensors: Tensors) -> None:
     file = write(tmp_path / "x.safetensors", tensors)
     with pytest.raises(LoadError, match=f"{file} is not an autoencoder of Stable Diffusion: it has no "):
         convert_vae(file, tmp_path)
@@ -134,7 +134,7 @@ def test_the_autoencoder_of_a_setting_replaces_a_folders_own(tmp_path: Path, set
     assert fingerprint(tmp_path) == before
 
 
-def test_another_autoencoder_beside_has_another_fingerprint(checkpoint: Path) -> None:
+def test_a_separate_autoencoder_changes_the_fingerprint(checkpoint: Path) -> None:
     prints = [fingerprint(checkpoint)]
     for form in ("original", "diffusers", "pickle"):
         file = file_of(checkpoint / "base_model", form)
@@ -147,7 +147,7 @@ def test_another_autoencoder_beside_has_another_fingerprint(checkpoint: Path) ->
     assert fingerprint(checkpoint) == prints[0]
 
 
-def test_one_checkpoint_file_is_served_with_what_lies_beside(checkpoint: Path) -> None:
+def test_a_checkpoint_file_uses_the_files_beside_it(checkpoint: Path) -> None:
     file = checkpoint / "base_model" / "m.safetensors"
     settings = Settings(model_dir=file, cache_dir=checkpoint / "cache", device="cpu")
     assert (settings.model_folder, settings.model_name) == (file.parent, "m")

@@ -150,7 +150,7 @@ def test_junk_is_named(tmp_path: Path, name: str) -> None:
         (875_000, "epsilon", 'model: {params: {parameterization: "v"}}', "epsilon", 64),
     ],
 )
-def test_what_the_second_generation_predicts(
+def test_the_prediction_type_of_sd2_is_detected(
     tmp_path: Path,
     second: dict[str, torch.Tensor],
     steps: int | None,
@@ -268,7 +268,7 @@ def test_a_wrong_shape_is_named(tmp_path: Path, first: dict[str, torch.Tensor]) 
         (["model.diffusion_model.input_blocks.0.0.weight"], "has no text encoder"),
     ],
 )
-def test_other_kinds_are_named(tmp_path: Path, names: list[str], said: str) -> None:
+def test_unsupported_checkpoints_are_refused(tmp_path: Path, names: list[str], said: str) -> None:
     source = write(tmp_path / "x.safetensors", {name: torch.zeros(32, 4, 3, 3) for name in names})
     with pytest.raises(LoadError, match=said):
         converted(source, tmp_path / "made")

@@ -94,12 +94,12 @@ def test_elsewhere_when_the_directory_is_read_only(
     assert [path.name for path in source.parent.iterdir()] == [source.name]
 
 
-def test_what_can_be_written(tmp_path: Path) -> None:
+def test_writable_folders_are_detected(tmp_path: Path) -> None:
     assert module._is_writable(tmp_path)
     assert not module._is_writable(Path("/proc/self"))
 
 
-def test_nothing_is_left_of_a_failure(source: Path, tmp_path: Path) -> None:
+def test_a_failed_conversion_leaves_no_files(source: Path, tmp_path: Path) -> None:
     def fail(source: Path, folder: Path) -> None:
         (folder / "half").touch()
         raise LoadError("no")
@@ -148,7 +148,7 @@ def test_a_killed_conversion_leaves_nothing_that_counts(source: Path, tmp_path: 
     assert list(source.parent.glob("*unfinished*")) == []
 
 
-def test_two_at_once(source: Path, tmp_path: Path) -> None:
+def test_concurrent_conversions_run_once(source: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_run, args=(_slowly, source, tmp_path)) for _ in range(2)]
     for process in processes:

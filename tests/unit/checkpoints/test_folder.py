@@ -177,7 +177,7 @@ def test_other_pipelines_of_the_same_components(make: Callable[..., Path], name:
         ("KolorsPipeline", "Kolors"),
     ],
 )
-def test_other_families_are_named(tmp_path: Path, name: str, family: str) -> None:
+def test_unsupported_families_are_refused(tmp_path: Path, name: str, family: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
     with pytest.raises(LoadError, match=f"not supported yet: {family}"):
         load(tmp_path)

@@ -17,7 +17,7 @@ def touch(*paths: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["base_model/sd-v1.5.safetensors", "base_model/x.ckpt", "base_model.safetensors"])
-def test_one_file(tmp_path: Path, name: str) -> None:
+def test_a_single_checkpoint_file_is_found(tmp_path: Path, name: str) -> None:
     touch(
         tmp_path / name,
         tmp_path / "base_model" / "x.converted" / "model_index.json",

@@ -50,7 +50,7 @@ def test_git_lfs_pointer_is_named_unless_another_file_is_loaded(tmp_path: Path) 
         load_components(settings)
 
 
-def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=f"{tmp_path} is not a model directory: it has neither"):
         load_components(Settings(model_dir=tmp_path))
 

@@ -67,7 +67,7 @@ def test_training_config_names_the_last_layer(tmp_path: Path) -> None:
     assert_two_layers(loaded(tmp_path, second(copied=False, without=(_LAST,))))
 
 
-def test_another_count_in_the_sidecar_is_refused(tmp_path: Path) -> None:
+def test_a_wrong_layer_count_in_the_sidecar_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "two.config" / "text_encoder" / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({"num_hidden_layers": 1}))

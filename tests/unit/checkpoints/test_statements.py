@@ -163,7 +163,7 @@ def test_contradictions_are_told(
     assert said in caplog.text
 
 
-def test_one_line_says_what_was_taken_from_where(
+def test_the_log_has_the_source_of_each_statement(
     tmp_path: Path, first: Tensors, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -38,9 +38,7 @@ def below(folder: Path) -> set[str]:
     return {path.as_posix() for path in paths if ".cache" not in path.parts}
 
 
-def test_one_preprocessor_s_file_is_fetched_once(
-    annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shared_file_is_fetched_once(annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch("hed", "scribble", "canny", "--model-dir", tmp_path) == 0
     root = tmp_path / "preprocessors"
     assert below(root) == {"annotators/ControlNetHED.pth"}
@@ -98,13 +96,15 @@ def test_dry_run(annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (annotators.listings, below(tmp_path)) == (0, set())
 
 
-def test_a_broken_connection_is_gone_on_with(annotators: Hub, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(annotators: Hub, tmp_path: Path) -> None:
     annotators.break_after["ControlNetHED.pth"] = 5000
     assert fetch("hed", "--to", tmp_path) == 0
     assert (tmp_path / "annotators" / "ControlNetHED.pth").read_bytes() == EDGES
 
 
-def test_what_cannot_be_fetched(annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_file_does_not_stop_the_others(
+    annotators: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is told, and the rest is fetched all the same."""
     annotators.damaged.add("ControlNetHED.pth")
     assert fetch("hed", "lineart", "mlsd", "depth", "--to", tmp_path) == 1
@@ -168,7 +168,7 @@ def test_help_and_page_tell_every_option_and_name(capsys: pytest.CaptureFixture[
         assert f"{weights.folder}/" in page
 
 
-def test_nothing_heavy_is_imported_to_list(tmp_path: Path) -> None:
+def test_listing_imports_no_heavy_package(tmp_path: Path) -> None:
     program = (
         "import sys; from triton_diffusers.cli import main as cli; "
         f"cli.main(['fetch-preprocessors', '--dry-run', '--to', {str(tmp_path)!r}]); "
@@ -178,7 +178,7 @@ def test_nothing_heavy_is_imported_to_list(tmp_path: Path) -> None:
     assert run.stdout.splitlines()[-1] == "[]"
 
 
-def test_what_is_fetched_is_what_is_looked_for(annotators: Hub, tmp_path: Path) -> None:
+def test_fetched_files_are_found_by_preprocessors(annotators: Hub, tmp_path: Path) -> None:
     assert HED.missing(tmp_path) == ["annotators/ControlNetHED.pth"]
     assert fetch("hed", "--to", tmp_path) == 0
     assert HED.missing(tmp_path) == []

@@ -86,7 +86,7 @@ def test_control_images() -> None:
     assert control_images[1].pil().getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_no_images() -> None:
+def test_a_reply_without_images_keeps_the_flags() -> None:
     generation = Generation.from_tensors(answer(images=text()))
     assert generation.images == ()
     assert generation.is_nsfw == (False, True)
@@ -132,5 +132,5 @@ def test_progress_that_makes_no_sense(changes: dict[str, Any]) -> None:
         Progress.list_from_tensors(jobs(**changes))
 
 
-def test_no_jobs() -> None:
+def test_an_empty_job_list_is_read() -> None:
     assert Progress.list_from_tensors({name: column[:0] for name, column in jobs().items()}) == []

@@ -35,7 +35,7 @@ def test_the_last_error_is_raised() -> None:
         Attempts(None, retries=2).run(failing(*map(BusyError, "1234")), sleep=lambda _: None)
 
 
-def test_no_retries() -> None:
+def test_without_retries_the_first_error_is_raised() -> None:
     with pytest.raises(BusyError):
         Attempts(None, retries=0).run(failing(BusyError("x")))
 

@@ -51,11 +51,11 @@ def generation(*images: bytes, controls: int = 0) -> Generation:
     )
 
 
-def test_what_is_not_given_is_left_to_the_server() -> None:
+def test_missing_arguments_send_no_options() -> None:
     assert options() == {}
 
 
-def test_every_option() -> None:
+def test_arguments_become_options() -> None:
     assert options(
         "--negative-prompt=blur", "--steps=20", "--size=640x480", "--seed=7", "--image-num=2", "--scheduler=Euler a",
         "--cfg-scale=5", "--format=webp", "--task-id=one",
@@ -133,7 +133,7 @@ def test_the_file_name_tells_the_format() -> None:
         options("-o", "apple.jpg", "--format=png")
 
 
-def test_where_images_go(tmp_path: Path) -> None:
+def test_image_paths_follow_the_output_option(tmp_path: Path) -> None:
     one, two = generation(PNG), generation(JPEG, JPEG)
     assert paths_for(one, None) == [Path("a-task.png")]
     assert paths_for(one, tmp_path) == [tmp_path / "a-task.png"]
@@ -143,7 +143,7 @@ def test_where_images_go(tmp_path: Path) -> None:
     assert paths_for(two, Path("apple")) == [Path("apple-1.jpg"), Path("apple-2.jpg")]
 
 
-def test_where_control_images_go(tmp_path: Path) -> None:
+def test_control_image_paths_follow_the_output_option(tmp_path: Path) -> None:
     assert control_paths_for(generation(PNG), None) == []
     one, two = generation(PNG, controls=1), generation(JPEG, JPEG, controls=2)
     assert control_paths_for(one, None) == [Path("a-task-control.png")]
@@ -180,7 +180,9 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "error: " in capsys.readouterr().err
 
 
-def test_no_server(unused_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_one_message(
+    unused_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(URL_VARIABLE, f"127.0.0.1:{unused_port}")
     assert main(["generate", "x"]) == 1
     captured = capsys.readouterr()
@@ -191,7 +193,7 @@ def test_no_server(unused_port: int, capsys: pytest.CaptureFixture[str], monkeyp
     ]
 
 
-def test_it_runs_as_a_module() -> None:
+def test_the_package_runs_as_a_module() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "triton_diffusers_client", "--help"], capture_output=True, text=True, check=True
     )

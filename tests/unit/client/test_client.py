@@ -156,7 +156,7 @@ def test_a_timeout_that_is_invalid(timeout: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit, RuntimeError, RequestTimeoutError])
-def test_whatever_ends_the_waiting_ends_the_job(ends: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_wait_cancels_the_job(ends: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer("m")
 
     def end() -> None:

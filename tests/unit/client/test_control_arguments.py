@@ -53,6 +53,6 @@ def test_several_controlnets() -> None:
         (["--return-control-image"], "need --control-image or --image"),
     ],
 )
-def test_what_does_not_go_together(arguments: list[str], message: str) -> None:
+def test_contradicting_arguments_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(*arguments)

@@ -43,6 +43,6 @@ def test_an_invalid_value_is_not_told(value: Any) -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_two_authorizations_are_one_too_many() -> None:
+def test_two_authorizations_are_refused() -> None:
     with pytest.raises(ValueError, match="one of the two"):
         make_headers({"Authorization": "a"}, "b")

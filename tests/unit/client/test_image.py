@@ -33,7 +33,7 @@ def test_a_name_that_promises_another_format_is_refused(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a", "a.bin", "a.v2", "a.png", "a.PNG"])
-def test_other_names_are_written_as_they_are(name: str, tmp_path: Path) -> None:
+def test_other_suffixes_are_accepted(name: str, tmp_path: Path) -> None:
     image = encoded("png")
     assert image.save(tmp_path / name).read_bytes() == image.data
 

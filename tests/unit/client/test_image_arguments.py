@@ -25,7 +25,7 @@ def test_the_function_follows_from_what_is_given() -> None:
     }
 
 
-def test_what_belongs_to_an_image() -> None:
+def test_image_arguments_become_options() -> None:
     assert options("--image=a.png", "--strength=0.7", "--resize-mode=pad", "--no-keep-unmasked") == {
         "func_name": "i2i",
         "image": "a.png",
@@ -35,7 +35,7 @@ def test_what_belongs_to_an_image() -> None:
     }
 
 
-def test_styles() -> None:
+def test_lora_arguments_become_options() -> None:
     assert options("--lora=lora/a.safetensors:0.5", "--lora", "lora/b.bin", "--lora=c:-1", "--clip-skip=2") == {
         "lora_path": ["lora/a.safetensors", "lora/b.bin", "c"],
         "lora_attn": [0.5, 0.75, -1.0],
@@ -51,7 +51,7 @@ def test_styles() -> None:
         (["--image=a.png", "--mask=m.png", "--expand=1,2,3,4"], "do not go together"),
     ],
 )
-def test_what_does_not_go_together(arguments: list[str], message: str) -> None:
+def test_contradicting_arguments_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(*arguments)
 

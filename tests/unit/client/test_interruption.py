@@ -60,7 +60,7 @@ def test_the_first_is_noted_and_the_second_raised() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_who_ignores_it_goes_on_ignoring_it() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interruption() as interruption:
         signal.raise_signal(signal.SIGINT)

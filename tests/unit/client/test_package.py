@@ -22,7 +22,7 @@ def test_exports() -> None:
     assert all(name in (errors.__doc__ or "") and name in DOCS for name in public)
 
 
-def test_it_needs_no_server_package_and_only_the_transport_that_is_used() -> None:
+def test_only_the_used_transport_is_imported() -> None:
     code = (
         "import sys, triton_diffusers_client as c, triton_diffusers_client.cli\n"
         "c.Client('http://127.0.0.1:1').close()\n"

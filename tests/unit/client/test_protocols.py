@@ -64,7 +64,7 @@ def test_advice(words: bytes, scheme: str, advice: str) -> None:
         assert (str(error) if error else "") == (f"127.0.0.1:{port} {advice}127.0.0.1:{port}" if advice else "")
 
 
-def test_nobody_there_is_not_a_wrong_protocol(unused_port: int) -> None:
+def test_an_unused_port_is_unreachable(unused_port: int) -> None:
     assert wrong_protocol(Address("grpc", "127.0.0.1", unused_port)) is None
     with Client(f"grpc://127.0.0.1:{unused_port}") as client, pytest.raises(UnreachableError):
         client.jobs()

@@ -83,11 +83,11 @@ def test_grpc(_http: int, status: str, message: str, expected: type[ClientError]
         ("RESOURCE_EXHAUSTED", "too much", BusyError),
     ],
 )
-def test_what_only_grpc_says(status: str, message: str, expected: type[ClientError]) -> None:
+def test_grpc_statuses_map_to_errors(status: str, message: str, expected: type[ClientError]) -> None:
     assert type(from_grpc(InferenceServerException(message, status=f"StatusCode.{status}"))) is expected
 
 
-def test_only_what_may_pass_is_retried() -> None:
+def test_only_passing_errors_are_retried() -> None:
     retried = {error for error in every_error(ClientError) if error.retryable}
     assert retried == {BusyError, ServerRestartingError, ConnectionFailedError, UnreachableError}
 

@@ -18,7 +18,7 @@ from triton_diffusers_client.http_transport import _tensor as http_tensor
 from triton_diffusers_client.tensors import decode, encode
 
 
-def test_all_inputs_are_sent_whatever_is_asked() -> None:
+def test_every_request_sends_all_inputs() -> None:
     few, many = encode({}, INPUTS, batched=True), encode({"lora_path": ["a", "b"], "steps": 3}, INPUTS, batched=True)
     assert list(few) == list(many) == [field.name for field in INPUTS]
     assert {name: array.dtype for name, array in few.items()} == {name: array.dtype for name, array in many.items()}
@@ -49,7 +49,7 @@ def test_an_image_may_be_bytes_a_path_one_of_a_result_or_a_pillow_image(tmp_path
     assert Image.open(io.BytesIO(sent(image))).size == (4, 4)
 
 
-def test_so_may_those_of_a_list() -> None:
+def test_a_list_of_images_may_mix_kinds() -> None:
     def sent(value: Any) -> list[bytes]:
         return [
             bytes(image) for image in encode({"control_image": value}, CONTROL_INPUTS, batched=True)["control_image"][0]
@@ -148,7 +148,7 @@ def test_an_array_that_is_not_an_image_is_refused_by_its_shape(array: np.ndarray
 
 
 @pytest.mark.parametrize("value", [np.zeros((9, 9)), b"x" * 10_000, [[0] * 1000], {"a": "b" * 1000}, object()])
-def test_a_refusal_is_short_whatever_is_refused(value: Any) -> None:
+def test_error_messages_are_short(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         encode({"prompt": value}, INPUTS, batched=True)
     assert len(str(caught.value)) < 150

@@ -182,7 +182,7 @@ def test_cancelled_before_it_is_sent(server: Server, transport: HttpTransport) -
         (b"{}", 200, ServerError, "none of Triton's"),
     ],
 )
-def test_answers_that_are_no_tensors(
+def test_answers_without_tensors_are_errors(
     server: Server, transport: HttpTransport, body: bytes, status: int, error: type[ClientError], message: str
 ) -> None:
     server.behaviour = lambda handler: handler.answer(body, status)
@@ -246,6 +246,6 @@ def test_urls(url: str, address: Address, netloc: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://server", "http://", "grpc://server/path", "http://u:p@server", "x:port"])
-def test_what_is_no_url(url: str) -> None:
+def test_invalid_urls_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"url|[Pp]ort"):
         Address.parse(url)

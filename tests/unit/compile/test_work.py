@@ -67,7 +67,7 @@ def test_a_damaged_graph_is_not_reused(work: WorkFolder, content: bytes | None) 
     assert work.graph("unet") is None
 
 
-def test_other_inputs_start_over(work: WorkFolder) -> None:
+def test_changed_inputs_discard_finished_parts(work: WorkFolder) -> None:
     make(work, "unet")
     work.prepare({**MADE_OF, "fingerprint": "another"})
     assert work.graph("unet") is None

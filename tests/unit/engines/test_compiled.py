@@ -145,7 +145,7 @@ def test_compiled_predictions_with_residuals_match_eager(
     assert torch.equal(compiled.predict(*call)[0], plain), "nothing is left of the residuals"
 
 
-def test_two_controlnets_of_one_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
+def test_one_graph_serves_different_controlnets(compiled: CompiledEngine, eager: EagerEngine) -> None:
     """Let them differ in image layers, channel order and precision."""
     both = (
         controlnet(eager, 1),

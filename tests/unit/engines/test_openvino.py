@@ -155,7 +155,7 @@ def test_cached_graph_is_loaded_next_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert weights not in cache.file.read_bytes()
 
     def fail(*arguments: Any) -> None:
-        raise AssertionError("compiled anew")
+        raise AssertionError("compiled again")
 
     monkeypatch.setattr(type(compiler), "_compiled", fail)
     kept = compiler.load(tmp_path, "float32", cache)
@@ -164,7 +164,7 @@ def test_cached_graph_is_loaded_next_time(tmp_path: Path, monkeypatch: pytest.Mo
         call = small_inputs(rows, groups, rank)
         with torch.inference_mode():
             assert relative_error(kept(*call)[0], graph.module(*call)) < 1e-5
-    with pytest.raises(AssertionError, match="compiled anew"):
+    with pytest.raises(AssertionError, match="compiled again"):
         compiler.load(tmp_path, "float32", replace(cache, content="others"))
 
 

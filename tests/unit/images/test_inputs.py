@@ -112,7 +112,7 @@ def test_a_control_image_has_the_requests_size() -> None:
         ({"controls": controls(RED, FromBase64(b"rubbish"))}, "^control_image_base64: "),
     ],
 )
-def test_what_is_wrong_with_a_control_image_is_named(fields: dict[str, Any], message: str) -> None:
+def test_invalid_control_images_name_their_field(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidImage, match=message):
         load(Function.TEXT_TO_IMAGE, **fields)
 
@@ -172,7 +172,7 @@ def test_links_are_fetched_by_their_fields() -> None:
         ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: .*nothing to repaint"),
     ],
 )
-def test_what_is_wrong_is_named(fields: dict[str, Any], message: str) -> None:
+def test_invalid_images_name_their_field(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidImage, match=message):
         load(Function.INPAINT, **fields)
 

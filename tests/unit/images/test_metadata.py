@@ -111,7 +111,7 @@ def test_nul_does_not_cut_a_text() -> None:
 
 @pytest.mark.parametrize("output_format", OutputFormat)
 @pytest.mark.parametrize("prompt", ["a red apple, (shiny:1.3)", "蓝色背景上的红苹果 🍎", "café"])
-def test_another_projects_reader_finds_it(prompt: str, output_format: OutputFormat) -> None:
+def test_sd_parsers_reads_the_metadata(prompt: str, output_format: OutputFormat) -> None:
     request = request_for(prompt, negative_prompt="模糊, low: quality", output_format=output_format, seed=41)
     found = read(encoded(request, 1, "emoji"))
     (sampler,) = found.samplers
@@ -222,7 +222,7 @@ def test_the_record_shows(name: str) -> None:
     assert record_text(dataclasses.replace(FULL, **{name: OTHERS[name]}), 0) != record_text(FULL, 0)
 
 
-def test_nothing_is_said_of_images_links_and_folders() -> None:
+def test_metadata_has_no_images_links_or_folders() -> None:
     for function in Function:
         controls = (ControlChoice(path="", image=Link(SECRET)), ControlChoice(path="a", image=b"mask-bytes"))
         request = dataclasses.replace(FULL, function=function, mask=b"mask-bytes", controls=controls)

@@ -28,7 +28,7 @@ def square(side: int, left: int, top: int, right: int, bottom: int) -> np.ndarra
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_what_is_not_masked_does_not_change_at_all(width: int, height: int, seed: int, share: float) -> None:
+def test_unmasked_pixels_are_unchanged(width: int, height: int, seed: int, share: float) -> None:
     random = np.random.default_rng(seed)
     original, drawn = random.integers(0, 256, (2, height, width, 3), np.uint8)
     # Values on both sides of the threshold of one half.
@@ -39,7 +39,7 @@ def test_what_is_not_masked_does_not_change_at_all(width: int, height: int, seed
     assert np.array_equal(result[mask < 128], original[mask < 128])
 
 
-def test_all_white_is_what_was_drawn_and_all_black_the_original() -> None:
+def test_white_shows_the_drawn_image_and_black_the_original() -> None:
     drawn = np.random.default_rng(1).integers(0, 256, (70, 90, 3), np.uint8)
     original = Image.new("RGB", (90, 70), "red")
     assert np.array_equal(paste_back(drawn, original, soft_edged(Image.new("L", (90, 70), 255))), drawn)
@@ -73,7 +73,7 @@ def test_a_thin_line_beside_a_large_area_does_not_harden_its_edge() -> None:
     assert np.array_equal(pasted(mask)[250], pasted(square(512, 100, 100, 400, 400))[250])
 
 
-def test_the_images_border_is_no_edge() -> None:
+def test_the_images_border_has_no_soft_edge() -> None:
     shown = pasted(square(256, 0, 0, 128, 256))
     assert (shown[:, :120] == 255).all()
     assert (shown[:, 128:] == 0).all()

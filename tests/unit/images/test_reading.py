@@ -308,7 +308,7 @@ def test_damage_inside_a_png_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_invalid_images_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidImage, match=r"^image: "):
         read(data)
 

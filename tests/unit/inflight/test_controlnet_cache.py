@@ -159,7 +159,7 @@ def hand_on(nets: ControlNetCache, held: ControlNetLease, path: str) -> ControlN
     while (following := nets.acquire_loaded([path])) is not None:
         held.release()
         held = following
-        assert time.monotonic() < deadline, "they go on for ever"
+        assert time.monotonic() < deadline, "they never end"
     return held
 
 

@@ -185,7 +185,7 @@ def test_decoding_waits_for_a_job_that_was_given_less() -> None:
     specs=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6), st.sampled_from([8, 16])), min_size=1, max_size=6),
     max_batch=st.integers(1, 6),
 )
-def test_whatever_is_asked_for_is_finished_in_bounded_turns(specs: list[tuple[int, int, int]], max_batch: int) -> None:
+def test_all_jobs_finish_in_bounded_turns(specs: list[tuple[int, int, int]], max_batch: int) -> None:
     jobs = [job_of(images, number=number, steps=steps, side=side) for number, (images, steps, side) in enumerate(specs)]
     most_turns = sum(images * (steps + 1) for images, steps, _ in specs)
     for _ in range(most_turns):

@@ -122,7 +122,9 @@ def test_a_preview_is_wanted_once_for_each_wish(board: JobBoard) -> None:
     assert board.entries()[0].preview is None, "a list of all jobs carries no images"
 
 
-def test_another_process_is_watched_and_cancelled(board: JobBoard, engine_process: subprocess.Popen[bytes]) -> None:
+def test_another_processs_jobs_are_watched_and_cancelled(
+    board: JobBoard, engine_process: subprocess.Popen[bytes]
+) -> None:
     until(lambda: states(board) == ["running"])
     board.want_preview("theirs")
     until(lambda: board.entries("theirs")[0].preview == b"image")
@@ -133,7 +135,7 @@ def test_another_process_is_watched_and_cancelled(board: JobBoard, engine_proces
     assert (found.state, found.step) == ("cancelled", 5)
 
 
-def test_another_processs_flags_are_not_ours(board: JobBoard, tmp_path: Path) -> None:
+def test_another_processs_flags_are_ignored(board: JobBoard, tmp_path: Path) -> None:
     board.post(entry(7, task_id="theirs"))
     with closing(sqlite3.connect(tmp_path / "runtime" / "jobs.sqlite")) as other, other:
         other.execute("UPDATE jobs SET pid = 1, cancel = 1, preview_wanted = 1")
@@ -153,7 +155,7 @@ def test_the_jobs_of_a_killed_process_are_lost(board: JobBoard, engine_process: 
     assert states(board, "ours") == ["running"]
 
 
-def test_what_a_former_process_of_the_same_number_left_is_not_ours(tmp_path: Path) -> None:
+def test_a_former_process_with_this_number_is_ignored(tmp_path: Path) -> None:
     """In a container that is started again, the processes have the numbers that they had before."""
     with closing(JobBoard(tmp_path)) as former:
         former.post(entry(1, task_id="former", arrived=1.0))
@@ -234,7 +236,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: py
         JobBoard(tmp_path)
 
 
-def test_it_is_closed_while_others_use_it(tmp_path: Path) -> None:
+def test_closing_while_in_use_is_safe(tmp_path: Path) -> None:
     """They are told, and the process lives; the tests' own if not."""
     for number in range(30):
         board = JobBoard(tmp_path / str(number))

@@ -95,7 +95,7 @@ def test_addresses_that_are_not(address: str) -> None:
 
 
 @given(st.ip_addresses())
-def test_nothing_is_public_that_python_knows_to_be_otherwise(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_that_python_calls_private_are_refused(address: IPv4Address | IPv6Address) -> None:
     # The other way round does not hold: the library's tables have gaps.
     if is_public(address) and address not in IPv6Network("64:ff9b::/96"):
         assert not any((address.is_private, address.is_multicast, address.is_link_local))

@@ -70,7 +70,7 @@ def test_a_broken_answer_is_refused(serve: Serve, answer: bytes) -> None:
     assert refused(serve(answer)) == FAILED
 
 
-def test_what_comes_after_the_stated_length_is_not_read(serve: Serve) -> None:
+def test_bytes_after_the_content_length_are_ignored(serve: Serve) -> None:
     assert fetched(serve(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nan image and more")) == b"an image"
 
 

@@ -34,7 +34,7 @@ from triton_diffusers.settings import Settings
         drip(b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
     ],
 )
-def test_whatever_is_slow_ends(serve: Serve, answer: Answer) -> None:
+def test_every_slow_server_times_out(serve: Serve, answer: Answer) -> None:
     start = time.monotonic()
     assert refused(serve(answer), link_seconds=0.4) == "must be fetched within 0.4 seconds"
     assert time.monotonic() - start < 5

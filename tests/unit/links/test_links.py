@@ -39,7 +39,9 @@ def test_every_proper_form_of_answer_is_read(serve: Serve, answer: bytes) -> Non
     assert fetched(serve(answer)) == b"an image"
 
 
-def test_nothing_of_the_environment_has_a_part(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environments_proxies_and_passwords_are_ignored(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     server, proxy = serve(ok(b"an image")), serve(ok(b"from the proxy"))
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")

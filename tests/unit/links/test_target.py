@@ -114,7 +114,7 @@ def test_a_link_is_taken_apart(url: str, host: Any, port: int, path: str, header
         (f"http://example.com/{'a' * 4096}", "at most 4096 characters"),
     ],
 )
-def test_what_is_in_doubt_is_refused(url: str, limit: str) -> None:
+def test_ambiguous_links_are_refused(url: str, limit: str) -> None:
     with pytest.raises(LinkRefused) as caught:
         parse(url, BOTH)
     assert limit in caught.value.limit

@@ -139,7 +139,7 @@ def test_long_text_of_any_script_is_read(reader: PromptReader, text: str) -> Non
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=60) | st.text("()[]:\\ 1.aBREK", max_size=60))
-def test_any_text_is_read(reader: PromptReader, text: str) -> None:
+def test_every_text_fits_into_chunks(reader: PromptReader, text: str) -> None:
     for chunk in reader.read(text).chunks:
         assert len(chunk.tokens.ids) == len(chunk.tokens.attention_mask) == len(chunk.weights) == POSITIONS
         assert all(-10 <= weight <= 10 for weight in chunk.weights)

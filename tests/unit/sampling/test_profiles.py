@@ -32,7 +32,7 @@ def test_guided_calls(share: float, calls: int, guided: int) -> None:
     assert [profile.is_guided(call, calls) for call in range(calls)] == [True] * guided + [False] * (calls - guided)
 
 
-def test_only_exact_leaves_nothing_out() -> None:
+def test_only_exact_computes_every_step() -> None:
     for name, profile in PROFILES.items():
         assert name == profile.name
         assert (profile.period == 1 and profile.guided == 1) is (profile is EXACT)

@@ -84,14 +84,14 @@ def test_a_name_that_is_taken_for_a_later_image_moves_them_all() -> None:
 
 
 @pytest.mark.parametrize("error", [StorageFailure("full"), InvalidRequest("save_dir", "x", "no"), KeyboardInterrupt()])
-def test_when_one_image_fails_none_is_left(error: Exception) -> None:
+def test_a_failed_image_removes_the_others(error: Exception) -> None:
     store = MemoryStore(lambda name: error if name.endswith("_2.png") else None)
     with pytest.raises(type(error)):
         keeper(store).keep(request_for(image_num=3), IMAGES)
     assert store.kept == {}
 
 
-def test_what_cannot_be_removed_is_logged_and_the_first_error_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_cannot_be_removed_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore(lambda name: StorageFailure("the disk is full") if name.endswith("_2.png") else None)
     store.removable = False
     with caplog.at_level(logging.ERROR), pytest.raises(StorageFailure, match="the disk is full"):

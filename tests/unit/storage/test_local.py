@@ -67,12 +67,12 @@ def test_names_that_are_not_in_the_store_are_not_read(store: LocalStore, root: P
         store.read(name)
 
 
-def test_no_setting_is_no_store() -> None:
+def test_an_empty_setting_opens_no_store() -> None:
     assert open_store(Settings(store="")) is None
 
 
 @pytest.mark.parametrize("value", ["s3://bucket/a", "file:///a", "://a"])
-def test_another_scheme_is_no_directory(value: str) -> None:
+def test_an_unknown_scheme_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"TRITON_DIFFUSERS_STORE: .* a directory or oss://bucket/prefix"):
         open_store(Settings(store=value))
 
@@ -149,7 +149,7 @@ def test_a_dangling_link_counts_as_taken(root: Path, store: LocalStore, monkeypa
     assert files(root) == {}
 
 
-def test_what_is_discarded_is_gone(root: Path, store: LocalStore) -> None:
+def test_discarded_images_are_deleted(root: Path, store: LocalStore) -> None:
     stored = save(store)
     save(store, "result/b_0.png")
     store.discard(stored)
@@ -177,7 +177,7 @@ def test_a_disk_that_is_full_leaves_nothing(root: Path, store: LocalStore) -> No
 
 
 @pytest.mark.parametrize("call", [1, 2])  # the file's, the folder's
-def test_what_cannot_be_synced_is_not_stored(
+def test_an_image_that_cannot_be_synced_is_not_stored(
     root: Path, store: LocalStore, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = os.fsync, []
@@ -253,7 +253,7 @@ def test_a_killed_writer_leaves_nothing_but_a_temporary_file_for_the_next_start(
     assert files(root) == {}
 
 
-def test_a_temporary_file_that_is_swept_before_it_is_locked_is_made_anew(
+def test_a_swept_temporary_file_is_created_again(
     root: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, swept = fcntl.flock, []

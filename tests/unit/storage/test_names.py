@@ -92,7 +92,7 @@ def test_a_plain_folder_is_taken_as_it_is(value: str) -> None:
         "图" * 67,
     ],
 )
-def test_any_other_folder_is_refused(value: str) -> None:
+def test_invalid_folders_are_refused(value: str) -> None:
     with pytest.raises(InvalidRequest, match=r"save_dir: .* is invalid: a relative path") as caught:
         check_save_dir(value)
     assert caught.value.field == "save_dir"
@@ -100,7 +100,7 @@ def test_any_other_folder_is_refused(value: str) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("ab./\\ ~:\0\u2024\uff0e\uff0f。图-_"), max_size=12) | st.text(max_size=12))
-def test_what_is_taken_stays_below_the_root(value: str) -> None:
+def test_accepted_folders_stay_below_the_root(value: str) -> None:
     try:
         value = check_save_dir(value)
     except InvalidRequest:

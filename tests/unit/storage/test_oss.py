@@ -119,7 +119,7 @@ def test_a_session_token_is_sent(
         ({"store": f"oss://{BUCKET}/图 片"}, f"https://{BUCKET}.oss-cn-hangzhou.aliyuncs.com/%E5%9B%BE%20%E7%89%87/result/a_0.png"),
     ],
 )  # fmt: skip
-def test_where_an_image_can_be_fetched(
+def test_image_urls_follow_the_settings(
     server: OssServer, opened: Callable[..., ResultStore], settings: dict[str, str], url: str
 ) -> None:
     stored = save(opened(**settings))
@@ -127,7 +127,7 @@ def test_where_an_image_can_be_fetched(
     assert stored.oss_url == f"oss://{BUCKET}/{server.keys(BUCKET)[0]}"
 
 
-def test_another_region(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+def test_the_region_must_match(server: OssServer, opened: Callable[..., ResultStore]) -> None:
     server.region = "us-west-1"
     assert save(opened(oss_region="us-west-1")).image_url.startswith(f"https://{BUCKET}.oss-us-west-1.aliyuncs.com/")
     with pytest.raises(StorageFailure, match="403"):
@@ -275,7 +275,7 @@ def test_a_name_is_written_once(server: OssServer, opened: Callable[..., ResultS
     assert server.data(BUCKET, KEY) == b"data" * 1000
 
 
-def test_what_is_discarded_is_gone(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+def test_discarded_images_are_deleted(server: OssServer, opened: Callable[..., ResultStore]) -> None:
     store = opened()
     stored = save(store)
     server.fail(503)
@@ -334,7 +334,7 @@ def test_faults_that_do_not_pass_end(
         (lambda server: setattr(server, "key_id", "another"), "403 InvalidAccessKeyId"),
     ],
 )
-def test_what_will_not_pass_is_not_tried_again(
+def test_permanent_errors_are_not_retried(
     server: OssServer,
     opened: Callable[..., ResultStore],
     prepare: Callable[[OssServer], None],
@@ -454,7 +454,9 @@ def test_stored_results_are_located_and_read_by_name(server: OssServer, opened: 
         store.read("result/b.png")
 
 
-def test_two_requests_with_one_task_id_in_one_second(server: OssServer, opened: Callable[..., ResultStore]) -> None:
+def test_concurrent_requests_of_one_task_get_different_names(
+    server: OssServer, opened: Callable[..., ResultStore]
+) -> None:
     keeper = ResultKeeper(opened())
     with ThreadPoolExecutor(4) as pool:
         kept = list(pool.map(lambda number: keeper.keep(request_for(), [b"%d" % number])[0], range(4)))

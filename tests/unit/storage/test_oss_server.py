@@ -71,7 +71,7 @@ def test_listing_in_pages(server: OssServer, auth: Any, page: int) -> None:
     assert [(found.key, found.is_prefix()) for found in level] == [("folder/deep/", True), ("folder/图 1+.bin", False)]
 
 
-def test_what_is_not_there(server: OssServer) -> None:
+def test_missing_objects_are_not_found(server: OssServer) -> None:
     with pytest.raises(oss2.exceptions.NoSuchKey):
         bucket(server).get_object("nothing")
     assert not bucket(server).object_exists("nothing")

@@ -114,7 +114,7 @@ def test_batches_are_those_of_the_seed(cache: ViewCache, pictures: torch.Tensor)
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_training_goes_on_from_its_checkpoint(
+def test_training_resumes_from_its_checkpoint(
     tmp_path: Path, cache: ViewCache, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)

@@ -81,7 +81,7 @@ def _few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "CASES", 4)
 
 
-def test_who_redraws_nothing_keeps_the_layout_and_misses_the_subject(world: World) -> None:
+def test_an_echo_keeps_the_layout_and_misses_the_subject(world: World) -> None:
     studio: Any = Echo()
     found = image_to_image(studio, world)
     assert found.figures["i2i_background_of_the_input"] == 1.0
@@ -92,7 +92,7 @@ def test_who_redraws_nothing_keeps_the_layout_and_misses_the_subject(world: Worl
     assert len(found.shown) == len(found.captions) == 8
 
 
-def test_who_repaints_nothing_keeps_all_outside_and_misses_inside(world: World) -> None:
+def test_an_echo_keeps_all_outside_and_misses_inside(world: World) -> None:
     studio: Any = Echo()
     found = inpaint(studio, world).figures
     assert found["outside_psnr_db_least"] > 90

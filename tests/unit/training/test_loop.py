@@ -38,7 +38,7 @@ def log_of(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_it_learns_logs_and_says_when_to_save(run: Run) -> None:
+def test_training_lowers_the_loss_and_saves_at_intervals(run: Run) -> None:
     descent = Descent()
     taken = list(training_loop(run, descent.optimizer, descent.loss, RECIPE, 0, 5))
     assert taken == [(1, False), (2, False), (3, True), (4, False), (5, True)]
@@ -51,7 +51,7 @@ def test_it_learns_logs_and_says_when_to_save(run: Run) -> None:
     assert [line["rate"] for line in logged] == [warmup_cosine(step, 5, 0.1, 2) for step in (1, 3)]
 
 
-def test_it_goes_on_where_it_stopped_and_not_beyond_the_end(run: Run) -> None:
+def test_training_resumes_and_stops_at_the_end(run: Run) -> None:
     descent = Descent()
     assert list(training_loop(run, descent.optimizer, descent.loss, RECIPE, 3, 5)) == [(4, False), (5, True)]
     assert list(training_loop(run, descent.optimizer, descent.loss, RECIPE, 5, 5)) == []

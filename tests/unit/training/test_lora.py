@@ -120,7 +120,7 @@ class FixedObjective:
         return loss
 
 
-def test_training_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_resumes_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.emoji.lora.Objective", FixedObjective)
     monkeypatch.setattr("training.emoji.loop.warmup_cosine", lambda *_, **__: 1e-2)
     monkeypatch.setattr("signal.signal", lambda *_: None)

@@ -66,7 +66,7 @@ def test_a_table_on_disk_is_the_same_and_leaves_no_file(tmp_path: Path, dtype: t
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_where_no_file_can_be_written_a_table_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_file_the_tensor_stays_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     table = torch.randn(5, 3)
     assert on_disk(table, tmp_path / "file") is table

@@ -97,7 +97,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("name", EXTRAS)
-def test_what_trainers_add_is_left_out(save: Callable[..., Path], name: str, legacy: bool) -> None:
+def test_trainers_extras_become_inert(save: Callable[..., Path], name: str, legacy: bool) -> None:
     extra = EXTRAS[name]()
     path = save({"extra": extra, "state_dict": TENSORS, "global_step": 470000}, legacy=legacy)
     content = read_pickle(path)

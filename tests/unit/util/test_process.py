@@ -43,7 +43,7 @@ def surroundings(*, low_priority: bool = False, **options: object) -> tuple[int,
         return process.pid, json.loads(process.communicate(timeout=WITHIN)[0])
 
 
-def test_all_that_it_is_started_with_is_kept(tmp_path: Path) -> None:
+def test_descriptors_session_and_folder_are_kept(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     try:
         pid, seen = surroundings(pass_fds=(reading,), start_new_session=True, cwd=tmp_path)
@@ -77,7 +77,7 @@ def test_no_signal_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"), [("missing", "No such file or directory"), ("plain", "Permission denied")]
 )  # fmt: skip
-def test_what_cannot_be_started_is_one_line(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_command_that_cannot_start_prints_one_line(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "plain").touch(mode=0o600)
     command = attached([str(tmp_path / name), "word"], death_signal=signal.SIGTERM)
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -96,7 +96,7 @@ def test_nothing_is_started_for_a_process_that_has_ended() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_its_parent_by_the_signal(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_command_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     """The parent is killed, and so can tell nobody; a SIGTERM can be answered, a SIGKILL cannot."""
     last_words = tmp_path / "asked"
     program = f"trap 'touch {last_words}; exit' TERM; echo $$; while true; do sleep 0.02; done"

@@ -68,7 +68,7 @@ def test_no_path_means_the_model_directorys_own(reader: ControlNetReader, root: 
 
 
 @pytest.mark.parametrize("name", [f"new_controlnet/depth/{WEIGHTS}", "a.safetensors", "a.bin", "a.pth", "a.ckpt"])
-def test_one_file_without_a_config(reader: ControlNetReader, root: Path, network: Any, name: str) -> None:
+def test_a_single_file_needs_no_config(reader: ControlNetReader, root: Path, network: Any, name: str) -> None:
     save(root / name, network.state_dict())
     check(reader.read(name), network)
 
@@ -255,7 +255,7 @@ def test_a_union_is_refused(reader: ControlNetReader, root: Path) -> None:
         reader.read("a.safetensors")
 
 
-def test_other_latents(root: Path, network: Any, unet_config: Mapping[str, Any]) -> None:
+def test_another_latent_scale_is_refused(root: Path, network: Any, unet_config: Mapping[str, Any]) -> None:
     save(root / "a.safetensors", network.state_dict())
     reader = ControlNetReader(root, unet_config, pixels_per_latent=4, max_file_bytes=16 * MEGABYTE)
     with pytest.raises(InvalidRequest, match="it takes 8 pixels per latent"):
@@ -320,7 +320,7 @@ def test_large_files_are_not_opened(reader: ControlNetReader, root: Path) -> Non
         reader.read("a.safetensors")
 
 
-def test_nothing_is_computed(reader: ControlNetReader, root: Path, network: Any) -> None:
+def test_reading_runs_no_tensor_operations(reader: ControlNetReader, root: Path, network: Any) -> None:
     """PyTorch computes in the engine's thread alone; to look at names, shapes and types takes no operator of it."""
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -84,7 +84,7 @@ def hooked(model: Model) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def test_nothing_is_left_behind(model: Model) -> None:
+def test_hooks_are_removed_afterwards(model: Model) -> None:
     hooks = LoraHooks("unet", model, LruCache(2**20))
     with hooks.applied([loras(model, "a", 2)]):
         assert hooked(model) == 4
@@ -100,7 +100,7 @@ def test_a_call_without_loras_is_the_models_own(model: Model, rows: Sequence[Lor
         assert hooked(model) == 0
 
 
-def test_loras_of_another_model_are_no_matter(model: Model) -> None:
+def test_loras_of_another_network_add_no_hooks(model: Model) -> None:
     hooks = LoraHooks("text_encoder", model, LruCache(2**20))
     with hooks.applied([loras(model, "a", 2)]):
         assert hooked(model) == 0

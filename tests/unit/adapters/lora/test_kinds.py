@@ -262,7 +262,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_by_name(case: str) -> None:
+def test_misfitting_weights_are_refused(case: str) -> None:
     parts, says = REFUSED[case]
     tensors = {f"{NAME}.{part}": weight for part, weight in parts.items()}
     with pytest.raises(LoraError, match=says):

@@ -51,7 +51,7 @@ def test_the_set_adds_what_the_loras_add(loader: LoraLoader, weights: dict[str, 
     torch.testing.assert_close(joined.layers[text].up, 0.75 * weights["a"][text][1])
 
 
-def test_no_loras_and_weights_of_zero_are_no_set(loader: LoraLoader) -> None:
+def test_zero_weights_give_no_set(loader: LoraLoader) -> None:
     assert load(loader) is None
     assert load(loader, ("a", 0.0), ("b", -0.0)) is None
     assert load(loader, ("a", 0.0), ("b", 1.0)) == load(loader, ("b", 1.0))

@@ -96,10 +96,10 @@ def test_a_text_encoder_with_one_more_level_is_the_same() -> None:
 @pytest.mark.parametrize(
     "spelling", ["", "unet", "lora_unet_conv", "lora_te2_text_model_encoder_layers_0_mlp_fc1", "unet.conv_in.0"]
 )
-def test_what_the_model_does_not_have_is_not_found(targets: Mapping[str, tuple[int, ...]], spelling: str) -> None:
+def test_unknown_layers_are_not_found(targets: Mapping[str, tuple[int, ...]], spelling: str) -> None:
     assert LayerNames(targets).find(spelling) is None
 
 
-def test_only_layers_that_can_be_changed_are_targets() -> None:
+def test_only_linear_layers_and_plain_convolutions_are_targets() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Embedding(5, 6), nn.Conv2d(1, 2, 3))
     assert [path for path, _ in lora_modules("unet", module)] == ["unet.0", "unet.3"]

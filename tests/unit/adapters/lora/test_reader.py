@@ -122,7 +122,7 @@ def test_a_linear_weight_fits_a_pointwise_convolution_and_the_other_way_round(re
     assert (layers[Q].down.shape, layers[Q].up.shape) == ((2, 8), (8, 2))
 
 
-def test_what_is_read_is_float32_and_no_memory_of_the_file(reader: LoraReader, targets: Targets) -> None:
+def test_layers_are_float32_copies(reader: LoraReader, targets: Targets) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         tensors = {key: tensor.to(dtype) for key, tensor in lora_files.peft(everything(targets)).items()}
         layers = reader.read(tensors, {}).layers
@@ -159,7 +159,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
     "claims of memory": (pair(torch.ones(1).expand(10**9, 10**6), torch.ones(8, 2)), "does not match"),
     "not a number": (pair(torch.full((2, 8), torch.nan), torch.ones(8, 2)), "NaN or infinite"),
     "infinite": (pair(torch.ones(2, 8), torch.full((8, 2), torch.inf)), "NaN or infinite"),
-    "alpha is no number": ({**OK, f"{Q}.alpha": torch.tensor(torch.nan)}, "alpha"),
+    "alpha is not a number": ({**OK, f"{Q}.alpha": torch.tensor(torch.nan)}, "alpha"),
     "two alphas": ({**OK, f"{Q}.alpha": torch.ones(2)}, "alpha"),
     "overflow": ({**pair(torch.ones(2, 8), torch.full((8, 2), 3e38)), f"{Q}.alpha": torch.tensor(100.0)}, "finite"),
     "whole numbers": (pair(torch.ones(2, 8, dtype=torch.int32), torch.ones(8, 2)), "int32"),
@@ -169,7 +169,7 @@ REFUSED: Mapping[str, tuple[Mapping[str, torch.Tensor], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_by_name(reader: LoraReader, case: str) -> None:
+def test_misfitting_files_are_refused(reader: LoraReader, case: str) -> None:
     tensors, says = REFUSED[case]
     with pytest.raises(LoraError, match=says):
         reader.read(tensors, {})

@@ -108,7 +108,7 @@ def test_paths_that_are_refused(store: LoraStore, root: Path, tensors: lora_file
     ["missing.safetensors", "a.safetensors/b.safetensors", "a\0.safetensors", "\udc80.safetensors", "~/a.safetensors",
      "y" * 300 + ".safetensors", "．．/outside/a.safetensors", "..\\outside\\a.safetensors", "circle.safetensors"],
 )  # fmt: skip
-def test_what_is_not_there_is_not_found(store: LoraStore, root: Path, tensors: lora_files.Tensors, path: str) -> None:
+def test_a_missing_file_is_not_found(store: LoraStore, root: Path, tensors: lora_files.Tensors, path: str) -> None:
     lora_files.save(root / "a.safetensors", tensors)
     lora_files.save(root.parent / "outside" / "a.safetensors", tensors)
     (root / "circle.safetensors").symlink_to("circle.safetensors")
@@ -185,7 +185,7 @@ def test_large_files_are_not_opened(store: LoraStore, root: Path) -> None:
         store.get("large.safetensors")
 
 
-def test_what_does_not_fit_names_the_file_and_the_keys(store: LoraStore, root: Path) -> None:
+def test_a_misfit_names_the_file_and_the_keys(store: LoraStore, root: Path) -> None:
     lora_files.save(root / "other.safetensors", {"lora_unet_nothing.lora_down.weight": torch.ones(2, 2)})
     with pytest.raises(InvalidRequest, match=r"other\.safetensors.*lora_unet_nothing") as caught:
         store.get("other.safetensors")
@@ -202,7 +202,7 @@ def test_a_file_is_read_once_until_it_changes(store: LoraStore, root: Path, tens
     assert second.identity != first.identity
 
 
-def test_what_is_used_longest_ago_is_forgotten(root: Path, tensors: lora_files.Tensors, targets: Targets) -> None:
+def test_the_least_recently_used_lora_is_evicted(root: Path, tensors: lora_files.Tensors, targets: Targets) -> None:
     for name in "abc":
         lora_files.save(root / f"{name}.safetensors", tensors)
     size = sum(tensor.nbytes for tensor in tensors.values())

@@ -47,7 +47,7 @@ def test_a_word_has_the_meaning_that_it_was_told_and_is_never_said(pieces: Piece
     assert not model.final_logits_bias[:, : pieces.outputs].any()
 
 
-def test_what_is_exported_is_a_marian_folder_of_the_averaged_weights(pieces: Pieces, tmp_path: Path) -> None:
+def test_export_writes_a_marian_folder_of_averaged_weights(pieces: Pieces, tmp_path: Path) -> None:
     model = build_model(pieces, [])
     average = {name: torch.full_like(weight, 0.25) for name, weight in model.named_parameters()}
     export(model, average, pieces, tmp_path / "model")

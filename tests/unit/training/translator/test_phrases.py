@@ -23,14 +23,14 @@ def test_phrases_vary_and_repeat_with_the_seed() -> None:
     assert len(set(drawn)) > 80
 
 
-def test_what_is_held_out_is_never_taught(book: PhraseBook) -> None:
+def test_held_out_phrases_are_never_taught(book: PhraseBook) -> None:
     drawn = [book.drawn(TEMPLATES) for _ in range(2000)]
     held_out = {phrase.chinese for phrase in drawn if phrase.held_out}
     assert held_out
     assert not held_out & {book.taught().chinese for _ in range(2000)}
 
 
-def test_held_out_wordings_are_no_others() -> None:
+def test_held_out_templates_are_separate() -> None:
     assert not {template.chinese for template in TEMPLATES} & {template.chinese for template in HELD_OUT_TEMPLATES}
 
 
@@ -44,7 +44,7 @@ def test_every_blank_is_filled(book: PhraseBook, template: Template) -> None:
         assert not set("{}") & set(english)
 
 
-def test_both_languages_say_the_same() -> None:
+def test_both_languages_have_the_same_words() -> None:
     words = {**load_vocabulary(), "colours": (Word("蓝色", "blue"),), "adjectives": (Word("可爱的", "cute"),)}
     book = PhraseBook([([Word("苹果", "apple")], 1.0)], words, 0)
     template = Template("{bg}背景上的{np}", ("{np} on {bg} background",))
