@@ -43,14 +43,14 @@ Models: `sd_base` makes images, `sd_controlnet` does so with [ControlNets](adapt
 to English ([translation](translation.md)), `ensemble` and `ensemble_controlnet` are the translator followed by one of the
 two, `jobs` reports the jobs of all callers. All answer Triton's `infer` (HTTP and gRPC) and `generate` (plain JSON).
 
-## How values travel
+## Values on the wire
 
 - Every tensor has a batch dimension of 1: a single value has shape `[1, 1]`, a list `[1, n]`. Those of `jobs` have none:
   `[1]` and `[n]`. One request is one row; for several images use `image_num`, or send several requests.
 - Leaving a field out is the same as sending its default. A client that always sends all fields lets Triton hand requests
   to the model together; the SDK does.
 - In JSON (`generate`) a list of one element may be written as the element, and a reply's list of one element is written so.
-  Triton checks types, strictly: see [plain JSON](#plain-json-what-triton-refuses).
+  Triton checks types, strictly: see [plain JSON](#plain-json-limits-of-triton).
 - In JSON, a single value under a name that is not a field of the model is ignored, and `warnings` says so, with the name
   of the field that other APIs call so.
 - Bytes do not survive JSON: use `use_base64` there and `return_images` with the other two. `serve` lets the models tell
@@ -80,7 +80,7 @@ Triton (2.51) answers every error of a model with 400 in `generate`, so in plain
 status. Newer Tritons answer `CANCELLED` with 499 over HTTP. Under an ensemble all statuses are the same, and messages begin
 with `in ensemble '…', `.
 
-### Plain JSON: what Triton refuses
+### Plain JSON: limits of Triton
 
 Triton makes tensors of a `generate` request before a model sees it, by the types in the tables below, and converts nothing.
 Its messages do not name the field:

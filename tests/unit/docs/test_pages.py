@@ -64,14 +64,14 @@ def test_every_page_is_reachable_from_the_readme() -> None:
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} <= reached
 
 
-def test_the_house_map_lists_the_layers_in_order() -> None:
+def test_the_table_of_packages_lists_the_layers_in_order() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = config["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("| rooms | contents |\n|---|---|\n")[2].partition("\n\n")[0]
+    table = page.partition("| packages | contents |\n|---|---|\n")[2].partition("\n\n")[0]
     rows = [set(_CODE.findall(row.split("|")[1])) for row in table.splitlines()]
-    assert rows == [{room.strip() for room in re.split(r"[|:]", layer)} for layer in layers]
+    assert rows == [{package.strip() for package in re.split(r"[|:]", layer)} for layer in layers]
 
 
 def texts() -> Iterator[str]:
