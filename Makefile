@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: $(STAMP) ## Make .venv with everything that serving and developing need
+setup: $(STAMP) ## Create .venv with everything for serving and developing
 
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {sys.version.split()[0]}; set PYTHON=…")'
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,train,bench,dev]' --editable client
 	touch $@
 
-demo: setup ## Start a server, ask it for an image, stop it; prints the image's path
+demo: setup ## Start a server, generate an image, stop the server, print the image's path
 	$(BIN)/python -m triton_diffusers demo
 
 serve: setup ## Serve models/emoji (ARGS="--model-dir … --http-port …" for another model or port)
@@ -45,7 +45,7 @@ generated: setup ## Write every config.pbtxt, docs/reference.md and the client's
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.client_files
 
-bench: setup ## Benchmarks; for figures that mean something, leave the machine alone meanwhile
+bench: setup ## Run the benchmarks, on an otherwise idle machine
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.lora
@@ -53,14 +53,14 @@ bench: setup ## Benchmarks; for figures that mean something, leave the machine a
 	$(BIN)/python -m benchmarks.translator
 	$(BIN)/python -m benchmarks.tables
 
-train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes where it was)
+train-emoji: setup ## Train the embedded model from the npm packages (hours; resumes)
 	$(BIN)/python -m training.emoji all
 
-train-translator: setup ## Train the embedded translator from the npm packages (resumes where it was)
+train-translator: setup ## Train the embedded translator from the npm packages (resumes)
 	$(BIN)/python -m training.translator all
 
 evaluate-emoji: setup ## Measure the embedded model: JSON and a sheet
 	$(BIN)/python -m training.emoji evaluate
 
-clean: ## Remove what the other targets made
+clean: ## Remove the output of the other targets
 	rm -rf $(VENV) result results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Trying again: which errors, how often, after which pause."""
+"""Retries: their errors, number and pauses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 8.0
+_MIN_PAUSE_SECONDS = 0.5
+_MAX_PAUSE_SECONDS = 8.0
 
 
 def pause_before(retry: int) -> float:
-    """Seconds to wait before the n-th retry (1, 2, …): doubling, and a little random, so that clients do not march."""
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (retry - 1)) * random.uniform(0.75, 1.0)  # noqa: S311
+    """Return the seconds to wait before the n-th retry (1, 2, …): doubling, with jitter, so that clients spread."""
+    return min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 2.0 ** (retry - 1)) * random.uniform(0.75, 1.0)  # noqa: S311
 
 
 @dataclass(frozen=True, slots=True)

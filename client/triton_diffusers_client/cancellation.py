@@ -1,4 +1,4 @@
-"""Ending a request from another thread, wherever it is just then."""
+"""Cancellation of a request from another thread, in any phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from triton_diffusers_client.transport import Call
 
 
 class Cancellation:
-    """Stands for a request through all its attempts: on the wire, or waiting for the next try."""
+    """The cancellation of one request through all its attempts and the pauses between them."""
 
     def __init__(self) -> None:
         self._requested = threading.Event()
@@ -17,7 +17,7 @@ class Cancellation:
         self._call: Call | None = None
 
     def attach(self, call: Call) -> None:
-        """Return the attempt that is under way from now on."""
+        """Register and return the attempt that runs from now on."""
         with self._lock:
             self._call = call
         if self._requested.is_set():
@@ -36,6 +36,6 @@ class Cancellation:
         self.sleep(0)
 
     def sleep(self, seconds: float) -> None:
-        """Wait that long; raises ``CancelledError`` as soon as the request is cancelled."""
+        """Sleep; raise ``CancelledError`` as soon as the request is cancelled."""
         if self._requested.wait(seconds):
             raise CancelledError("the request was cancelled")

@@ -34,12 +34,12 @@ _POLL_SECONDS = 0.125
 _DISTRIBUTION = "triton-diffusers-client"
 
 _FAILED = 1
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 _SIGNALLED = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Run the command line; return the exit code: 0, 1 (failed), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
     parser = make_parser()
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with client, logging_redirect_tqdm():
             return command(client, args)
     except BrokenPipeError:
-        # The reader of our output has closed it; Python must not fail again when it flushes the rest.
+        # The reader of the output is gone; Python must not fail again when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     except UnreachableError as error:
@@ -203,7 +203,7 @@ def _watch(job: Job, interruption: Interruption) -> None:
             try:
                 bar.show(job.progress())
             except ClientError:
-                # The bar is a convenience: whether the image comes is told by the job alone.
+                # The bar is a convenience; only the job itself decides about success.
                 bar.show(None)
 
 

@@ -36,16 +36,16 @@ from triton_diffusers_client.transport import Address, open_transport
 DEFAULT_URL = "127.0.0.1:8000"
 # An hour: fifty steps of a large model on a CPU, behind others, take their time.
 DEFAULT_TIMEOUT = 3600.0
-# With the pauses between them about 40 seconds: a server mends a model whose process died in that time.
+# About 40 seconds with their pauses, in which a server restarts a dead model process.
 DEFAULT_RETRIES = 8
 
-# Longer than that is any time: clocks of the system overflow.
+# Longer timeouts would overflow the system's clocks.
 _MAX_TIMEOUT = 1e9
 
 _JOBS_MODEL = "jobs"
-# ``jobs`` answers in milliseconds, or something is wrong.
+# ``jobs`` normally answers in milliseconds.
 _JOBS_TIMEOUT = 10.0
-# A request that is just leaving may reach the server after the call that cancels it.
+# A request on its way may reach the server after the call that cancels it.
 _CANCEL_TRIES = 5
 _CANCEL_PAUSE = 0.2
 
@@ -60,7 +60,7 @@ class Client:
     ``retries``: how often a request is sent again after an error that may pass; 0: never.
     ``api_key``: sent with every call, as ``authorization: Bearer …``; ``headers``: others to send (gRPC: metadata).
 
-    What is under way when the client is closed, or the program ends, is cancelled on the server.
+    Requests that are unfinished when the client is closed, or the program ends, are cancelled on the server.
 
     Raises ``ValueError`` for an invalid argument; a server that cannot be reached is noticed by the first call, which
     raises ``UnreachableError`` at once.
@@ -115,7 +115,7 @@ class Client:
         )
 
     def progress(self, task_id: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
-        """How far a task is (its newest job, if several bear the id).
+        """Return the progress of a task (of its newest job, if several have the id).
 
         ``preview`` asks the server for a small image of the first unfinished image; it is in a later answer, after
         the next step. Raises ``NotFoundError`` for a task that the server does not know (any more).
@@ -123,18 +123,18 @@ class Client:
         return self._newest("progress", task_id, preview=preview, timeout=timeout)
 
     def cancel(self, task_id: str, *, timeout: float | None = None) -> Progress:
-        """End all jobs of a task; a job that has ended stays as it is. Returns the newest as it was at that moment.
+        """Cancel all jobs of a task in flight; return its newest job as it was at that moment.
 
         Raises ``NotFoundError`` for a task that the server does not know (any more).
         """
         return self._newest("cancel", task_id, timeout=timeout)
 
     def jobs(self, *, timeout: float | None = None) -> list[Progress]:
-        """All jobs that the server knows: those in flight and the last ones, the newest first."""
+        """Return the jobs that the server knows, newest first: those in flight and the last ones that ended."""
         return self._ask("list", timeout=timeout)
 
     def close(self) -> None:
-        """Cancel what is under way, here and on the server, and close the connections."""
+        """Cancel unfinished requests, here and on the server, and close the connections."""
         with self._lock:
             self._closing, was_closing = True, self._closing
             under_way = dict(self._under_way)
@@ -142,7 +142,7 @@ class Client:
             return
         for cancellation in under_way:
             cancellation.cancel()
-        with suppress(ClientError):  # a server that does not answer for one does not for the others
+        with suppress(ClientError):  # a server that does not answer one call does not answer the others
             self._end(*under_way.values())
         self._closed = True
         self._transport.close()
@@ -164,7 +164,7 @@ class Client:
             try:
                 return self._draw(request, cancellation, timeout)
             except BaseException as error:
-                # The server does not notice that nobody waits any more, whatever ended the waiting.
+                # The server does not notice by itself that the caller has stopped waiting.
                 if not isinstance(error, ClientError) or _leaves_the_job_running(error):
                     with suppress(ClientError):
                         self._ask("cancel", request.task_id, retries=0)
@@ -183,7 +183,7 @@ class Client:
                 del self._under_way[cancellation]
 
     def _draw(self, request: Request, cancellation: Cancellation, timeout: float | None) -> Mapping[str, Array]:
-        """Send a request to the first of its models that the server has, which is asked once."""
+        """Send a request to the first of its models that the server has; a missing model is remembered."""
         *preferred, last = request.models
         for model in preferred:
             if model not in self._missing:
@@ -196,14 +196,14 @@ class Client:
         return self._infer(last, request.tensors, cancellation, timeout)
 
     def _end(self, *task_ids: str) -> bool:
-        """Cancel tasks that were sent just now; returns whether the server knew them all. Raises a ``ClientError``."""
+        """Cancel tasks that were just sent; return True if the server knew them all. Raises a ``ClientError``."""
         unknown = set(task_ids)
         for tried in range(_CANCEL_TRIES):
             if unknown and tried:
                 time.sleep(_CANCEL_PAUSE)
             for task_id in list(unknown):
                 with suppress(NotFoundError):
-                    # A caller that cancels does not wait for an unreachable server; its jobs are gone anyway.
+                    # Cancelling does not wait for an unreachable server, whose jobs are lost anyway.
                     self._newest("cancel", task_id, retries=0)
                     unknown.discard(task_id)
         return not unknown
@@ -260,7 +260,7 @@ class Client:
 
 
 def _leaves_the_job_running(error: ClientError) -> bool:
-    """Return True for the end of a wait, not of the job. An unreachable server has no job."""
+    """Return True if an error ended only the wait, not the job. An unreachable server has no job."""
     return isinstance(error, ConnectionFailedError | RequestTimeoutError) and not isinstance(error, UnreachableError)
 
 
@@ -270,7 +270,7 @@ _OPEN: weakref.WeakSet[Client] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Close the clients that are open when the program ends: nobody would wait for the jobs of their threads."""
+    """Close open clients when the program ends, since nothing waits for their threads' jobs."""
     for client in list(_OPEN):
         client.close()
 

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class ClientError(Exception):
-    """Base of all errors of this client. ``retryable``: the same request may succeed a little later."""
+    """Base class of the client's errors. ``retryable``: the same request may succeed a little later."""
 
     retryable: ClassVar[bool] = False
 
@@ -43,7 +43,7 @@ class WrongProtocolError(ClientError):
 
 
 class NotSupportedError(ClientError):
-    """The server's Triton does not support the call at all, whatever its fields are."""
+    """The server's Triton does not support the call, independently of its fields."""
 
 
 class NotFoundError(ClientError):
@@ -55,11 +55,11 @@ class CancelledError(ClientError):
 
 
 class RequestTimeoutError(ClientError, TimeoutError):
-    """The answer did not come in the time that the caller gave."""
+    """The answer did not come within the timeout."""
 
 
 class BusyError(ClientError):
-    """The server has as much to do as it allows itself."""
+    """The server's queue is full."""
 
     retryable = True
 
@@ -81,4 +81,4 @@ class UnreachableError(ConnectionFailedError):
 
 
 class ServerError(ClientError):
-    """The server failed, or answered what this client does not understand."""
+    """The server failed, or its answer is invalid."""

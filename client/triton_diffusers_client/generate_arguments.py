@@ -81,7 +81,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class _SizeAction(argparse.Action):
-    """``--size 640x480`` stands for ``--width 640 --height 480``; of two that disagree, the last one counts."""
+    """The action of ``--size 640x480``: ``--width 640 --height 480``; the last of several arguments counts."""
 
     def __call__(
         self,

@@ -23,8 +23,8 @@ class Generation:
 
     ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
     unless the server stores results. ``use_blade``: an optimised engine drew them, with the sampling ``profile``.
-    ``warnings`` tell what was not done as asked. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
-    ``control_images`` are what preprocessors made for each ControlNet, with ``return_control_image``.
+    ``warnings`` name deviations from the request. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
+    ``control_images`` are each ControlNet's, with ``return_control_image``.
     """
 
     task_id: str
@@ -50,7 +50,7 @@ class Generation:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Self:
-        """Decode an answer; raises ``ServerError`` if it is not one."""
+        """Decode an answer. Raises ``ServerError`` if it is invalid."""
         sent = {name.removeprefix(_ENSEMBLE_PREFIX): array for name, array in tensors.items()}
         # Only the models with ControlNets have the outputs of those.
         values = decode(sent, (*OUTPUTS, *(output for output in CONTROL_OUTPUTS if output.name in sent)))
@@ -81,4 +81,4 @@ class Generation:
                 ),
             )
         except ValueError as error:
-            raise ServerError(f"the answer makes no sense: {error}") from error
+            raise ServerError(f"the answer is invalid: {error}") from error

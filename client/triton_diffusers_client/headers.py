@@ -8,7 +8,7 @@ from collections.abc import Mapping
 # Characters that both HTTP and gRPC accept. A line break in a value could begin another header.
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(?<!-bin)")
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
-# These say how a body is carried: the transports set them.
+# Headers of the transport itself.
 _RESERVED = frozenset(
     ("connection", "content-encoding", "content-length", "inference-header-content-length", "te", "transfer-encoding")
 )
@@ -17,8 +17,8 @@ _RESERVED = frozenset(
 def make_headers(headers: Mapping[str, str] | None, api_key: str | None) -> Mapping[str, str]:
     """Return the headers of all calls, their names in lower case as gRPC wants them.
 
-    ``api_key`` becomes ``authorization: Bearer …``. Raises ``ValueError`` for what cannot be a header. The message
-    never holds a value: it may be a secret.
+    ``api_key`` becomes ``authorization: Bearer …``. Raises ``ValueError`` for an invalid header; the message
+    has no value, which may be a secret.
     """
     made: dict[str, str] = {}
     for name, value in (headers or {}).items():

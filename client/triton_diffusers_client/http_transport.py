@@ -35,7 +35,7 @@ from triton_diffusers_client.transport import Address, server_timeout
 
 _CONNECT_SECONDS = 10.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_LONGEST_SHOWN_BODY = 200
+_MAX_SHOWN_CHARACTERS = 200
 _NOT_HTTP = (http.client.BadStatusLine, http.client.LineTooLong)
 
 
@@ -52,11 +52,11 @@ class HttpTransport:
         self._closed = False
 
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> HttpCall:
-        """Pack the request; it is sent when its result is waited for."""
+        """Pack the request, which is sent by the call's ``result``."""
         return HttpCall(self, f"{self.address.path}/v2/models/{quote(model)}/infer", inputs, timeout)
 
     def close(self) -> None:
-        """Close what is idle; connections in use close when their call is over."""
+        """Close idle connections; those in use close when their call ends."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -64,7 +64,7 @@ class HttpTransport:
             connection.close()
 
     def take(self) -> http.client.HTTPConnection:
-        """Return a connection that nobody else uses; it may not be connected yet."""
+        """Return a connection for exclusive use; it may not be connected yet."""
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
@@ -206,4 +206,4 @@ def _message(body: bytes) -> str:
 
 def _shown(body: bytes) -> str:
     text = " ".join(body.decode(errors="replace").split())
-    return text[:_LONGEST_SHOWN_BODY] or "an empty answer"
+    return text[:_MAX_SHOWN_CHARACTERS] or "an empty answer"

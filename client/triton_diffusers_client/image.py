@@ -87,7 +87,7 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Image(EncodedImage):
-    """One that was drawn; ``seed`` makes it again, alone. ``is_nsfw``: the safety checker flagged it."""
+    """A generated image; ``seed`` alone reproduces it. ``is_nsfw``: the safety checker flagged it."""
 
     seed: int
     is_nsfw: bool = False

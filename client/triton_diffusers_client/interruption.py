@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as something to ask for, at the moments that suit."""
+"""Ctrl-C, SIGTERM and a closed terminal as a flag that is polled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 
 
 
 class Interruption:
-    """Within it, the first Ctrl-C, SIGTERM or SIGHUP is noted; a second one raises ``KeyboardInterrupt``.
+    """A context in which the first Ctrl-C, SIGTERM or SIGHUP is recorded, and the second raises ``KeyboardInterrupt``.
 
     ``number`` is the signal's, 0 before there was one. Raised, the first would come between any two instructions: after
     a job was sent and before anyone is ready to cancel it, or in a callback within gRPC, which prints and swallows what
@@ -28,7 +28,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # who started us wants none to reach us, as nohup does
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by the parent, as by nohup
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -33,7 +33,7 @@ class Job:
         self._cancel = cancel
         self._cancellation = Cancellation()
         self._outcome: Future[Generation] = Future()
-        # A daemon: who leaves the program does not wait for images.
+        # A daemon: the end of the program does not wait for images.
         threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
 
     def done(self) -> bool:
@@ -41,7 +41,7 @@ class Job:
         return self._outcome.done()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most ``timeout`` seconds; returns whether it is there."""
+        """Wait for the end, at most ``timeout`` seconds; return True if the job has ended."""
         try:
             self._outcome.exception(timeout)
         except TimeoutError:
@@ -58,16 +58,16 @@ class Job:
         return self._outcome.result()
 
     def progress(self) -> Progress | None:
-        """How far the job is; None while the server has not seen it. Raises a ``ClientError``, and never retries."""
+        """Return the job's progress, None while the server has not seen it. Raises a ``ClientError``; never retries."""
         try:
             return self._look()
         except NotFoundError:
             return None
 
     def cancel(self) -> bool:
-        """End the job, here and on the server; ``result`` raises ``CancelledError`` unless it was done before.
+        """Cancel the job, here and on the server; ``result`` raises ``CancelledError`` unless it was done before.
 
-        Returns whether the server knew the job. Raises a ``ClientError`` if the server could not be told.
+        Returns True if the server knew the job. Raises a ``ClientError`` if the server cannot be reached.
         """
         self._cancellation.cancel()
         return self._cancel()
@@ -75,5 +75,5 @@ class Job:
     def _work(self) -> None:
         try:
             self._outcome.set_result(self._run(self._cancellation))
-        except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001  # raised by ``result``
             self._outcome.set_exception(error)

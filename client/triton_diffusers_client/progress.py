@@ -1,4 +1,4 @@
-"""How far a job is."""
+"""The progress of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triton_diffusers_client.tensors import Array, decode
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -24,13 +24,13 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """True if nothing more will happen."""
+        """True if the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A job as the server's board shows it.
+    """A job on the server's board.
 
     ``step`` and ``steps`` count the sampling steps of all its images together; ``steps`` is 0 while unknown.
     ``elapsed_seconds`` runs from arrival to now, or to the job's end. ``preview`` is a small JPEG of the first
@@ -68,4 +68,4 @@ class Progress:
                 for row in rows
             ]
         except ValueError as error:
-            raise ServerError(f"the answer of jobs makes no sense: {error}") from error
+            raise ServerError(f"the answer of jobs is invalid: {error}") from error

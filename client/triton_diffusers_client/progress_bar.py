@@ -17,7 +17,7 @@ _COLUMNS = 80
 
 
 class ProgressBar:
-    """Shows a job's steps and the time that it takes; writes nothing if ``stream`` is not a terminal."""
+    """A bar of a job's steps and time; silent if ``stream`` is not a terminal."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         on_terminal = stream.isatty()

@@ -1,4 +1,4 @@
-"""Which protocol a port speaks, to explain a connection that failed."""
+"""Detection of a port's protocol, to explain a failed connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TLS_ALERT = b"\x15"
 
 
 def wrong_protocol(address: Address) -> WrongProtocolError | None:
-    """Return the error that says what is spoken at ``address`` instead; None if that is not the fault.
+    """Return the error that names the actual protocol of ``address``; None if the protocol is right.
 
     Connects once and asks in plain HTTP. A gRPC server begins with an HTTP/2 SETTINGS frame whatever it is asked, and a
     TLS server answers with an alert.

@@ -1,4 +1,4 @@
-"""One request, complete and ready for the wire."""
+"""One complete request."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from triton_diffusers_client.tensors import Array, encode
 _CONTROL = frozenset(field.name for field in CONTROL_INPUTS)
 _OPTIONS = frozenset(field.name for field in INPUTS) - {"prompt"} | _CONTROL
 _RANDOM = ("", "-1")
-# One bit less than the server takes, so that seed + i of the last image is in range too.
+# One bit less than the server's range, so that seed + i of the last image is valid, too.
 _SEED_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Tensors of a request, the same at every attempt, so that a retry draws the same image.
+    """A request's tensors, the same for every attempt, so that a retry gives the same image.
 
-    ``models`` are those that may draw it: the first one that the server has.
+    The first of ``models`` that the server has is used.
     """
 
     models: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Triton's statuses to this client's errors: the only place that knows them.
+"""The mapping of Triton's statuses and messages to the client's errors.
 
 Triton tells more in its messages than in its statuses, so messages are looked at first. Over HTTP, for example, a
 cancelled request is a 400 like a bad field, and a model whose process died is a 500 like any other failure.
@@ -61,7 +61,7 @@ _MESSAGES: _Patterns = (
         ServerRestartingError,
     ),
     (re.compile(r"^[^:]*\bcancelled: its timeout of [^:]* is over \(timeout_seconds\)"), RequestTimeoutError),
-    # Before the first colon: after it could be a value that the caller sent.
+    # Only before the first colon: the rest may be a caller's value.
     (re.compile(r"^[^:]*\bcancelled\b", re.IGNORECASE), CancelledError),
 )
 

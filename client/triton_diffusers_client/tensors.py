@@ -33,7 +33,7 @@ _IMAGE_DIMENSIONS = 3
 
 
 def encode(values: Mapping[str, Any], fields: Iterable[InputField], *, batched: bool) -> dict[str, Array]:
-    """All ``fields`` as arrays of shape (1, n) if ``batched``, else (n,); n is 1, or a list's length (it can be 0).
+    """Return all ``fields`` as arrays of shape (1, n) if ``batched``, else (n,); n is 1, or a list's length, maybe 0.
 
     A field that is missing in ``values``, or None there, gets its default; a list may be given as a single value.
     Raises ``InvalidRequestError`` for a value of another type than its field's.
@@ -60,7 +60,7 @@ def decode(arrays: Mapping[str, Array], fields: Iterable[OutputField]) -> dict[s
             raise ServerError(f"the answer has no {field.name}: is the server of another version than this client?")
         elements = tuple(arrays[field.name].ravel().tolist())
         if field.datatype == "FP32":
-            # A float32 that the server wrote as 0.55 is to be 0.55 again, not 0.550000011920929.
+            # Read the float32 of 0.55 as 0.55, not as 0.550000011920929.
             elements = tuple(float(str(np.float32(element))) for element in elements)
         if not field.many and len(elements) != 1:
             raise ServerError(f"the answer has {len(elements)} values of {field.name}, not one")
@@ -131,7 +131,7 @@ def _image(field: InputField, value: Any) -> bytes:
 
 
 def _from_array(field: InputField, array: Array) -> PilImage:
-    """Pixels as a Pillow image, which writes PNG."""
+    """Return pixels as a Pillow image."""
     if array.dtype != np.uint8 or array.size == 0 or array.ndim < 2 or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise _refusal(field, array, "uint8 pixels of shape (height, width) or (height, width, 1, 3 or 4)")
     try:

@@ -14,13 +14,13 @@ _MAX_MICROSECONDS = 2**63 - 1
 
 
 class Call(Protocol):
-    """One inference that is on its way."""
+    """One running inference."""
 
     def result(self) -> Mapping[str, Array]:
         """Wait for the output tensors. Raises a ``ClientError``."""
 
     def cancel(self) -> None:
-        """End the waiting with ``CancelledError``; from any thread, at any time, any number of times.
+        """End ``result`` with ``CancelledError``; callable from any thread, repeatedly.
 
         The server does not notice that: the job has to be cancelled by its id.
         """
@@ -32,16 +32,16 @@ class Transport(Protocol):
     def call(self, model: str, inputs: Mapping[str, Array], timeout: float | None) -> Call:
         """Begin an inference that may take ``timeout`` seconds (None: any time).
 
-        The server is told of the time too, and ends a job that takes longer, whatever becomes of this process.
+        The server knows the timeout, too, and ends a job that takes longer, even if this process has died.
         """
 
     def close(self) -> None:
-        """Let go of connections; calls that are under way may fail."""
+        """Close the connections; running calls may fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is: ``scheme`` is http, https, grpc or grpcs; ``path`` is a prefix before ``/v2``, or empty."""
+    """The address of a server: ``scheme`` is http, https, grpc or grpcs; ``path`` precedes ``/v2``."""
 
     scheme: str
     host: str

@@ -19,7 +19,7 @@ from training.emoji.pictures import compose
 from training.emoji.subjects import Subject
 from training.emoji.text_encoder import tokenize
 
-LEAST_SCALE = 0.55
+MIN_SCALE = 0.55
 OVERHANG = 0.1
 """How far a subject's own margin may leave the picture, as a fraction of half the side."""
 HELD_OUT_SUBJECTS = 50
@@ -63,7 +63,7 @@ def draw_views(subjects: Sequence[int], each: int, seed: int) -> Views:
     generator = torch.Generator().manual_seed(seed)
     which = torch.tensor(subjects).repeat_interleave(each)
     count = len(which)
-    scales = LEAST_SCALE + (1.0 - LEAST_SCALE) * torch.rand(count, generator=generator)
+    scales = MIN_SCALE + (1.0 - MIN_SCALE) * torch.rand(count, generator=generator)
     room = 1.0 + OVERHANG - scales
     return Views(
         subjects=which,

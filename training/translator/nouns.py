@@ -22,7 +22,7 @@ COLOURS = {
 }  # fmt: skip
 # Where the first name is not the word's own.
 _PREFERRED = {"恐龙": "dinosaur", "松树": "pine tree", "蜜蜂": "bee", "蛋糕": "slice of cake", "热茶": "cup of tea"}
-_MOST_WORDS = 3
+_MAX_WORDS = 3
 _CHINESE = re.compile(r"(?=.*[\u4e00-\u9fff])[\u4e00-\u9fffA-Z0-9]{1,10}")
 _ENGLISH = re.compile(r"[a-z0-9][a-z0-9' -]{0,39}")
 
@@ -85,7 +85,7 @@ def _is_plain(word: Word) -> bool:
     return (
         _CHINESE.fullmatch(word.chinese) is not None
         and _ENGLISH.fullmatch(word.english) is not None
-        and len(word.english.split()) <= _MOST_WORDS
+        and len(word.english.split()) <= _MAX_WORDS
     )
 
 

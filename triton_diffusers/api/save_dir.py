@@ -7,7 +7,7 @@ import unicodedata
 
 from triton_diffusers.errors import InvalidRequest
 
-_MOST_BYTES = 200
+_MAX_BYTES = 200
 
 
 _PUNCTUATION = frozenset("._- ")
@@ -29,7 +29,7 @@ _EMOJI_JOINS = frozenset("\u200d\ufe0f")
 
 
 _LIMIT = (
-    f"a relative path of at most {_MOST_BYTES} bytes, whose parts are letters, digits, emoji, '.', '_', '-' and spaces "
+    f"a relative path of at most {_MAX_BYTES} bytes, whose parts are letters, digits, emoji, '.', '_', '-' and spaces "
     "(in form NFKC), with no '.' or space at its start or end"
 )
 
@@ -42,7 +42,7 @@ def check_save_dir(value: str) -> str:
     """
     composed = unicodedata.normalize("NFC", value)
     fits = (
-        len(composed.encode(errors="replace")) <= _MOST_BYTES
+        len(composed.encode(errors="replace")) <= _MAX_BYTES
         and unicodedata.is_normalized("NFKC", composed)
         and all(_is_safe(part) for part in composed.split("/"))
     )

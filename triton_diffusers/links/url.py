@@ -19,7 +19,7 @@ class LinkRefused(Exception):
 
 IPAddress = IPv4Address | IPv6Address
 
-_LONGEST = 4096
+_MAX_CHARACTERS = 4096
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Ports below it belong to other services, such as mail and remote shells.
 _FIRST_FREE_PORT = 1024
@@ -54,8 +54,8 @@ class Target:
 
 def parse(url: str, schemes: Collection[str]) -> Target:
     """Parse a link. Raises ``LinkRefused``."""
-    if len(url) > _LONGEST:
-        raise LinkRefused(f"at most {_LONGEST} characters")
+    if len(url) > _MAX_CHARACTERS:
+        raise LinkRefused(f"at most {_MAX_CHARACTERS} characters")
     if _FORBIDDEN.search(url):
         raise LinkRefused("must have no control characters and no backslashes")
     try:

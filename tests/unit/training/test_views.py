@@ -12,7 +12,7 @@ from training.emoji.backgrounds import BACKGROUNDS, unit_rgb
 from training.emoji.captions import Captioner
 from training.emoji.pictures import compose
 from training.emoji.subjects import Subject
-from training.emoji.views import LEAST_SCALE, VIEWS_OF_A_SUBJECT, Views, build_view_cache, draw_views, held_out
+from training.emoji.views import MIN_SCALE, VIEWS_OF_A_SUBJECT, Views, build_view_cache, draw_views, held_out
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_held_out_subjects_are_spread_and_distinct() -> None:
 def test_views_stay_in_their_bounds_and_depend_on_the_seed_alone() -> None:
     views = draw_views([4, 7], 300, seed=3)
     assert views.subjects.bincount().tolist() == [0, 0, 0, 0, 300, 0, 0, 300]
-    assert views.scales.min() >= LEAST_SCALE
+    assert views.scales.min() >= MIN_SCALE
     assert views.scales.max() <= 1.0
     # A shrunk subject has room to move: at most a tenth of half the side goes over the edge.
     assert (views.shifts.abs().amax(1) + views.scales).max() <= 1.1 + 1e-6

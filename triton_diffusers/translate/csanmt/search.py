@@ -11,7 +11,7 @@ from triton_diffusers.translate.csanmt.config import Architecture
 from triton_diffusers.translate.csanmt.network import CsanmtNetwork, DecoderState, Encoded
 from triton_diffusers.translate.csanmt.tokenizer import END
 
-_LOWEST = torch.finfo(torch.float32).min
+_MIN_SCORE = torch.finfo(torch.float32).min
 
 
 class _Beams:
@@ -24,9 +24,9 @@ class _Beams:
         self.source = source.select(torch.arange(rows).repeat_interleave(width))
         self.state = DecoderState()
         self.alive = torch.zeros(rows, width, 0, dtype=torch.long)
-        self.log_probs = torch.tensor([[0.0] + [_LOWEST] * (width - 1)]).repeat(rows, 1)
+        self.log_probs = torch.tensor([[0.0] + [_MIN_SCORE] * (width - 1)]).repeat(rows, 1)
         self.finished = torch.zeros(rows, width, 0, dtype=torch.long)
-        self.scores = torch.full((rows, width), _LOWEST)
+        self.scores = torch.full((rows, width), _MIN_SCORE)
         self.is_finished = torch.zeros(rows, width, dtype=torch.bool)
 
     def keep(self, rows: Tensor) -> None:
@@ -89,12 +89,12 @@ def _step(network: CsanmtNetwork, config: Architecture, beams: _Beams, time: int
 
     sequences = torch.cat([_gather(beams.alive, parents), symbols[:, :, None]], 2)
     padded = torch.nn.functional.pad(beams.finished, (0, 1), value=END)
-    all_scores = torch.cat([beams.scores, torch.where(ends, scores, _LOWEST)], 1)
+    all_scores = torch.cat([beams.scores, torch.where(ends, scores, _MIN_SCORE)], 1)
     beams.scores, kept = all_scores.topk(width)
     beams.finished = _gather(torch.cat([padded, sequences], 1), kept)
     beams.is_finished = torch.cat([beams.is_finished, ends], 1).gather(1, kept)
 
-    alive_scores, kept = torch.where(ends, _LOWEST, scores).topk(width)
+    alive_scores, kept = torch.where(ends, _MIN_SCORE, scores).topk(width)
     beams.alive = _gather(sequences, kept)
     beams.log_probs = alive_scores * penalty
     flat = (torch.arange(rows)[:, None] * width + parents.gather(1, kept)).flatten()
