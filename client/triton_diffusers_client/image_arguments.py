@@ -19,6 +19,11 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image", metavar="FILE", help="image to begin with, or an http(s) URL that the server fetches")
     group.add_argument("--mask", metavar="FILE", help="mask, as a file or a URL; white is repainted")
     group.add_argument(
+        "--mask-channel",
+        choices=choices_of("mask_channel"),
+        help=help_of("mask_channel", "part of the mask that counts: white or what is transparent is repainted"),
+    )
+    group.add_argument(
         "--expand", type=_sides, metavar="L,R,U,D", help="pixels to add at the left, the right, above and below"
     )
     group.add_argument(

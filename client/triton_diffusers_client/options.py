@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     mask: ImageInput
     mask_base64: str
     mask_link: str
+    mask_channel: Literal["luminance", "alpha"]
     resize_mode: int
     denoising_strength: float
     keep_unmasked: bool

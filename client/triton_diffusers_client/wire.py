@@ -35,6 +35,7 @@ INPUTS: tuple[InputField, ...] = (
     InputField("mask", "BYTES", b""),
     InputField("mask_base64", "STRING", ""),
     InputField("mask_link", "STRING", ""),
+    InputField("mask_channel", "STRING", "luminance", choices=("luminance", "alpha")),
     InputField("resize_mode", "INT64", 0, minimum=0, maximum=2),
     InputField("denoising_strength", "FP32", 0.55, minimum=0.0, maximum=1.0),
     InputField("keep_unmasked", "BOOL", True),

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from triton_diffusers.api.request import Fill, Function, OutputFormat, ResizeMode, SafetyAction
+from triton_diffusers.api.request import Fill, Function, MaskChannel, OutputFormat, ResizeMode, SafetyAction
 from triton_diffusers.preprocess import PREPROCESSORS
 from triton_diffusers.sampling.profiles import PROFILES
 
@@ -128,6 +128,7 @@ INPUTS: tuple[Input, ...] = (
     Input("mask", "BYTES", b"", "Mask of `inpaint`, as an encoded file: white is repainted."),
     Input("mask_base64", "STRING", "", "Mask as base64. Give exactly one of the three."),
     Input("mask_link", "STRING", "", "Mask as a URL to fetch."),
+    Input("mask_channel", "STRING", "luminance", "Part of the mask that counts: in `luminance` white is repainted, in `alpha` what is transparent.", choices=tuple(MaskChannel)),
     Input("resize_mode", "INT64", 0, "Input image to `width`×`height`: 0 stretch, 1 scale and crop, 2 pad with white (scaled down to fit if it is larger).", minimum=min(ResizeMode), maximum=max(ResizeMode)),
     Input("denoising_strength", "FP32", 0.55, "How much of the input image is drawn again: the part of `steps` that is made, at least one step. 0 returns the input image, fitted to the size.", minimum=0.0, maximum=1.0),
     Input("keep_unmasked", "BOOL", True, "`inpaint`, `outpaint`: paste the unmasked part back as it was, with a soft edge."),

@@ -51,6 +51,13 @@ class ResizeMode(IntEnum):
     PAD = 2
 
 
+class MaskChannel(StrEnum):
+    """The parts of a mask that can mark what is repainted. The values are the wire's (``mask_channel``)."""
+
+    LUMINANCE = "luminance"
+    ALPHA = "alpha"
+
+
 class Fill(StrEnum):
     """Initial contents of the pixels that outpainting adds. The values are the wire's (``expand_type``)."""
 
@@ -158,6 +165,7 @@ class GenerationRequest:
     output_format: OutputFormat = OutputFormat.PNG
     image: ImageSource | None = None
     mask: ImageSource | None = None
+    mask_channel: MaskChannel = MaskChannel.LUMINANCE
     denoising_strength: float = 0.55
     resize_mode: ResizeMode = ResizeMode.STRETCH
     expansion: Expansion | None = None

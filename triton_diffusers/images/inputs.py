@@ -8,16 +8,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from triton_diffusers.api.request import DataUrl, FromBase64, Function, GenerationRequest, ImageSource, Link
+from triton_diffusers.api.request import (
+    DataUrl,
+    FromBase64,
+    Function,
+    GenerationRequest,
+    ImageSource,
+    Link,
+    MaskChannel,
+)
 from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images.fit import expand, fit, fit_mask
 from triton_diffusers.images.paste import soft_edged
-from triton_diffusers.images.read import Size, decoding_bytes, read_image, read_mask
+from triton_diffusers.images.read import Size, decoding_bytes, read_alpha_mask, read_image, read_mask
 from triton_diffusers.settings import Settings
 
 # Bytes per pixel of the result. Pillow's RGB takes 4.
 _SOURCE_BYTES = 6  # image, mask and opacity
 _CONTROL_BYTES = 19  # a control image before and after its preprocessor, and in float32 for its ControlNet
+
+# Value and rule of a mask with nothing to repaint.
+_NO_WHITE = ("all black", "nothing to repaint; white is repainted")
+_NO_ALPHA = ("all opaque", "nothing to repaint; transparent parts are repainted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +103,11 @@ class ImageLoader:
             return SourceImages(image=canvas, mask=new, shown=self._shown(request, new))
         if request.function is not Function.INPAINT:
             return SourceImages(image=image)
-        mask = fit_mask(self._read("mask", request.mask, size, read_mask), source.size, size, request.resize_mode)
+        alpha = request.mask_channel is MaskChannel.ALPHA
+        sent = self._read("mask", request.mask, size, read_alpha_mask if alpha else read_mask)
+        mask = fit_mask(sent, source.size, size, request.resize_mode)
         if not (np.asarray(mask) >= 128).any():
-            raise InvalidImage(_field("mask", request.mask), "all black", "nothing to repaint; white is repainted")
+            raise InvalidImage(_field("mask", request.mask), *(_NO_ALPHA if alpha else _NO_WHITE))
         return SourceImages(image=image, mask=mask, shown=self._shown(request, mask))
 
     @staticmethod

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from triton_diffusers.api.base64 import check_size
 from triton_diffusers.errors import InvalidImage
@@ -60,6 +60,17 @@ def read_image(field: str, data: bytes, settings: Settings, target: Size | None 
 def read_mask(field: str, data: bytes, settings: Settings, target: Size | None = None) -> Image.Image:
     """Return a mask (L): its luminance, white is repainted, transparency over black; else like ``read_image``."""
     return _read(field, data, settings, target, mode="L", background="black")
+
+
+def read_alpha_mask(field: str, data: bytes, settings: Settings, target: Size | None = None) -> Image.Image:
+    """Return a mask (L) in which the transparent parts of an image are white, whatever their colour."""
+    with _opened(field, data, settings) as image:
+        _reduce(image, target)
+        image.load()
+        upright = _upright(_of_8_bits(image), _orientation(image))
+        if not upright.has_transparency_data:
+            return Image.new("L", upright.size)
+        return ImageChops.invert(upright.convert("RGBA").getchannel("A"))
 
 
 def decoding_bytes(field: str, data: bytes, settings: Settings, target: Size | None = None) -> int:

@@ -48,6 +48,7 @@ OTHER: dict[str, Any] = {
     "clip_skip": 2,
     "image": b"an image",
     "mask": b"a mask",
+    "mask_channel": "alpha",
     "keep_unmasked": False,
     "store_images": False,
     "embed_metadata": False,

@@ -273,6 +273,7 @@ def test_each_way_to_send_an_image() -> None:
     assert (as_data.links, as_data.encoded_bytes) == ({}, 3)
     inpaint = decoded(func_name="inpaint", image=IMAGE, mask_link="https://a.test/m.png")
     assert inpaint.mask == Link("https://a.test/m.png")
+    assert (inpaint.mask_channel, decoded(mask_channel="alpha").mask_channel) == ("luminance", "alpha")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,10 @@ def test_each_way_to_send_an_image() -> None:
         ({"func_name": "i2i", "image_link": "data:image/png;base64,?"}, "image_link: .*as base64 .* or a data URL"),
         ({"image_link": "http://a.test"}, "image_link: 'http://a.test' is invalid: t2i takes no image"),
         ({"func_name": "i2i", "image": IMAGE, "mask": IMAGE}, "mask: .* i2i takes no mask"),
+        (
+            {"func_name": "inpaint", "image": IMAGE, "mask": IMAGE, "mask_channel": "red"},
+            "mask_channel: 'red' .* alpha",
+        ),
         ({"func_name": "i2i", "image": IMAGE, "denoising_strength": 1.01}, "denoising_strength: 1.01 is invalid"),
         ({"func_name": "i2i", "image": IMAGE, "denoising_strength": -0.1}, "denoising_strength: -0.1 is invalid"),
         ({"func_name": "i2i", "image": IMAGE, "denoising_strength": np.nan}, "denoising_strength: nan is invalid"),

@@ -75,7 +75,9 @@ def test_every_field_of_the_contract_is_reachable() -> None:
         "--controlnet=c", "--process=canny", "--control-scale=1", "--control-start=0.1", "--control-end=0.9",
         "--control-image=http://host/c.png", "--return-control-image",
     )  # fmt: skip
-    asked = options(*common, "--mask=http://host/m.png") | options(*common, "--expand=1,2,3,4", "--expand-type=copy")
+    asked = options(*common, "--mask=http://host/m.png", "--mask-channel=alpha") | options(
+        *common, "--expand=1,2,3,4", "--expand-type=copy"
+    )
     chosen_by_the_client = {"return_images", "use_base64"}
     forms = {f"{name}_{form}" for name in ("image", "mask", "control_image") for form in ("base64", "link")}
     fields = {field.name for field in (*INPUTS, *CONTROL_INPUTS)}

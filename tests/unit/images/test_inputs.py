@@ -19,6 +19,7 @@ from triton_diffusers.api.request import (
     GenerationRequest,
     ImageSource,
     Link,
+    MaskChannel,
     ResizeMode,
 )
 from triton_diffusers.errors import InvalidImage
@@ -138,6 +139,13 @@ def test_inpainting_has_a_mask_that_lies_on_the_image(mode: ResizeMode) -> None:
     assert (columns.min(), columns.max()) == (32, last)
 
 
+def test_an_alpha_mask_repaints_what_is_transparent() -> None:
+    mask = Image.new("RGBA", (80, 40), "white")
+    mask.paste((255, 255, 255, 0), (40, 0, 80, 40))
+    images = load(Function.INPAINT, image=RED, mask=png(mask), mask_channel=MaskChannel.ALPHA)
+    assert images.mask.tobytes() == load(Function.INPAINT, image=RED, mask=MASK).mask.tobytes()
+
+
 def test_unmasked_pixels_are_pasted_back_unless_the_request_does_not_want_it() -> None:
     assert load(Function.INPAINT, image=RED, mask=MASK).shown.size == (64, 32)
     assert load(Function.INPAINT, image=RED, mask=MASK, keep_unmasked=False).shown is None
@@ -169,7 +177,11 @@ def test_links_are_fetched_by_their_fields() -> None:
         ({"image": RED, "mask": FromBase64(b"rubbish")}, "^mask_base64: "),
         ({"image": None, "mask": MASK}, "^image: None is invalid: the request needs one"),
         ({"image": RED, "mask": None}, "^mask: None is invalid: the request needs one"),
-        ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: .*nothing to repaint"),
+        ({"image": RED, "mask": png(Image.new("L", (9, 9), 127))}, "^mask: 'all black' .*nothing to repaint"),
+        (
+            {"image": RED, "mask": MASK, "mask_channel": MaskChannel.ALPHA},
+            "^mask: 'all opaque' .*transparent parts are",
+        ),
     ],
 )
 def test_invalid_images_name_their_field(fields: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from triton_diffusers.errors import InvalidImage
 from triton_diffusers.images import formats
-from triton_diffusers.images.read import decoding_bytes, read_image, read_mask
+from triton_diffusers.images.read import decoding_bytes, read_alpha_mask, read_image, read_mask
 from triton_diffusers.settings import Settings
 
 SETTINGS = Settings()
@@ -147,6 +147,18 @@ def test_transparency_is_over_white_in_an_image_and_over_black_in_a_mask(kind: s
     white.putpixel((0, 0), (255, 255, 255, 0))
     mask = read_mask("mask", encoded(white, kind, **options), SETTINGS)
     assert (mask.mode, np.asarray(mask).tolist()) == ("L", [[0, 255]])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_alpha_mask_is_white_where_an_image_is_transparent(kind: str) -> None:
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    for mode in ("RGBA", "LA") if kind == "PNG" else ("RGBA",):
+        mask = read_alpha_mask("mask", encoded(half_transparent(mode), kind, **options), SETTINGS)
+        assert (mask.mode, np.asarray(mask).tolist()) == ("L", [[255, 0]])
+
+
+def test_an_alpha_mask_of_an_opaque_image_is_black() -> None:
+    assert not np.asarray(read_alpha_mask("mask", encoded(colours()), SETTINGS)).any()
 
 
 def test_partial_transparency_is_a_mixture() -> None:
