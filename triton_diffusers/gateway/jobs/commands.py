@@ -11,6 +11,9 @@ from triton_diffusers.gateway.jobs.uptime import uptime
 
 _PREVIEW_SECONDS = 10.0
 
+_RERUN = """UPDATE jobs SET state = 'queued', attempts = 0, runner = '', started = NULL, ended = NULL,
+    ended_uptime = NULL, has_results = 0, step = 0, steps = 0, images_done = 0 WHERE number = :number"""
+
 
 def cancel(session: Session, owner: str | None, job_id: str) -> Job:
     """Cancel a job in flight. Raises: JobNotFound."""
@@ -33,11 +36,7 @@ def rerun(session: Session, owner: str | None, job_id: str) -> Job:
     job = lock_job(session, owner, job_id)
     if job["state"] != JobState.DEAD:
         raise NotDead(job_id)
-    session.execute(
-        "UPDATE jobs SET state = 'queued', attempts = 0, runner = '', started = NULL, ended = NULL,"
-        " ended_uptime = NULL, has_results = 0, step = 0, steps = 0, images_done = 0 WHERE number = :number",
-        number=job["number"],
-    )
+    session.execute(_RERUN, number=job["number"])
     fair_queue.enqueue(session, job["pool"], job["owner"])
     lifecycle.add_event(session, job, "queued")
     return select_job(session, owner, job_id)

@@ -16,10 +16,11 @@ from triton_diffusers.gateway.jobs.database import Row, Session
 # Owners with equal virtual times are compared by their jobs; more of them than this by their names.
 _MAX_CANDIDATES = 32
 
+_FIRST = "ORDER BY jobs.priority DESC, jobs.number LIMIT 1"
 _HEAD = """SELECT {column} FROM jobs WHERE jobs.owner = accounts.owner AND jobs.pool = accounts.pool
-    AND jobs.state = 'queued' AND jobs.model $in_models ORDER BY jobs.priority DESC, jobs.number LIMIT 1"""
-_CANDIDATES = f"""SELECT accounts.virtual_time, accounts.owner, ({_HEAD.format(column="jobs.number")}) AS head,
-        ({_HEAD.format(column="jobs.priority")}) AS priority
+    AND jobs.state = 'queued' AND jobs.model $in_models"""
+_CANDIDATES = f"""SELECT accounts.virtual_time, accounts.owner, ({_HEAD.format(column="jobs.number")} {_FIRST}) AS head,
+        ({_HEAD.format(column="jobs.priority")} {_FIRST}) AS priority
     FROM accounts WHERE accounts.pool = :pool AND accounts.queued > 0 AND EXISTS ({_HEAD.format(column="1")})
     ORDER BY accounts.virtual_time, accounts.owner LIMIT :max"""  # noqa: S608  # constants
 _ENQUEUE = """INSERT INTO accounts (pool, owner, virtual_time, queued)

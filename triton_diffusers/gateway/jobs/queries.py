@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from triton_diffusers.gateway.jobs.database import Row, Session
 from triton_diffusers.gateway.jobs.job import (
@@ -19,6 +20,7 @@ from triton_diffusers.gateway.jobs.job import (
 from triton_diffusers.gateway.jobs.rows import event_from_row, ledger_entry, select_job, select_jobs, unique
 
 _MAX_PAGE = 1000
+_MAX_NUMBER = 2**63 - 1
 # Jobs whose bills tell the speed of a pool.
 _SPEED_SAMPLE = 50
 
@@ -42,17 +44,16 @@ def page(
     limit: int,
 ) -> Page:
     """Return jobs, the newest first."""
-    conditions = ["TRUE"]
+    conditions = ["jobs.number < :cursor"]
     if owner is not None:
         conditions.append("jobs.owner = :owner")
     if states:
         conditions.append("jobs.state $in_states")
     if label is not None:
         conditions.append("jobs.label = :label")
-    if cursor is not None:
-        conditions.append("jobs.number < :cursor")
     limit = max(1, min(limit, _MAX_PAGE))
-    parameters = {"owner": owner, "states": [str(state) for state in states], "label": label, "cursor": cursor}
+    parameters: dict[str, Any] = {"owner": owner, "states": [str(state) for state in states], "label": label}
+    parameters["cursor"] = _MAX_NUMBER if cursor is None else cursor
     jobs = select_jobs(
         session, " AND ".join(conditions) + " ORDER BY jobs.number DESC LIMIT :limit", limit=limit + 1, **parameters
     )

@@ -12,18 +12,17 @@ MODEL = "sd_base"
 BILL = Bill(megapixel_steps=5.0, image_steps=20, engine_seconds=1.5)
 RESULT = {"images": ["a.png"]}
 # The clock stands still unless a test moves it.
-_START = 1_800_000_000.0
+START = 1_800_000_000.0
 _STEP_SECONDS = 4.0
 
 
 class Table:
     """A store whose database has a clock that only the test moves."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, now: float = START) -> None:
         assert isinstance(store, SqlJobStore)
         self.store = store
-        self._now = _START
-        self.set_clock(_START)
+        self.set_clock(now)
         self.store.sweep()
 
     def set_clock(self, now: float) -> None:
