@@ -34,7 +34,7 @@ _CALLER_IS_GONE = 499  # nginx's status; nobody reads it but the access log
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What dialects share: the table, the results, the limits of requests (``limits``) and the gateway's settings."""
+    """The services of all dialects: the table, the results, the limits of requests (``limits``) and the settings."""
 
     table: JobTable
     results: Results

@@ -20,7 +20,7 @@ _KEPT_OUTPUTS = ("seed", "prompt", "is_nsfw", "use_blade", "profile", "warnings"
 
 
 class Verdict(Enum):
-    """What becomes of a job that Triton has answered with an error."""
+    """The fate of a job that Triton has answered with an error."""
 
     FAIL = "fail"
     RETRY = "retry"

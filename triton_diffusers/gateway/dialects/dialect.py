@@ -1,4 +1,4 @@
-"""What makes a dialect, and what its routes share."""
+"""The interface of a dialect, and helpers of its routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What owners do to their jobs."""
+"""Commands of owners on their jobs."""
 
 from __future__ import annotations
 
