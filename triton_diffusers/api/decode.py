@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -26,10 +26,7 @@ from triton_diffusers.api.request import (
     ImageSource,
     Link,
     LoraChoice,
-    MaskChannel,
     ModelDefaults,
-    OutputFormat,
-    ResizeMode,
     SafetyAction,
 )
 from triton_diffusers.api.save_dir import check_save_dir
@@ -49,6 +46,29 @@ _SEED = re.compile(r"[0-9]{1,20}")
 _EXPAND = (128, 128, 128, 128)
 _LORA_WEIGHT = 0.75
 _CONTROLNETS = "ControlNets"
+
+# Attributes of a request whose value depends on more than their field.
+_DERIVED = frozenset(
+    {
+        "task_id",
+        "steps",
+        "width",
+        "height",
+        "seed",
+        "scheduler",
+        "image",
+        "mask",
+        "profile",
+        "save_dir",
+        "safety_action",
+    }
+)
+# All others have the name of their field, and their type converts its value: a new one needs no line here.
+_PLAIN: Mapping[str, Callable[[Any], Any]] = {
+    name: kind
+    for name, kind in get_type_hints(GenerationRequest).items()
+    if name in INPUT_BY_NAME and name not in _DERIVED
+}
 
 
 def read_values(tensors: Mapping[str, Array], fields: tuple[Input, ...]) -> dict[str, Any]:
@@ -140,36 +160,24 @@ def decode_request(values: Mapping[str, Any], settings: Settings, defaults: Mode
     function = Function(checked("func_name"))
     chosen = _controls(values, settings) if "controlnet_path" in values else ()
     request = GenerationRequest(
+        **{name: kind(checked(name)) for name, kind in _PLAIN.items() if name in values},
         warnings=values.get("translator_warnings", ())[:_MAX_TRANSLATOR_WARNINGS],
         task_id=_task_id(values["task_id"]),
-        prompt=checked("prompt"),
-        negative_prompt=checked("negative_prompt"),
         function=function,
         steps=checked("steps") or min(defaults.steps, settings.max_steps),
         guidance_scale=checked("cfg_scale") or defaults.guidance_scale,
         width=checked("width") or defaults.side,
         height=checked("height") or defaults.side,
         seed=_seed(values["seed"]),
-        image_num=checked("image_num"),
         scheduler=scheduler_name(values["scheduler"]) if values["scheduler"] else defaults.scheduler,
-        output_format=OutputFormat(checked("output_format")),
-        clip_skip=checked("clip_skip"),
         image=_image(values, settings, function, chosen),
         mask=_one_image("mask", values, settings, wanted=function is Function.INPAINT, taker=function.value),
-        mask_channel=MaskChannel(checked("mask_channel")),
-        resize_mode=ResizeMode(checked("resize_mode")),
-        denoising_strength=checked("denoising_strength"),
         expansion=_expansion(values, settings) if function is Function.OUTPAINT else None,
-        keep_unmasked=values["keep_unmasked"],
         loras=_loras(values["lora_path"], checked("lora_attn"), settings),
         controls=chosen,
-        return_control_image=values.get("return_control_image", False),
         profile=PROFILES[checked("profile") or settings.profile],
         save_dir=check_save_dir(values["save_dir"]),
-        store_images=values["store_images"],
-        embed_metadata=values["embed_metadata"],
         safety_action=_safety_action(checked("safety_action"), settings),
-        timeout_seconds=checked("timeout_seconds"),
     )
     _check_size(request, settings)
     return request
