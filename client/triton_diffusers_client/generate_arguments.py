@@ -47,6 +47,13 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=choices_of("output_format"),
         help=f"format of the images (default: by the name of FILE, else {default_of('output_format')})",
     )
+    parser.add_argument(
+        "--quality",
+        dest="output_quality",
+        type=int,
+        metavar="N",
+        help=help_of("output_quality", "quality of JPEG and WebP images"),
+    )
     parser.add_argument("--task-id", metavar="ID", help="name of the job on the server (default: random)")
     parser.add_argument("--save-dir", metavar="FOLDER", help=help_of("save_dir", "folder of the server's store"))
     parser.add_argument(

@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     image_num: int
     scheduler: str
     output_format: Literal["png", "jpeg", "webp"]
+    output_quality: int
     return_images: bool
     use_base64: bool
     clip_skip: int

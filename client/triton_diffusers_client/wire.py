@@ -26,6 +26,7 @@ INPUTS: tuple[InputField, ...] = (
     InputField("image_num", "INT64", 1, minimum=1),
     InputField("scheduler", "STRING", "", default_help="the model's own (DPM++ 2M for Stable Diffusion 1 and 2)"),
     InputField("output_format", "STRING", "png", choices=("png", "jpeg", "webp")),
+    InputField("output_quality", "INT64", 95, minimum=1, maximum=100),
     InputField("return_images", "BOOL", False),
     InputField("use_base64", "BOOL", False),
     InputField("clip_skip", "INT64", 1, minimum=1, maximum=24),

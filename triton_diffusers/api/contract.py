@@ -18,7 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from triton_diffusers.api.request import Fill, Function, MaskChannel, OutputFormat, ResizeMode, SafetyAction
+from triton_diffusers.api.request import (
+    DEFAULT_QUALITY,
+    Fill,
+    Function,
+    MaskChannel,
+    OutputFormat,
+    ResizeMode,
+    SafetyAction,
+)
 from triton_diffusers.preprocess import PREPROCESSORS
 from triton_diffusers.sampling.profiles import PROFILES
 
@@ -119,6 +127,7 @@ INPUTS: tuple[Input, ...] = (
     Input("image_num", "INT64", 1, "Images to make.", minimum=1, limit_settings=("max_image_num", "max_images_in_flight")),
     Input("scheduler", "STRING", "", "Sampler, by its name in A1111, ComfyUI, k-diffusion or diffusers; see the list of schedulers.", "the model's own (`DPM++ 2M` for Stable Diffusion 1 and 2)"),
     Input("output_format", "STRING", "png", "Encoding of the images.", choices=tuple(OutputFormat)),
+    Input("output_quality", "INT64", DEFAULT_QUALITY, "Quality of JPEG and WebP images; of no effect on PNG.", minimum=1, maximum=100),
     Input("return_images", "BOOL", False, "Return the encoded images as bytes in `images`. Refused in plain JSON, which cannot carry bytes: use `use_base64`."),
     Input("use_base64", "BOOL", False, "Return the encoded images in `images_base64` (URL-safe alphabet)."),
     Input("clip_skip", "INT64", 1, "Layer of the text encoder to use, counted from the end: 1 is the last one, 2 the one before.", minimum=1, maximum=24),

@@ -10,6 +10,7 @@ from triton_diffusers.sampling.profiles import EXACT, Profile
 from triton_diffusers.sampling.schedulers import DEFAULT_SCHEDULER
 
 SEEDS = 2**64  # seeds are less than this
+DEFAULT_QUALITY = 95  # of JPEG and WebP
 
 # Defaults of Stable Diffusion 1 and 2.
 DEFAULT_STEPS = 50
@@ -163,6 +164,7 @@ class GenerationRequest:
     image_num: int = 1
     scheduler: str = DEFAULT_SCHEDULER
     output_format: OutputFormat = OutputFormat.PNG
+    output_quality: int = DEFAULT_QUALITY
     image: ImageSource | None = None
     mask: ImageSource | None = None
     mask_channel: MaskChannel = MaskChannel.LUMINANCE

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from triton_diffusers.api.request import OutputFormat
+from triton_diffusers.api.request import DEFAULT_QUALITY, OutputFormat
 
 _ENCODER_OPTIONS: dict[OutputFormat, dict[str, Any]] = {
     # For photograph-like images, level 6 takes several times as long as level 1 and saves a few per cent of the size.
     OutputFormat.PNG: {"compress_level": 1},
-    OutputFormat.JPEG: {"quality": 95, "subsampling": 0},
-    OutputFormat.WEBP: {"quality": 95, "method": 4},
+    OutputFormat.JPEG: {"subsampling": 0},
+    OutputFormat.WEBP: {"method": 4},
 }
 
 _MAX_JPEG_EXIF_BYTES = 65_533  # of a marker's segment
@@ -43,13 +43,18 @@ def resized(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[A
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def encode(pixels: np.ndarray[Any, Any], output_format: OutputFormat, metadata: Metadata | None = None) -> bytes:
-    """Encode uint8 pixels (height, width, 3).
+def encode(
+    pixels: np.ndarray[Any, Any],
+    output_format: OutputFormat,
+    metadata: Metadata | None = None,
+    quality: int = DEFAULT_QUALITY,
+) -> bytes:
+    """Encode uint8 pixels (height, width, 3); PNG has no ``quality``.
 
     Of ``metadata``, PNG carries both texts, as chunks named ``parameters`` and ``triton_diffusers``; JPEG and WebP
     carry ``parameters`` as the EXIF user comment. EXIF of a JPEG is limited to 64 KiB; a longer text is left out.
     """
-    options = dict(_ENCODER_OPTIONS[output_format])
+    options = {**_ENCODER_OPTIONS[output_format], "quality": quality}
     if metadata is not None and output_format is OutputFormat.PNG:
         options["pnginfo"] = _png_chunks(metadata)
     elif metadata is not None:

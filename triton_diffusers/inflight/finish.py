@@ -68,7 +68,7 @@ class ResultBuilder:
         if sample.pixels is None:
             raise ValueError("an image that is not decoded has no result")
         metadata = metadata_of(request, sample.index, self._model, job.drawn_size) if request.embed_metadata else None
-        return encode(sample.pixels, request.output_format, metadata)
+        return encode(sample.pixels, request.output_format, metadata, request.output_quality)
 
 
 class Finisher:

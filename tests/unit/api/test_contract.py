@@ -41,6 +41,7 @@ OTHER: dict[str, Any] = {
     "image_num": 3,
     "scheduler": "Euler a",
     "output_format": "webp",
+    "output_quality": 80,
     "return_images": True,
     "use_base64": True,
     "denoising_strength": 0.7,

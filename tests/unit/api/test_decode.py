@@ -130,6 +130,8 @@ def test_values_at_the_limits_are_accepted(field: str, value: Any) -> None:
         ("func_name", "t2v", "func_name: 't2v' is invalid: must be one of: t2i, i2i, inpaint, outpaint"),
         ("output_format", "PNG", "output_format: 'PNG' is invalid: must be one of: png, jpeg, webp"),
         ("output_format", "", "output_format: '' is invalid"),
+        ("output_quality", 0, "output_quality: 0 is invalid: must be between 1 and 100"),
+        ("output_quality", 101, "output_quality: 101 is invalid: must be between 1 and 100"),
         ("seed", "-2", "seed: '-2' is invalid: a whole number from 0 to 18446744073709551615"),
         ("seed", str(2**64), "seed: '18446744073709551616' is invalid"),
         ("seed", "0" * 21, "seed: '000000000000000000000' is invalid"),

@@ -59,7 +59,8 @@ def test_tritons_own_parameters_give_no_warning() -> None:
         ("model", "; the server draws with the model directory that it was started with"),
         ("sd_model_checkpoint", "; the server draws with the model directory that it was started with"),
         ("user", ""),
-        ("quality", ""),
+        ("moderation", ""),
+        ("quality", "; did you mean output_quality?"),
     ],
 )
 def test_a_name_of_another_api_is_told_with_the_field_for_it(name: str, hint: str) -> None:

@@ -73,7 +73,7 @@ def test_every_field_of_the_contract_is_reachable() -> None:
         "--resize-mode=pad", "--strength=0.5", "--no-keep-unmasked", "--lora=a:1", "--no-translate", "--profile=fast",
         "--save-dir=mine", "--no-store-images", "--no-embed-metadata", "--safety-action=flag", "--timeout-seconds=9",
         "--controlnet=c", "--process=canny", "--control-scale=1", "--control-start=0.1", "--control-end=0.9",
-        "--control-image=http://host/c.png", "--return-control-image",
+        "--control-image=http://host/c.png", "--return-control-image", "--quality=80",
     )  # fmt: skip
     asked = options(*common, "--mask=http://host/m.png", "--mask-channel=alpha") | options(
         *common, "--expand=1,2,3,4", "--expand-type=copy"

@@ -83,6 +83,17 @@ def test_png_keeps_every_pixel() -> None:
 
 
 @pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
+def test_less_quality_makes_smaller_files(output_format: OutputFormat) -> None:
+    sizes = [len(encode(waves(), output_format, quality=quality)) for quality in (1, 50, 95, 100)]
+    assert sizes == sorted(set(sizes))
+    assert sizes[2] == len(encode(waves(), output_format))
+
+
+def test_quality_does_not_matter_to_png() -> None:
+    assert encode(waves(), OutputFormat.PNG, quality=1) == encode(waves(), OutputFormat.PNG)
+
+
+@pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
 def test_lossy_formats_stay_close(output_format: OutputFormat) -> None:
     image = np.asarray(opened(encode(waves(), output_format)), np.float32)
     assert np.abs(image - waves()).mean() < 3

@@ -208,6 +208,7 @@ OTHERS = {
 # The record is of one image, not of those that it was made of.
 LEFT_OUT = {"image", "mask", "save_dir", "store_images", "embed_metadata", "image_num", "return_control_image"} | {
     "mask_channel",
+    "output_quality",
     "safety_action",
     "timeout_seconds",
     "warnings",
