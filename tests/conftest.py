@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 # of small operations is spent in OpenMP's barriers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Unit tests whose modules make graphs of a compiler each take minutes together.
-COMPILING = ("test_compiled", "test_doubling", "test_fixed_unet", "test_inductor", "test_openvino")
+COMPILING = ("test_compiled", "test_fixed_unet", "test_inductor", "test_openvino", "test_shallow", "test_upsampling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

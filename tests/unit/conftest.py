@@ -76,6 +76,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_pytorch() -> Iterator[None]:
+    """Restore PyTorch's number of threads, which is OpenMP's and which CTranslate2 and training scripts change."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def components(tmp_path_factory: pytest.TempPathFactory) -> Components:
     """Return the emoji model in float32."""
