@@ -18,7 +18,6 @@ from triton_diffusers.launcher.repository import Repository
 from triton_diffusers.util.process import attached
 
 _CLIENT = "triton_diffusers_client"
-_STEPS = 25
 _TICK = 0.1  # seconds
 
 
@@ -75,8 +74,7 @@ def _draw(url: str, model: str, prompt: str, output: Path) -> None:
     """Call the client's command, with its progress bar on our terminal."""
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", _CLIENT, "generate", prompt, f"--output={output}", f"--steps={_STEPS}",
-        f"--url={url}", f"--model={model}",
+        sys.executable, "-m", _CLIENT, "generate", prompt, f"--output={output}", f"--url={url}", f"--model={model}",
     ]  # fmt: skip
     drawn = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own command
     if drawn.returncode:

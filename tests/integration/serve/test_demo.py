@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from triton_diffusers.cli import main as cli
 
@@ -24,7 +25,8 @@ def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:
         check=False,
     )
     assert (run.returncode, run.stdout.strip()) == (0, str(output)), run.stderr
-    assert output.read_bytes().startswith(b"\x89PNG")
+    with Image.open(output) as drawn:
+        assert "Steps: 20, Sampler: DPM++ 2M, CFG scale: 2" in drawn.info["parameters"], "the model's own defaults"
     left = {path.name for path in tmp_path.iterdir()}
     assert {name for name in left if not name.startswith("torchinductor")} == {"images"}, "but for PyTorch's cache"
 

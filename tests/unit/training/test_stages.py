@@ -24,6 +24,7 @@ def test_stages_are_in_the_order_in_which_they_build_on_each_other() -> None:
     assert list(TRAINING) == [
         "data", "vae", "text", "unet", "decoder", "safety", "export", "evaluate",
         "lora-flat", "lora-high-contrast", "controlnet-canny", "controlnet-blocks", "evidence", "evidence-controlnets",
+        "defaults", "samples",
     ]  # fmt: skip
     assert set(STAGES) - set(TRAINING) == {"adopt"}
 

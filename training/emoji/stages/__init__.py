@@ -12,6 +12,7 @@ from training.emoji.stages import (
     controlnet,
     data,
     decoder,
+    defaults,
     evaluation,
     evidence,
     lora,
@@ -38,6 +39,8 @@ TRAINING: dict[str, Callable[[Workshop], None]] = {
     **{control.stage: partial(controlnet.train, control=control) for control in CONTROLS},
     "evidence": evidence.gather,
     "evidence-controlnets": evidence.gather_of_controlnets,
+    "defaults": defaults.choose,
+    "samples": defaults.show,
 }
 """The stages that `all` runs, in this order."""
 
