@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _CLAIM_SECONDS = 1.0
 _REPORT_SECONDS = 0.5
 _MODELS_SECONDS = 5.0
-_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
+_MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.25, 4.0
 _GIVE_UP_SECONDS = 3.0  # for the answers of jobs that are being handed back
 
 
@@ -63,9 +63,10 @@ class Runner:
     async def _claim_until(self, stopping: asyncio.Event) -> None:
         attempt = 0
         while not stopping.is_set():
-            served = await self._served()
-            if not served:
-                attempt = await self._pause(attempt, stopping, f"Triton at {self._triton.address} has no model ready")
+            try:
+                served = await self._served()
+            except TritonError as error:
+                attempt = await self._pause(attempt, stopping, f"Triton at {self._triton.address}: {error}")
                 continue
             room = self._options.max_images - sum(each.job.images for each in self._executions)
             if room <= 0:
@@ -83,10 +84,12 @@ class Runner:
                 self._start(claim)
 
     async def _served(self) -> Collection[str]:
-        """Return the models whose jobs this runner can run now."""
+        """Return the models whose jobs this runner can run now. Raises ``TritonError`` if there are none."""
         now = asyncio.get_running_loop().time()
         if now >= self._models_until:
             self._models = await self._triton.models()
+            if not self._models:
+                raise TritonError("UNAVAILABLE", "no model is ready")
             self._models_until = now + _MODELS_SECONDS
         ensembles = {ensemble for ensemble, model in WITHOUT_TRANSLATOR.items() if model in self._models}
         return self._models | ensembles

@@ -20,7 +20,7 @@ from triton_diffusers.runner.tensors import input_tensors, output_values
 
 T = TypeVar("T")
 
-GENERATING_MODELS: Final = ("ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet")
+_MODELS: Final = ("ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet")
 # The model that takes an ensemble's requests where Triton has no translator.
 WITHOUT_TRANSLATOR: Final = {"ensemble": "sd_base", "ensemble_controlnet": "sd_controlnet"}
 
@@ -69,13 +69,9 @@ class Triton:
         await self._client.close()
 
     async def models(self) -> frozenset[str]:
-        """Return the models that make images and are ready; none if Triton cannot be reached."""
-        try:
-            index = await self._call(self._client.get_model_repository_index(client_timeout=_CALL_SECONDS))
-        except TritonError:
-            return frozenset()
-        ready = {model.name for model in index.models if model.state == "READY"}
-        return frozenset(ready.intersection(GENERATING_MODELS))
+        """Return the models that make images and are ready. Raises ``TritonError`` if Triton cannot be reached."""
+        asked = [self._call(self._client.is_model_ready(name, client_timeout=_CALL_SECONDS)) for name in _MODELS]
+        return frozenset(name for name, ready in zip(_MODELS, await asyncio.gather(*asked), strict=True) if ready)
 
     async def generate(self, model: str, values: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         """Return the outputs of a request. Raises ``TritonError``."""
