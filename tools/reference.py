@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from triton_diffusers.api.contract import (
     CONTRACTS,
@@ -27,6 +28,8 @@ from triton_diffusers.api.contract import (
 )
 from triton_diffusers.api.schema import request_schema
 from triton_diffusers.api.statuses import STATUSES
+from triton_diffusers.gateway.jobs.settings import JobTableSettings
+from triton_diffusers.gateway.settings import GATEWAY_PREFIX, GatewaySettings
 from triton_diffusers.sampling.schedulers import SCHEDULERS
 from triton_diffusers.settings import PREFIX, Settings
 from triton_diffusers.triton_backend.families import FAMILIES
@@ -34,6 +37,7 @@ from triton_diffusers.triton_backend.families import FAMILIES
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = _DOCS / "reference.md"
 SCHEMA = _DOCS / "request.schema.json"
+_JOBS_PREFIX = JobTableSettings.model_config.get("env_prefix", "")
 
 _INTRODUCTION = """# Reference
 
@@ -103,6 +107,7 @@ _MADE_DEFAULTS = {
     "runtime_dir": "in the system's temporary folder",
     "cache_dir": "`triton-diffusers` in `$XDG_CACHE_HOME`, else in `~/.cache`",
     "offline": "`HF_HUB_OFFLINE`, else `False`",
+    "state_dir": "`~/.local/state/triton-diffusers`",
 }
 
 
@@ -152,7 +157,11 @@ def page() -> str:
             "## Settings\n",
             f"Environment variables `{PREFIX}<NAME>` of the server, or `parameters` of a model's `config.pbtxt` (which"
             " win).\n",
-            _settings(),
+            _settings(Settings, PREFIX),
+            f"The [gateway](gateway.md) and its runners have settings of their own, `{GATEWAY_PREFIX}<NAME>`, and so has"
+            f" their job table, `{_JOBS_PREFIX}<NAME>`:\n",
+            _settings(GatewaySettings, GATEWAY_PREFIX),
+            _settings(JobTableSettings, _JOBS_PREFIX),
             "## Metrics\n",
             "On Triton's metrics port, beside Triton's own. All have the label `model` too: the model that counts.\n",
             _metrics(),
@@ -213,17 +222,17 @@ def _limits(field: Input) -> str:
 
 
 def _value(value: object) -> str:
-    return "empty" if value in ("", b"", ()) else f"`{value!s}`"
+    return "empty" if value in ("", b"", (), {}) else f"`{value!s}`"
 
 
-def _settings() -> str:
+def _settings(settings: type[BaseSettings], prefix: str) -> str:
     rows = (
         (
-            f"`{PREFIX}{name.upper()}`",
+            f"`{prefix}{name.upper()}`",
             _MADE_DEFAULTS[name] if field.default is PydanticUndefined else _value(field.default),
             field.description or "",
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in settings.model_fields.items()
     )
     return _table(("variable", "default", "meaning"), rows)
 
