@@ -17,7 +17,7 @@ PHRASES = re.compile(
     r"(?<!there )\b(?:is|are|was|were) no (?!longer\b|such\b)|\banew\b|\b(?:go|goes|going|gone|went) on\b",
     re.IGNORECASE,
 )
-REWRITTEN = {"launcher", "triton_backend", "serve"}
+REWRITTEN = {"engine_process", "launcher", "serve", "triton_backend"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
