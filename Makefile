@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each worker runs PyTorch with one thread (tests/conftest.py); a module's tests share its servers and graphs.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 STAMP := $(VENV)/.ready
 
 .PHONY: help setup demo serve test test-unit test-heavy check generated bench train-emoji train-translator evaluate-emoji clean
@@ -24,12 +26,12 @@ demo: setup ## Start a server, generate an image, stop the server, print the ima
 serve: setup ## Serve models/emoji (ARGS="--model-dir … --http-port …" for another model or port)
 	$(BIN)/triton-diffusers serve $(ARGS)
 
-test: setup ## All checks and tests that a change has to pass
+test: setup ## All checks and tests that a change has to pass, on two cores
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -m 'not heavy'
+	$(PYTEST) -m 'not heavy'
 
 test-unit: setup ## The fast tests, on two cores: no server, no compiled graphs
-	$(BIN)/python -m pytest -m 'not triton and not compile and not heavy' -n 2 --dist loadfile
+	$(PYTEST) -m 'not triton and not compile and not heavy'
 
 test-heavy: setup ## The tests that take minutes each: soaks and thousands of hostile requests
 	$(BIN)/python -m pytest -m heavy
