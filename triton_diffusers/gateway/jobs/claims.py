@@ -124,9 +124,9 @@ def release(session: Session, leases: Sequence[Lease]) -> None:
 
 
 def expire_leases(session: Session, settings: JobTableSettings, jobs: Sequence[Row]) -> None:
-    """Take jobs from runners that were lost. The leases are void from now on, also those of jobs that end by this."""
+    """Take jobs from runners that were lost."""
     for job in jobs:
-        session.execute("UPDATE jobs SET epoch = epoch + 1 WHERE number = :number", number=job["number"])
+        lifecycle.void_lease(session, job)
         lifecycle.give_up_attempt(session, job, _LOST, settings.max_attempts)
 
 

@@ -11,8 +11,8 @@ from triton_diffusers.gateway.jobs.uptime import uptime
 
 _PREVIEW_SECONDS = 10.0
 
-_RERUN = """UPDATE jobs SET state = 'queued', attempts = 0, runner = '', started = NULL, ended = NULL,
-    ended_uptime = NULL, has_results = 0, step = 0, steps = 0, images_done = 0 WHERE number = :number"""
+_RERUN = """UPDATE jobs SET state = 'queued', event = event + 1, attempts = 0, runner = '', started = NULL,
+    ended = NULL, ended_uptime = NULL, has_results = 0, step = 0, steps = 0, images_done = 0 WHERE number = :number"""
 
 
 def cancel(session: Session, owner: str | None, job_id: str) -> Job:

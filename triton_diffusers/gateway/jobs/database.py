@@ -53,7 +53,7 @@ class Session(Protocol):
         ...
 
     def now(self) -> float:
-        """Return the database's clock: seconds since the epoch."""
+        """Return the time of the transaction by the database's clock: seconds since the epoch."""
         ...
 
 

@@ -13,8 +13,7 @@ from triton_diffusers.gateway.jobs.uptime import uptime
 
 
 def add_event(session: Session, job: Row, kind: str, **data: Any) -> None:
-    """Append an event to a job's."""
-    session.execute("UPDATE jobs SET event = event + 1 WHERE number = :number", number=job["number"])
+    """Append an event to a job's; the statement that has changed the job has counted it in ``jobs.event``."""
     session.execute(
         "INSERT INTO events (job, number, kind, at, data)"
         " VALUES (:number, (SELECT event FROM jobs WHERE number = :number), :kind, :at, :data)",
@@ -28,8 +27,8 @@ def add_event(session: Session, job: Row, kind: str, **data: Any) -> None:
 def start(session: Session, job: Row, runner: str, lease_until: float) -> None:
     """Give a queued job to a runner."""
     session.execute(
-        "UPDATE jobs SET state = 'running', attempts = attempts + 1, epoch = epoch + 1, runner = :runner,"
-        " lease_until = :lease_until, started = :now, step = 0, steps = 0, images_done = 0 WHERE number = :number",
+        "UPDATE jobs SET state = 'running', event = event + 1, attempts = attempts + 1, epoch = epoch + 1,"
+        " runner = :runner, lease_until = :lease_until, started = :now, step = 0, steps = 0, images_done = 0 WHERE number = :number",
         number=job["number"],
         runner=runner,
         lease_until=lease_until,
@@ -39,13 +38,19 @@ def start(session: Session, job: Row, runner: str, lease_until: float) -> None:
     add_event(session, job, "running", attempt=job["attempts"] + 1)
 
 
+def void_lease(session: Session, job: Row) -> None:
+    """Refuse the job's lease from now on, not only when it is claimed again."""
+    session.execute("UPDATE jobs SET epoch = epoch + 1 WHERE number = :number", number=job["number"])
+
+
 def requeue(session: Session, job: Row, *, reason: str, attempts: int) -> None:
     """Put a running job back to its place in the queue; one that is to be cancelled ends instead."""
+    void_lease(session, job)
     if job["cancel_requested"]:
         end(session, job, JobState.CANCELLED)
         return
     session.execute(
-        "UPDATE jobs SET state = 'queued', attempts = :attempts, runner = '', lease_until = NULL,"
+        "UPDATE jobs SET state = 'queued', event = event + 1, attempts = :attempts, runner = '', lease_until = NULL,"
         " started = NULL, step = 0, steps = 0, images_done = 0, progress_event = 0, error = :reason"
         " WHERE number = :number",
         number=job["number"],
@@ -71,7 +76,8 @@ def cancel(session: Session, job: Row) -> None:
         end(session, job, JobState.CANCELLED)
     elif job["state"] == JobState.RUNNING and not job["cancel_requested"]:
         session.execute(
-            "UPDATE jobs SET cancel_requested = 1, abandoned_at = NULL WHERE number = :number", number=job["number"]
+            "UPDATE jobs SET cancel_requested = 1, event = event + 1, abandoned_at = NULL WHERE number = :number",
+            number=job["number"],
         )
         add_event(session, job, "cancelling")
 
@@ -90,9 +96,9 @@ def end(
     if job["state"] == JobState.QUEUED:
         fair_queue.dequeue(session, job["pool"], job["owner"])
     session.execute(
-        "UPDATE jobs SET state = :state, ended = :now, ended_uptime = :uptime, lease_until = NULL, waits_until = NULL,"
-        " abandoned_at = NULL, callers = 0, has_results = :has_results, error = :error, error_code = :code,"
-        " progress_event = 0 WHERE number = :number",
+        "UPDATE jobs SET state = :state, event = event + 1, ended = :now, ended_uptime = :uptime,"
+        " lease_until = NULL, waits_until = NULL, abandoned_at = NULL, callers = 0, progress_event = 0,"
+        " has_results = :has_results, error = :error, error_code = :code WHERE number = :number",
         number=job["number"],
         state=str(state),
         now=now,

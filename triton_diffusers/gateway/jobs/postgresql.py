@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import errors
+from psycopg import IsolationLevel, errors
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
@@ -53,6 +53,7 @@ class _PostgresSession:
     def __init__(self, connection: psycopg.Connection[dict[str, Any]], clock: str) -> None:
         self._connection = connection
         self._clock = clock
+        self._now: float | None = None
 
     def rows(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
         return self._execute(statement, parameters).fetchall()
@@ -61,8 +62,10 @@ class _PostgresSession:
         return self._execute(statement, parameters).rowcount
 
     def now(self) -> float:
-        (row,) = self._connection.execute(f"SELECT {self._clock} AS now").fetchall()
-        return float(row["now"])
+        if self._now is None:
+            (row,) = self._connection.execute(f"SELECT {self._clock} AS now").fetchall()
+            self._now = float(row["now"])
+        return self._now
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[dict[str, Any]]:
         values = {
@@ -98,14 +101,13 @@ class PostgresDatabase:
             raise
 
     def read(self, work: Callable[[Session], T]) -> T:
-        with self._connection() as connection:
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with self._connection(IsolationLevel.REPEATABLE_READ, read_only=True) as connection:
             return work(_PostgresSession(connection, self.clock))
 
     def write(self, work: Callable[[Session], T], *, durable: bool = True) -> T:
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
-                with self._connection() as connection:
+                with self._connection(IsolationLevel.READ_COMMITTED, read_only=False) as connection:
                     if not durable:
                         connection.execute("SET LOCAL synchronous_commit TO off")
                     result = work(_PostgresSession(connection, self.clock))
@@ -125,10 +127,13 @@ class PostgresDatabase:
         self._pool.close()
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    def _connection(
+        self, isolation_level: IsolationLevel, *, read_only: bool
+    ) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         """Lend a connection with a transaction, which is committed unless an error is raised."""
         try:
             with self._pool.connection() as connection:
+                connection.isolation_level, connection.read_only = isolation_level, read_only
                 yield connection
         except (errors.DeadlockDetected, errors.SerializationFailure):
             raise

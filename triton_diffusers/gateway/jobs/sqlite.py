@@ -50,6 +50,7 @@ class _SqliteSession:
     def __init__(self, connection: sqlite3.Connection, clock: str) -> None:
         self._connection = connection
         self._clock = clock
+        self._now: float | None = None
 
     def rows(self, statement: str, /, **parameters: Any) -> Sequence[Row]:
         return [dict(row) for row in self._execute(statement, parameters)]
@@ -58,7 +59,9 @@ class _SqliteSession:
         return self._execute(statement, parameters).rowcount
 
     def now(self) -> float:
-        return float(self._connection.execute(f"SELECT {self._clock}").fetchone()[0])
+        if self._now is None:
+            self._now = float(self._connection.execute(f"SELECT {self._clock}").fetchone()[0])
+        return self._now
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> sqlite3.Cursor:
         values = {

@@ -19,9 +19,9 @@ from triton_diffusers.util.uuid7 import uuid7
 
 _MAX_PRIORITY = 1_000_000
 _INSERT = """INSERT INTO jobs (id, owner, pool, model, priority, label, dialect, tags, traceparent, fingerprint, work,
-        cost, images, state, waits_until, callers, created, has_inputs)
+        cost, images, state, waits_until, callers, created, has_inputs, event)
     VALUES (:id, :owner, :pool, :model, :priority, :label, :dialect, :tags, :traceparent, :fingerprint, :work,
-        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs) RETURNING number"""
+        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs, 1) RETURNING number"""
 
 
 def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:

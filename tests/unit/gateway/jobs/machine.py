@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, precondition, rule
 
 from tests.unit.gateway.jobs.tables import BILL, MODEL, RESULT, START, Table, new_job
+from triton_diffusers.gateway.jobs import queries
+from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.errors import JobNotFound, KeyReused, LeaseLost, NotDead, StillInFlight
 from triton_diffusers.gateway.jobs.job import Claim, JobError, JobState, Lease, Report
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
@@ -21,6 +23,7 @@ OWNERS = ("ann", "bob", "cid")
 RUNNERS = ("r1", "r2")
 LEASE_SECONDS, MAX_ATTEMPTS, GRACE_SECONDS, KEY_SECONDS = 30.0, 3, 5.0, 100.0
 MAX_TICK = 5.0
+SETTINGS = JobTableSettings(lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS, idempotency_seconds=KEY_SECONDS)
 ERROR = JobError(message="broken", code=462)
 # Memory, where there is one to write to: thousands of histories need not wait for a disk.
 _SHM = Path("/dev/shm")
@@ -96,7 +99,9 @@ class JobTableMachine(RuleBasedStateMachine):
     """Owners, runners and a clock that do whatever they like to one table, through two processes."""
 
     ids = Bundle("ids")
-    url: str | None = None  # of PostgreSQL; None: a new file of SQLite
+    # Of PostgreSQL, with two stores that all histories share; None: a new file of SQLite.
+    url: str | None = None
+    shared: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,25 +116,18 @@ class JobTableMachine(RuleBasedStateMachine):
         if self.url is None:
             self._folder = tempfile.TemporaryDirectory(dir=_SHM if _SHM.is_dir() else None)
             self._where = f"sqlite:///{self._folder.name}/jobs.sqlite"
+            self.tables = [self._open(), self._open()]
         else:
-            self._where = self.url
-        self._settings = JobTableSettings(
-            lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS, idempotency_seconds=KEY_SECONDS
-        )
-        self.tables = [self._open()]
-        if self.url is not None:
             empty(self.url)
-        for table in self.tables:
-            table.store.sweep()
-        self.tables.append(self._open())
+            self.tables = [Table(store) for store in self.shared]
 
     def _open(self) -> Table:
-        return Table(open_store(self._where, self._settings), self.now)
+        return Table(open_store(self._where, SETTINGS), self.now)
 
     def teardown(self) -> None:
-        for table in self.tables:
-            table.store.close()
         if self._folder is not None:
+            for table in self.tables:
+                table.store.close()
             self._folder.cleanup()
 
     process = st.integers(0, 1)
@@ -425,6 +423,7 @@ class JobTableMachine(RuleBasedStateMachine):
                 self._cancel(job)
         self._backlog()
 
+    @precondition(lambda self: self.url is None)
     @rule(process=process)
     def restart(self, process):  # type: ignore[no-untyped-def]
         self.tables[process].store.close()
@@ -432,8 +431,7 @@ class JobTableMachine(RuleBasedStateMachine):
 
     @invariant()
     def table_is_as_the_model_has_it(self) -> None:
-        store = self._store(0)
-        found = {job.id: job for job in store.get_many([*self.jobs, *self.deleted])}
+        found, bills, accounts = self.tables[0].store.database.read(self._contents)
         assert found.keys() == self.jobs.keys(), "jobs were lost"
         for job_id, job in self.jobs.items():
             row = found[job_id]
@@ -442,13 +440,19 @@ class JobTableMachine(RuleBasedStateMachine):
             assert job.ends == int(job.state.has_ended), "a job has ended more than once"
             assert (row.result is not None) == (job.state == JobState.SUCCEEDED)
             assert (row.ended is not None) == job.state.has_ended
-        assert [(entry.job_id, entry.state) for entry in store.ledger(None)] == self.bills
-        for owner in OWNERS:
-            assert store.counters(owner).queued == len(self._queued(owner))
-        rows = store.database.read(lambda session: session.rows("SELECT owner, queued FROM accounts"))
-        assert {row["owner"]: row["queued"] for row in rows if row["queued"]} == {
-            owner: len(self._queued(owner)) for owner in OWNERS if self._queued(owner)
-        }
+        assert bills == self.bills
+        queued = {owner: len(self._queued(owner)) for owner in OWNERS if self._queued(owner)}
+        assert accounts == queued, "the queue was not counted well"
+
+    def _contents(self, session: Session) -> tuple[Any, Any, Any]:
+        jobs = queries.get_many(session, [*self.jobs, *self.deleted])
+        ledger = queries.ledger(session, None, 0, 1000)
+        accounts = session.rows("SELECT owner, queued FROM accounts WHERE queued != 0")
+        return (
+            {job.id: job for job in jobs},
+            [(entry.job_id, entry.state) for entry in ledger],
+            {row["owner"]: row["queued"] for row in accounts},
+        )
 
 
 def empty(url: str) -> None:

@@ -7,16 +7,22 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.postgres_server import PostgresServer
-from tests.unit.gateway.jobs.machine import JobTableMachine
+from tests.unit.gateway.jobs.machine import SETTINGS, JobTableMachine
+from triton_diffusers.gateway.jobs.stores import open_store
 
 _CHECKS = tuple(HealthCheck)
 
 
 def run_histories(examples: int, url: str | None, **options: object) -> None:
     """Drive a table through random histories."""
-    machine = type("Machine", (JobTableMachine,), {"url": url})
+    shared = () if url is None else tuple(open_store(url, SETTINGS) for _ in range(2))
+    machine = type("Machine", (JobTableMachine,), {"url": url, "shared": shared})
     chosen = settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=_CHECKS)
-    run_state_machine_as_test(machine, settings=settings(chosen, **options))
+    try:
+        run_state_machine_as_test(machine, settings=settings(chosen, **options))
+    finally:
+        for store in shared:
+            store.close()
 
 
 def test_histories_on_sqlite() -> None:
