@@ -28,7 +28,8 @@ def start(session: Session, job: Row, runner: str, lease_until: float) -> None:
     """Give a queued job to a runner."""
     session.execute(
         "UPDATE jobs SET state = 'running', event = event + 1, attempts = attempts + 1, epoch = epoch + 1,"
-        " runner = :runner, lease_until = :lease_until, started = :now, step = 0, steps = 0, images_done = 0 WHERE number = :number",
+        " runner = :runner, lease_until = :lease_until, started = :now, step = 0, steps = 0, images_done = 0"
+        " WHERE number = :number",
         number=job["number"],
         runner=runner,
         lease_until=lease_until,
