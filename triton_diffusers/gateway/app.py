@@ -17,6 +17,7 @@ from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway import health
 from triton_diffusers.gateway.dialects import native, native_streams, reference
 from triton_diffusers.gateway.dialects.dialect import Dialect
+from triton_diffusers.gateway.dialects.openai import routes as openai
 from triton_diffusers.gateway.faults import INVALID_REQUEST, Fault, Refused, fault_of
 from triton_diffusers.gateway.housekeeping import Housekeeper
 from triton_diffusers.gateway.middleware.body import BodyLimits, BodyMiddleware
@@ -27,7 +28,7 @@ from triton_diffusers.gateway.middleware.request_ids import RequestIdMiddleware
 from triton_diffusers.gateway.service import Service
 
 # The first that owns a path answers its errors; the last owns all.
-DIALECTS: Sequence[Dialect] = (reference.DIALECT, native.DIALECT)
+DIALECTS: Sequence[Dialect] = (reference.DIALECT, openai.DIALECT, native.DIALECT)
 _MEGABYTE = 10**6
 
 

@@ -85,7 +85,7 @@ class Service:
             ended = job.state.has_ended
         finally:
             if not ended:
-                await asyncio.shield(self._leave(job.id))
+                await asyncio.shield(self.leave(job.id))
         if not ended:
             raise TimedOut(self.settings.sync_seconds)
         raise_unless_succeeded(job)
@@ -105,7 +105,8 @@ class Service:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-    async def _leave(self, job_id: str) -> None:
+    async def leave(self, job_id: str) -> None:
+        """Count a caller less who waits for a job, which is cancelled if nobody else does."""
         for attempt in range(_LEAVE_ATTEMPTS):
             try:
                 await self.table.leave(job_id, self.settings.leave_seconds)

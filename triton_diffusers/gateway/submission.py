@@ -58,9 +58,15 @@ def model_for(document: Mapping[str, Any], model: str = "") -> str:
 
 
 def new_job(
-    document: Mapping[str, Any], caller: Caller, settings: Settings, *, model: str, priority: int = 0
+    document: Mapping[str, Any],
+    caller: Caller,
+    settings: Settings,
+    *,
+    model: str,
+    priority: int = 0,
+    files: Mapping[str, bytes | tuple[bytes, ...]] | None = None,
 ) -> NewJob:
-    """Return the job of a request in the contract's fields, given as JSON.
+    """Return the job of a request in the contract's fields, given as JSON; ``files`` are values that came beside it.
 
     ``task_id`` becomes the job's label and is made up if it is missing. The seed is drawn here, so that a job that runs
     twice draws the same image twice.
@@ -71,12 +77,12 @@ def new_job(
     given = {name: value for name, value in document.items() if value is not None}
     given.setdefault("task_id", secrets.token_hex(8))
     return job_of_values(
-        values_from_json(given, CONTRACTS[model].inputs),
+        values_from_json(given, CONTRACTS[model].inputs) | dict(files or {}),
         caller,
         settings,
         model=model,
         priority=priority,
-        unknown=given.keys() - {field.name for field in CONTRACTS[model].inputs},
+        unknown=(given | dict(files or {})).keys() - {field.name for field in CONTRACTS[model].inputs},
     )
 
 

@@ -1,0 +1,1 @@
+"""OpenAI's images API: generations, edits, variations, models, and a stream of partial images."""

@@ -1,0 +1,148 @@
+"""Routes of OpenAI's images API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from triton_diffusers.api.contract import INPUT_BY_NAME
+from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.gateway.access import owner_of
+from triton_diffusers.gateway.dialects.dialect import Dialect, ServiceDependency
+from triton_diffusers.gateway.dialects.openai.given import Given, read_document, read_form
+from triton_diffusers.gateway.dialects.openai.replies import images_reply, render
+from triton_diffusers.gateway.dialects.openai.stream import ImageStream
+from triton_diffusers.gateway.dialects.openai.translate import Endpoint, Translation, translate
+from triton_diffusers.gateway.faults import SERVER_ERROR, Fault, Refused
+from triton_diffusers.gateway.jobs.errors import TooManyJobs
+from triton_diffusers.gateway.jobs.job import Job, NewJob
+from triton_diffusers.gateway.service import Service
+from triton_diffusers.gateway.submission import MODELS, Caller, model_for, new_job
+
+NAME = "openai"
+PREFIX = "/v1"
+
+_RETRY_SECONDS = 5
+_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_CREATED = int(time.time())  # of all models: they are there since this gateway is
+_JSON, _FORM = "application/json", "multipart/form-data"
+
+router = APIRouter(prefix=PREFIX, tags=["openai"])
+
+
+def _takes(*media_types: str) -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": "object"}} for media_type in media_types}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("/images/generations", openapi_extra=_takes(_JSON), summary="Make images (OpenAI)")
+async def generations(request: Request, service: ServiceDependency) -> Response:
+    """Make images from a prompt."""
+    return await _answer(request, service, Endpoint.GENERATIONS)
+
+
+@router.post("/images/edits", openapi_extra=_takes(_FORM, _JSON), summary="Change an image (OpenAI)")
+async def edits(request: Request, service: ServiceDependency) -> Response:
+    """Change an image; with a mask, only what is transparent in it."""
+    return await _answer(request, service, Endpoint.EDITS)
+
+
+@router.post("/images/variations", openapi_extra=_takes(_FORM, _JSON), summary="Vary an image (OpenAI)")
+async def variations(request: Request, service: ServiceDependency) -> Response:
+    """Change an image without a prompt."""
+    return await _answer(request, service, Endpoint.VARIATIONS)
+
+
+@router.get("/models", summary="List models (OpenAI)")
+async def models(service: ServiceDependency) -> JSONResponse:
+    """Return the names that ``model`` takes."""
+    return JSONResponse({"object": "list", "data": [_model_view(name) for name in _models(service)]})
+
+
+@router.get("/models/{name:path}", summary="Return a model (OpenAI)")
+async def model(service: ServiceDependency, name: str) -> JSONResponse:
+    """Return one of the models."""
+    _model_of(name, {}, service)
+    return JSONResponse(_model_view(name))
+
+
+async def _answer(request: Request, service: Service, endpoint: Endpoint) -> Response:
+    given = await _given(request)
+    caller = service.caller(request, NAME, body=await _fingerprinted(request), waiting=True)
+    made = await asyncio.to_thread(translate, given, endpoint, service.limits)
+    try:
+        wanted = await asyncio.to_thread(_new_job, made, caller, service)
+    except InvalidRequest as error:
+        raise made.in_callers_words(error) from error
+    job = await _submitted(service, owner_of(request), wanted)
+    if made.options.stream:
+        kind = "image_generation" if endpoint is Endpoint.GENERATIONS else "image_edit"
+        stream = ImageStream(request, service, job, made, kind)
+        return StreamingResponse(stream.events(), media_type="text/event-stream", headers=_STREAM_HEADERS)
+    try:
+        job = await service.wait(request, job)
+    except Refused as error:
+        raise Refused(made.fault_in_callers_words(error.fault)) from error
+    return JSONResponse(await images_reply(job, service.results, made, service.base_url(request)))
+
+
+async def _given(request: Request) -> Given:
+    if request.headers.get("content-type", "").startswith(_FORM):
+        return await read_form(request)
+    return await asyncio.to_thread(read_document, await request.body())
+
+
+async def _fingerprinted(request: Request) -> bytes:
+    """Return the body if repeats of the request are one job: here only those with an ``Idempotency-Key``.
+
+    Equal requests without one are wishes for several images, as the seed of each is drawn.
+    """
+    return await request.body() if "idempotency-key" in request.headers else b""
+
+
+def _new_job(made: Translation, caller: Caller, service: Service) -> NewJob:
+    files = {name: sent if INPUT_BY_NAME[name].many else sent[0] for name, sent in made.images.items()}
+    document = {**dict.fromkeys(made.unknown, ""), **made.fields}
+    name = _model_of(made.model, document | files, service)
+    return replace(new_job(document, caller, service.limits, model=name, files=files), tags=made.tags)
+
+
+async def _submitted(service: Service, owner: str, wanted: NewJob) -> Job:
+    try:
+        (submitted,) = await service.submit(owner, [wanted])
+    except TooManyJobs as error:
+        fault = Fault(status=429, code=SERVER_ERROR, message=str(error), retry_after=_RETRY_SECONDS)
+        raise Refused(fault) from error
+    return submitted.job
+
+
+def _models(service: Service) -> list[str]:
+    return list(dict.fromkeys((*MODELS, *service.settings.services)))
+
+
+def _model_of(name: str, document: Mapping[str, Any], service: Service) -> str:
+    """Return the model of a name, or of a request that names none. Raises ``Refused``."""
+    if name in service.settings.services:
+        return service.settings.services[name]
+    if name and name not in MODELS:
+        rule = f"must be one of: {', '.join(_models(service))}"
+        raise Refused(Fault(status=404, message=f"model: {name[:80]!r} is invalid: {rule}", field="model"))
+    return model_for(document, name)
+
+
+def _model_view(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "triton-diffusers"}
+
+
+def _owns(path: str) -> bool:
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+DIALECT = Dialect(NAME, router, _owns, render)
