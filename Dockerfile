@@ -40,7 +40,7 @@ ENV TRITON_DIFFUSERS_MODEL_DIR=/model \
     TRITON_DIFFUSERS_CACHE_DIR=/cache \
     TRITON_DIFFUSERS_STORE=
 USER 10001:10001
-EXPOSE 8000 8001 8002
+EXPOSE 8000 8001 8002 8080
 # Large models take minutes to load.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]

@@ -66,7 +66,7 @@ def end_on_sigterm() -> None:
 def _spawn(repository: Path, model_dir: Path, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir()
     command = [
-        *(sys.executable, "-m", "triton_diffusers", "serve", "--func-name", "base", "--no-watch"),
+        *(sys.executable, "-m", "triton_diffusers", "serve", "--func-name", "base", "--no-watch", "--no-gateway"),
         *("--log-level", "warning"),
         *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--exit-timeout", "5"),
         *("--model-repository", str(repository), "--model-dir", str(model_dir.absolute())),

@@ -91,6 +91,7 @@ class TritonStarter:
         model_dir: Path | None = None,
         model_repository: Path | None = None,
         args: Sequence[str] = (),
+        gateway: bool = False,
         wait: bool = True,
     ) -> RunningTriton:
         """Start the command on free ports; ``env`` is added to the environment, ``args`` to the command."""
@@ -102,7 +103,7 @@ class TritonStarter:
             sys.executable, "-m", "triton_diffusers", "serve", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
             f"--model-dir={model_dir or ROOT / 'models' / 'emoji'}",
             f"--model-repository={model_repository or ROOT / 'model_repository'}",
-            "--log-level=verbose", "--log-file=",
+            "--log-level=verbose", "--log-file=", "--gateway-port=0" if gateway else "--no-gateway",
             "--func-name=base",  # what most tests need; who needs more says so in `args`
             *args,
         ]  # fmt: skip

@@ -117,7 +117,7 @@ def _run(chosen: argparse.Namespace, command: Callable[[argparse.Namespace], Non
     logging.basicConfig(
         stream=sys.stderr,
         level=NOTICE if chosen.log_level == "notice" else chosen.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format="triton-diffusers: %(asctime)s %(levelname)s %(message)s",
     )
     try:
         command(chosen)

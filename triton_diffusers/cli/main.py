@@ -58,25 +58,25 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
     level = "verbose" if chosen.verbose else chosen.log_level
     file = default_log_file(chosen.http_port) if chosen.log_file is None else chosen.log_file
     with logging_to(Path(file) if file else None, level) as log_file:
-        return serve(
-            ServeOptions(
-                model_repository=chosen.model_repository,
-                model_dir=chosen.model_dir,
-                func_name=chosen.func_name,
-                store=chosen.store,
-                translator_dir=_checkout() / "models" / "translator",
-                host=chosen.host,
-                http_port=chosen.http_port,
-                grpc_port=chosen.grpc_port,
-                metrics_port=chosen.metrics_port,
-                tritonserver=chosen.tritonserver,
-                watch=not chosen.no_watch,
-                hang_timeout=chosen.hang_timeout,
-                exit_timeout=chosen.exit_timeout,
-                log_file=log_file,
-                extra_arguments=passed_on,
-            )
+        options = ServeOptions(
+            model_repository=chosen.model_repository,
+            model_dir=chosen.model_dir,
+            func_name=chosen.func_name,
+            store=chosen.store,
+            translator_dir=_checkout() / "models" / "translator",
+            host=chosen.host,
+            http_port=chosen.http_port,
+            grpc_port=chosen.grpc_port,
+            metrics_port=chosen.metrics_port,
+            gateway_port=None if chosen.no_gateway else chosen.gateway_port,
+            tritonserver=chosen.tritonserver,
+            watch=not chosen.no_watch,
+            hang_timeout=chosen.hang_timeout,
+            exit_timeout=chosen.exit_timeout,
+            log_file=log_file,
+            extra_arguments=passed_on,
         )
+        return serve(options)
 
 
 def _build(chosen: argparse.Namespace) -> int:
@@ -190,6 +190,14 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             metavar="PORT",
             help=f"port for {what} (default: %(default)s; 0 takes a free one)",
         )
+    network.add_argument(
+        "--gateway-port",
+        type=int,
+        default=8080,
+        metavar="PORT",
+        help="port of the gateway: jobs over HTTP (default: %(default)s; 0 takes a free one)",
+    )
+    network.add_argument("--no-gateway", action="store_true", help="start Triton only, without gateway and runner")
     how = serve.add_argument_group("operation")
     how.add_argument(
         "--tritonserver",

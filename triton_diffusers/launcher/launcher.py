@@ -29,6 +29,7 @@ from triton_diffusers.launcher.ports import Ports, choose_ports, is_loopback, re
 from triton_diffusers.launcher.probe import Health, Probe
 from triton_diffusers.launcher.repository import Model, Repository
 from triton_diffusers.launcher.runtime import TritonRuntime, find_runtime
+from triton_diffusers.launcher.service import service_beside
 from triton_diffusers.launcher.tritonserver import TritonServer
 from triton_diffusers.launcher.watchdog import Watchdog, WatchTimes, when
 from triton_diffusers.launcher.workspace import Workspace, sweep
@@ -54,6 +55,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signals: list[int] = []
+        self.on_stop: Callable[[], None] = lambda: None
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -69,6 +71,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
+        self.on_stop()
 
     def wait(self, seconds: float) -> None:
         """Return when somebody asks, at the latest after ``seconds``."""
@@ -110,7 +113,7 @@ def serve(options: ServeOptions) -> int:
         _check_host(options)
     model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
     with StopRequest() as stop:
-        ports = choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
+        ports = _choose_ports(options)
         if removed := sweep():
             log.info("removed what %d killed server(s) had left behind", removed)
         given = os.environ.get("TRITON_DIFFUSERS_RUNTIME_DIR")
@@ -130,8 +133,31 @@ def serve(options: ServeOptions) -> int:
                 )
 
             times = WatchTimes(hang=options.hang_timeout)
-            options = replace(options, model_dir=str(model_dir))
-            return _keep_running(start, options, ports, repository, workspace, stop, times)
+            options = _with_ports(replace(options, model_dir=str(model_dir)), ports)
+            with service_beside(options, workspace.runtime_dir) as service:
+                stop.on_stop = service.drain
+                return _keep_running(start, options, ports, repository, workspace, stop, times)
+
+
+def _choose_ports(options: ServeOptions) -> Ports:
+    return choose_ports(
+        options.host,
+        http=options.http_port,
+        grpc=options.grpc_port,
+        metrics=options.metrics_port,
+        gateway=options.gateway_port,
+    )
+
+
+def _with_ports(options: ServeOptions, ports: Ports) -> ServeOptions:
+    return replace(
+        options,
+        http_port=ports.http,
+        grpc_port=ports.grpc,
+        metrics_port=ports.metrics,
+        gateway_port=ports.gateway,
+        ephemeral=not options.http_port,
+    )
 
 
 def _keep_running(
@@ -239,7 +265,7 @@ def _check_settings() -> None:
 
 def _check_host(options: ServeOptions) -> None:
     """Find what would keep the server from starting here before a model directory of gigabytes is fetched for it."""
-    choose_ports(options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port)
+    _choose_ports(options)
     with TemporaryDirectory() as scratch:
         find_runtime(Path(scratch), chosen=options.tritonserver)
 

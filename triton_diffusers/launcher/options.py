@@ -20,7 +20,8 @@ class ServeOptions:
 
     ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``func_name`` is one of ``LEFT_OUT``.
     ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the setting of that
-    name, unless the environment has one. ``log_file`` has the full log.
+    name, unless the environment has one. ``gateway_port`` is None for Triton without a gateway. ``ephemeral`` is True
+    for a server on a free port, whose jobs need not outlive it. ``log_file`` has the full log.
     """
 
     model_repository: Path
@@ -32,9 +33,11 @@ class ServeOptions:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    gateway_port: int | None = None
     tritonserver: Path | None = None
     watch: bool = True
     hang_timeout: float = 60.0
     exit_timeout: int = 15
     log_file: Path | None = None
     extra_arguments: tuple[str, ...] = ()
+    ephemeral: bool = False

@@ -21,16 +21,19 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+    gateway: int | None = None
 
 
-def choose_ports(host: str, *, http: int, grpc: int, metrics: int) -> Ports:
-    """Check the asked-for ports on ``host`` and fill in free ones for zeros.
+def choose_ports(host: str, *, http: int, grpc: int, metrics: int, gateway: int | None = None) -> Ports:
+    """Check the asked-for ports on ``host`` and fill in free ones for zeros; no ``gateway`` needs none.
 
     Raises:
         PortUnavailable: a port is in use, needs rights, is out of range, or is asked for twice.
         BadOption: ``host`` is not an address of this machine.
     """
     asked = {"http": http, "grpc": grpc, "metrics": metrics}
+    if gateway is not None:
+        asked["gateway"] = gateway
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:  # all are held until all are known, so that free ones differ
         # Fixed ports first: a free one must not take a number that another option asks for.

@@ -23,6 +23,7 @@ _CLAIM_SECONDS = 1.0
 _REPORT_SECONDS = 0.5
 _MODELS_SECONDS = 5.0
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.25, 4.0
+_PATIENT_ATTEMPTS = 20  # about a minute: a server that starts loads its models in that time
 _GIVE_UP_SECONDS = 3.0  # for the answers of jobs that are being handed back
 
 
@@ -120,7 +121,7 @@ class Runner:
 
     async def _pause(self, attempt: int, stopping: asyncio.Event, reason: str) -> int:
         """Wait after a failed attempt, or until the stop; return the number of the next one."""
-        log = logger.warning if attempt == 0 else logger.info
+        log = logger.warning if attempt == _PATIENT_ATTEMPTS else logger.info
         log("waiting: %s", reason)
         try:
             async with asyncio.timeout(backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS)):
