@@ -45,24 +45,30 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
+        give_up = time.monotonic() + _START_SECONDS
+        self._process = self._spawn()
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > give_up:
+                    pytest.fail(f"PostgreSQL did not start: {(self._folder / 'log').read_text()[-2000:]}")
+                time.sleep(0.05)
+                # Processes of a server that was killed need a moment to end, and it does not start before.
+                if self._process.poll() is not None:
+                    self._process = self._spawn()
+            else:
+                return
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         options = [part for setting in _SETTINGS for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [_program("postgres"), "-D", str(self._data), "-k", str(self._folder), *options],
                 user=self._user,
                 cwd=self._folder,
                 stderr=log,
             )
-        give_up = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.url()).close()
-            except psycopg.OperationalError:
-                if time.monotonic() > give_up or self._process.poll() is not None:
-                    pytest.fail(f"PostgreSQL did not start: {(self._folder / 'log').read_text()[-2000:]}")
-                time.sleep(0.05)
-            else:
-                return
 
     def url(self, schema: str = "public") -> str:
         """Return a URL by which connections use one schema."""

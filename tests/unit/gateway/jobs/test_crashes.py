@@ -1,0 +1,181 @@
+"""Processes and databases that are killed lose nothing that was acknowledged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres_server import PostgresServer
+from tests.unit.gateway.jobs.tables import BILL, MODEL, RESULT, new_job
+from triton_diffusers.gateway.jobs import postgresql
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
+from triton_diffusers.gateway.jobs.interface import JobStore
+from triton_diffusers.gateway.jobs.job import JobState
+from triton_diffusers.gateway.jobs.settings import JobTableSettings
+from triton_diffusers.gateway.jobs.stores import open_store
+
+ROOT = Path(__file__).parents[4]
+WITHIN = 60.0
+
+
+class Worker:
+    """A worker process and the lines that it has printed."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.lines: list[list[str]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.gateway.jobs.worker", name, url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.append(line.split())
+
+    def wait_for(self, kind: str, count: int) -> None:
+        """Wait until it has printed so many lines of a kind."""
+        give_up = time.monotonic() + WITHIN
+        while len(self.said(kind)) < count:
+            assert time.monotonic() < give_up, self.lines[-3:]
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+    def said(self, kind: str) -> list[str]:
+        """Return what it has printed of a kind."""
+        return [words[1] for words in list(self.lines) if len(words) == 2 and words[0] == kind]
+
+    def kill(self) -> None:
+        """Kill it in the middle of its work."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+
+@pytest.fixture
+def start(url: str) -> Iterator[Callable[[str], Worker]]:
+    workers: list[Worker] = []
+
+    def start_one(name: str) -> Worker:
+        workers.append(Worker(name, url))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.kill()
+
+
+def _check(store: JobStore, workers: list[Worker]) -> None:
+    """Finish what is left, and check that nothing was lost or done twice."""
+    for worker in workers:
+        store.forget_runner(worker.name)
+    while claims := store.claim("last", "default", [MODEL], 50):
+        for claim in claims:
+            store.finish(claim.lease, RESULT, BILL)
+    accepted = [job_id for worker in workers for job_id in worker.said("accepted")]
+    finished = [job_id for worker in workers for job_id in worker.said("finished")]
+    assert len(finished) == len(set(finished))
+    jobs = {job.id: job for job in store.get_many([*accepted, *finished])}
+    assert jobs.keys() == {*accepted, *finished}, "acknowledged jobs were lost"
+    assert all(job.state == JobState.SUCCEEDED for job in jobs.values())
+    bills = [entry.job_id for entry in store.ledger(None)]
+    assert len(bills) == len(set(bills))
+    assert jobs.keys() <= set(bills)
+
+
+def test_killed_processes_lose_no_job(url: str, start: Callable[[str], Worker]) -> None:
+    workers = []
+    for number in range(4):
+        worker = start(f"w{number}")
+        workers.append(worker)
+        worker.wait_for("finished", 5)
+        if number % 2:
+            for victim in workers[-2:]:
+                victim.kill()
+    store = open_store(url, JobTableSettings())
+    _check(store, workers)
+    if url.startswith("sqlite"):
+        rows = store.database.read(lambda session: session.rows("PRAGMA integrity_check"))
+        assert [row["integrity_check"] for row in rows] == ["ok"]
+    store.close()
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "_CONNECT_SECONDS", 2.0)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_killed_database_loses_no_job() -> None:
+    server = PostgresServer()
+    try:
+        url = server.new_schema()
+        store = open_store(url, JobTableSettings())
+        heard = threading.Event()
+        store.subscribe(heard.set)
+        worker = Worker("w", url)
+        try:
+            for _ in range(2):
+                worker.wait_for("finished", len(worker.said("finished")) + 5)
+                server.kill()
+                with pytest.raises(TableUnavailable):
+                    store.submit("ann", [new_job()])
+                failures = len(worker.said("failed"))
+                server.start()
+                worker.wait_for("finished", len(worker.said("finished")) + 5)
+                assert failures or worker.said("failed")
+        finally:
+            worker.kill()
+        heard.clear()
+        store.submit("ann", [new_job()])
+        assert heard.wait(WITHIN)
+        _check(store, [worker])
+        store.close()
+    finally:
+        server.close()
+
+
+def test_full_disk_is_reported_and_harmless(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}", JobTableSettings())
+    (kept,) = store.submit("ann", [new_job()])
+    pages = store.database.write(lambda session: session.rows("PRAGMA page_count"))[0]["page_count"]
+    store.database.write(lambda session: session.rows(f"PRAGMA max_page_count = {pages + 2}"))
+    with pytest.raises(TableUnavailable, match="full"):
+        store.submit("ann", [new_job(request={"prompt": "x" * 100_000})])
+    assert [job.id for job in store.jobs("ann").jobs] == [kept.job.id]
+    assert store.counters("ann").queued == 1
+    store.close()
+
+
+def test_later_schema_is_refused(url: str) -> None:
+    store = open_store(url, JobTableSettings())
+    store.database.write(lambda session: session.execute("UPDATE schema_version SET version = 99"))
+    store.close()
+    with pytest.raises(ValueError, match="the job table has schema 99, this version knows 1: update it"):
+        open_store(url, JobTableSettings())
+
+
+def test_broken_file_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(TableUnavailable, match="the job table's file cannot be used: file is not a database"):
+        open_store(f"sqlite:///{path}", JobTableSettings())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_unreachable_server_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(TableUnavailable, match="the job table's database cannot be used"):
+        open_store(f"postgresql://nobody@/none?host={tmp_path}", JobTableSettings())
