@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from triton_diffusers_client.errors import ServerError
 from triton_diffusers_client.fields import CONTROL_OUTPUTS, OUTPUTS
@@ -22,9 +23,10 @@ class Generation:
     """Result of a request. Names are the wire's; ``images`` holds the images, however they were returned.
 
     ``seed`` is the first image's. ``prompt`` is as it went into the model. ``image_url`` and ``oss_url`` are empty
-    unless the server stores results. ``use_blade``: an optimised engine drew them, with the sampling ``profile``.
-    ``warnings`` name deviations from the request. ``queue_seconds`` and ``run_seconds`` are the server's own clock.
-    ``control_images`` are each ControlNet's, with ``return_control_image``.
+    unless the server stores results. ``parameters`` are the fields that make the first image again.
+    ``use_blade``: an optimised engine drew them, with the sampling ``profile``. ``warnings`` name deviations from the
+    request. ``queue_seconds`` and ``run_seconds`` are the server's own clock. ``control_images`` are each ControlNet's,
+    with ``return_control_image``.
     """
 
     task_id: str
@@ -34,6 +36,7 @@ class Generation:
     image_url: tuple[str, ...]
     oss_url: tuple[str, ...]
     is_nsfw: tuple[bool, ...]
+    parameters: Mapping[str, Any]
     use_blade: bool
     profile: str
     warnings: tuple[str, ...]
@@ -71,6 +74,7 @@ class Generation:
                 image_url=tuple(url.decode() for url in values["image_url"]),
                 oss_url=tuple(url.decode() for url in values["oss_url"]),
                 is_nsfw=values["is_nsfw"],
+                parameters=json.loads(values["parameters"]),
                 use_blade=values["use_blade"],
                 profile=values["profile"].decode(),
                 warnings=tuple(warning.decode() for warning in values["warnings"]),

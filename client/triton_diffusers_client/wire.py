@@ -69,6 +69,7 @@ OUTPUTS: tuple[OutputField, ...] = (
     OutputField("image_url", "STRING", many=True),
     OutputField("oss_url", "STRING", many=True),
     OutputField("is_nsfw", "BOOL", many=True),
+    OutputField("parameters", "STRING"),
     OutputField("use_blade", "BOOL"),
     OutputField("profile", "STRING"),
     OutputField("warnings", "STRING", many=True),

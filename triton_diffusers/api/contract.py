@@ -174,6 +174,11 @@ OUTPUTS: tuple[Output, ...] = (
         "True: the safety checker flagged the image, which is black unless `safety_action` is `flag`.",
         many=True,
     ),
+    Output(
+        "parameters",
+        "STRING",
+        "The fields that make the first image again, as JSON; those that the request left out have the model's own values.",
+    ),
     Output("use_blade", "BOOL", "An optimised engine made the images."),
     Output("profile", "STRING", "The sampling profile that was used."),
     Output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ def reply_values(result: GenerationResult, *, return_images: bool, use_base64: b
         "image_url": result.image_urls,
         "oss_url": result.oss_urls,
         "is_nsfw": result.is_nsfw,
+        "parameters": json.dumps(result.request.to_values(0), ensure_ascii=False),
         "use_blade": result.optimized,
         "profile": result.request.profile.name,
         "warnings": result.warnings,

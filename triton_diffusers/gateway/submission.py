@@ -15,7 +15,7 @@ from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.gateway.fields import values_from_json
 from triton_diffusers.gateway.inputs import split_inputs
 from triton_diffusers.gateway.jobs.job import NewJob
-from triton_diffusers.gateway.work import megapixel_steps, steps_per_image
+from triton_diffusers.gateway.work import work_of
 from triton_diffusers.settings import Settings
 
 BASE, CONTROLNET = "ensemble", "ensemble_controlnet"
@@ -102,16 +102,16 @@ def job_of_values(
     request = _checked(values, contract, settings)
     own = {"seed": str(request.seed), "task_id": "", "save_dir": request.save_dir, **_RUNNERS_OWN}
     fields, inputs = split_inputs(values | own, contract.inputs)
-    work = megapixel_steps(request)
+    work = work_of(request)
     return NewJob(
         model=model,
         request={
             "fields": fields,
             "use_base64": values["use_base64"],
             "warnings": unknown_fields(unknown, contract.inputs),
-            "image_steps": request.image_num * steps_per_image(request),
+            "image_steps": work.image_steps,
         },
-        work=work,
+        work=work.megapixel_steps,
         images=request.image_num,
         priority=priority,
         label=request.task_id,

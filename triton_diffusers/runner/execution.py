@@ -105,7 +105,8 @@ class Execution:
             logger.warning("job %s is not cancelled yet: %s", self.job.id, error)
 
     async def _run(self, models: frozenset[str]) -> None:
-        model = self.job.model if self.job.model in models else WITHOUT_TRANSLATOR[self.job.model]
+        name = self.job.model
+        model = name if name in models else WITHOUT_TRANSLATOR.get(name, name)
         inputs = await self._persistently(lambda: self._table.inputs(self.job.id))
         values = join_inputs(self.job.request["fields"], inputs, CONTRACTS[model].inputs)
         values["task_id"] = self.job.id
@@ -115,8 +116,9 @@ class Execution:
         headers = {"traceparent": self.job.traceparent} if self.job.traceparent else {}
         outputs = await self._triton.generate(model, values, headers)
         files = await self._results.save(self.job, outputs)
-        result = {"outputs": result_outputs(outputs), "files": files}
-        bill = bill_of(self.job, outputs["run_seconds"])
+        kept = result_outputs(outputs)
+        result = {"outputs": kept, "files": files}
+        bill = bill_of(self.job, kept)
         ended = await self._persistently(lambda: self._table.finish(self.lease, result, bill))
         if ended.state is JobState.CANCELLED:
             await self._results.discard(files)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from triton_diffusers.gateway.jobs.job import Bill, Job, JobError
+from triton_diffusers.gateway.work import work_of_parameters
 from triton_diffusers.runner.triton import Progress, TritonError
 
 INVALID_FIELD, INVALID_PICTURE, SERVER_ERROR = 460, 462, 469
@@ -57,10 +59,12 @@ def failure_of(error: TritonError, *, cancelled: bool) -> Failure:
     return Failure(Verdict.RETRY, failed)
 
 
-def bill_of(job: Job, engine_seconds: float) -> Bill:
-    """Return the bill of a job that has run to its end."""
-    steps = int(job.request["image_steps"])
-    return Bill(megapixel_steps=job.work, image_steps=steps, engine_seconds=engine_seconds)
+def bill_of(job: Job, outputs: Mapping[str, Any]) -> Bill:
+    """Return the bill of a job that has run to its end: of what was drawn, not of what was estimated."""
+    work = work_of_parameters(outputs["parameters"], job.images)
+    return Bill(
+        megapixel_steps=work.megapixel_steps, image_steps=work.image_steps, engine_seconds=outputs["run_seconds"]
+    )
 
 
 def partial_bill(job: Job, progress: Progress | None) -> Bill | None:
@@ -72,5 +76,5 @@ def partial_bill(job: Job, progress: Progress | None) -> Bill | None:
 
 
 def result_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outputs that a job's result keeps; images are kept in the store."""
-    return {name: outputs[name] for name in _KEPT_OUTPUTS}
+    """Return the outputs that a job's result keeps, with ``parameters`` as values; images are kept in the store."""
+    return {name: outputs[name] for name in _KEPT_OUTPUTS} | {"parameters": json.loads(outputs["parameters"])}

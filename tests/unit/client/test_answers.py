@@ -37,6 +37,7 @@ def answer(**changes: Any) -> dict[str, np.ndarray[Any, Any]]:
         "image_url": text(),
         "oss_url": text(),
         "is_nsfw": np.array([[False, True]]),
+        "parameters": text('{"steps": 20, "seed": "7"}'),
         "use_blade": np.array([[False]]),
         "profile": text("exact"),
         "warnings": text("words were cut"),
@@ -65,6 +66,7 @@ def test_generation() -> None:
     assert (generation.task_id, generation.seed, generation.prompt) == ("a-task", 2**64 - 1, "红苹果")
     assert (generation.queue_seconds, generation.run_seconds) == (0.1, 2.5)
     assert generation.warnings == ("words were cut",)
+    assert generation.parameters == {"steps": 20, "seed": "7"}
     assert [image.is_nsfw for image in generation.images] == [False, True]
 
 
@@ -92,7 +94,10 @@ def test_a_reply_without_images_keeps_the_flags() -> None:
     assert generation.is_nsfw == (False, True)
 
 
-@pytest.mark.parametrize("changes", [{"seed": text("x")}, {"is_nsfw": np.array([[True]])}, {"prompt": text(b"\xff")}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": text("x")}, {"is_nsfw": np.array([[True]])}, {"prompt": text(b"\xff")}, {"parameters": text("{")}],
+)
 def test_nonsense_is_the_servers_fault(changes: dict[str, Any]) -> None:
     with pytest.raises(ServerError):
         Generation.from_tensors(answer(**changes))

@@ -42,6 +42,7 @@ def generation(*images: bytes, controls: int = 0) -> Generation:
         image_url=(),
         oss_url=(),
         is_nsfw=(),
+        parameters={},
         use_blade=False,
         profile="exact",
         warnings=(),

@@ -19,7 +19,7 @@ from triton_diffusers_client import client as module
 from triton_diffusers_client.fields import JOBS_OUTPUTS, OUTPUTS
 
 WITHIN = 20.0
-_VALUES: Mapping[str, Any] = {"seed": b"7", "is_nsfw": [], "state": b"running"}
+_VALUES: Mapping[str, Any] = {"seed": b"7", "parameters": b"{}", "is_nsfw": [], "state": b"running"}
 
 
 def answer(table: Any) -> dict[str, Any]:

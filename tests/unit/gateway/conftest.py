@@ -28,6 +28,7 @@ from triton_diffusers.storage.local import LocalStore
 
 OUTPUTS: Mapping[str, Any] = {
     "prompt": "an apple",
+    "parameters": {"steps": 20},
     "use_blade": False,
     "profile": "exact",
     "warnings": ["a warning of the model"],

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from triton_diffusers.api.contract import CONTRACTS
+from triton_diffusers.api.decode import decode_request
+from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.errors import InvalidImage, InvalidRequest
+from triton_diffusers.gateway.fields import values_from_json
 from triton_diffusers.gateway.inputs import join_inputs
 from triton_diffusers.gateway.jobs.job import NewJob
 from triton_diffusers.gateway.submission import Caller, model_for, new_job
+from triton_diffusers.gateway.work import work_of_parameters
 from triton_diffusers.settings import Settings
 
 PICTURE = base64.b64encode(b"a picture").decode()
@@ -65,6 +69,24 @@ def test_a_missing_task_id_is_made_up() -> None:
 def test_work_is_what_the_denoiser_does(fields: dict[str, Any], factor: float) -> None:
     plain = submitted(steps=10, width=64, height=64)
     assert submitted(steps=10, width=64, height=64, **fields).work == pytest.approx(plain.work * factor)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"cfg_scale": 1},
+        {"func_name": "i2i", "image_base64": PICTURE, "denoising_strength": 0.5},
+        {"func_name": "outpaint", "image_base64": PICTURE, "expand": [8, 16, 32, 64]},
+        {"controlnet_path": ["a", "b"], "image_base64": PICTURE},
+    ],
+)
+def test_work_is_known_before_and_the_same_afterwards(fields: dict[str, Any]) -> None:
+    document = {"prompt": "a", "task_id": "a", "steps": 10, "width": 64, "height": 32, "image_num": 2, **fields}
+    job = new_job(document, CALLER, Settings(), model=model_for(document))
+    contract = CONTRACTS[job.model].inputs
+    request = decode_request(values_from_json(document, contract), Settings(), ModelDefaults(side=512))
+    assert work_of_parameters(request.to_values(0), 2).megapixel_steps == pytest.approx(job.work)
 
 
 @pytest.mark.parametrize("field", ["controlnet_path", "control_scale", "control_image_link", "return_control_image"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class FakeTriton:
             "seed": values["seed"],
             "prompt": values["prompt"],
             "is_nsfw": [False] * values["image_num"],
+            "parameters": json.dumps({"steps": 20, "width": 100, "height": 50, "cfg_scale": 2.0}),
             "use_blade": False,
             "profile": "exact",
             "warnings": [],

@@ -13,6 +13,8 @@ from tests.unit.runner.conftest import FakeTriton, Fleet, until
 from triton_diffusers.errors import StorageFailure
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import JobState
+from triton_diffusers.runner.execution import Execution
+from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.runner.triton import TritonError
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +35,8 @@ async def test_a_job_is_run_with_its_inputs_and_its_images_are_stored(fleet: Fle
     assert [stored[file["name"]] for file in job.result["files"]] == [b"an apple 7 0", b"an apple 7 1"]
     assert len(stored) == 2
     (entry,) = await fleet.table.ledger(None)
-    assert (entry.bill.megapixel_steps, entry.bill.image_steps) == (job.work, 2 * 28)
+    # Of what Triton says that it has drawn: the request has left steps and sizes to the model.
+    assert (entry.bill.megapixel_steps, entry.bill.image_steps) == (pytest.approx(2 * 20 * 100 * 50 / 1e6), 2 * 20)
     assert entry.bill.engine_seconds == 2.0
 
 
@@ -283,3 +286,13 @@ async def test_what_is_left_of_a_timeout_reaches_triton(fleet: Fleet, triton: Fa
         await fleet.ended(job)
     ((_, values, _),) = triton.asked
     assert 25 < values["timeout_seconds"] < 29.8
+
+
+async def test_a_job_claimed_just_before_its_model_went_away_is_sent_all_the_same(
+    fleet: Fleet, triton: FakeTriton
+) -> None:
+    job = await fleet.submit(model="sd_base")
+    (claim,) = await fleet.table.claim("one", "default", ["sd_base"], 4)
+    await Execution(claim, fleet.table, triton, ResultWriter(fleet.store, 0)).run(frozenset())  # type: ignore[arg-type]
+    assert [model for model, _, _ in triton.asked] == ["sd_base"]
+    assert (await fleet.ended(job)).state is JobState.SUCCEEDED

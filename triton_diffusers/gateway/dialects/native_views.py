@@ -72,6 +72,7 @@ class ResultView(BaseModel):
     oss_url: list[str]
     seed: str
     prompt: str
+    parameters: dict[str, Any] = Field(description="The fields that make the first image again.")
     profile: str
     use_blade: bool
     queue_seconds: float
@@ -154,7 +155,7 @@ def job_view(job: Job, results: Results, base_url: str, position: Position | Non
 
 
 _LINKS = {"self": "", "events": "/events", "preview": "/preview", "cancel": "/cancel"}
-_OUTPUTS = ("seed", "prompt", "profile", "use_blade", "queue_seconds", "run_seconds")
+_OUTPUTS = ("seed", "prompt", "parameters", "profile", "use_blade", "queue_seconds", "run_seconds")
 
 
 def _result_view(job: Job, results: Results, base_url: str) -> ResultView | None:
