@@ -12,7 +12,9 @@ import httpx2
 import pytest
 from PIL import Image
 
+from tests.unit.gateway.asgi import Call
 from tests.unit.gateway.conftest import Gateway, ended, report
+from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.dialects.openai import stream
 from triton_diffusers.gateway.jobs.job import Blob, Job, JobState, Progress
 
@@ -311,6 +313,20 @@ async def test_equal_requests_are_several_jobs_unless_they_have_one_key(gateway:
     assert ids[2] == ids[3]
 
 
+async def test_a_repeated_form_is_one_job_whatever_its_boundary(gateway: Gateway) -> None:
+    def form(boundary: str, image: bytes) -> asyncio.Task[httpx2.Response]:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'.encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Idempotency-Key": "once"}
+        body = head + image + f"\r\n--{boundary}--\r\n".encode()
+        return asyncio.create_task(gateway.client.post(VARIATIONS, content=body, headers=headers))
+
+    waiting = [form("one", PICTURE), form("two", PICTURE)]
+    await gateway.draw([PICTURE])
+    first, second = [(await ended(task)).json()["id"] for task in waiting]
+    assert first == second
+    assert (await error_of(gateway, form("three", MASK)))["param"] == "Idempotency-Key"
+
+
 @pytest.mark.parametrize("gateway_settings", [{"services": "dall-e-3=sd_base,org/x=ensemble"}])
 async def test_models_are_those_of_the_contract_and_the_services(gateway: Gateway) -> None:
     listed = (await gateway.client.get("/v1/models")).json()
@@ -390,6 +406,25 @@ async def test_an_error_in_a_stream_is_an_event(gateway: Gateway) -> None:
 async def test_an_invalid_request_is_not_streamed(gateway: Gateway) -> None:
     error = await error_of(gateway, posted(gateway, stream=True, n=99))
     assert error["param"] == "n"
+
+
+@pytest.mark.parametrize("gateway_settings", [{"leave_seconds": 0}])
+@pytest.mark.parametrize("fields", [{}, {"stream": True, "partial_images": 1}])
+async def test_a_caller_who_hangs_up_cancels_the_job(gateway: Gateway, fields: dict[str, Any]) -> None:
+    call = Call(create_app(gateway.service))
+    scope = {"path": GENERATIONS, "raw_path": b"", "query_string": b"", "scheme": "http", "server": ("a", 1)}
+    call.scope |= scope
+    call.send(json.dumps({"prompt": "an apple", **fields}).encode())
+    task = asyncio.create_task(call.run())
+    while not (await gateway.table.jobs(None)).jobs:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    call.hang_up()
+    await asyncio.wait_for(task, 5)
+    await asyncio.sleep(0.1)
+    await gateway.table.sweep()
+    (job,) = (await gateway.table.jobs(None)).jobs
+    assert job.state is JobState.CANCELLED
 
 
 @pytest.mark.parametrize("gateway_settings", [{"sync_seconds": 0.1, "leave_seconds": 0}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +33,11 @@ class Given:
     fields: Mapping[str, Any]
     files: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     is_form: bool = False
+
+    def canonical(self) -> bytes:
+        """Return bytes that equal requests share: each repeat of a form has another boundary."""
+        digests = {name: [hashlib.sha256(file).hexdigest() for file in files] for name, files in self.files.items()}
+        return json.dumps([self.fields, digests], sort_keys=True).encode()
 
     def typed(self, value: Any, datatype: DataType) -> Any:
         """Return a value as JSON would have it; a text of a form that does not fit the type stays as it is."""

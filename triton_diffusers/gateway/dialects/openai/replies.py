@@ -25,7 +25,7 @@ _CODES: Mapping[int, str] = {
     504: "timeout",
 }
 # OpenAI's clients repeat requests with these statuses, though the job has ended: the repeat would be another one.
-_FINAL = frozenset((408, 409, 500, 504))
+_FINAL = frozenset((409, 500, 504))
 
 
 async def images_reply(job: Job, results: Results, translation: Translation, base_url: str) -> dict[str, Any]:

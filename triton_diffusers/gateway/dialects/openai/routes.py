@@ -75,7 +75,9 @@ async def model(service: ServiceDependency, name: str) -> JSONResponse:
 
 async def _answer(request: Request, service: Service, endpoint: Endpoint) -> Response:
     given = await _given(request)
-    caller = service.caller(request, NAME, body=await _fingerprinted(request), waiting=True)
+    # Equal requests are wishes for several images, as the seed of each is drawn, unless they have one key.
+    body = given.canonical() if "idempotency-key" in request.headers else b""
+    caller = service.caller(request, NAME, body=body, waiting=True)
     made = await asyncio.to_thread(translate, given, endpoint, service.limits)
     try:
         wanted = await asyncio.to_thread(_new_job, made, caller, service)
@@ -97,14 +99,6 @@ async def _given(request: Request) -> Given:
     if request.headers.get("content-type", "").startswith(_FORM):
         return await read_form(request)
     return await asyncio.to_thread(read_document, await request.body())
-
-
-async def _fingerprinted(request: Request) -> bytes:
-    """Return the body if repeats of the request are one job: here only those with an ``Idempotency-Key``.
-
-    Equal requests without one are wishes for several images, as the seed of each is drawn.
-    """
-    return await request.body() if "idempotency-key" in request.headers else b""
 
 
 def _new_job(made: Translation, caller: Caller, service: Service) -> NewJob:
