@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from triton_diffusers.api.statuses import status_of
 from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, TimedOut, TritonDiffusersError
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def fault_of(error: Exception) -> Fault:
         status=_status(error, row.http),
         code=row.code,
         message=str(error),
-        retry_after=_RETRY_SECONDS if isinstance(error, Busy) else None,
+        retry_after=_RETRY_SECONDS if isinstance(error, Busy | TableUnavailable) else None,
     )
     if isinstance(error, InvalidRequest):
         return Fault(
@@ -72,4 +73,6 @@ def _status(error: Exception, http: int) -> int:
     """Return the HTTP status; Triton's table has 400 for ends that are not the caller's mistake."""
     if isinstance(error, TimedOut):
         return HTTPStatus.GATEWAY_TIMEOUT
+    if isinstance(error, TableUnavailable):
+        return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.CONFLICT if isinstance(error, Cancelled) else http

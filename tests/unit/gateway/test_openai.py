@@ -16,6 +16,7 @@ from tests.unit.gateway.asgi import Call
 from tests.unit.gateway.conftest import Gateway, ended, report
 from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.dialects.openai import stream
+from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Blob, Job, JobState, Progress
 
 pytestmark = pytest.mark.anyio
@@ -300,6 +301,20 @@ async def test_too_many_jobs_are_a_rate_limit(gateway: Gateway) -> None:
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
     error = reply.json()["error"]
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/api/jobs", "/api/predict/a"])
+async def test_a_database_that_is_away_is_worth_another_try(
+    gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: Any) -> None:
+        raise TableUnavailable("the database is away")
+
+    monkeypatch.setattr(gateway.table.store, "submit", away)
+    reply = await ended(posted(gateway, path))
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+    assert "the database is away" in reply.text
+    assert "x-should-retry" not in reply.headers
 
 
 async def test_equal_requests_are_several_jobs_unless_they_have_one_key(gateway: Gateway) -> None:
