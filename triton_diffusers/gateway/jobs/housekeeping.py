@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triton_diffusers.gateway.jobs import claims, fair_queue, lifecycle
+from triton_diffusers.gateway.jobs import claims, fair_queue, lifecycle, sink_log
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.job import Job, JobError, JobState
 from triton_diffusers.gateway.jobs.rows import select_jobs, unique
@@ -85,6 +85,7 @@ def delete_old(session: Session, settings: JobTableSettings) -> None:
 
 def delete_jobs(session: Session, numbers: Sequence[int]) -> None:
     """Delete jobs and all that belongs to them but their bills."""
+    sink_log.delete_of_jobs(session, numbers)
     for table in _BELONGINGS:
         session.execute(f"DELETE FROM {table} WHERE job $in_numbers", numbers=numbers)  # noqa: S608  # constants
     session.execute("DELETE FROM jobs WHERE number $in_numbers", numbers=numbers)
@@ -101,6 +102,7 @@ def drop_results(session: Session, job_ids: Sequence[str]) -> None:
         "SELECT number FROM jobs WHERE id $in_ids AND has_results = 1 ORDER BY id $for_update", ids=unique(job_ids)
     )
     numbers = [row["number"] for row in rows]
+    sink_log.delete_of_jobs(session, numbers)
     session.execute("DELETE FROM results WHERE job $in_numbers", numbers=numbers)
     session.execute("UPDATE jobs SET has_results = 0 WHERE number $in_numbers", numbers=numbers)
 

@@ -36,10 +36,16 @@ from triton_diffusers.gateway.jobs.job import (
     Signals,
     Submitted,
 )
+from triton_diffusers.gateway.jobs.sink import SinkStore
 
 
 class JobStore(Protocol):
-    """A durable table of jobs."""
+    """A durable table of jobs, with the sinks to which ended jobs are appended."""
+
+    @property
+    def sinks(self) -> SinkStore:
+        """Return the sinks."""
+        ...
 
     # The gateway's side.
 

@@ -47,6 +47,7 @@ class NewJob:
     A second job with the same ``idempotency_key`` of one owner is the first one, for as long as the keys are kept;
     a different ``fingerprint`` (hash of path and body) is then an error. Without a key, a job whose ``fingerprint`` is
     that of a job in flight of the owner joins it; empty: never. ``waiting`` counts a synchronous caller, see ``leave``.
+    ``sink`` names the sink to which the job is appended when it ends; empty: none.
     """
 
     model: str
@@ -65,6 +66,7 @@ class NewJob:
     waiting: bool = False
     max_wait_seconds: float | None = None
     traceparent: str = ""
+    sink: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,28 @@ _TABLES = (
     "$forbid_ledger_deletes",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_TABLES,)
+_SINKS = (
+    "ALTER TABLE jobs ADD COLUMN sink TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE sink_entries (
+        sink TEXT NOT NULL, number BIGINT NOT NULL, job BIGINT NOT NULL, job_id TEXT NOT NULL, tags TEXT NOT NULL,
+        created DOUBLE PRECISION NOT NULL, PRIMARY KEY (sink, number)
+    )""",
+    "CREATE INDEX sink_entries_job ON sink_entries (job)",
+    "CREATE INDEX sink_entries_id ON sink_entries (sink, job_id, number)",
+    "CREATE TABLE sink_groups (sink TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (sink, name))",
+    """CREATE TABLE sink_consumers (
+        sink TEXT NOT NULL, group_name TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL,
+        max_pending INTEGER NOT NULL, alive_until DOUBLE PRECISION NOT NULL, PRIMARY KEY (sink, group_name, name)
+    )""",
+    """CREATE TABLE sink_deliveries (
+        sink TEXT NOT NULL, group_name TEXT NOT NULL, number BIGINT NOT NULL, consumer TEXT NOT NULL,
+        deliveries INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (sink, group_name, number)
+    )""",
+    "CREATE INDEX sink_deliveries_number ON sink_deliveries (sink, number)",
+    "CREATE INDEX sink_deliveries_sent ON sink_deliveries (sink, group_name, consumer) WHERE state = 'sent'",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS)
 
 
 def migrate(session: Session) -> None:

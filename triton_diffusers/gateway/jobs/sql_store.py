@@ -39,6 +39,7 @@ from triton_diffusers.gateway.jobs.job import (
 )
 from triton_diffusers.gateway.jobs.rows import check_text, select_job, to_json
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
+from triton_diffusers.gateway.jobs.sql_sink import SqlSinkStore
 
 _POSITIONS_SECONDS = 1.0
 _UNBOUNDED = OwnerLimits()
@@ -49,6 +50,7 @@ class SqlJobStore:
 
     def __init__(self, database: Database, settings: JobTableSettings) -> None:
         self.database = database
+        self.sinks = SqlSinkStore(database)
         self._settings = settings
         self._positions_lock = threading.Lock()
         self._positions: dict[str, tuple[float, Mapping[str, Position]]] = {}

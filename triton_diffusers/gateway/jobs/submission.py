@@ -19,9 +19,9 @@ from triton_diffusers.util.uuid7 import uuid7
 
 _MAX_PRIORITY = 1_000_000
 _INSERT = """INSERT INTO jobs (id, owner, pool, model, priority, label, dialect, tags, traceparent, fingerprint, work,
-        cost, images, state, waits_until, callers, created, has_inputs, event)
+        cost, images, state, waits_until, callers, created, has_inputs, event, sink)
     VALUES (:id, :owner, :pool, :model, :priority, :label, :dialect, :tags, :traceparent, :fingerprint, :work,
-        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs, 1) RETURNING number"""
+        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs, 1, :sink) RETURNING number"""
 
 
 def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:
@@ -48,7 +48,7 @@ def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:
         raise InvalidRequest("inputs", "…", f"must have at most {settings.max_input_bytes} bytes, they have {size}")
 
 
-_TEXTS = ("model", "pool", "label", "dialect", "idempotency_key", "fingerprint", "traceparent")
+_TEXTS = ("model", "pool", "label", "dialect", "idempotency_key", "fingerprint", "traceparent", "sink")
 
 
 def submit(
@@ -138,7 +138,7 @@ def _insert(session: Session, settings: JobTableSettings, owner: str, new: NewJo
     return job_id
 
 
-_COPIED = (*("pool", "model", "priority", "label", "dialect", "traceparent", "fingerprint", "work", "images"),)
+_COPIED = (*("pool", "model", "priority", "label", "dialect", "traceparent", "fingerprint", "work", "images", "sink"),)
 
 
 def _check_limits(session: Session, owner: str, limits: OwnerLimits) -> None:

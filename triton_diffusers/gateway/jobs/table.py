@@ -30,8 +30,7 @@ def _threaded(
 
     @wraps(method)
     async def call(table: JobTable, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        bound = partial(getattr(table.store, method.__name__), *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(table.executor, bound)
+        return await table.call(getattr(table.store, method.__name__), *args, **kwargs)
 
     return call
 
@@ -78,6 +77,10 @@ class JobTable:
     sweep = _threaded(JobStore.sweep)
     expired_results = _threaded(JobStore.expired_results)
     drop_results = _threaded(JobStore.drop_results)
+
+    async def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Return the result of a function of the store, such as ``table.store.sinks.take``, called in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, partial(function, *args, **kwargs))
 
     async def wait_for_events(
         self, owner: str | None, job_id: str, after: int, timeout_seconds: float

@@ -165,6 +165,7 @@ class JobTableMachine(RuleBasedStateMachine):
                 fingerprint=fingerprint,
                 waiting=waiting,
                 max_wait_seconds=max_wait,
+                sink=owner,
             )
             for priority, work, images in shapes
         ]
@@ -431,7 +432,7 @@ class JobTableMachine(RuleBasedStateMachine):
 
     @invariant()
     def table_is_as_the_model_has_it(self) -> None:
-        found, bills, accounts = self.tables[0].store.database.read(self._contents)
+        found, bills, accounts, entries = self.tables[0].store.database.read(self._contents)
         assert found.keys() == self.jobs.keys(), "jobs were lost"
         for job_id, job in self.jobs.items():
             row = found[job_id]
@@ -441,10 +442,12 @@ class JobTableMachine(RuleBasedStateMachine):
             assert (row.result is not None) == (job.state == JobState.SUCCEEDED)
             assert (row.ended is not None) == job.state.has_ended
         assert bills == self.bills
+        answered = sorted(job.id for job in self.jobs.values() if job.state.has_ended and job.state != "cancelled")
+        assert sorted(entries) == answered, "a sink has not each answer once"
         queued = {owner: len(self._queued(owner)) for owner in OWNERS if self._queued(owner)}
         assert accounts == queued, "the queue was not counted well"
 
-    def _contents(self, session: Session) -> tuple[Any, Any, Any]:
+    def _contents(self, session: Session) -> tuple[Any, Any, Any, Any]:
         jobs = queries.get_many(session, [*self.jobs, *self.deleted])
         ledger = queries.ledger(session, None, 0, 1000)
         accounts = session.rows("SELECT owner, queued FROM accounts WHERE queued != 0")
@@ -452,12 +455,14 @@ class JobTableMachine(RuleBasedStateMachine):
             {job.id: job for job in jobs},
             [(entry.job_id, entry.state) for entry in ledger],
             {row["owner"]: row["queued"] for row in accounts},
+            [row["job_id"] for row in session.rows("SELECT job_id FROM sink_entries")],
         )
 
 
 def empty(url: str) -> None:
     """Empty the table of a PostgreSQL database."""
-    tables = "jobs, requests, results, inputs, previews, events, owners, idempotency_keys, pools, accounts, ledger"
+    tables = "jobs, requests, results, inputs, previews, events, owners, idempotency_keys, pools, accounts, ledger,"
+    tables += " sink_entries, sink_groups, sink_consumers, sink_deliveries"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
         connection.execute("UPDATE counters SET value = 0")

@@ -12,10 +12,15 @@ import pytest
 from tests.unit.gateway.jobs.tables import BILL, RESULT, Table, new_job
 from triton_diffusers.gateway.jobs import postgresql, sqlite
 from triton_diffusers.gateway.jobs.job import Blob, JobError, JobState, Progress, Report
+from triton_diffusers.gateway.jobs.sink import SinkStore
 
 # All tables but those that have one row, or one for each pool. (A plan of SQLite also has names of subqueries.)
 _LARGE = {"jobs", "requests", "results", "inputs", "previews", "events", "owners", "accounts", "ledger", "keys"} | {
-    "idempotency_keys"
+    "idempotency_keys",
+    "sink_entries",
+    "sink_deliveries",
+    "sink_consumers",
+    "others",
 }
 _SCANNED = re.compile(r"\bSCAN (\w+)\b(?! USING)|Seq Scan on (\w+)")
 
@@ -24,7 +29,7 @@ def _use(table: Table) -> None:
     """Call every method of the store."""
     store = table.store
     inputs = {"image": Blob(data=b"x")}
-    (first, second, third, *_) = store.submit("ann", [new_job(inputs=inputs, label="l") for _ in range(5)])
+    (first, second, third, *_) = store.submit("ann", [new_job(inputs=inputs, label="l", sink="s") for _ in range(5)])
     store.submit("bob", [new_job(idempotency_key="k", fingerprint="f", waiting=True, max_wait_seconds=99.0)])
     store.submit("bob", [new_job(fingerprint="f", waiting=True)])
     store.position("ann", second.job.id)
@@ -54,11 +59,26 @@ def _use(table: Table) -> None:
             store.fail(claim.lease, JobError(message="x"), retryable=True)
     dead = store.jobs(None, states=[JobState.DEAD]).jobs[0]
     store.rerun(None, dead.id)
+    _use_sink(store.sinks)
     table.pass_time(40.0)
     store.expired_results()
     store.drop_results([first.job.id])
     store.delete("ann", third.job.id)
     table.pass_time(8.0)
+
+
+def _use_sink(sinks: SinkStore) -> None:
+    consumer = sinks.connect("s", "g", "c", 2)
+    (first, *_) = sinks.take(consumer, tags={})
+    sinks.reject("s", "g", [first.number])
+    sinks.take(consumer)
+    sinks.commit("s", "g", [first.number])
+    sinks.search("s", "g", 2)
+    sinks.attributes("s")
+    sinks.read("s", job_id="x")
+    sinks.read("s", delete=True)
+    sinks.truncate("s", 1)
+    sinks.disconnect(consumer)
 
 
 def _record(monkeypatch: pytest.MonkeyPatch, session: type) -> dict[str, dict[str, Any]]:
@@ -87,7 +107,7 @@ def test_sqlite_scans_no_table(open_table: Callable[..., Table], monkeypatch: py
     table = open_table(**_KEPT, idempotency_seconds=10.0)
     seen = _record(monkeypatch, sqlite._SqliteSession)
     _use(table)
-    assert len(seen) > 60
+    assert len(seen) > 80
     for statement, parameters in list(seen.items()):
         rows = table.store.database.read(lambda s, q=statement, p=parameters: s.rows(f"EXPLAIN QUERY PLAN {q}", **p))
         plan = "\n".join(row["detail"] for row in rows)
@@ -99,7 +119,7 @@ def test_postgresql_scans_no_table(open_table: Callable[..., Table], url: str, m
     table = open_table(**_KEPT, idempotency_seconds=10.0)
     seen = _record(monkeypatch, postgresql._PostgresSession)
     _use(table)
-    assert len(seen) > 60
+    assert len(seen) > 80
     with psycopg.connect(url, autocommit=True) as connection:
         # Small tables are scanned whatever their indices; this asks whether there is an index to be used.
         connection.execute("SET enable_seqscan = off")
