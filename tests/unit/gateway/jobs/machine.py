@@ -85,13 +85,16 @@ class Fairness:
         for pair in ((a, b) for a in OWNERS for b in OWNERS if a < b and {a, b} <= backlogged):
             self.since.setdefault(pair, dict.fromkeys(pair, 0.0))
 
+    def enter(self, owner: str, cost: float) -> None:
+        """Count a job that an owner has submitted."""
+        self.largest[owner] = max(cost, self.largest.get(owner, 0.0))
+
     def serve(self, owner: str, cost: float) -> None:
         """Count a claim, and check the bound of start-time fair queuing."""
-        self.largest[owner] = max(cost, self.largest.get(owner, 0.0))
         for (a, b), service in self.since.items():
             if owner in (a, b):
                 service[owner] += cost
-                bound = self.largest.get(a, 0.0) + self.largest.get(b, 0.0)
+                bound = self.largest[a] + self.largest[b]
                 assert abs(service[a] - service[b]) <= bound + 1e-6, f"{a} and {b} were served {service}"
 
 
@@ -196,6 +199,7 @@ class JobTableMachine(RuleBasedStateMachine):
                     waits_until=waits_until,
                     callers=int(waiting),
                 )
+                self.fairness.enter(owner, work / weight)
                 if key:
                     self.keys[owner, key] = (fingerprint, job.id, self.uptime + KEY_SECONDS)
                 made.append(job.id)
