@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,13 @@ def test_mixed_profiles_do_not_affect_each_other(start_loop: StartLoop, engine: 
         assert images_of(job) == made_alone(start_loop, job.request), job.request.prompt
 
 
+@pytest.fixture
+def immediate_admission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Admit each job before the next step: on a loaded machine, the budget of time delays the second job."""
+    monkeypatch.setattr("triton_diffusers.inflight.admission._ADMISSION_BUDGET_SECONDS", math.inf)
+
+
+@pytest.mark.usefixtures("immediate_admission")
 def test_cached_requests_share_whole_calls_whenever_they_came(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
     engine.turnstile.hold()
@@ -157,6 +165,7 @@ def test_features_are_held_no_longer_than_needed(start_loop: StartLoop, engine: 
         assert all(sample.deep is None for sample in job.samples)
 
 
+@pytest.mark.usefixtures("immediate_admission")
 def test_failed_call_keeps_features_of_other_jobs(start_loop: StartLoop, engine: Watched) -> None:
     loop = start_loop(engine)
 
