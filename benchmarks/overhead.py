@@ -6,28 +6,37 @@
 from __future__ import annotations
 
 import argparse
+import io
+import itertools
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from PIL import Image
 
 from benchmarks.figures import spread
 from benchmarks.load import REQUEST_SECONDS, Caller
-from benchmarks.perf_analyzer import PerfAnalyzer, PerfAnalyzerMissing, relay, write_input_data
+from benchmarks.perf_analyzer import INPUT_DATA, PerfAnalyzer, PerfAnalyzerMissing
 from benchmarks.report import RESULTS, Progress, machine, machine_line, markdown_table, warn_if_busy, write_json
 from benchmarks.servers import MODEL_DIR, MODEL_REPOSITORY, end_on_sigterm, servers
-from benchmarks.systems import TritonDiffusers, pictures
+from benchmarks.systems import TritonDiffusers, pictures, tensor
 from benchmarks.workload import GUIDANCE_SCALE, Ask, Asks, native_side
+from triton_diffusers.api.contract import INPUT_BY_NAME
 
 ENGINE, GRPC, HTTP = "engine loop alone", "Triton, gRPC", "Triton, HTTP"
 _WARM_UPS = 2
 _CONCURRENCIES = (1, 8)
+_WAITING = 8
+_WAITING_STEPS = 20
+_NOISE_SIDE = 576  # pixels
 
 
 class EngineAlone:
@@ -138,23 +147,71 @@ def overheads(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def measure_perf_analyzer(address: str, asks: Sequence[Ask], requests: int, say: Progress) -> list[dict[str, float]]:
-    """``perf_analyzer``'s figures at each concurrency; empty, with the reason said, if it cannot run."""
+def measure_perf_analyzer(address: str, requests: int, say: Progress) -> list[dict[str, float | str]]:
+    """``perf_analyzer``'s figures of each model at each concurrency; empty, with the reason said, if it cannot run."""
+    figures = []
     try:
         analyzer = PerfAnalyzer.get()
-        with tempfile.TemporaryDirectory() as folder, relay(address) as relayed:
-            data = Path(folder) / "input.json"
-            write_input_data(data, asks)
-            figures = []
-            for concurrency in _CONCURRENCIES:
-                say(f"perf_analyzer: {requests} requests, {concurrency} at a time")
-                figures.append(
-                    analyzer.run(TritonDiffusers(), relayed, data, concurrency=concurrency, requests=requests)
-                )
-            return figures
+        for model, concurrency in itertools.product(INPUT_DATA, _CONCURRENCIES):
+            say(f"perf_analyzer: {model}, {requests} requests, {concurrency} at a time")
+            figures.append(analyzer.run(model, address, concurrency=concurrency, requests=requests))
     except PerfAnalyzerMissing as error:
         say(f"warning: no figures of perf_analyzer: {error}")
-        return []
+    return figures
+
+
+def measure_waiting(address: str, rounds: int, say: Progress) -> dict[str, float]:
+    """Measure what requests with large images cost others while they wait, on a server with one image in flight.
+
+    Returns medians in seconds: ``hand_over`` from arrival in the model's process to admission by an idle engine, and
+    ``run`` and ``run_beside_waiting`` of one request, without and with requests of a megabyte each in the queue.
+    """
+    client = triton_grpc.InferenceServerClient(address)
+    image = _noise()
+    seconds: dict[str, list[float]] = {"hand_over": [], "run": [], "run_beside_waiting": []}
+    for number in range(rounds):
+        say(f"waiting requests: round {number + 1} of {rounds}")
+        for name, waiting in (("run", 0), ("run_beside_waiting", _WAITING)):
+            # The images are read while the first request runs, so that they only wait beside the second.
+            first, second = (_send(client, steps=_WAITING_STEPS) for _ in range(2))
+            others = [_send(client, steps=1, func_name="i2i", image=image) for _ in range(waiting)]
+            seconds["hand_over"].append(first.result()["queue_seconds"])
+            seconds[name].append(second.result()["run_seconds"])
+            for other in others:
+                other.result()
+    client.close()
+    return {
+        "image_bytes": len(image),
+        "waiting": _WAITING,
+        "steps": _WAITING_STEPS,
+        **{name: statistics.median(values) for name, values in seconds.items()},
+    }
+
+
+def _send(client: Any, **values: Any) -> Future[dict[str, float]]:
+    """Send a request to ``sd_base``; the result is its times."""
+    answered: Future[dict[str, float]] = Future()
+
+    def answer(result: Any, error: Any) -> None:
+        if error is None:
+            answered.set_result(
+                {name: float(result.as_numpy(name).item()) for name in ("queue_seconds", "run_seconds")}
+            )
+        else:
+            answered.set_exception(error)
+
+    values = {"task_id": "bench", "prompt": "a red apple", "seed": "1", **values}
+    inputs = [tensor(triton_grpc, name, INPUT_BY_NAME[name].datatype, value) for name, value in values.items()]
+    client.async_infer("sd_base", inputs, answer, client_timeout=REQUEST_SECONDS)
+    return answered
+
+
+def _noise() -> bytes:
+    """Return a PNG of about a megabyte: noise cannot be compressed."""
+    pixels = np.random.default_rng(0).integers(0, 256, (_NOISE_SIDE, _NOISE_SIDE, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -176,6 +233,7 @@ def perf_analyzer_table(figures: Mapping[str, Any]) -> str:
     """Return the output of ``perf_analyzer`` as Markdown."""
     runs = [
         [
+            f"`{run['model']}`",
             f"{run['concurrency']}",
             f"{run['requests']}",
             f"{run['requests_per_second']:.2f}",
@@ -183,7 +241,9 @@ def perf_analyzer_table(figures: Mapping[str, Any]) -> str:
         ]
         for run in figures["perf_analyzer"]
     ]
-    return markdown_table(["concurrency", "requests", "images per second", "p50 (s)", "p95 (s)", "p99 (s)"], runs)
+    return markdown_table(
+        ["model", "concurrency", "requests", "requests per second", "p50 (s)", "p95 (s)", "p99 (s)"], runs
+    )
 
 
 def note(figures: Mapping[str, Any]) -> str:
@@ -195,8 +255,19 @@ def note(figures: Mapping[str, Any]) -> str:
     )
 
 
+def waiting_note(figures: Mapping[str, Any]) -> str:
+    """Return what hand-over and waiting requests cost, in a sentence or two."""
+    cost = figures["waiting"]
+    slower = cost["run_beside_waiting"] / cost["run"] - 1
+    return (
+        f"Hand-over to an idle engine: {cost['hand_over'] * 1000:.1f} ms at the median. {cost['waiting']} waiting"
+        f" requests with {cost['image_bytes'] / 1e6:.1f} MB each change the time of one of {cost['steps']} steps by"
+        f" {slower:+.1%} ({cost['run']:.3f} s to {cost['run_beside_waiting']:.3f} s)."
+    )
+
+
 def main() -> None:
-    """Return the command line."""
+    """Run the benchmark."""
     options = _parser().parse_args()
     end_on_sigterm()
     say = Progress()
@@ -216,17 +287,21 @@ def main() -> None:
         described["tritonserver"] = over_grpc.server_version
         ways = {ENGINE: alone.call, GRPC: over_grpc.call, HTTP: over_http.call}
         seconds = measure_ways(ways, lambda: asks.make_own(options.steps, 1), options.rounds, options.seconds, say)
-        many = [asks.make_own(options.steps, 1) for _ in range(options.requests)]
-        analyzed = measure_perf_analyzer(endpoint.grpc, many, options.requests, say)
+    with servers({"ours": MODEL_REPOSITORY}, options.model_dir) as started:
+        analyzed = measure_perf_analyzer(started["ours"].grpc, options.requests, say)
+    one_in_flight = {"TRITON_DIFFUSERS_MAX_IMAGES_IN_FLIGHT": "1"}
+    with servers({"ours": MODEL_REPOSITORY}, options.model_dir, one_in_flight) as started:
+        waiting = measure_waiting(started["ours"].grpc, options.waiting_rounds, say)
     figures = {
         "machine": described,
         "workload": {"side_pixels": side, "steps": options.steps, "seed": options.seed},
         "ways": overheads(seconds),
         "perf_analyzer": analyzed,
+        "waiting": waiting,
     }
     write_json(options.out / "overhead.json", figures)
     say("done; figures are in the results folder")
-    print(table(figures), perf_analyzer_table(figures), note(figures), sep="\n\n")
+    print(table(figures), note(figures), waiting_note(figures), perf_analyzer_table(figures), sep="\n\n")
 
 
 def _be_silent() -> None:
@@ -248,6 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=240.0, help="begin no round later than this (default: %(default)g)")
     add("--steps", type=int, default=20, help="steps of an image (default: %(default)s)")
     add("--requests", type=int, default=32, help="requests of each perf_analyzer run (default: %(default)s)")
+    add("--waiting-rounds", type=int, default=15, help="rounds with waiting requests (default: %(default)s)")
     add("--seed", type=int, default=1, help="of prompts and pictures (default: %(default)s)")
     add("--out", type=Path, default=RESULTS, metavar="DIR", help="results folder (default: benchmarks/results)")
     return parser

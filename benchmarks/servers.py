@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,23 +32,30 @@ class ServerFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a server listens, as ``host:port``."""
+    """Where a server listens, as ``host:port``; ``pid`` is its launcher."""
 
     http: str
     grpc: str
+    pid: int
 
 
 @contextlib.contextmanager
-def servers(repositories: Mapping[str, Path], model_dir: Path) -> Iterator[Mapping[str, Endpoints]]:
-    """Start one server for each model repository, all at once; yields their endpoints by the same names.
+def servers(
+    repositories: Mapping[str, Path],
+    model_dir: Path,
+    settings: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[Mapping[str, Endpoints]]:
+    """Start one server for each model repository, all at once; yield their endpoints by the same names.
 
-    The watchdog is off: its probes would make an idle server work while another is measured. Raises ``ServerFailed``.
+    ``settings`` are environment variables, ``arguments`` are added to the command. The watchdog is off: its probes
+    would make an idle server work while another is measured. Raises ``ServerFailed``.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triton-diffusers-bench-")))
         started = {}
         for name, repository in repositories.items():
-            process = _spawn(repository, model_dir, folder / name)
+            process = _spawn(repository, model_dir, folder / name, settings or {}, arguments)
             stack.callback(_stop, process)
             started[name] = process
         yield {name: _wait(name, process, folder / name) for name, process in started.items()}
@@ -63,19 +70,22 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-def _spawn(repository: Path, model_dir: Path, folder: Path) -> subprocess.Popen[bytes]:
+def _spawn(
+    repository: Path, model_dir: Path, folder: Path, settings: Mapping[str, str], arguments: Sequence[str]
+) -> subprocess.Popen[bytes]:
     folder.mkdir()
     command = [
         *(sys.executable, "-m", "triton_diffusers", "serve", "--func-name", "base", "--no-watch", "--no-gateway"),
         *("--log-level", "warning"),
         *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--exit-timeout", "5"),
         *("--model-repository", str(repository), "--model-dir", str(model_dir.absolute())),
+        *arguments,
     ]
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(folder), "TRITON_DIFFUSERS_STORE": ""},
+            env={**os.environ, "TRITON_DIFFUSERS_RUNTIME_DIR": str(folder), "TRITON_DIFFUSERS_STORE": "", **settings},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -94,7 +104,7 @@ def _wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> Endpoint
             raise ServerFailed("\n".join([f"the server of {name} {what}:", *lines]))
         time.sleep(_TICK)
     said = json.loads(published.read_text())
-    return Endpoints(http=said["http"].removeprefix("http://"), grpc=said["grpc"])
+    return Endpoints(http=said["http"].removeprefix("http://"), grpc=said["grpc"], pid=said["pid"])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engines_report, overhead, pairs, profiles, serving, translator
+from benchmarks import deaths, engines_report, overhead, pairs, profiles, serving, translator
 from benchmarks.report import RESULTS
 from benchmarks.servers import ROOT
 
@@ -20,6 +20,10 @@ Figures = Mapping[str, Any]
 def _engines(figures: Figures) -> str:
     plot = "![Seconds per step and memory](../benchmarks/results/engines.png)"
     return f"{engines_report.table(figures)}\n\n{engines_report.note(figures)}\n\n{plot}"
+
+
+def _deaths(figures: Figures) -> str:
+    return f"{deaths.table(figures)}\n\n{deaths.note(figures)}"
 
 
 def _pairs(figures: Figures) -> str:
@@ -39,8 +43,9 @@ _PLACES: Mapping[tuple[str, str], tuple[str, Callable[[Figures], str]]] = {
     ),
     ("benchmarks.md", "overhead"): (
         "overhead.json",
-        lambda figures: f"{overhead.table(figures)}\n\n{overhead.note(figures)}",
+        lambda figures: "\n\n".join(part(figures) for part in (overhead.table, overhead.note, overhead.waiting_note)),
     ),
+    ("benchmarks.md", "deaths"): ("deaths.json", _deaths),
     ("benchmarks.md", "lora"): ("lora.json", _pairs),
     ("benchmarks.md", "controlnet"): ("controlnet.json", _pairs),
     ("benchmarks.md", "engines"): ("engines.json", _engines),

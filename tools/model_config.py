@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2
 
 from triton_diffusers.api.contract import (
     CONTRACTS,
+    ENGINE_PARAMETER,
     EXAMPLE_PARAMETER,
     PROBE,
     PROBE_PARAMETER,
@@ -30,12 +31,8 @@ from triton_diffusers.api.contract import (
 REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
 _HEADER = "# Made from triton_diffusers/api/contract.py by `make generated`; do not edit.\n"
-# Rows of one execute(): requests in flight that Triton passes to the mailbox together. (A request has one row.)
+# Rows of one execute(): requests that Triton passes on together. (A request has one row.)
 _MAX_REQUESTS = 256
-# Well above what the engine's own queue admits: Triton (2.51) leaks the sequence of a gRPC call that its client cancels
-# at the wrong moment, until the sequence has been idle for this long.
-_MAX_SEQUENCES = 1024
-_IDLE_MICROSECONDS = 30_000_000
 # Requests for people to try. The image is a small white PNG: an empty drawing for the model's own ControlNet.
 _EXAMPLE = {"task_id": "example", "prompt": "a red apple"}
 _CONTROL_EXAMPLE = {
@@ -57,7 +54,7 @@ def configs() -> Mapping[str, str]:
     made = {
         "sd_base": _generating("sd_base"),
         "sd_controlnet": _generating("sd_controlnet"),
-        "translator": _translator(),
+        "translator": _batched("translator"),
         "jobs": _python("jobs", max_batch_size=0),
         "ensemble": _ensemble("ensemble", "sd_base", _EXAMPLE),
         "ensemble_controlnet": _ensemble("ensemble_controlnet", "sd_controlnet", _CONTROL_EXAMPLE),
@@ -80,21 +77,17 @@ def _python(model: str, max_batch_size: int = _MAX_REQUESTS) -> Any:
     return config
 
 
-def _generating(model: str) -> Any:
+def _batched(model: str) -> Any:
+    """Return the configuration of a Python model that gets the requests that have come meanwhile together."""
     config = _python(model)
-    batching = config.sequence_batching
-    batching.iterative_sequence = True
-    batching.max_sequence_idle_microseconds = _IDLE_MICROSECONDS
-    sequence_id = batching.control_input.add(name="CORRID").control.add()
-    sequence_id.kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
-    sequence_id.data_type = model_config_pb2.TYPE_UINT64
-    batching.oldest.max_candidate_sequences = _MAX_SEQUENCES
+    config.dynamic_batching.SetInParent()
     return config
 
 
-def _translator() -> Any:
-    config = _python("translator")
-    config.dynamic_batching.SetInParent()
+def _generating(model: str) -> Any:
+    """Return the configuration of a model whose requests an engine process runs."""
+    config = _batched(model)
+    config.parameters[ENGINE_PARAMETER].string_value = "shared"
     return config
 
 

@@ -74,7 +74,7 @@ Any job can also be ended by `jobs`, with `cancel`.
 A request that fails is answered with a Triton error whose message names the field, the value and the limit. The code is
 the API's own; Triton's answers have no place for it.
 
-{errors}| Triton: the model process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 | 400 | |
+{errors}| Triton: the translator's process died (`Stub process … is not healthy`): try again in some seconds | `INTERNAL` | 500 | 400 | |
 | Triton: the model is being reloaded (`… has no available versions`): try again in some seconds | `NOT_FOUND` | 404 | 404 | |
 | Triton: the model is unknown (`… is not found`) | `NOT_FOUND` | 404 | 404 | |
 | Triton: a required input is missing, an input has another type or shape, or is unknown | `INVALID_ARGUMENT` | 400 | see below | |

@@ -40,7 +40,16 @@ def _head(value: Any) -> Any:
 
 
 class TritonDiffusersError(Exception):
-    """Base class of all errors that a caller sees."""
+    """Base class of all errors that a caller sees. They can be pickled, whatever their constructors take."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(cls: type[TritonDiffusersError], args: tuple[Any, ...], fields: dict[str, Any]) -> TritonDiffusersError:
+    error = cls.__new__(cls, *args)  # which sets the arguments
+    vars(error).update(fields)
+    return error
 
 
 class InvalidRequest(TritonDiffusersError):

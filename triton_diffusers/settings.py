@@ -103,7 +103,11 @@ class Settings(BaseSettings):
         description="Artifact to build in the background if it is missing: `off`, or `openvino`, `inductor`, `blade`,"
         " optionally with a precision. Once built, it takes over without a restart.",
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`. CUDA is untested.")
+    device: str = Field(
+        "auto",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`; a comma-separated list, such as `cuda:0,cuda:1`, runs one"
+        " engine process on each. CUDA is untested.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights: `auto` is float32 on a CPU and float16 on CUDA."
     )
@@ -130,10 +134,14 @@ class Settings(BaseSettings):
         128, ge=1, description="Maximum number of waiting requests; another one is rejected as busy."
     )
     poll_seconds: float = Field(
-        0.1, gt=0, le=5, description="Interval at which new requests and cancellations are polled at the latest."
+        0.1, gt=0, le=5, description="Interval at which cancellations and timeouts of requests are looked for."
     )
-    orphan_seconds: float = Field(
-        60.0, gt=0, description="Cancel a job that Triton has not polled for this long: its client is gone."
+    engine_wait_seconds: float = Field(
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a request waits for an engine process that has died and is started again; then it is"
+        " rejected as busy.",
     )
     headers_forwarded: bool = Field(
         False,
@@ -325,6 +333,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{width}x{height} exceeds the sizes that requests may have (max_side, max_pixels)")
         return tuple(dict.fromkeys(sizes))
 
+    @field_validator("device")
+    @classmethod
+    def _named(cls, device: str) -> str:
+        if not _split(device):
+            raise ValueError("expected a device, or several separated by commas")
+        return device
+
     @field_validator("profile")
     @classmethod
     def _known(cls, profile: str) -> str:
@@ -333,20 +348,30 @@ class Settings(BaseSettings):
         return profile
 
     @classmethod
-    def read(cls, parameters: Mapping[str, str] | None = None) -> Settings:
+    def read(
+        cls, parameters: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> Settings:
         """Read the environment; non-empty ``parameters`` (of a ``config.pbtxt``) take precedence.
+
+        ``environment`` has variables that are not yet in this process's.
 
         Raises: SettingsError: a value is invalid, or a parameter is not a setting.
         """
         given = {name: value for name, value in (parameters or {}).items() if value != ""}
         if unknown := sorted(given.keys() - cls.model_fields.keys()):
             raise SettingsError(f"unknown setting {unknown[0]!r}; known: {', '.join(cls.model_fields)}")
+        changed = {name.removeprefix(PREFIX).lower(): value for name, value in (environment or {}).items()}
         try:
-            return cls(**given)  # type: ignore[arg-type]  # pydantic converts the strings
+            return cls(**(changed | given))  # type: ignore[arg-type]  # pydantic converts the strings
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
             raise SettingsError(f"{PREFIX}{name.upper()}: {first['input']!r} is invalid: {first['msg']}") from error
+
+    @classmethod
+    def as_environment(cls, parameters: Mapping[str, str]) -> Mapping[str, str]:
+        """Return non-empty ``parameters`` of a ``config.pbtxt`` as environment variables, for another process."""
+        return {f"{PREFIX}{name.upper()}": value for name, value in parameters.items() if value}
 
     @classmethod
     def unknown(cls, environment: Mapping[str, str]) -> list[str]:
@@ -361,6 +386,11 @@ class Settings(BaseSettings):
                 hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
                 lines.append(f"{variable} is not a setting and is ignored{hint}")
         return lines
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices of ``device``, one for each engine process."""
+        return _split(self.device)  # type: ignore[no-any-return]
 
     @property
     def model_folder(self) -> Path:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ _NUMPY_TYPES: Mapping[str, Any] = {
 # Fields of the models that draw; not all have all.
 _GENERATING = CONTRACTS["sd_controlnet"]
 _WIRE_TYPES = {"STRING": "BYTES", "BYTES": "BYTES", "INT64": "INT64", "FP32": "FP32", "BOOL": "BOOL"}
+_OWNER = re.compile('model="sd_base"|worker="0"')  # labels of metrics
 _numbers = itertools.count()
 
 
@@ -123,10 +125,8 @@ class Calls:
         """Infer over gRPC."""
         return self.send(model, **fields).result()
 
-    def send(
-        self, model: str = "sd_base", *, sequence_id: int = 0, sequence_end: bool = False, **fields: Any
-    ) -> Pending:
-        """Start an inference over gRPC."""
+    def send(self, model: str = "sd_base", *, sequence_id: int = 0, **fields: Any) -> Pending:
+        """Start an inference over gRPC; with a ``sequence_id`` it begins and ends a sequence."""
         answered, answer = threading.Event(), []
 
         def take(result: Any, error: Any) -> None:
@@ -141,7 +141,7 @@ class Calls:
             client_timeout=WITHIN,
             sequence_id=sequence_id,
             sequence_start=sequence_id != 0,
-            sequence_end=sequence_end,
+            sequence_end=sequence_id != 0,
         )
         return Pending(call, answered, answer)
 
@@ -191,7 +191,7 @@ class Calls:
         until(lambda: all(job["state"] not in ("queued", "running") for job in self.jobs()))
 
     def metrics(self) -> dict[str, float]:
-        """Return the ``sd_…`` metrics of ``sd_base``, by name and further labels."""
+        """Return the ``sd_…`` metrics of ``sd_base`` and of the only engine, by name and further labels."""
         time.sleep(0.5)  # the models hand them to Triton every quarter of a second
         with urlopen(self.server.metrics_url, timeout=WITHIN) as reply:
             lines = reply.read().decode().splitlines()
@@ -199,9 +199,7 @@ class Calls:
         for line in lines:
             if line.startswith("sd_"):
                 name, _, value = line.rpartition(" ")
-                found[name.replace('model="sd_base"', "").replace("{,", "{").replace(",}", "}").replace("{}", "")] = (
-                    float(value)
-                )
+                found[_OWNER.sub("", name).replace("{,", "{").replace(",}", "}").replace("{}", "")] = float(value)
         return found
 
 

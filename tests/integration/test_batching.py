@@ -120,7 +120,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
     """Return a server of narrow bounds, but for the steps of an image that shall not be done before it is given up."""
     starter = TritonStarter(tmp_path_factory.mktemp("narrow"))
     try:
-        bounds = {"MAX_QUEUE": "1", "MAX_IMAGES_IN_FLIGHT": "2", "ORPHAN_SECONDS": "2", "MAX_STEPS": "1000"}
+        bounds = {"MAX_QUEUE": "1", "MAX_IMAGES_IN_FLIGHT": "2", "MAX_STEPS": "1000"}
         opened_calls = Calls(starter(env={f"TRITON_DIFFUSERS_{name}": value for name, value in bounds.items()}))
         yield opened_calls
         opened_calls.close()
@@ -129,7 +129,6 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
 
 
 def test_a_client_that_gives_up_frees_the_engine(narrow: Calls) -> None:
-    """Triton says so, or, now and then, only stops asking for the job, which is an orphan then."""
     given_up = narrow.send(**(fields := small(steps=1000, image_num=2, width=128, height=128)))
     narrow.wait_for_job(fields["task_id"], lambda job: job["step"] > 0)
     given_up.cancel()
@@ -160,23 +159,11 @@ def test_a_queue_that_is_full_says_so(narrow: Calls) -> None:
     assert opened(waiting.result()["images"][0]).size == (64, 64)
 
 
-def test_a_reused_sequence_id_cancels_the_earlier_job(narrow: Calls) -> None:
-    """Cancel the job of a request whose sequence id another caller has taken.
-
-    Triton lets clients choose the ids, and loses the request when its id is started again.
-    """
-    victim = narrow.send(sequence_id=4, **small(steps=150, width=128, height=128, task_id="victim"))
-    narrow.wait_for_job("victim", lambda job: job["step"] > 0)
-    other = narrow.send(sequence_id=4, **small(task_id="other", prompt="a green pear"))
-    reply = other.result()
-    assert (reply["task_id"], reply["prompt"]) == ("other", "a green pear")
-    assert opened(reply["images"][0]).size == (64, 64)
-    assert narrow.wait_for_job("victim", lambda job: job["state"] != "running")["state"] == "cancelled"
-    victim.cancel()
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_a_request_that_says_that_its_sequence_ends_is_refused(calls: Calls, model: str) -> None:
-    with pytest.raises(InferenceServerException, match="sequence_end: True is invalid") as caught:
-        calls.send(model, sequence_id=12_345, sequence_end=True, **small()).result()
-    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+def test_sequence_parameters_of_callers_mean_nothing(calls: Calls, model: str) -> None:
+    """Two requests with one sequence id, both of which say that they begin and end the sequence, share nothing."""
+    first = calls.send(model, sequence_id=4, **small(task_id="first", steps=20))
+    second = calls.send(model, sequence_id=4, **small(task_id="second", prompt="a green pear"))
+    replies = [first.result(), second.result()]
+    assert [(reply["task_id"], reply["success"]) for reply in replies] == [("first", 1), ("second", 1)]
+    assert replies[0]["images"] != replies[1]["images"]

@@ -57,5 +57,5 @@ def test_a_model_that_draws_nothing_ends_the_start(start_triton: TritonStarter, 
     extractor.write_text(json.dumps({**json.loads(extractor.read_text()), **size}))
     server = start_triton(args=["--model-dir", str(base.parent)], wait=False)
     assert server.process.wait(timeout=120) == 2
-    said = f"LoadError: {base.parent} cannot generate an image: its safety_checker failed the trial: "
+    said = f"did not start: {base.parent} cannot generate an image: its safety_checker failed the trial: "
     assert said in server.log_text().splitlines()[-1]

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from tritonclient.utils import InferenceServerException
 
 from tests.controlnet_files import original, random_controlnet, save
-from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small
+from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small, until
 from tests.integration.conftest import ROOT, TritonStarter
 from tests.integration.image_server import ImageServer
 from triton_diffusers.preprocess.canny import Canny
@@ -53,7 +53,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
     try:
         server = starter(
             model_dir=model_dir,
-            args=["--func-name=controlnet"],
+            args=["--func-name=all"],
             env={"TRITON_DIFFUSERS_LINK_ALLOW_HOSTS": "127.0.0.1"},
         )
         opened_calls = Calls(server)
@@ -150,6 +150,14 @@ def test_outpainting_is_controlled_by_the_larger_canvas(calls: Calls) -> None:
     reply = calls.grpc("sd_controlnet", **fields)
     (control,) = reply["control_images_base64"]
     assert opened(reply["images"][0]).size == opened(from_base64(control)).size == (96, 64)
+
+
+def test_it_shares_unet_calls_with_the_base_model(calls: Calls) -> None:
+    before = calls.metrics()
+    pending = [calls.send("sd_controlnet", **small(image=IMAGE, steps=20)), calls.send("sd_base", **small(steps=20))]
+    assert all(sent.result()["success"] == 1 for sent in pending)
+    shared = 'sd_unet_calls_total{images="2"}'
+    until(lambda: calls.metrics().get(shared, 0) > before.get(shared, 0))
 
 
 def test_ensemble_jobs_are_listed_and_cancelled(calls: Calls) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.api.contract import INPUT_BY_NAME, Input
-from triton_diffusers.api.request import GenerationRequest, ModelDefaults
+from triton_diffusers.api.request import GenerationRequest, GenerationResult, ModelDefaults
 from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
 from triton_diffusers.inflight.job import Job
@@ -54,6 +54,12 @@ def request_for(prompt: str = "a red apple", **changes: Any) -> GenerationReques
     fields = {"task_id": "a-task", "steps": 4, "width": 64, "height": 64, "seed": 1, "guidance_scale": 3.0}
     fields["embed_metadata"] = False  # so that equal images are equal files
     return GenerationRequest(**{**fields, "prompt": prompt, **changes})
+
+
+def result_with(**changes: Any) -> GenerationResult:
+    """Return a result without images."""
+    fields: dict[str, Any] = dict.fromkeys(("images", "is_nsfw", "image_urls", "oss_urls", "warnings"), ())
+    return GenerationResult(**{**fields, "optimized": False, "queue_seconds": 0.0, "run_seconds": 0.0, **changes})
 
 
 def conditioning(rows: int = 2, chunks: int = 1, steps: int = 4) -> Conditioning:

@@ -19,15 +19,19 @@ class Counts:
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.images = 0
+        self.steps = 0
         self.outcomes: list[str] = []
         self.in_flight_and_queued: list[tuple[int, int]] = []
 
-    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
+    def request_ended(self, model: str, outcome: str, queue_seconds: float, run_seconds: float) -> None:
         assert min(queue_seconds, run_seconds) >= 0
         self.outcomes.append(outcome)
 
-    def images_made(self, count: int) -> None:
+    def images_made(self, model: str, count: int) -> None:
         self.images += count
+
+    def steps_made(self, model: str, count: int) -> None:
+        self.steps += count
 
     def unet_called(self, images: int, seconds: float) -> None:
         assert seconds >= 0

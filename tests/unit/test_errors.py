@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
 from triton_diffusers import errors
-from triton_diffusers.errors import InvalidRequest, NotTranslated, TritonDiffusersError, shown
+from triton_diffusers.errors import (
+    EngineFailure,
+    InvalidImage,
+    InvalidRequest,
+    NotTranslated,
+    TimedOut,
+    TritonDiffusersError,
+    shown,
+)
 
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TritonDiffusersError)]
 
@@ -24,6 +33,22 @@ def test_messages_name_field_value_and_limit() -> None:
         "steps: 0 is invalid: must be between 1 and 150"
     )
     assert str(NotTranslated("prompt")).startswith("prompt: this server has no working translator")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("steps", 0, "too few"),
+        InvalidImage("image", b"x", "no image"),
+        NotTranslated("prompt"),
+        TimedOut(2.5),
+        EngineFailure(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_can_be_pickled_whatever_their_constructors_take(error: TritonDiffusersError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.args, vars(copy)) == (type(error), str(error), error.args, vars(error))
 
 
 @pytest.mark.parametrize("length", [78, 79, 1000])

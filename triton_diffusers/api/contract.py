@@ -234,10 +234,19 @@ FORWARDED_HEADERS = ("host", "user-agent")
 PROBE_PARAMETER = "probe"
 # The parameter that holds a request to try, as JSON; the launcher offers it.
 EXAMPLE_PARAMETER = "example"
+# The parameter of models whose requests an engine process runs; the launcher starts it.
+ENGINE_PARAMETER = "engine_process"
+_PARAMETERS = frozenset({PROBE_PARAMETER, EXAMPLE_PARAMETER, ENGINE_PARAMETER})
+
+
+def settings_among(parameters: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the operator's settings among the parameters of a ``config.pbtxt``."""
+    # Upper-case ones are the Python backend's own.
+    return {name: value for name, value in parameters.items() if name.islower() and name not in _PARAMETERS}
+
+
 # A healthy model process answers a request with this ``func_name`` at once; the launcher's watchdog sends it.
 PROBE = "probe"
-# A model process whose engine loop has ended answers the probe with this: the launcher restarts the model.
-LOOP_HAS_ENDED = "the engine loop has ended"
 
 JOBS_INPUTS: tuple[Input, ...] = (
     Input("action", "STRING", "list", "`list` (all known jobs), `progress` or `cancel` (both of one task).", choices=("list", "progress", "cancel")),

@@ -7,25 +7,27 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from triton_diffusers.api.request import GenerationResult
+from triton_diffusers.api.request import GenerationRequest, GenerationResult
 
 
-def reply_values(result: GenerationResult, *, return_images: bool, use_base64: bool) -> dict[str, Any]:
+def reply_values(
+    request: GenerationRequest, result: GenerationResult, *, return_images: bool, use_base64: bool
+) -> dict[str, Any]:
     """Return the value of every output of the generating models."""
     return {
         "success": 1,
-        "task_id": result.request.task_id,
-        "seed": str(result.request.seed),
-        "prompt": result.request.prompt,
+        "task_id": request.task_id,
+        "seed": str(request.seed),
+        "prompt": request.prompt,
         "images": result.images if return_images else (),
         "images_base64": _base64(result.images) if use_base64 else (),
         "control_images_base64": _base64(result.control_images),
         "image_url": result.image_urls,
         "oss_url": result.oss_urls,
         "is_nsfw": result.is_nsfw,
-        "parameters": json.dumps(result.request.to_values(0), ensure_ascii=False),
+        "parameters": json.dumps(request.to_values(0), ensure_ascii=False),
         "use_blade": result.optimized,
-        "profile": result.request.profile.name,
+        "profile": request.profile.name,
         "warnings": result.warnings,
         "queue_seconds": result.queue_seconds,
         "run_seconds": result.run_seconds,

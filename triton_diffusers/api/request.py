@@ -274,13 +274,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
-    """The result of a finished request. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
+    """The result of a request. ``images`` (encoded as asked) and ``is_nsfw`` have one entry for each image.
 
     So have ``image_urls`` and ``oss_urls``, unless the server stores no results. ``control_images`` (PNG) have one for
     each ControlNet, if requested.
     """
 
-    request: GenerationRequest
     images: tuple[bytes, ...]
     control_images: tuple[bytes, ...] = ()
     is_nsfw: tuple[bool, ...]

@@ -29,8 +29,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def device_and_dtype(settings: Settings) -> tuple[torch.device, torch.dtype]:
-    """Return the device and dtype of the settings, with ``auto`` resolved."""
-    name = settings.device
+    """Return the device, the first of several, and the dtype of the settings, with ``auto`` resolved."""
+    name = settings.devices[0]
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     if settings.dtype == "auto":
         return device, torch.float32 if device.type == "cpu" else torch.float16

@@ -53,7 +53,7 @@ def parameters_text(request: GenerationRequest, index: int, model: str = "", dra
         pairs["Clip skip"] = request.clip_skip
     if request.loras:
         pairs["Loras"] = ", ".join(f"{lora.path}:{lora.weight:g}" for lora in request.loras)
-    if request.profile is not EXACT:
+    if request.profile != EXACT:
         pairs["Profile"] = request.profile.name
     pairs["Version"] = _program()
     lines = [

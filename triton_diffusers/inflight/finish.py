@@ -41,7 +41,6 @@ class ResultBuilder:
             images = tuple(self._encode(job, sample) for sample in job.samples)
         stored = self._keeper.keep(request, images, patience) if request.store_images else ()
         result = GenerationResult(
-            request=request,
             images=images,
             is_nsfw=tuple(sample.flagged for sample in job.samples),
             image_urls=tuple(place.image_url for place in stored),

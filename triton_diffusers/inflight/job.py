@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -138,12 +140,26 @@ class Sample:
         return self.latents.shape, self.conditioning.chunks(self._sampling_step), self.deep is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Origin:
+    """The process that holds a request. ``job_id`` is unique, ``arrived`` in seconds since the epoch.
+
+    ``on_end`` is called once, in any thread, when the job has ended.
+    """
+
+    model: str
+    job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    pid: int = field(default_factory=os.getpid)
+    arrived: float = field(default_factory=time.time)
+    on_end: Callable[[Job], None] | None = None
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One request in the engine. Only the engine's thread modifies it; any thread may call ``cancel``."""
 
     number: int
-    model: str
+    origin: Origin
     request: GenerationRequest
     # Set by the input loader: the fitted input images and the leased ControlNets. ``gathered`` is True once both are
     # complete, ``fetching`` while links are pending.
@@ -167,7 +183,6 @@ class Job:
     result: GenerationResult | None = None
     error: Exception | None = None
     notice: str = ""  # reason of the current wait
-    arrived: float = field(default_factory=time.time)
     started: float | None = None
     ended: float | None = None
     # Compute seconds charged to this job (used for fair scheduling).
@@ -175,6 +190,16 @@ class Job:
     # Monotonic time of the last progress report.
     posted: float = 0.0
     _cancel: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def model(self) -> str:
+        """Name of the model that took the request."""
+        return self.origin.model
+
+    @property
+    def arrived(self) -> float:
+        """Time of arrival, in seconds since the epoch."""
+        return self.origin.arrived
 
     def cancel(self) -> None:
         """Request cancellation at the next step."""
@@ -231,7 +256,8 @@ class Job:
         images_done = self.request.image_num if done else sum(sample.decoded for sample in self.samples)
         return BoardEntry(
             model=self.model,
-            number=self.number,
+            job_id=self.origin.job_id,
+            pid=self.origin.pid,
             task_id=self.request.task_id,
             state=self.state.value,
             step=sum(sample.steps_done for sample in self.samples),

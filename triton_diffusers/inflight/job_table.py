@@ -130,6 +130,8 @@ class JobTable:
             self._reporter.ended(job)
             self.changed.notify_all()
         self._report_in_flight()
+        if job.origin.on_end is not None:
+            job.origin.on_end(job)
         return True
 
     def _report_in_flight(self) -> None:

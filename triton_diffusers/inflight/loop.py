@@ -21,7 +21,7 @@ from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.input_loader import InputLoader
-from triton_diffusers.inflight.job import Job
+from triton_diffusers.inflight.job import Job, Origin
 from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.inflight.reporter import Reporter, show_previews
 from triton_diffusers.inflight.safety import release, release_control_images
@@ -80,11 +80,14 @@ class EngineLoop:
         name: str,
         board: JobBoard | None = None,
         telemetry: Telemetry | None = None,
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
+        """``name`` is the model of requests without an origin. ``on_death`` is called if the loop fails, a bug."""
         self._make_engine = make_engine
         self._settings = settings
         self._name = name
         self._reporter = Reporter(board, telemetry)
+        self._on_death = on_death
         self._numbers = itertools.count(1)
         self._jobs = JobTable(self._reporter, settings.max_images_in_flight)
         self._changed = self._jobs.changed  # guards the flag and the swap too
@@ -143,7 +146,7 @@ class EngineLoop:
         """True if the loop accepts jobs."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(self, request: GenerationRequest) -> Job:
+    def submit(self, request: GenerationRequest, origin: Origin | None = None) -> Job:
         """Queue a request.
 
         Raises:
@@ -152,7 +155,7 @@ class EngineLoop:
         """
         job = Job(
             number=next(self._numbers),
-            model=self._name,
+            origin=origin or Origin(model=self._name),
             request=request,
             gathered=not request.has_images,
             warnings=list(request.warnings),
@@ -199,6 +202,7 @@ class EngineLoop:
         except Exception:
             logger.exception("the engine loop died; this is a bug")
             self._refusal = _DIED_MESSAGE
+            self._on_death()
         finally:
             with self._changed:
                 self._stopping = True
@@ -247,7 +251,7 @@ class EngineLoop:
     def _drop_cancelled(self) -> None:
         on_board = self._reporter.cancellations()
         for job in self._jobs.all():
-            if job.cancel_requested or job.number in on_board:
+            if job.cancel_requested or job.origin.job_id in on_board:
                 self._jobs.cancel(job, Cancelled("the job was cancelled"))
             elif job.timed_out:
                 self._jobs.cancel(job, TimedOut(job.request.timeout_seconds))
@@ -299,7 +303,7 @@ class EngineLoop:
         seconds = time.perf_counter() - began
         for (job, _), share in zip(turn.samples, work, strict=True):
             job.cost_seconds += seconds * share / sum(work)
-        self._reporter.advanced(turn.jobs, len(turn.samples), seconds)
+        self._reporter.advanced([job for job, _ in turn.samples], seconds)
         show_previews(self._in_use.engine, turn.jobs, self._reporter)
 
     def _step_each(self, turn: Step, error: Exception) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from triton_diffusers.engines import Engine
 from triton_diffusers.images.encode import encode_preview, thumbnail, to_pixels
@@ -22,7 +23,7 @@ def show_previews(engine: Engine, jobs: Iterable[Job], reporter: Reporter) -> No
     wishes = reporter.preview_wishes()
     for job in jobs:
         sample = next((sample for sample in job.samples if not sample.decoded), None)
-        if job.number not in wishes or sample is None or sample.expected is None:
+        if job.origin.job_id not in wishes or sample is None or sample.expected is None:
             continue
         began = time.perf_counter()
         try:
@@ -53,12 +54,14 @@ class Reporter:
             self._board.post(job.board_entry())
             job.posted = time.monotonic()
 
-    def advanced(self, jobs: Iterable[Job], images: int, seconds: float) -> None:
-        """Count a UNet call, and post the progress of its jobs at intervals."""
+    def advanced(self, jobs: Sequence[Job], seconds: float) -> None:
+        """Count a UNet call, and post the progress of its jobs at intervals; ``jobs`` has one entry for each image."""
         if self._telemetry is not None:
-            self._telemetry.unet_called(images, seconds)
+            self._telemetry.unet_called(len(jobs), seconds)
+            for model, steps in Counter(job.model for job in jobs).items():
+                self._telemetry.steps_made(model, steps)
         now = time.monotonic()
-        for job in jobs:
+        for job in set(jobs):
             if now - job.posted >= _PROGRESS_INTERVAL_SECONDS:
                 self.changed(job)
 
@@ -66,17 +69,17 @@ class Reporter:
         """Post and count an ended job."""
         self.changed(job)
         if self._telemetry is not None:
-            self._telemetry.request_ended(job.state.value, job.queue_seconds, job.run_seconds)
+            self._telemetry.request_ended(job.model, job.state.value, job.queue_seconds, job.run_seconds)
             if job.result is not None:
-                self._telemetry.images_made(len(job.result.images))
+                self._telemetry.images_made(job.model, len(job.result.images))
 
     def in_flight(self, images: int, queued: int) -> None:
         """Set the current numbers of images in flight and of queued requests."""
         if self._telemetry is not None:
             self._telemetry.in_flight(images, queued)
 
-    def cancellations(self) -> frozenset[int]:
-        """Return the numbers of jobs cancelled on the board."""
+    def cancellations(self) -> frozenset[str]:
+        """Return the ids of jobs cancelled on the board."""
         if self._board is None:
             return frozenset()
         if time.monotonic() - self._swept > _SWEEP_INTERVAL_SECONDS:
@@ -84,11 +87,11 @@ class Reporter:
             self._board.forget_old()
         return frozenset(self._board.cancellations())
 
-    def preview_wishes(self) -> frozenset[int]:
-        """Return the numbers of jobs with a requested preview."""
+    def preview_wishes(self) -> frozenset[str]:
+        """Return the ids of jobs with a requested preview."""
         return frozenset(self._board.preview_wishes()) if self._board is not None else frozenset()
 
     def preview(self, job: Job, image: bytes) -> None:
         """Post a preview of a job."""
         if self._board is not None:
-            self._board.post_preview(job.number, image)
+            self._board.post_preview(job.origin.job_id, image)

@@ -8,11 +8,14 @@ from typing import Protocol
 class Telemetry(Protocol):
     """Receiver of the loop's events, called by its threads; must not block or raise."""
 
-    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
+    def request_ended(self, model: str, outcome: str, queue_seconds: float, run_seconds: float) -> None:
         """Count a request with its final job state."""
 
-    def images_made(self, count: int) -> None:
+    def images_made(self, model: str, count: int) -> None:
         """Count finished images."""
+
+    def steps_made(self, model: str, count: int) -> None:
+        """Count steps, each of one image."""
 
     def unet_called(self, images: int, seconds: float) -> None:
         """Count a UNet call that advanced this number of images."""
@@ -24,9 +27,11 @@ class Telemetry(Protocol):
 class NoTelemetry:
     """Telemetry that discards all events."""
 
-    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None: ...
+    def request_ended(self, model: str, outcome: str, queue_seconds: float, run_seconds: float) -> None: ...
 
-    def images_made(self, count: int) -> None: ...
+    def images_made(self, model: str, count: int) -> None: ...
+
+    def steps_made(self, model: str, count: int) -> None: ...
 
     def unet_called(self, images: int, seconds: float) -> None: ...
 

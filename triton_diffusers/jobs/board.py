@@ -22,28 +22,29 @@ logger = logging.getLogger(__name__)
 _FILE = "jobs.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
-    model TEXT NOT NULL, pid INTEGER NOT NULL, number INTEGER NOT NULL, task_id TEXT NOT NULL,
+    job_id TEXT PRIMARY KEY, pid INTEGER NOT NULL, model TEXT NOT NULL, task_id TEXT NOT NULL,
     state TEXT NOT NULL, step INTEGER NOT NULL, steps INTEGER NOT NULL,
     image_num INTEGER NOT NULL, images_done INTEGER NOT NULL,
     arrived REAL NOT NULL, ended REAL, error_msg TEXT NOT NULL,
-    cancel INTEGER NOT NULL DEFAULT 0, preview_wanted INTEGER NOT NULL DEFAULT 0, preview BLOB,
-    PRIMARY KEY (pid, number)
+    cancel INTEGER NOT NULL DEFAULT 0, preview_wanted INTEGER NOT NULL DEFAULT 0, preview BLOB
 );
 CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id);
 """
-_ENTRY = "model, number, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
-_CHANGING = ("state", "step", "steps", "images_done", "ended", "error_msg")
+_ENTRY = "job_id, pid, model, task_id, state, step, steps, image_num, images_done, arrived, ended, error_msg"
+_CHANGING = ("pid", "state", "step", "steps", "images_done", "ended", "error_msg")
 _LOST = "the model process died; send the request again"
-# The start of this process, or a moment later.
-_BORN = time.time()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardEntry:
-    """A job on the board. Times are seconds since the epoch; ``ended`` is None while the job is in flight."""
+    """A job on the board. Times are seconds since the epoch; ``ended`` is None while the job is in flight.
 
+    ``pid`` is the process without which nobody waits for the job any more.
+    """
+
+    job_id: str
+    pid: int
     model: str
-    number: int
     task_id: str
     state: str
     step: int
@@ -72,7 +73,6 @@ class JobBoard:
         if runtime_dir.stat().st_uid != os.getuid():
             raise PermissionError(f"the runtime directory {runtime_dir} belongs to another user; set another")
         self._history_seconds = history_seconds
-        self._pid = os.getpid()
         # One thread at a time: sqlite3 crashes if two threads share a cached statement, or if one closes what
         # another reads.
         self._lock = threading.RLock()
@@ -83,8 +83,6 @@ class JobBoard:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_SCHEMA)
-        # A restarted container gives its processes the same numbers again.
-        self._connection.execute("DELETE FROM jobs WHERE pid = ? AND arrived < ?", (self._pid, _BORN))
 
     def close(self) -> None:
         """Release the file."""
@@ -93,32 +91,48 @@ class JobBoard:
 
     # The engine's side.
 
+    def forget_before(self, pid: int, born: float) -> None:
+        """Drop the jobs of an earlier process with this number.
+
+        A restarted container gives its processes the same numbers again.
+        """
+        with self._tolerant():
+            self._connection.execute("DELETE FROM jobs WHERE pid = ? AND arrived < ?", (pid, born))
+
+    def end(self, job_id: str, state: str, error: str) -> None:
+        """End a job that no engine has any more."""
+        with self._tolerant():
+            self._connection.execute(
+                "UPDATE jobs SET state = ?, ended = ?, error_msg = ? WHERE job_id = ? AND ended IS NULL",
+                (state, time.time(), error, job_id),
+            )
+
     def post(self, entry: BoardEntry) -> None:
-        """Write an entry of this process, new or changed."""
+        """Write an entry, new or changed."""
         values = [getattr(entry, name) for name in _ENTRY.split(", ")]
         changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
         with self._tolerant():
             self._connection.execute(
-                f"INSERT INTO jobs ({_ENTRY}, pid) VALUES ({', '.join('?' * (len(values) + 1))})"  # noqa: S608
+                f"INSERT INTO jobs ({_ENTRY}) VALUES ({', '.join('?' * len(values))})"  # noqa: S608
                 f" ON CONFLICT DO UPDATE SET {changes}",
-                [*values, self._pid],
+                values,
             )
 
-    def post_preview(self, number: int, preview: bytes) -> None:
+    def post_preview(self, job_id: str, preview: bytes) -> None:
         """Write a preview that was asked for."""
         with self._tolerant():
             self._connection.execute(
-                "UPDATE jobs SET preview = ?, preview_wanted = 0 WHERE pid = ? AND number = ?",
-                (preview, self._pid, number),
+                "UPDATE jobs SET preview = ?, preview_wanted = 0 WHERE job_id = ?",
+                (preview, job_id),
             )
 
-    def cancellations(self) -> Sequence[int]:
-        """Return the numbers of this process's jobs in flight that are to be cancelled."""
-        return self._numbers("cancel")
+    def cancellations(self) -> Sequence[str]:
+        """Return the ids of the jobs in flight that are to be cancelled."""
+        return self._ids("cancel")
 
-    def preview_wishes(self) -> Sequence[int]:
-        """Return the numbers of this process's jobs in flight whose preview is wanted."""
-        return self._numbers("preview_wanted")
+    def preview_wishes(self) -> Sequence[str]:
+        """Return the ids of the jobs in flight whose preview is wanted."""
+        return self._ids("preview_wanted")
 
     def forget_old(self) -> None:
         """Delete jobs that ended before the history begins."""
@@ -129,15 +143,12 @@ class JobBoard:
     def _forgotten_before(self) -> float:
         return time.time() - self._history_seconds
 
-    def _numbers(self, flag: str) -> Sequence[int]:
-        numbers: list[int] = []
+    def _ids(self, flag: str) -> Sequence[str]:
+        ids: list[str] = []
         with self._tolerant():
-            rows = self._connection.execute(
-                f"SELECT number FROM jobs WHERE {flag} AND ended IS NULL AND pid = ?",  # noqa: S608
-                (self._pid,),
-            )
-            numbers.extend(number for (number,) in rows)
-        return numbers
+            rows = self._connection.execute(f"SELECT job_id FROM jobs WHERE {flag} AND ended IS NULL")  # noqa: S608
+            ids.extend(job_id for (job_id,) in rows)
+        return ids
 
     # The side of ``jobs``.
 
@@ -162,7 +173,7 @@ class JobBoard:
         self._mark_lost()
         found: object = True
         with self._tolerant():
-            found = self._connection.execute("SELECT 1 FROM jobs WHERE ended IS NULL AND number > 0").fetchone()
+            found = self._connection.execute("SELECT 1 FROM jobs WHERE ended IS NULL AND image_num > 0").fetchone()
         return found is not None
 
     def cancel(self, task_id: str) -> None:

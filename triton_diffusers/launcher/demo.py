@@ -1,4 +1,4 @@
-"""``triton-diffusers demo``: the whole way once, from no server to an image on the disk, and back to no server."""
+"""``triton-diffusers demo``: start a server, have one image generated, stop the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TICK = 0.1  # seconds
 
 
 def demo(*, model_dir: str, model_repository: Path, prompt: str, output: Path) -> Path:
-    """Start a server on free ports, have the client draw ``prompt`` into ``output``, stop the server; the file.
+    """Start a server on free ports, have the client generate ``prompt`` into ``output``, stop; return the file.
 
     Raises:
         BadRepository: there is no model repository.

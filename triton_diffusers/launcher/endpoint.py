@@ -1,4 +1,4 @@
-"""Triton's interfaces, as much of them as the launcher needs. Every call has its own connection: thread-safe."""
+"""Triton's interfaces as far as the launcher needs them. Every call has its own connection, so all are thread-safe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tritonclient.utils import InferenceServerException
 from triton_diffusers.launcher.ports import url_host
 
 _UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
-# A proxy from the environment has no business between us and our own server.
+# A proxy from the environment must not come between the launcher and its own server.
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
-# What a caller of a restricted interface sends: as an HTTP header, or behind Triton's prefix as gRPC metadata.
+# Header that callers of a restricted interface send; as gRPC metadata it has Triton's prefix.
 CONTROL_HEADER = "triton-diffusers-key"
 _GRPC_CONTROL_HEADER = f"triton-grpc-protocol-{CONTROL_HEADER}"
 _QUICK = 5.0  # seconds; for calls that Triton answers itself
@@ -30,7 +30,7 @@ class TritonRefused(Exception):
 
 @dataclass(frozen=True)
 class TritonEndpoint:
-    """Where a server's interfaces are. All calls raise ``OSError`` if nobody answers there in time.
+    """Addresses of a server's interfaces. All calls raise ``OSError`` if nobody answers there in time.
 
     ``control_key`` opens the interfaces that are restricted.
     """
@@ -41,14 +41,14 @@ class TritonEndpoint:
     control_key: str
 
     def is_ready(self) -> bool:
-        """Whether all models are loaded. False as well if nobody answers."""
+        """Return True if all models are loaded, False as well if nobody answers."""
         try:
             return self._call("GET", "/v2/health/ready", timeout=_QUICK)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
     def is_model_ready(self, model: str) -> bool:
-        """Whether Triton says that it would run the model; it says so of a model whose process is dead, too."""
+        """Return True if Triton would run the model, which it says of one whose process is dead, too."""
         return self._call("GET", f"/v2/models/{quote(model)}/ready", timeout=_QUICK)[0] == 200
 
     def load(self, model: str, *, timeout: float) -> None:
@@ -62,7 +62,7 @@ class TritonEndpoint:
             control.unload_model(model, headers=self._key, client_timeout=_QUICK)
 
     def progress(self, model: str) -> tuple[int, ...]:
-        """Counts that change while a model does anything: runs of ``execute``, answers, failures."""
+        """Return counts that change while a model works: runs of ``execute``, answers, failures."""
         status, text = self._call("GET", f"/v2/models/{quote(model)}/stats", timeout=_QUICK)
         if status != 200:
             raise TritonRefused(error_text(text))
@@ -74,7 +74,7 @@ class TritonEndpoint:
         return tuple(counts)
 
     def connect(self, timeout: float) -> http.client.HTTPConnection:
-        """A new HTTP connection whose operations may take ``timeout`` seconds each."""
+        """Return a new HTTP connection whose operations may take ``timeout`` seconds each."""
         # http.client rather than urllib: see _NO_PROXY.
         return http.client.HTTPConnection(self.host, self.http_port, timeout=timeout)
 
@@ -110,7 +110,7 @@ class TritonEndpoint:
 
 
 def error_text(body: str) -> str:
-    """The message in one of Triton's error replies, or the reply itself, on one line."""
+    """Return the message in one of Triton's error replies, or the reply itself, on one line."""
     try:
         message = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):

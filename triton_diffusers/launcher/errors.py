@@ -1,4 +1,4 @@
-"""Why a server was not started, as one tree; every message is one line that says what to do.
+"""Errors of starting a server, as one tree; every message is one line that says what to do.
 
 LaunchError
  ├── BadOption                an option's value cannot be used

@@ -1,4 +1,4 @@
-"""``triton-diffusers serve`` from beginning to end: check → assemble → start → wait → watch → stop → clean up."""
+"""``triton-diffusers serve``: check → assemble → start → wait → watch → stop → clean up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, TracebackType
@@ -22,6 +22,7 @@ from triton_diffusers.checkpoints.layout import FILE_SUFFIXES, has_base_model
 from triton_diffusers.downloads import SourceError, is_remote, resolve_model_dir
 from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.launcher.endpoint import CONTROL_HEADER, TritonEndpoint
+from triton_diffusers.launcher.engine_processes import EngineProcesses
 from triton_diffusers.launcher.errors import BadOption, ModelDirectoryMissing, StartFailed
 from triton_diffusers.launcher.logs import ServerOutput
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
@@ -50,8 +51,16 @@ _FORWARDING = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """End of a server: the seconds that it served, and the reason."""
+
+    served: float
+    failure: str
+
+
 class StopRequest:
-    """Whether somebody has asked us to stop, and how often: a context manager that takes over the signals for that."""
+    """Stop requests, by signals that this context manager takes over."""
 
     def __init__(self) -> None:
         self.signals: list[int] = []
@@ -74,19 +83,19 @@ class StopRequest:
         self.on_stop()
 
     def wait(self, seconds: float) -> None:
-        """Return when somebody asks, at the latest after ``seconds``."""
+        """Wait for a stop request, at most ``seconds``."""
         end = time.monotonic() + seconds
         while not self.is_made and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _TICK))
 
     @property
     def is_made(self) -> bool:
-        """Somebody has asked."""
+        """True if a stop was requested."""
         return bool(self.signals)
 
     @property
     def is_urgent(self) -> bool:
-        """Somebody has asked twice."""
+        """True if a stop was requested twice."""
         return len(self.signals) > 1
 
 
@@ -121,7 +130,8 @@ def serve(options: ServeOptions) -> int:
             runtime = find_runtime(workspace.root, chosen=options.tritonserver)
             log.info("starting tritonserver (%s) with %s", runtime.origin, model_dir)
             command = server_command(options, repository, runtime, ports, workspace)
-            environment = {**runtime.environment, **model_settings(options, model_dir, workspace)}
+            settings = model_settings(options, model_dir, workspace)
+            environment = {**runtime.environment, **settings}
 
             def start() -> TritonServer:
                 return TritonServer(
@@ -134,9 +144,12 @@ def serve(options: ServeOptions) -> int:
 
             times = WatchTimes(hang=options.hang_timeout)
             options = _with_ports(replace(options, model_dir=str(model_dir)), ports)
-            with service_beside(options, workspace.runtime_dir) as service:
+            with (
+                EngineProcesses(repository, settings, options.hang_timeout) as engines,
+                service_beside(options, workspace.runtime_dir) as service,
+            ):
                 stop.on_stop = service.drain
-                return _keep_running(start, options, ports, repository, workspace, stop, times)
+                return _keep_running(start, options, ports, repository, workspace, engines, stop, times)
 
 
 def _choose_ports(options: ServeOptions) -> Ports:
@@ -166,6 +179,7 @@ def _keep_running(
     ports: Ports,
     repository: Repository,
     workspace: Workspace,
+    engines: EngineProcesses,
     stop: StopRequest,
     times: WatchTimes,
 ) -> int:
@@ -180,10 +194,10 @@ def _keep_running(
     while True:
         server = start()
         try:
-            served = _run(server, options, ports, repository, workspace, stop, times)
-            if served is None:
+            end = _run(server, options, ports, repository, workspace, engines, stop, times)
+            if end is None:
                 return 128 + stop.signals[-1] if stop.is_urgent else 0
-            failure = server.failure()
+            served, failure = end.served, end.failure
         except StartFailed as error:
             if not has_served:
                 if options.log_file is not None:
@@ -194,13 +208,13 @@ def _keep_running(
             server.kill()
         has_served = True
         if not options.watch:
-            log.error("tritonserver ended by itself: %s", failure)
+            log.error("tritonserver has ended: %s", failure)
             return 1
         if served > times.calm:
             troubles = 0
         delay = min(times.delay(troubles), _MAX_DELAY_AFTER_SERVING) if served else times.delay(troubles)
         troubles += 1
-        log.error("tritonserver ended by itself: %s; it is started again %s", failure, when(delay))
+        log.error("tritonserver is started again %s: %s", when(delay), failure)
         workspace.remove_shared_memory()
         stop.wait(delay)
         if stop.is_made:
@@ -213,27 +227,30 @@ def _run(
     ports: Ports,
     repository: Repository,
     workspace: Workspace,
+    engines: EngineProcesses,
     stop: StopRequest,
     times: WatchTimes,
-) -> float | None:
-    """From the started server to its end: None if that was asked for, else for how many seconds it had served.
+) -> _End | None:
+    """Wait until the server ends, or a model dies whose requests only the server's end can answer.
 
-    Loading does not count: a server that crashes whenever it has loaded its models has had no calm time.
+    Returns None if the end was asked for. Loading is not serving: a server that crashes whenever it has loaded its
+    models has had no calm time.
     """
     begun = time.monotonic()
     endpoint = TritonEndpoint(reachable_host(options.host), ports.http, ports.grpc, workspace.control_key)
-    if _wait_until_ready(server, endpoint, repository, stop):
+    if _wait_until_ready(server, endpoint, repository, engines, stop):
         ready = time.monotonic()
         _announce(options, ports, repository, workspace, ready - begun)
         watchdog = Watchdog(repository, endpoint, workspace.region_prefix, times)
         if options.watch:
             watchdog.start()
-        while not stop.is_made and not server.wait(_TICK):
-            pass
+        fault = ""
+        while not (stop.is_made or fault or server.wait(_TICK)):
+            fault = watchdog.fault
         served = time.monotonic() - ready
         watchdog.stop()
         if not stop.is_made:
-            return served
+            return _End(served, fault or server.failure())
     log.info("stopping; requests in flight have %d s", options.exit_timeout)
     with _idleness(repository, workspace) as is_idle:
         server.stop(options.exit_timeout, lambda: stop.is_urgent, is_idle)
@@ -243,7 +260,7 @@ def _run(
 
 @contextlib.contextmanager
 def _idleness(repository: Repository, workspace: Workspace) -> Iterator[Callable[[], bool]]:
-    """Yield a function that is true if no request is in flight; never, if there are models that tell no job board."""
+    """Yield a function that returns True if no request is known to be in flight; it is never True with other models."""
     board: JobBoard | None = None
     if repository.models.keys() <= CONTRACTS.keys():
         with contextlib.suppress(OSError, sqlite3.Error):  # it only shortens a stop
@@ -256,7 +273,7 @@ def _idleness(repository: Repository, workspace: Workspace) -> Iterator[Callable
 
 
 def _check_settings() -> None:
-    """Raise ``BadOption`` for a setting that no model process could read."""
+    """Raise ``BadOption`` for an invalid setting."""
     try:
         Settings.read()
     except SettingsError as error:
@@ -264,14 +281,14 @@ def _check_settings() -> None:
 
 
 def _check_host(options: ServeOptions) -> None:
-    """Find what would keep the server from starting here before a model directory of gigabytes is fetched for it."""
+    """Check ports and runtime before a model directory of gigabytes is fetched."""
     _choose_ports(options)
     with TemporaryDirectory() as scratch:
         find_runtime(Path(scratch), chosen=options.tritonserver)
 
 
 def fetch_model_dir(source: str) -> Path:
-    """Where the model directory is that was named by a path or a URL; see ``triton_diffusers.downloads``.
+    """Return the local model directory of a path or URL; see ``triton_diffusers.downloads``.
 
     Raises:
         ModelDirectoryMissing: it cannot be fetched.
@@ -288,7 +305,7 @@ def fetch_model_dir(source: str) -> Path:
 
 
 def check_model_dir(path: Path) -> Path:
-    """The model directory, absolute.
+    """Return the model directory, absolute.
 
     Raises:
         ModelDirectoryMissing: there is none, or neither a base model is in it nor is it one itself.
@@ -306,13 +323,13 @@ def check_model_dir(path: Path) -> Path:
 def server_command(
     options: ServeOptions, repository: Repository, runtime: TritonRuntime, ports: Ports, workspace: Workspace
 ) -> list[str]:
-    """The command line of tritonserver."""
+    """Return the command line of tritonserver."""
     http_address = f"ipv6:{options.host}" if ":" in options.host else options.host  # libevhtp's way to say so
     return [
         str(runtime.binary),
         f"--model-repository={workspace.plain(repository.root)}",
         f"--backend-directory={runtime.backends}",
-        # Explicit control is what makes it possible to bring a dead model back.
+        # Needed to reload a dead model.
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in repository.models),
         # Our configurations are complete; completing them would start every model process twice.
@@ -325,7 +342,7 @@ def server_command(
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",
         f"--exit-timeout-secs={options.exit_timeout}",
-        # Who may draw may not unload models, map the server's memory or read its traces.
+        # Callers must not unload models, map the server's memory or read its traces.
         f"--http-restricted-api={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
         f"--grpc-restricted-protocol={_CONTROL}:{CONTROL_HEADER}={workspace.control_key}",
         *(_FORWARDING if _forwards_headers(options) else ()),
@@ -334,7 +351,7 @@ def server_command(
 
 
 def model_settings(options: ServeOptions, model_dir: Path, workspace: Workspace) -> Mapping[str, str]:
-    """What the model processes are told; other ``TRITON_DIFFUSERS_*`` variables reach them from the environment."""
+    """Return the settings that ``serve`` adds to those in the environment, as environment variables."""
     settings = {
         "TRITON_DIFFUSERS_MODEL_DIR": str(model_dir),
         "TRITON_DIFFUSERS_RUNTIME_DIR": str(workspace.runtime_dir),
@@ -354,25 +371,32 @@ def _forwards_headers(options: ServeOptions) -> bool:
 
 
 def _store(options: ServeOptions) -> str:
-    """Where results go: a URL, or a directory's absolute path; empty for nowhere."""
+    """Return the result store: a URL, or a directory's absolute path; empty for none."""
     store = Settings.read().store if options.store is None else options.store
     return store if not store or "://" in store else str(Path(store).expanduser().absolute())
 
 
 def _wait_until_ready(
-    server: TritonServer, endpoint: TritonEndpoint, repository: Repository, stop: StopRequest
+    server: TritonServer,
+    endpoint: TritonEndpoint,
+    repository: Repository,
+    engines: EngineProcesses,
+    stop: StopRequest,
 ) -> bool:
     """Wait until every model is loaded and has answered its probe; False if we were told to stop first.
 
     Raises:
-        StartFailed: the server ended; carries its reason.
+        StartFailed: the server ended, or no engine can be loaded; carries the reason.
     """
     begun = said = time.monotonic()
     while not endpoint.is_ready():
         if stop.is_made:
             return False
+        if engines.failure:
+            raise StartFailed(f"tritonserver did not start: {engines.failure}")
         if server.wait(_TICK):
-            raise StartFailed(f"tritonserver did not start: {server.failure()}")
+            # A model whose engine cannot be loaded ends the server, with the same reason among Triton's words.
+            raise StartFailed(f"tritonserver did not start: {engines.failure or server.failure()}")
         if time.monotonic() - said > _STILL_LOADING:
             said = time.monotonic()
             log.info("still loading models after %.0f s", said - begun)
@@ -415,7 +439,7 @@ def _calls(http: str, repository: Repository, model_dir: Path) -> Iterator[str]:
 def _announce(
     options: ServeOptions, ports: Ports, repository: Repository, workspace: Workspace, seconds: float
 ) -> None:
-    """Say where to call, to people on standard output and to programs in ``endpoints.json``."""
+    """Print the addresses, and write them to ``endpoints.json`` for programs."""
     host = url_host(reachable_host(options.host))
     http = f"http://{host}:{ports.http}"
     grpc = f"{host}:{ports.grpc}"

@@ -1,4 +1,4 @@
-"""What ``triton-diffusers serve`` was asked to do."""
+"""Options of ``triton-diffusers serve``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# The models that each choice of ``func_name`` leaves out; each generating model is a process with its own checkpoint.
+# The models that each choice of ``func_name`` leaves out.
 LEFT_OUT: Mapping[str, frozenset[str]] = {
     "base": frozenset({"sd_controlnet"}),
     "controlnet": frozenset({"sd_base"}),

@@ -74,7 +74,7 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server that listens on ``host``; False if it cannot be resolved."""
+    """Return True if only this machine reaches a server that listens on ``host``; False if it cannot be resolved."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
@@ -83,7 +83,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reachable_host(host: str) -> str:
-    """The address under which this machine reaches a server that listens on ``host``."""
+    """Return the address under which this machine reaches a server that listens on ``host``."""
     return _WILDCARDS.get(host, host)
 
 

@@ -1,4 +1,4 @@
-"""The tiny inference that shows a model to be alive: it passes through Triton and the model process, and back."""
+"""Probe: a tiny request through Triton and a model's process, which shows that both are alive."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from triton_diffusers.api.contract import LOOP_HAS_ENDED
 from triton_diffusers.launcher.endpoint import TritonEndpoint, error_text
 
-_UNHEALTHY = re.compile(rf"stub process.*not healthy|{re.escape(LOOP_HAS_ENDED)}", re.IGNORECASE)
+_UNHEALTHY = re.compile(r"stub process.*not healthy", re.IGNORECASE)
 _UNLOADED = re.compile(r"unknown model|is not ready|not at ready state", re.IGNORECASE)
 
 
 class Health(enum.Enum):
-    """What a probe's answer says of its model."""
+    """State of a model according to a probe's answer."""
 
     WELL = "well"
     DEAD = "dead"
@@ -38,7 +37,7 @@ class Answer:
 
     @property
     def health(self) -> Health:
-        """The one place where Triton's messages, and our models' own, are interpreted."""
+        """State of the model; the only place where Triton's messages are interpreted."""
         if self.status == 200:
             return Health.WELL
         if _UNHEALTHY.search(self.text):
@@ -49,14 +48,14 @@ class Answer:
 
 
 class Probe:
-    """One probe under way.
+    """One probe in flight.
 
-    It is waited for again and again rather than sent again: Triton does not notice that a client has gone, so probes
-    given up by a crowded model would only add to the crowd.
+    Wait for it again instead of sending another one: Triton does not notice that a client has gone, so abandoned probes
+    would add to the load of a busy model.
     """
 
     def __init__(self, endpoint: TritonEndpoint, model: str, body: Mapping[str, Any]) -> None:
-        """Send it. Raises OSError if there is no server."""
+        """Send it. Raises ``OSError`` without a server."""
         self._connection = endpoint.connect(timeout=5.0)
         self._connection.request("POST", f"/v2/models/{quote(model)}/generate", json.dumps(body))
         self._sent = time.monotonic()
@@ -67,7 +66,7 @@ class Probe:
         return time.monotonic() - self._sent
 
     def wait(self, seconds: float) -> Answer | None:
-        """The answer, or None if there is none within ``seconds``. Raises OSError if the server went away."""
+        """Return the answer, or None if there is none within ``seconds``. Raises OSError if the server went away."""
         if not select.select([self._connection.sock], [], [], seconds)[0]:
             return None
         try:

@@ -26,19 +26,19 @@ class ModelProcess:
 
     @property
     def is_alive(self) -> bool:
-        """False once it has ended, even if nobody has asked for its exit status yet."""
+        """False once it has ended, even if its exit status has not been collected."""
         status = _status(self.pid)
         return status is not None and status[1] == self.started and status[0] not in "ZX"
 
     def kill(self) -> None:
-        """End it at once; no error if it is gone."""
+        """Kill it, if it still runs."""
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
 
 def model_processes(region_prefix: str, model: str | None = None) -> frozenset[ModelProcess]:
-    """The living stubs whose shared memory region begins with ``region_prefix``, of one model or of all."""
+    """Return the living stubs whose shared memory region begins with ``region_prefix``, of one model or of all."""
     return frozenset(
         process for process in _stubs(region_prefix) if process.is_alive and model in (None, process.model)
     )
@@ -58,7 +58,7 @@ def _stubs(region_prefix: str) -> Iterator[ModelProcess]:
 
 
 def _status(pid: int) -> tuple[str, int] | None:
-    """State letter and start time of a process, or None if it is gone (see proc(5), ``stat``)."""
+    """Return state letter and start time of a process, or None if it is gone (see proc(5), ``stat``)."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""A model repository as the launcher sees it: which models, what depends on what, and how each is probed."""
+"""Model repositories: models, their dependencies and probes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triton_diffusers.api.contract import EXAMPLE_PARAMETER, PROBE_PARAMETER
+from triton_diffusers.api.contract import ENGINE_PARAMETER, EXAMPLE_PARAMETER, PROBE_PARAMETER, settings_among
 from triton_diffusers.launcher.errors import BadRepository
 
 CONFIG = "config.pbtxt"
@@ -23,7 +23,8 @@ class Model:
 
     ``steps`` are the models that an ensemble calls (empty for others); ``probe`` is the body of the tiny inference
     that shows the model to be alive, or None if the model is not watched; ``example`` is the body of a request for
-    people to try, if there is one; ``required`` are the inputs that a request must carry.
+    people to try, if there is one; ``required`` are the inputs that a request must carry. ``needs_engine``: an engine
+    process runs its requests, which this model only holds; ``settings`` are those of its configuration.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Model:
     probe: Mapping[str, Any] | None = None
     example: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()
+    needs_engine: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Repository:
         return cls(root, models)
 
     def without(self, names: Collection[str]) -> Repository:
-        """The repository without these models, if they are there, and without the ensembles that call them.
+        """Return the repository without these models, if they are there, and without the ensembles that call them.
 
         Raises:
             BadRepository: nothing is left.
@@ -76,12 +79,12 @@ class Repository:
 
     @property
     def entrances(self) -> tuple[Model, ...]:
-        """The models that are no step of another one: what a caller is meant to call."""
+        """The models that callers are meant to call: those that are not a step of another one."""
         inner = frozenset[str]().union(*(model.steps for model in self.models.values()))
         return tuple(model for model in self.models.values() if model.name not in inner)
 
     def dependents(self, name: str) -> tuple[str, ...]:
-        """The ensembles that reach the model ``name``, directly or through others, nearest first."""
+        """Return the ensembles that reach the model ``name``, directly or through others, nearest first."""
         found: list[str] = []
         reached = {name}
         while more := [m.name for m in self.models.values() if m.steps & reached and m.name not in found]:
@@ -108,6 +111,8 @@ def _read_model(folder: Path) -> Model:
         probe=_read_request(path, config, PROBE_PARAMETER),
         example=_read_request(path, config, EXAMPLE_PARAMETER),
         required=tuple(tensor.name for tensor in config.input if not tensor.optional),
+        needs_engine=ENGINE_PARAMETER in config.parameters,
+        settings=settings_among({name: value.string_value for name, value in config.parameters.items()}),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which ``tritonserver`` to run, and what it needs so that its model processes are this Python.
+"""The ``tritonserver`` to run, and what it needs so that its model processes run this Python.
 
 Triton runs a Python model in a *stub*: a small program with one Python version linked in. The stub finds its packages
 the way ``python3`` from its ``PATH`` would; a virtual environment is therefore given to it by putting the directory of

@@ -49,7 +49,8 @@ class TritonServer:
         self._unloading = False  # Triton has said that no request is in flight
         self._tail: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._process = subprocess.Popen(  # noqa: S603 - the command is the launcher's own
-            attached(command, death_signal=signal.SIGTERM),
+            # The engines end with the launcher, and SIGTERM would make it wait for requests that they had.
+            attached(command, death_signal=signal.SIGKILL),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -66,11 +67,11 @@ class TritonServer:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal."""
+        """Exit code; None while it runs, negative for a signal."""
         return self._process.poll()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end; whether it has ended."""
+        """Wait for its end, at most ``seconds``; return True if it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=seconds)
         return self.exit_code is not None
@@ -101,7 +102,7 @@ class TritonServer:
         self.kill()
 
     def kill(self) -> None:
-        """End whatever is left of it, at once."""
+        """Kill all that is left of it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for process in model_processes(self._region_prefix):
@@ -110,7 +111,7 @@ class TritonServer:
         self._reader.join(timeout=1.0)
 
     def failure(self) -> str:
-        """Why it ended, from its last words; one line."""
+        """Return the reason of its end, from its last lines, as one line."""
         self._reader.join(timeout=2.0)  # the log may lag behind the end
         for line in self._tail:
             if found := _CRASH.search(line):
@@ -131,11 +132,11 @@ class TritonServer:
                 text = line.rstrip("\n")
                 self._tail.append(text)
                 self._unloading = self._unloading or _NO_REQUESTS in text
-                # Whoever reads our log may be gone; the server must be read from all the same, or it would block.
+                # The reader of the log may be gone; the server would block if its output were not read.
                 with contextlib.suppress(OSError, ValueError):
                     self._on_line(text)
 
 
 def _first_line(message: str) -> str:
-    """Triton writes a line's end inside a message as backslash and n; what follows is a traceback."""
+    """Return a message without its traceback: Triton writes line breaks as backslash and n."""
     return message.partition("\\n")[0].strip(' "')

@@ -1,8 +1,9 @@
-"""Watches the model processes of a running server and brings back those that have died.
+"""Watchdog of the model processes of a running server: reloads those that have died.
 
-Triton goes on saying that a model is ready when its process is dead, and answers every request with an error, for good.
-So each watched model has a thread here that looks at the process, sends the model's probe, and mends: unload, load,
-and load again the ensembles that call it.
+Triton continues to say that a model is ready when its process is dead, and answers every request with an error. So each
+watched model has a thread here that looks at the process, sends the model's probe, and mends: unload, load, and load
+again the ensembles that call it. The requests that a model process holds for an engine would then wait for ever, so its
+death is the server's: the launcher starts that again, while the engine stays.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from triton_diffusers.launcher.endpoint import TritonEndpoint, TritonRefused
 from triton_diffusers.launcher.probe import Health, Probe
@@ -24,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WatchTimes:
-    """How often and how patiently; all in seconds.
+    """Intervals and limits, in seconds.
 
     A process that ended is seen within ``tick``, a model that answers with Triton's "not healthy" within ``interval``
     and the second that Triton needs. A model that neither answers nor makes progress is given ``hang``: far longer,
@@ -40,17 +43,18 @@ class WatchTimes:
     longest_delay: float = 60.0
 
     def delay(self, troubles: int) -> float:
-        """How long to wait before the next repair, when ``troubles`` came before it without a calm time."""
+        """Return the seconds to wait before the next repair, after ``troubles`` without a calm time between them."""
         return 0.0 if troubles == 0 else backoff(troubles - 1, first=1.0, longest=self.longest_delay)
 
 
 class Watchdog:
-    """Watches every model of a repository that has a probe."""
+    """Watchdog of every model of a repository that has a probe."""
 
     def __init__(
         self, repository: Repository, endpoint: TritonEndpoint, region_prefix: str, times: WatchTimes | None = None
     ) -> None:
         self._stopping = threading.Event()
+        self._deaths: SimpleQueue[str] = SimpleQueue()
         repairing = threading.Lock()  # one at a time: two models may share an ensemble
         self._watches = [
             ModelWatch(
@@ -61,6 +65,7 @@ class Watchdog:
                 times=times or WatchTimes(),
                 stopping=self._stopping,
                 repairing=repairing,
+                on_death=self._deaths.put,
             )
             for model in repository.watched
         ]
@@ -70,12 +75,17 @@ class Watchdog:
         ]
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         for thread in self._threads:
             thread.start()
 
+    @property
+    def fault(self) -> str:
+        """Reason to restart the server; empty without one."""
+        return "" if self._deaths.empty() else self._deaths.get()
+
     def stop(self) -> None:
-        """Stop watching: from now on, nothing is brought back."""
+        """Stop watching."""
         self._stopping.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -83,7 +93,7 @@ class Watchdog:
 
 
 class ModelWatch:
-    """Watches one model, in one thread."""
+    """Watch of one model, in one thread."""
 
     def __init__(
         self,
@@ -95,8 +105,11 @@ class ModelWatch:
         times: WatchTimes,
         stopping: threading.Event,
         repairing: threading.Lock,
+        on_death: Callable[[str], None],
     ) -> None:
+        """``on_death`` gets the fault of a model that cannot be mended by itself."""
         self.model = model
+        self._on_death = on_death
         self._dependents = dependents
         self._endpoint = endpoint
         self._region_prefix = region_prefix
@@ -118,14 +131,19 @@ class ModelWatch:
         while not self._stopping.is_set():
             try:
                 fault = self._examine()
-                if fault and not self._stopping.is_set():
-                    self._mend(fault)
+                if not fault or self._stopping.is_set():
+                    continue
+                if self.model.needs_engine:
+                    self._drop_probe()
+                    self._on_death(f"model {self.model.name} is dead: {fault}")
+                    return
+                self._mend(fault)
             except (OSError, TritonRefused) as error:
-                # No server at all: that is for the launcher to notice, which waits for the server itself.
+                # Without a server there is nothing to watch; the launcher notices its end.
                 log.debug("%s could not be examined: %s", self.model.name, error)
                 self._begin_again()
             except Exception:  # a watch that ends unseen is worse than one that complains
-                log.exception("the watch of model %s goes on after an unexpected error", self.model.name)
+                log.exception("the watch of model %s continues after an unexpected error", self.model.name)
                 self._begin_again()
 
     def _begin_again(self) -> None:
@@ -133,7 +151,7 @@ class ModelWatch:
         self._stopping.wait(self._times.tick)
 
     def _examine(self) -> str | None:
-        """What is wrong with the model, or None; takes about one tick."""
+        """Return what is wrong with the model, or None; takes about one tick."""
         if fault := self._examine_processes():
             return fault
         if self._probe is None:
@@ -187,7 +205,7 @@ class ModelWatch:
         self._said = health
 
     def _mend(self, fault: str) -> None:
-        """Bring the model back; returns when it answers, or when the server is stopped."""
+        """Reload the model; return when it answers, or when the server is stopped."""
         noticed = time.monotonic()
         if noticed - self._mended > self._times.calm:
             self._troubles = 0
@@ -201,7 +219,7 @@ class ModelWatch:
                 with self._repairing:
                     self._reload(dependents)
             except (OSError, TritonRefused) as error:
-                if self._stopping.is_set():  # it is no repair that failed, but the server that goes
+                if self._stopping.is_set():  # the server is stopping; the repair has not failed
                     return
                 delay = self._times.delay(self._troubles)
                 log.error(
@@ -216,7 +234,7 @@ class ModelWatch:
             return
 
     def _reload(self, dependents: tuple[str, ...]) -> None:
-        # A hung or half-dead process would keep its requests, and them the unloading, for ever.
+        # A hung process would keep its requests, and so prevent unloading, for ever.
         for process in self._living():
             process.kill()
         with contextlib.suppress(TritonRefused):  # already unloaded, by an attempt that failed after this step
@@ -228,7 +246,7 @@ class ModelWatch:
             self._endpoint.load(ensemble, timeout=self._times.load)
 
     def _prove(self) -> None:
-        """Have the new process answer a probe. Raises TritonRefused if it does not."""
+        """Probe the new process. Raises ``TritonRefused`` if it does not answer."""
         probe = Probe(self._endpoint, self.model.name, self.model.probe or {})
         try:
             while probe.age < (self._times.hang or self._times.load) and not self._stopping.is_set():
@@ -241,7 +259,7 @@ class ModelWatch:
             probe.close()
 
     def _ready_dependents(self) -> tuple[str, ...]:
-        """The ensembles to load again: those that were loaded, not those that somebody has unloaded on purpose."""
+        """Return the ensembles to load again: those that were loaded before."""
         try:
             return tuple(name for name in self._dependents if self._endpoint.is_model_ready(name))
         except OSError:
@@ -257,5 +275,5 @@ class ModelWatch:
 
 
 def when(delay: float) -> str:
-    """In words."""
+    """Return a delay in words."""
     return f"in {delay:.0f} s" if delay else "now"

@@ -1,4 +1,4 @@
-"""The folder and the shared memory that belong to one running server, and to nobody once it is gone.
+"""Workspace: the folder and the shared memory of one running server.
 
 ``<temp>/triton-diffusers-<random>/`` holds what is assembled for one server. Its ``lock`` is held by the launcher *and*
 by the processes that it starts, which inherit it: a lock that can be taken means that all of them are gone, even if
@@ -64,7 +64,7 @@ class Workspace:
 
     @property
     def region_prefix(self) -> str:
-        """What the names of this server's shared memory regions begin with."""
+        """Prefix of the names of this server's shared memory regions."""
         return f"{self.root.name}-"
 
     def plain(self, path: Path) -> Path:
@@ -82,7 +82,7 @@ class Workspace:
         atomic_write(self.runtime_dir / _ENDPOINTS, json.dumps(endpoints, indent=2) + "\n", mode=0o600)
 
     def remove_shared_memory(self) -> None:
-        """Remove what a server that has died left in the shared memory, so that the next one finds its names free."""
+        """Remove the shared memory of a server that has died, so that the next one can use its names."""
         _remove_regions(self.root.name)
 
     def __enter__(self) -> Workspace:
@@ -97,7 +97,7 @@ class Workspace:
 
 
 def sweep() -> int:
-    """Remove what servers left that were killed; return how many there were. Running ones keep theirs."""
+    """Remove the workspaces of killed servers, and return their number."""
     removed = 0
     for root in Path(_place()).glob(f"{_PREFIX}*"):
         # The place is open to all users of the machine, who may put anything there under such a name.
@@ -117,7 +117,7 @@ def sweep() -> int:
 
 
 def is_plain(path: Path) -> bool:
-    """True if a path has only characters that neither a shell nor a Python in the C locale takes for something else."""
+    """Return True if neither a shell nor a Python in the C locale misreads a character of the path."""
     return _PLAIN.fullmatch(str(path)) is not None
 
 

@@ -18,7 +18,7 @@ from triton_diffusers.triton_backend.transports import is_plain_json, parameters
 
 
 class JobsHandler:
-    """Answers questions about the jobs of all models of the server."""
+    """Handler of questions about the jobs of all models of the server."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

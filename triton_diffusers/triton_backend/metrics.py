@@ -1,112 +1,57 @@
-"""The loop's counts as custom metrics on Triton's own Prometheus endpoint."""
+"""Custom metrics on Triton's own Prometheus endpoint."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from triton_diffusers.optimize.optimizer import OptimizerState
-from triton_diffusers.optimize.policy import Target
+from triton_diffusers.engine_process.messages import MetricKey, Metrics
 from triton_diffusers.triton_backend.families import FAMILIES, Family
 
 logger = logging.getLogger(__name__)
 
-# How often the counts are handed to Triton. Each is a round trip to its process, which costs a step as much as its
-# scheduler while the cores are busy: so the loop counts here, and a thread of its own hands over what came together.
-_PERIOD_SECONDS = 0.25
 
-# A metric: what it measures, and its labels beside the model's name.
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+class MetricsExporter:
+    """Exporter of metrics to Triton, in a thread of its own: each change is a round trip to Triton's process."""
 
-
-class TritonTelemetry:
-    """Implements ``Telemetry`` and ``Observer`` for one model; every metric is labelled with the model's name."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._families = {key: _registered(family) for key, family in FAMILIES.items()}
         # A metric is dropped by Triton together with its Python object, so all are kept.
-        self._metrics: dict[_Key, Any] = {}
-        self._lock = threading.Lock()
-        self._added: Counter[_Key] = Counter()
-        self._set: dict[_Key, float] = {}
-        self._engines: set[str] = set()
-        self._failed: set[_Key] = set()
-        for key, family in FAMILIES.items():
-            if not family.labels:
-                self._metric((key, ()))
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._hand_over_regularly, name="metrics", daemon=True)
+        self._metrics: dict[MetricKey, Any] = {}
+        self._failed: set[MetricKey] = set()
+        self._changes: SimpleQueue[Metrics | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._export_all, name="metrics", daemon=True)
         self._thread.start()
 
+    def export(self, changes: Metrics) -> None:
+        """Export changes soon."""
+        self._changes.put(changes)
+
     def close(self) -> None:
-        """Give the metrics back; a Python backend that ends with metrics of its own left crashes at its end."""
-        self._closing.set()
+        """Release the metrics; a Python backend that ends with metrics of its own left crashes at its end."""
+        self._changes.put(None)
         self._thread.join()
         self._metrics.clear()
         self._families.clear()
 
-    def request_ended(self, outcome: str, queue_seconds: float, run_seconds: float) -> None:
-        with self._lock:
-            self._added["requests", (("outcome", outcome),)] += 1
-            self._add("queue_seconds", max(0.0, queue_seconds))
-            self._add("run_seconds", max(0.0, run_seconds))
-
-    def images_made(self, count: int) -> None:
-        with self._lock:
-            self._add("images", count)
-
-    def unet_called(self, images: int, seconds: float) -> None:
-        with self._lock:
-            self._added["calls", (("images", str(images)),)] += 1
-            self._add("call_seconds", seconds)
-            self._add("steps", images)
-
-    def in_flight(self, images: int, queued: int) -> None:
-        with self._lock:
-            self._set["in_flight", ()] = images
-            self._set["queued", ()] = queued
-
-    def engine_changed(self, name: str) -> None:
-        self._engines.add(name)
-        with self._lock:
-            for other in self._engines:
-                self._set["engine", (("engine", other),)] = int(other == name)
-
-    def optimizer_changed(self, state: OptimizerState, target: Target | None, failure: str) -> None:
-        with self._lock:
-            for other in OptimizerState:
-                self._set["optimizer", (("state", other.value),)] = int(other is state)
-
-    def _add(self, key: str, amount: float) -> None:
-        # A Counter's values may be fractions, though its type says otherwise.
-        self._added[key, ()] += amount  # type: ignore[assignment]
-
-    def _hand_over_regularly(self) -> None:
-        while not self._closing.wait(_PERIOD_SECONDS):
-            self._hand_over()
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        with self._lock:
-            added, values = self._added, self._set
-            self._added, self._set = Counter(), {}
-        for key, amount in added.items():
-            with self._going_on(key):
-                self._metric(key).increment(amount)
-        for key, value in values.items():
-            with self._going_on(key):
-                self._metric(key).set(value)
+    def _export_all(self) -> None:
+        while (changes := self._changes.get()) is not None:
+            for key, amount in changes.added.items():
+                with self._logged_once(key):
+                    self._metric(key).increment(amount)
+            for key, value in changes.values.items():
+                with self._logged_once(key):
+                    self._metric(key).set(value)
 
     @contextmanager
-    def _going_on(self, key: _Key) -> Iterator[None]:
-        """A metric that Triton does not take must not end the others; it is said once, since it comes every period."""
+    def _logged_once(self, key: MetricKey) -> Iterator[None]:
+        """Isolate the failure of one metric, which is likely to be repeated with every change."""
         try:
             yield
         except Exception:
@@ -114,12 +59,11 @@ class TritonTelemetry:
                 self._failed.add(key)
                 logger.exception("the metric %s %s cannot be handed to Triton", *key)
 
-    def _metric(self, key: _Key) -> Any:
+    def _metric(self, key: MetricKey) -> Any:
         found = self._metrics.get(key)
         if found is None:
             family, labels = key
-            found = self._families[family].Metric(labels={"model": self._model, **dict(labels)})
-            self._metrics[key] = found
+            found = self._metrics[key] = self._families[family].Metric(labels=dict(labels))
         return found
 
 

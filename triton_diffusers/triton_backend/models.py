@@ -1,4 +1,4 @@
-"""What Triton calls: the base classes of the ``model.py`` files.
+"""Base classes of the ``model.py`` files, which Triton calls.
 
 Imports nothing of weight before ``initialize``: Triton first loads the file in a process that has none of its utilities
 (to complete the config), which is over sooner without PyTorch.
@@ -23,44 +23,49 @@ _PARENT_SECONDS = 0.5  # between two looks whether the server still lives
 
 
 class Handler(Protocol):
-    """Answers the requests of a model."""
+    """Handler of a model's requests."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each of Triton's requests, or None for one that is to come back."""
+        """Return a response to each of Triton's requests, or None for one that is answered later."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
 
 
 class Model(ABC):
-    """Reads the settings, and hands requests to a handler."""
+    """A model that reads the settings and passes requests to a handler."""
 
     @abstractmethod
-    def make_handler(self, name: str, settings: Settings) -> Handler:
-        """The handler of the model's requests; ``name`` is what the model is called in the repository."""
+    def make_handler(self, name: str, settings: Settings, environment: Mapping[str, str]) -> Handler:
+        """Return the handler of the model's requests.
+
+        ``name`` is the model's in the repository. ``environment`` holds the settings, for other processes.
+        """
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """``args`` are Triton's."""
+        """Load the model; ``args`` are Triton's."""
         use_utf8()  # before any name is read
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
         from triton_diffusers.settings import Settings
-        from triton_diffusers.triton_backend.logs import log_to_server
         from triton_diffusers.triton_backend.parameters import settings_of
+        from triton_diffusers.util.process_log import log_to_stderr
 
-        log_to_server(args["model_name"])
-        self._handler = self.make_handler(args["model_name"], Settings.read(settings_of(args["model_config"])))
+        log_to_stderr(args["model_name"])
+        parameters = settings_of(args["model_config"])
+        environment = {**os.environ, **Settings.as_environment(parameters)}
+        self._handler = self.make_handler(args["model_name"], Settings.read(parameters), environment)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each of Triton's requests, or None for one that is to come back."""
+        """Return a response to each of Triton's requests, or None for one that is answered later."""
         return self._handler.execute(requests)
 
     def finalize(self) -> None:
-        """The model is unloaded."""
+        """Unload the model."""
         self._handler.close()
 
 
 def _end_with(server: int) -> None:
-    """End this process when the server, its parent, has ended: the stub's own exit waits for ever with jobs in flight.
+    """End this process after the server, its parent: the stub's own exit would wait for requests in flight.
 
     The kernel's death signal will not do: it comes when the server's *thread* ends that has started this process.
     """
@@ -70,34 +75,29 @@ def _end_with(server: int) -> None:
 
 
 class GeneratingModel(Model):
-    """Makes images."""
+    """A model that generates images."""
 
     contract: ClassVar[Contract]
 
-    def make_handler(self, name: str, settings: Settings) -> Handler:
-        from triton_diffusers.optimize.choice import EngineChoice
+    def make_handler(self, name: str, settings: Settings, environment: Mapping[str, str]) -> Handler:
+        from triton_diffusers.triton_backend.mailbox import Mailbox
 
-        choice = EngineChoice(settings)
-        choice.begin()
-
-        from triton_diffusers.triton_backend.mailbox import Mailbox  # seconds, in which graphs are loaded
-
-        return Mailbox(name, self.contract, settings, choice)
+        return Mailbox(name, self.contract, settings, environment)
 
 
 class JobsModel(Model):
-    """Tells about jobs."""
+    """The ``jobs`` model."""
 
-    def make_handler(self, name: str, settings: Settings) -> Handler:
+    def make_handler(self, name: str, settings: Settings, environment: Mapping[str, str]) -> Handler:
         from triton_diffusers.triton_backend.jobs import JobsHandler
 
         return JobsHandler(settings)
 
 
 class TranslatorModel(Model):
-    """Translates prompts."""
+    """The ``translator`` model."""
 
-    def make_handler(self, name: str, settings: Settings) -> Handler:
+    def make_handler(self, name: str, settings: Settings, environment: Mapping[str, str]) -> Handler:
         from triton_diffusers.triton_backend.translator import TranslatorHandler
 
         return TranslatorHandler(settings)

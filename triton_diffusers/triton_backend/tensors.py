@@ -20,14 +20,14 @@ _NUMPY_TYPES: Mapping[str, Any] = {
 
 
 def input_arrays(request: pb_utils.InferenceRequest) -> dict[str, np.ndarray[Any, Any]]:
-    """All inputs that a request carries, by name."""
+    """Return all inputs of a request, by name."""
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
 def output_tensors(
     values: Mapping[str, Any], outputs: Sequence[Output], wanted: Sequence[str], *, batched: bool
 ) -> list[pb_utils.Tensor]:
-    """Tensors for those of ``outputs`` that are wanted; a list for a ``many`` output, a single value for another.
+    """Return tensors for the ``wanted`` ones of ``outputs``; values of a ``many`` output are lists.
 
     Shape (n,), or (1, n) for a model with a batch dimension.
     """

@@ -22,21 +22,21 @@ from triton_diffusers.triton_backend.transports import is_plain_json, parameters
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The texts of a request, and whether to translate them."""
+    """Texts of a request; ``translate`` is True if they are to be translated."""
 
     fields: tuple[Field, ...]
     translate: bool
 
 
 class TranslatorHandler:
-    """Translates the requests of a batch together."""
+    """Handler that translates the requests of a batch together."""
 
     def __init__(self, settings: Settings) -> None:
         self._translator = load_translator(settings)
         self._settings = settings
 
     def close(self) -> None:
-        """Nothing is to be given back."""
+        """Do nothing: no resources are held."""
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a bad one fails alone."""

@@ -1,4 +1,4 @@
-"""Telling plain JSON from tensors: Triton hands the requests of ``generate`` and of ``infer`` to a model alike."""
+"""Transports of requests: Triton passes those of ``generate`` and of ``infer`` to a model alike."""
 
 from __future__ import annotations
 

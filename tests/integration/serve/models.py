@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Waits "seconds", step by step, while others come and go: the way in which the real engine serves.
+# Waits for the longest "seconds" of a batch.
 STEPS_CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -14,12 +14,7 @@ input [
 ]
 output [ { name: "pid" data_type: TYPE_INT32 dims: [1] } ]
 instance_group [ { count: 1 kind: KIND_CPU } ]
-sequence_batching {
-  iterative_sequence: true
-  control_input [ { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] } ]
-  oldest { max_candidate_sequences: 8 }
-  max_sequence_idle_microseconds: 60000000
-}
+dynamic_batching { }
 parameters { key: "probe" value { string_value: "{\\"func_name\\": \\"probe\\"}" } }
 """
 STEPS_MODEL = """
@@ -28,22 +23,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
-    def initialize(self, args):
-        self.ends = {}
-
     def execute(self, requests):
-        time.sleep(0.02)
-        return [self.answer(request) for request in requests]
-
-    def answer(self, request):
-        name = int(pb_utils.get_input_tensor_by_name(request, "CORRID").as_numpy().item())
-        seconds = pb_utils.get_input_tensor_by_name(request, "seconds")
-        end = self.ends.setdefault(name, time.time() + (0.0 if seconds is None else seconds.as_numpy().item()))
-        if time.time() < end:
-            request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
-            return None
-        del self.ends[name]
-        return pb_utils.InferenceResponse([pb_utils.Tensor("pid", np.array([[os.getpid()]], np.int32))])
+        given = [pb_utils.get_input_tensor_by_name(request, "seconds") for request in requests]
+        time.sleep(max(0.0 if seconds is None else seconds.as_numpy().item() for seconds in given))
+        pid = pb_utils.Tensor("pid", np.array([[os.getpid()]], np.int32))
+        return [pb_utils.InferenceResponse([pid]) for _ in requests]
 """
 CHAIN_CONFIG = """
 platform: "ensemble"
@@ -102,7 +86,7 @@ class TritonPythonModel:
 
 
 def write_models(root: Path) -> None:
-    """Make ``root`` a repository of ``steps`` (iterative), ``chain`` (an ensemble that calls it) and ``mirror``."""
+    """Make ``root`` a repository of ``steps``, ``chain`` (an ensemble that calls it) and ``mirror``."""
     for name, config, model in (
         ("steps", STEPS_CONFIG, STEPS_MODEL),
         ("chain", CHAIN_CONFIG, None),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.integration.conftest import RunningTriton
 
+ENGINE = "triton_diffusers.engine_process"  # in the command of an engine process
+
 
 def is_gone(pid: int) -> bool:
     """Return True if a process has ended (a zombie has)."""
@@ -25,8 +27,28 @@ def children(pid: int) -> list[int]:
 
 def family(server: RunningTriton) -> list[int]:
     """tritonserver and its model processes."""
-    (tritonserver,) = children(server.process.pid)
+    (tritonserver,) = (pid for pid in children(server.process.pid) if ENGINE not in command_line(pid))
     return [tritonserver, *children(tritonserver)]
+
+
+def engines(server: RunningTriton) -> list[int]:
+    """Return the engine processes that the launcher has started, the first engine first."""
+    found = [pid for pid in children(server.process.pid) if ENGINE in command_line(pid)]
+    return sorted(found, key=lambda pid: command_line(pid)[-1])
+
+
+def stub(server: RunningTriton, model: str) -> int:
+    """Return the process of a model."""
+    (found,) = (pid for pid in family(server) if any(f"/{model}/1/" in word for word in command_line(pid)))
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words of a process's command; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [""]
 
 
 def region_prefix(server: RunningTriton) -> str:

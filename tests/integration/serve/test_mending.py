@@ -28,7 +28,7 @@ def test_process_that_dies_idle_is_noticed_and_brought_back(start: Callable[...,
         until_logged(server, f"model {model} answers again", BACK_WITHIN)
         assert pid_of(server, model) != pid
     assert pid_of(server, "chain") == pid_of(server, "steps")
-    assert family(server)[0] == tritonserver, "the server itself went on"
+    assert family(server)[0] == tritonserver, "the server itself continued"
 
 
 def test_requests_in_flight_at_a_death_are_all_answered(
@@ -56,7 +56,7 @@ def test_requests_in_flight_at_a_death_are_all_answered(
 def test_crowded_model_is_not_taken_for_dead(start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor) -> None:
     server = start("--hang-timeout=2")
     pid = pid_of(server, "steps")
-    waiting = [crowd.submit(generate, server, "steps", seconds=3) for _ in range(24)]  # three times its places
+    waiting = [crowd.submit(generate, server, "steps", seconds=1.5) for _ in range(32)]  # four batches
     assert {future.result()[1]["pid"] for future in waiting} == {pid}
     assert "is dead" not in server.log_text()
 

@@ -29,8 +29,8 @@ def until_logged(server: RunningTriton, pattern: str, within: float) -> re.Match
 
 def until_back(server: RunningTriton, model: str, pid: int) -> None:
     """Wait until the death of a model's process is noticed and the model answers again, or all of Triton does."""
-    found = until_logged(server, rf"model {model} is dead: .*{pid}|tritonserver ended by itself", NOTICED_WITHIN)
+    found = until_logged(server, rf"model {model} is dead: .*{pid}|tritonserver is started again", NOTICED_WITHIN)
     if found[0].startswith("model"):
-        until_logged(server, f"model {model} answers again|tritonserver ended by itself", BACK_WITHIN * 2)
-    if "tritonserver ended by itself" in server.log_text():
+        until_logged(server, f"model {model} answers again|tritonserver is started again", BACK_WITHIN * 2)
+    if "tritonserver is started again" in server.log_text():
         until(lambda: server.log_text().count("is ready after") == 2, BACK_WITHIN * 2, "tritonserver is back")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import DEFAULTS, array_of, tensors
+from tests.unit.conftest import DEFAULTS, array_of, result_with, tensors
 from triton_diffusers.api.contract import (
     CONTRACTS,
     CONTROL_INPUTS,
@@ -160,16 +160,18 @@ def test_every_field_is_consumed(model: str, field: Input, tmp_path: Path) -> No
             request = decode_request(wanted, settings, DEFAULTS)
         except InvalidRequest as error:
             return error.field
-        reply = reply_values(result_of(request), return_images=wanted["return_images"], use_base64=wanted["use_base64"])
-        return request, reply
+        result = result_of(request)
+        return request, reply_values(
+            request, result, return_images=wanted["return_images"], use_base64=wanted["use_base64"]
+        )
 
     assert consequences(**{field.name: OTHER[field.name]}) != consequences()
 
 
 def test_a_reply_has_every_output_and_no_other(tmp_path: Path) -> None:
     values = read_values(tensors(image_num=2), CONTRACTS["sd_base"].inputs)
-    result = result_of(decode_request(values, Settings(runtime_dir=tmp_path), DEFAULTS))
-    reply = reply_values(result, return_images=True, use_base64=True)
+    request = decode_request(values, Settings(runtime_dir=tmp_path), DEFAULTS)
+    reply = reply_values(request, result_of(request), return_images=True, use_base64=True)
     assert reply.keys() == {output.name for output in GENERATING.outputs}
     for output in GENERATING.outputs:
         assert isinstance(reply[output.name], list | tuple) == output.many, output.name
@@ -193,15 +195,8 @@ def test_defaults_are_of_the_declared_type(field: Input) -> None:
 
 
 def result_of(request: GenerationRequest) -> GenerationResult:
-    return GenerationResult(
-        request=request,
+    return result_with(
         images=(b"image",) * request.image_num,
         control_images=("🍌".encode(),),
         is_nsfw=(False,) * request.image_num,
-        image_urls=(),
-        oss_urls=(),
-        optimized=False,
-        warnings=(),
-        queue_seconds=0.0,
-        run_seconds=0.0,
     )

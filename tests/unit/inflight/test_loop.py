@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,11 @@ from PIL import Image
 from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import WITHIN, FakeEngine
 from tests.unit.loops import Counts, StartLoop, images_of, made_alone, stand_before_the_next_step
+from tests.unit.waiting import until
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, TimedOut
 from triton_diffusers.inflight.admission import AdmissionBudget
-from triton_diffusers.inflight.job import Job, JobState
+from triton_diffusers.inflight.job import Job, JobState, Origin
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.jobs.board import JobBoard
 from triton_diffusers.settings import Settings
@@ -35,10 +37,8 @@ def _without_admission_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_request_returns_an_image(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
-    request = request_for(image_num=2)
-    finish(loop, job := loop.submit(request))
+    finish(loop, job := loop.submit(request_for(image_num=2)))
     assert job.result is not None
-    assert job.result.request is request
     assert (len(job.result.images), job.result.is_nsfw, job.result.warnings) == (2, (False, False), ())
     assert job.result.optimized is False
     assert min(job.result.queue_seconds, job.result.run_seconds) >= 0
@@ -165,7 +165,7 @@ def test_a_request_ends_when_its_timeout_is_over(
     running, queued = (loop.submit(request_for(timeout_seconds=900.0)) for _ in range(2))
     stand_before_the_next_step(engine)
     for job in (running, queued):
-        job.arrived -= arrived_seconds_ago
+        job.origin = replace(job.origin, arrived=job.arrived - arrived_seconds_ago)
     engine.turnstile.open()
     finish(loop, running, queued)
     if not arrived_seconds_ago:
@@ -324,6 +324,48 @@ def test_stop_cancels_all_jobs(start_loop: StartLoop, engine: FakeEngine) -> Non
     assert all(isinstance(job.error, Busy) for job in jobs)
     with pytest.raises(Busy, match="stopping"):
         loop.submit(request_for())
+
+
+def test_a_job_is_that_of_its_origin_which_is_told_its_end_once(start_loop: StartLoop, engine: FakeEngine) -> None:
+    loop = start_loop(engine)
+    ended: list[tuple[str, JobState]] = []
+    origins = [
+        Origin(model="sd_controlnet", job_id=name, arrived=time.time() - 100.0, on_end=lambda job: note(job))
+        for name in ("good", "bad")
+    ]
+
+    def note(job: Job) -> None:
+        ended.append((job.origin.job_id, job.state))
+
+    good, bad = loop.submit(request_for(), origins[0]), loop.submit(request_for("boom"), origins[1])
+    finish(loop, good, bad)
+    until(lambda: len(ended) == 2)
+    assert sorted(ended) == [("bad", JobState.FAILED), ("good", JobState.SUCCEEDED)]
+    loop.cancel(good)
+    loop.stop()
+    assert len(ended) == 2
+    assert (good.model, good.queue_seconds > 99.0) == ("sd_controlnet", True), "it waited before it came here"
+
+
+def test_the_death_of_the_loop_is_reported_before_its_jobs_end(tmp_path: Path, engine: FakeEngine) -> None:
+    """The process ends then, so that the requests are handed over to the next one and not answered."""
+
+    class Broken(Counts):
+        def unet_called(self, images: int, seconds: float) -> None:
+            raise OSError("this telemetry breaks its promise")
+
+    states: list[JobState] = []
+    settings = Settings(runtime_dir=tmp_path, store="")
+    loop = EngineLoop(
+        lambda: engine, settings, name="sd_base", telemetry=Broken(), on_death=lambda: states.append(job.state)
+    )
+    loop.start()
+    engine.turnstile.hold()
+    job = loop.submit(request_for())
+    engine.turnstile.open()
+    finish(loop, job)
+    assert states == [JobState.RUNNING]
+    loop.stop()
 
 
 def test_jobs_of_a_failed_loop_end(start_loop: StartLoop, engine: FakeEngine) -> None:

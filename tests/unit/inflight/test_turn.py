@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.conftest import conditioning, request_for
 from triton_diffusers.adapters.lora import Lora, LoraSet
-from triton_diffusers.inflight.job import Job, Sample
+from triton_diffusers.inflight.job import Job, Origin, Sample
 from triton_diffusers.inflight.turn import Decode, Step, next_turn
 
 
@@ -30,7 +30,9 @@ def job_of(images: int, *, number: int = 1, side: int = 8, steps: int = 4, cost:
         )
         for index in range(images)
     ]
-    job = Job(number=number, model="sd_base", request=request_for(task_id=f"task-{number}", image_num=images))
+    job = Job(
+        number=number, origin=Origin(model="sd_base"), request=request_for(task_id=f"task-{number}", image_num=images)
+    )
     job.samples, job.cost_seconds = samples, cost
     return job
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,23 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_engine import WITHIN
+from tests.unit.waiting import until
 from triton_diffusers.jobs.board import BoardEntry, JobBoard
 
 ENGINE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from triton_diffusers.jobs.board import BoardEntry, JobBoard
 
 board = JobBoard(Path(sys.argv[1]))
 def post(state, step, ended=None):
-    board.post(BoardEntry(model="sd_base", number=7, task_id="theirs", state=state, step=step, steps=9, image_num=1,
-                          images_done=0, arrived=time.time(), ended=ended, error_msg=""))
+    board.post(BoardEntry(job_id="their-job", pid=os.getpid(), model="sd_base", task_id="theirs", state=state,
+                          step=step, steps=9, image_num=1, images_done=0, arrived=time.time(), ended=ended,
+                          error_msg=""))
 post("running", 1)
 while not board.cancellations():
-    for number in board.preview_wishes():
-        board.post_preview(number, b"image")
+    for job_id in board.preview_wishes():
+        board.post_preview(job_id, b"image")
     time.sleep(0.01)
 post("cancelled", 5, ended=time.time())
 """
@@ -38,8 +40,9 @@ post("cancelled", 5, ended=time.time())
 
 def entry(number: int = 1, **changes: Any) -> BoardEntry:
     fields: dict[str, Any] = {
+        "job_id": f"job-{number}",
+        "pid": os.getpid(),
         "model": "sd_base",
-        "number": number,
         "task_id": f"task-{number}",
         "state": "running",
         "step": 0,
@@ -51,13 +54,6 @@ def entry(number: int = 1, **changes: Any) -> BoardEntry:
         "error_msg": "",
     }
     return BoardEntry(**{**fields, **changes})
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -97,8 +93,8 @@ def test_a_later_report_replaces_the_former(board: JobBoard) -> None:
 def test_the_newest_comes_first_and_a_task_may_have_several_jobs(board: JobBoard) -> None:
     for number in (1, 2, 3):
         board.post(entry(number, task_id="same" if number != 2 else "other", arrived=float(number)))
-    assert [found.number for found in board.entries()] == [3, 2, 1]
-    assert [found.number for found in board.entries("same")] == [3, 1]
+    assert [found.job_id for found in board.entries()] == ["job-3", "job-2", "job-1"]
+    assert [found.job_id for found in board.entries("same")] == ["job-3", "job-1"]
     assert board.entries("none") == []
 
 
@@ -106,17 +102,17 @@ def test_cancel_reaches_all_jobs_in_flight_of_the_task_and_no_other(board: JobBo
     for number, (task_id, ended) in enumerate([("a", None), ("a", None), ("a", 1.0), ("b", None)]):
         board.post(entry(number, task_id=task_id, ended=ended))
     board.cancel("a")
-    assert sorted(board.cancellations()) == [0, 1]
+    assert sorted(board.cancellations()) == ["job-0", "job-1"]
     board.post(entry(0, task_id="a", state="cancelled", ended=time.time()))
-    assert board.cancellations() == [1]
+    assert board.cancellations() == ["job-1"]
 
 
 def test_a_preview_is_wanted_once_for_each_wish(board: JobBoard) -> None:
     board.post(entry(1))
     assert board.preview_wishes() == []
     board.want_preview("task-1")
-    assert board.preview_wishes() == [1]
-    board.post_preview(1, b"image")
+    assert board.preview_wishes() == ["job-1"]
+    board.post_preview("job-1", b"image")
     assert board.preview_wishes() == []
     assert board.entries("task-1")[0].preview == b"image"
     assert board.entries()[0].preview is None, "a list of all jobs carries no images"
@@ -128,18 +124,10 @@ def test_another_processs_jobs_are_watched_and_cancelled(
     until(lambda: states(board) == ["running"])
     board.want_preview("theirs")
     until(lambda: board.entries("theirs")[0].preview == b"image")
-    assert board.cancellations() == board.preview_wishes() == [], "the flags of another process's jobs"
     board.cancel("theirs")
     assert engine_process.wait(WITHIN) == 0
     (found,) = board.entries("theirs")
     assert (found.state, found.step) == ("cancelled", 5)
-
-
-def test_another_processs_flags_are_ignored(board: JobBoard, tmp_path: Path) -> None:
-    board.post(entry(7, task_id="theirs"))
-    with closing(sqlite3.connect(tmp_path / "runtime" / "jobs.sqlite")) as other, other:
-        other.execute("UPDATE jobs SET pid = 1, cancel = 1, preview_wanted = 1")
-    assert board.cancellations() == board.preview_wishes() == []
 
 
 def test_the_jobs_of_a_killed_process_are_lost(board: JobBoard, engine_process: subprocess.Popen[bytes]) -> None:
@@ -155,16 +143,38 @@ def test_the_jobs_of_a_killed_process_are_lost(board: JobBoard, engine_process: 
     assert states(board, "ours") == ["running"]
 
 
-def test_a_former_process_with_this_number_is_ignored(tmp_path: Path) -> None:
+def test_jobs_of_a_former_process_with_this_number_are_forgotten(board: JobBoard) -> None:
     """In a container that is started again, the processes have the numbers that they had before."""
-    with closing(JobBoard(tmp_path)) as former:
-        former.post(entry(1, task_id="former", arrived=1.0))
-        former.cancel("former")
-    with closing(JobBoard(tmp_path)) as board:
-        assert board.entries() == []
-        board.post(entry(1, task_id="ours"))
-        assert [found.task_id for found in board.entries()] == ["ours"]
-        assert board.cancellations() == []
+    board.post(entry(1, task_id="former", arrived=1.0))
+    board.post(entry(2, task_id="another", arrived=1.0, pid=os.getppid()))
+    board.post(entry(3, task_id="ours", arrived=10.0))
+    board.cancel("former")
+    board.forget_before(os.getpid(), born=10.0)
+    assert sorted(found.task_id for found in board.entries()) == ["another", "ours"]
+    assert board.cancellations() == []
+
+
+def test_a_job_that_no_engine_has_is_ended_once(board: JobBoard) -> None:
+    board.post(entry(1, step=2))
+    board.post(entry(2, state="succeeded", ended=time.time()))
+    for job_id in ("job-1", "job-2", "unknown"):
+        board.end(job_id, "failed", "the engine died")
+    board.end("job-1", "cancelled", "too late")
+    found = {shown.job_id: shown for shown in board.entries()}
+    assert found.keys() == {"job-1", "job-2"}
+    assert (found["job-1"].state, found["job-1"].error_msg, found["job-1"].step) == ("failed", "the engine died", 2)
+    assert found["job-1"].ended == pytest.approx(time.time(), abs=WITHIN)
+    assert (found["job-2"].state, found["job-2"].error_msg) == ("succeeded", "")
+
+
+def test_a_job_that_another_engine_runs_again_keeps_its_place(board: JobBoard) -> None:
+    """Its second run begins at its first step; whoever has asked for its end still has."""
+    board.post(first := entry(1, step=3, pid=os.getppid()))
+    board.cancel("task-1")
+    board.post(entry(1, step=0, arrived=first.arrived + 5))
+    (found,) = board.entries()
+    assert (found.step, found.pid, found.arrived) == (0, os.getpid(), first.arrived)
+    assert board.cancellations() == ["job-1"]
 
 
 def test_a_second_board_in_one_process_keeps_the_jobs_of_the_first(board: JobBoard, tmp_path: Path) -> None:
@@ -180,15 +190,19 @@ def test_ended_jobs_are_forgotten_after_the_history(tmp_path: Path) -> None:
         board.post(entry(2, state="succeeded", ended=now - 30))
         board.post(entry(3, arrived=now - 10_000))
         assert [states(board, f"task-{number}") for number in (1, 2, 3)] == [[], ["succeeded"], ["running"]]
-        assert sorted(found.number for found in board.entries()) == [2, 3], "whether or not an engine has swept"
+        assert sorted(found.job_id for found in board.entries()) == ["job-2", "job-3"], (
+            "whether or not an engine has swept"
+        )
         assert len(longer.entries()) == 3
         board.forget_old()
-        assert sorted(found.number for found in longer.entries()) == [2, 3]
+        assert sorted(found.job_id for found in longer.entries()) == ["job-2", "job-3"]
 
 
 def use_as_an_engine(board: JobBoard) -> None:
     board.post(entry(1, state="running", step=2))
-    board.post_preview(1, b"image")
+    board.post_preview("job-1", b"image")
+    board.end("job-1", "failed", "")
+    board.forget_before(1, 0.0)
     assert board.cancellations() == []
     assert board.preview_wishes() == []
     board.forget_old()
@@ -260,7 +274,7 @@ def test_closing_while_in_use_is_safe(tmp_path: Path) -> None:
 
 def test_requests_in_flight_are_known(board: JobBoard) -> None:
     assert not board.has_requests()
-    board.post(entry(0, state="running"))  # a background build
+    board.post(entry(0, state="running", image_num=0))  # a background build
     assert not board.has_requests()
     board.post(entry(1, state="queued"))
     assert board.has_requests()

@@ -32,7 +32,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def complaint(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the command says."""
+    """Return the one line that the command says."""
     assert cli.main(["serve", *map(str, arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("triton-diffusers: ")

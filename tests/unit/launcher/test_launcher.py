@@ -70,7 +70,7 @@ class FakeServer:
         """As it was asked to."""
 
     def kill(self) -> None:
-        """It is dead."""
+        """Report the server as dead."""
 
 
 @pytest.fixture
@@ -104,7 +104,9 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         options = ServeOptions(model_repository=tmp_path, model_dir=str(tmp_path))
         ports = Ports(http=server.server_port, grpc=1, metrics=1)
         with Workspace.create(tmp_path / "runtime") as workspace:
-            code = launcher._keep_running(start, options, ports, Repository(tmp_path), workspace, stop, TIMES)
+            code = launcher._keep_running(
+                start, options, ports, Repository(tmp_path), workspace, MagicMock(failure=""), stop, TIMES
+            )
         return code, len(servers)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -115,20 +117,24 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         thread.join()
 
 
+def delay_in(message: str) -> str:
+    return message.partition("again ")[2].partition(":")[0]
+
+
 @pytest.mark.parametrize("serves", [1.0, LONG])
 def test_a_server_that_dies_while_it_serves_is_always_started_again_soon(
     starts: Callable[..., tuple[int, int]], serves: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert starts(serves) == (0, 20)
-    assert "it is started again now" in caplog.messages[0]
-    assert {message.rpartition("again ")[2] for message in caplog.messages} <= {"now", "in 1 s", "in 2 s"}
+    assert caplog.messages[0] == "tritonserver is started again now: it died"
+    assert {delay_in(message) for message in caplog.messages} <= {"now", "in 1 s", "in 2 s"}
 
 
 def test_a_server_that_no_longer_starts_is_tried_with_growing_delays(
     starts: Callable[..., tuple[int, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert starts(1.0, *[0.0] * 18) == (0, 20)
-    assert [message.rpartition("again ")[2] for message in caplog.messages][:8] == [
+    assert [delay_in(message) for message in caplog.messages][:8] == [
         "now", "in 1 s", "in 2 s", "in 4 s", "in 8 s", "in 16 s", "in 32 s", "in 60 s",
     ]  # fmt: skip
 
@@ -144,7 +150,37 @@ def test_a_crash_while_the_first_probe_waits_is_a_failed_start(tmp_path: Path) -
     server = MagicMock(**{"wait.return_value": True, "failure.return_value": "SIGSEGV"}, exit_code=-signal.SIGSEGV)
     repository = Repository(tmp_path, {"painter": Model("painter", probe={})})
     with pytest.raises(StartFailed, match="SIGSEGV"):
-        launcher._wait_until_ready(server, endpoint, repository, StopRequest())
+        launcher._wait_until_ready(server, endpoint, repository, MagicMock(failure=""), StopRequest())
+
+
+def test_an_engine_that_cannot_be_loaded_is_a_failed_start(tmp_path: Path) -> None:
+    """The server would wait for it for ever."""
+    endpoint = MagicMock(**{"is_ready.return_value": False})
+    server = MagicMock(**{"wait.return_value": False})
+    with pytest.raises(StartFailed, match=r"^tritonserver did not start: no weights$"):
+        launcher._wait_until_ready(
+            server, endpoint, Repository(tmp_path), MagicMock(failure="no weights"), StopRequest()
+        )
+
+
+def test_a_model_that_holds_requests_takes_the_server_with_it_when_it_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests would never be answered, so the connections have to be closed."""
+    monkeypatch.setattr(launcher, "_wait_until_ready", lambda *arguments: True)
+    monkeypatch.setattr(launcher, "_announce", lambda *arguments: None)
+    watchdog = MagicMock(fault="model sd_base is dead: its process 7 has ended")
+    monkeypatch.setattr(launcher, "Watchdog", MagicMock(return_value=watchdog))
+    server = MagicMock(**{"wait.return_value": False})
+    options = ServeOptions(model_repository=tmp_path, model_dir=str(tmp_path))
+    with Workspace.create(tmp_path / "runtime") as workspace:
+        end = launcher._run(
+            server, options, Ports(1, 2, 3), Repository(tmp_path), workspace, MagicMock(), StopRequest(), TIMES
+        )
+    assert end is not None
+    assert end.failure == "model sd_base is dead: its process 7 has ended"
+    watchdog.stop.assert_called_once_with()
+    server.stop.assert_not_called()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a server writes: all of it to the log file, and only what matters to the terminal."""
+"""A server's log lines: all go to the log file, the important ones to the terminal."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from triton_diffusers.launcher.ports import choose_ports, reachable_host, url_ho
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """Return a port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 

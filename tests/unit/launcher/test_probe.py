@@ -1,4 +1,4 @@
-"""What the answers to a probe mean. The messages are Triton 2.51's own, but for the models' own of a dead loop."""
+"""Meanings of the answers to a probe. The messages are Triton 2.51's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from triton_diffusers.api.contract import LOOP_HAS_ENDED
 from triton_diffusers.launcher.endpoint import TritonEndpoint, error_text
 from triton_diffusers.launcher.probe import Answer, Health, Probe
 
@@ -21,7 +20,6 @@ from triton_diffusers.launcher.probe import Answer, Health, Probe
         (200, "", Health.WELL),
         (400, "Stub process 'sd_base_0_0' is not healthy.", Health.DEAD),
         (500, "in ensemble 'ensemble', Stub process 'sd_base_0_0' is not healthy.", Health.DEAD),
-        (500, LOOP_HAS_ENDED, Health.DEAD),
         (404, "Request for unknown model: 'sd_base' has no available versions", Health.UNLOADED),
         (400, "Request for unknown model: 'sd_base' is not found", Health.UNLOADED),
         (400, "[request id: <id_unknown>] expected 3 inputs but got 1 inputs for model 'sd_base'", Health.REFUSED),
@@ -42,7 +40,7 @@ def test_error_text_is_one_line(body: str, message: str) -> None:
 
 @pytest.fixture
 def serving() -> Iterator[Callable[[int, bytes, threading.Event], TritonEndpoint]]:
-    """Starts a server that answers every POST alike, once an event is set."""
+    """Start a server that answers every POST alike, once an event is set."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(status: int, body: bytes, go: threading.Event) -> TritonEndpoint:

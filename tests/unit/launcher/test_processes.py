@@ -16,7 +16,7 @@ PREFIX = f"test-{os.getpid()}-"
 
 
 def stub(model: str, region: str) -> subprocess.Popen[str]:
-    """A process with a stub's command line, which says so when it is there."""
+    """Return a process with a stub's command line, which says so when it is there."""
     words = ["/backends/python/stub", f"/models/{model}/1/model.py", region, "1048576"]
     program = "import sys, time; print('here', flush=True); time.sleep(1000)"
     process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""What the launcher learns from the config.pbtxt files, and what it says of those that it cannot read."""
+"""The launcher's reading of config.pbtxt files, and its errors."""
 
 from __future__ import annotations
 
@@ -80,6 +80,20 @@ def test_what_each_func_name_leaves_of_our_own_repository(func_name: str, models
     left = Repository.read(ROOT / "model_repository").without(LEFT_OUT[func_name])
     assert list(left.models) == models
     assert [model.name for model in left.watched] == [name for name in models if not name.startswith("ensemble")]
+
+
+def test_models_of_our_own_repository_that_need_an_engine_share_it() -> None:
+    models = Repository.read(ROOT / "model_repository").models
+    needing = {name: model.settings for name, model in models.items() if model.needs_engine}
+    assert needing == {"sd_base": {}, "sd_controlnet": {}}
+
+
+def test_settings_are_the_parameters_that_are_nothing_else(tmp_path: Path) -> None:
+    values = {"max_steps": "30", "engine_process": "shared", "probe": "{}", "FORCE_CPU_ONLY_INPUT_TENSORS": "no"}
+    write(tmp_path, "painter", "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }} '
+                                       for key, value in values.items()))  # fmt: skip
+    painter = Repository.read(tmp_path).models["painter"]
+    assert (painter.needs_engine, painter.settings) == (True, {"max_steps": "30"})
 
 
 def test_probe_need_not_have_inputs(tmp_path: Path) -> None:

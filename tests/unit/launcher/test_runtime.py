@@ -16,12 +16,12 @@ from triton_diffusers.launcher.runtime import STUB, find_runtime, running_python
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Path:
-    """A folder without a tritonserver in it."""
+    """Return a folder without a tritonserver in it."""
     return tmp_path / "nowhere"
 
 
 def system(home: Path, linked_with: str) -> Path:
-    """A tritonserver laid out as NVIDIA's container has it; its stub names the libpython that it is linked with."""
+    """Return a tritonserver in the layout of NVIDIA's container, whose stub names its libpython."""
     program = home / "bin" / "tritonserver"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")

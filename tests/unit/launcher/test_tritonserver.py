@@ -26,7 +26,7 @@ E1122 00:00:00.000003 1 main.cc:245] "failed to start GRPC service: Unavailable 
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
-    """Runs a shell command in tritonserver's place."""
+    """Run a shell command in tritonserver's place."""
     reading, writing = os.pipe()
 
     def start(command: str, *, program: str = "/bin/sh") -> tuple[TritonServer, io.StringIO]:

@@ -9,7 +9,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tools.model_config import REPOSITORY, configs, write
-from triton_diffusers.api.contract import CONTRACTS, TRANSLATOR_INPUTS, TRANSLATOR_WARNINGS, Input, Output
+from triton_diffusers.api.contract import (
+    CONTRACTS,
+    ENGINE_PARAMETER,
+    TRANSLATOR_INPUTS,
+    TRANSLATOR_WARNINGS,
+    Input,
+    Output,
+)
 
 
 def type_of(field: Input | Output) -> str:
@@ -77,9 +84,10 @@ def test_an_ensemble_hands_every_field_on_and_the_prompts_translated(ensemble: s
 
 
 @pytest.mark.parametrize("model", ["sd_base", "sd_controlnet"])
-def test_generating_models_are_iterative_sequences(model: str) -> None:
+def test_generating_models_take_requests_without_waiting_and_need_an_engine(model: str) -> None:
     config = text_format.Parse(configs()[model], model_config_pb2.ModelConfig())
-    assert config.sequence_batching.iterative_sequence
-    assert config.sequence_batching.oldest.max_candidate_sequences >= config.max_batch_size
-    # More requests than can be in flight and wait by default, so that it is the engine that says "busy".
-    assert config.max_batch_size >= 128 + 16
+    assert config.HasField("dynamic_batching")
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    assert not config.HasField("sequence_batching")
+    assert not config.model_transaction_policy.decoupled, "a caller of infer gets one response"
+    assert ENGINE_PARAMETER in config.parameters

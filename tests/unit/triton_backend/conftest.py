@@ -23,7 +23,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
 
 @pytest.fixture
 def adapter(backend: MagicMock) -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a module of the adapter; it is forgotten after the test."""
+    """Import a module of the adapter; it is forgotten after the test."""
     before = set(sys.modules)
     yield lambda name: importlib.import_module(f"{PACKAGE}.{name}")
     for name in set(sys.modules) - before:

@@ -1,4 +1,4 @@
-"""What callers are told of errors."""
+"""Statuses and messages of error responses."""
 
 from __future__ import annotations
 

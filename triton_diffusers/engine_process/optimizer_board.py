@@ -1,7 +1,8 @@
-"""The background build as a job on the job board, for who asks the ``jobs`` model."""
+"""The background build as a job on the job board, for callers of the ``jobs`` model."""
 
 from __future__ import annotations
 
+import os
 import time
 
 from triton_diffusers.inflight.job import JobState
@@ -9,7 +10,6 @@ from triton_diffusers.jobs.board import BoardEntry, JobBoard
 from triton_diffusers.optimize.optimizer import OptimizerState
 from triton_diffusers.optimize.policy import Target
 
-_NUMBER = 0  # those of requests begin with 1
 _STEPS = 2  # built, in use
 _SHOWN = {
     OptimizerState.BUILDING: (JobState.RUNNING, 0),
@@ -20,10 +20,10 @@ _SHOWN = {
 
 
 class OptimizerOnBoard:
-    """Implements ``Observer`` for one model."""
+    """Implements ``Observer`` for one engine."""
 
-    def __init__(self, model: str, board: JobBoard) -> None:
-        self._model = model
+    def __init__(self, engine: str, board: JobBoard) -> None:
+        self._engine = engine
         self._board = board
         self._arrived = time.time()
 
@@ -35,8 +35,9 @@ class OptimizerOnBoard:
         shown, step = _SHOWN[state]
         self._board.post(
             BoardEntry(
-                model=self._model,
-                number=_NUMBER,
+                job_id=f"optimize-{target}-{self._engine}",
+                pid=os.getpid(),
+                model=self._engine,
                 task_id=f"optimize-{target}",
                 state=shown.value,
                 step=step,
