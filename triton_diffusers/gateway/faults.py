@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from triton_diffusers.api.statuses import status_of
 from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, TimedOut, TritonDiffusersError
-from triton_diffusers.gateway.jobs.errors import TableUnavailable
+from triton_diffusers.gateway.jobs.errors import TableUnavailable, TooManyJobs
 
 logger = logging.getLogger(__name__)
 
@@ -75,4 +75,6 @@ def _status(error: Exception, http: int) -> int:
         return HTTPStatus.GATEWAY_TIMEOUT
     if isinstance(error, TableUnavailable):
         return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, TooManyJobs):  # the caller's own limit, unlike a gateway that is busy
+        return HTTPStatus.TOO_MANY_REQUESTS
     return HTTPStatus.CONFLICT if isinstance(error, Cancelled) else http

@@ -145,6 +145,15 @@ async def test_an_idempotency_key_makes_one_job(gateway: Gateway) -> None:
         return await gateway.client.post("/api/jobs", json={"prompt": prompt}, headers={"Idempotency-Key": "k"})
 
     assert (await post("a")).json()["id"] == (await post("a")).json()["id"]
+    other = await post("b")
+    assert (other.status_code, other.json()["error"]["field"]) == (400, "Idempotency-Key")
+    batch = {"jobs": [{"prompt": "a"}, {"prompt": "a"}]}
+    first, again = [
+        (await gateway.client.post("/api/jobs/batch", json=batch, headers={"Idempotency-Key": "b"})).json()
+        for _ in range(2)
+    ]
+    assert [job["id"] for job in first["jobs"]] == [job["id"] for job in again["jobs"]]
+    assert len({job["id"] for job in first["jobs"]}) == 2
     reply = await gateway.client.post("/api/jobs", json={"prompt": "a"}, headers={"Idempotency-Key": "k" * 256})
     assert reply.status_code == 400
 
@@ -274,7 +283,9 @@ async def test_too_many_queued_jobs_are_refused(gateway: Gateway) -> None:
     await gateway.submit()
     await gateway.submit()
     reply = await gateway.client.post("/api/jobs", json={"prompt": "a"})
-    assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
+    reply = await gateway.client.post("/", json={"prompt": "a"})
+    assert (reply.status_code, reply.json()["error_code"]) == (429, 469)
 
 
 async def test_the_schema_names_every_route_and_the_fields_of_a_request(gateway: Gateway) -> None:

@@ -70,7 +70,7 @@ def _takes(schema: Mapping[str, Any]) -> dict[str, Any]:
 @router.post("/jobs", status_code=202, openapi_extra=_takes(_BODY), summary="Submit a job")
 async def submit(request: Request, response: Response, service: ServiceDependency, wait: Wait = 0.0) -> JobView:
     """Accept a job and return it, with its path in ``Location``. Repeats with one ``Idempotency-Key`` are one job."""
-    caller = service.caller(request, NAME)
+    caller = service.caller(request, NAME, body=await _keyed_body(request))
     wanted = await read_body(request, lambda body: _new_job(read_object(body), caller, service.limits))
     (submitted,) = await service.submit(owner_of(request), [wanted])
     response.headers["Location"] = f"/api/jobs/{submitted.job.id}"
@@ -80,7 +80,7 @@ async def submit(request: Request, response: Response, service: ServiceDependenc
 @router.post("/jobs/batch", status_code=202, openapi_extra=_takes(_BATCH), summary="Submit several jobs")
 async def submit_batch(request: Request, service: ServiceDependency) -> JobList:
     """Accept all of the jobs, or none."""
-    caller = service.caller(request, NAME)
+    caller = service.caller(request, NAME, body=await _keyed_body(request))
     jobs = await read_body(request, lambda body: _new_jobs(read_object(body), caller, service))
     submitted = await service.submit(owner_of(request), jobs)
     return JobList(jobs=[_plain_view(request, service, each.job) for each in submitted])
@@ -176,6 +176,11 @@ def _new_jobs(document: Mapping[str, Any], caller: Caller, service: Service) -> 
             error.args = (f"jobs[{number}].{error}",)
             raise
     return jobs
+
+
+async def _keyed_body(request: Request) -> bytes:
+    """Return the body if it is to be that of each repeat; without a key, equal requests are jobs of their own."""
+    return await request.body() if "idempotency-key" in request.headers else b""
 
 
 async def _waited(service: Service, job: Job, wait: float) -> Job:

@@ -27,7 +27,7 @@ NAME = "reference"
 _PATH = re.compile(r"/|/api/predict/.*")
 _MAX_MESSAGE_CHARS = 200
 # Statuses with a meaning for proxies and retrying clients; all other errors have the reference's code as status.
-_HTTP_STATUSES = frozenset((403, 404, 405, 408, 409, 413, 415, 421, 499, 503, 504))
+_HTTP_STATUSES = frozenset((403, 404, 405, 408, 409, 413, 415, 421, 429, 499, 503, 504))
 _OUTPUTS = ("seed", "prompt", "is_nsfw", "use_blade", "profile", "queue_seconds", "run_seconds")
 
 router = APIRouter(tags=["reference"])
