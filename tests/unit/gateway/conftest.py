@@ -28,7 +28,7 @@ from triton_diffusers.storage.local import LocalStore
 
 OUTPUTS: Mapping[str, Any] = {
     "prompt": "an apple",
-    "parameters": {"steps": 20},
+    "parameters": {"steps": 20, "width": 500, "height": 100, "cfg_scale": 7.0},
     "use_blade": False,
     "profile": "exact",
     "warnings": ["a warning of the model"],

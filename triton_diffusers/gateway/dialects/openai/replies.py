@@ -13,6 +13,7 @@ from triton_diffusers.gateway.dialects.openai.translate import ResponseFormat, T
 from triton_diffusers.gateway.faults import Fault
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.results import IMAGE, Results, files_of
+from triton_diffusers.gateway.work import work_of_parameters
 
 _INVALID_IMAGE = 462
 _TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -45,6 +46,7 @@ async def images_reply(job: Job, results: Results, translation: Translation, bas
         "model": job.model,
         "data": [{**place, **_particulars(job, index)} for index, place in enumerate(places)],
         **shown_options(job, translation, first),
+        "parameters": (job.result or {})["outputs"]["parameters"],
         "usage": usage(job),
         "warnings": warnings(job, translation),
     }
@@ -73,13 +75,14 @@ def shown_options(job: Job, translation: Translation, image: bytes) -> dict[str,
 
 def usage(job: Job) -> dict[str, Any]:
     """Return the cost of a job: no tokens, which OpenAI's clients expect all the same, but megapixel-steps."""
+    outputs = (job.result or {})["outputs"]
     return {
         "input_tokens": 0,
         "output_tokens": 0,
         "total_tokens": 0,
         "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-        "megapixel_steps": job.work,
-        "run_seconds": (job.result or {})["outputs"]["run_seconds"],
+        "megapixel_steps": work_of_parameters(outputs["parameters"], job.images).megapixel_steps,
+        "run_seconds": outputs["run_seconds"],
     }
 
 
