@@ -16,7 +16,7 @@ INVALID_FIELD, INVALID_PICTURE, SERVER_ERROR = 460, 462, 469
 
 _PICTURE_FIELDS = ("image", "mask", "control_image")
 # Of Triton and of the models: nothing has run, and the same request may succeed soon.
-_NOT_STARTED = ("queue is full", "is stopping", "has no available versions", "is not found")
+_NOT_STARTED = ("requests wait", "is stopping", "is recovering", "has no available versions", "is not found")
 _PROCESS_DIED = ("Stub process", "is not healthy")
 _KEPT_OUTPUTS = ("seed", "prompt", "is_nsfw", "use_blade", "profile", "warnings", "queue_seconds", "run_seconds")
 

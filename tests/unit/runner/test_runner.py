@@ -151,7 +151,9 @@ async def test_errors_of_requests_end_the_job(fleet: Fleet, triton: FakeTriton, 
     [
         (TritonError("UNAVAILABLE", "failed to connect to all addresses"), 2),
         (TritonError("INTERNAL", "Stub process 'sd_base_0_0' is not healthy."), 2),
-        (TritonError("UNAVAILABLE", "the queue is full"), 1),
+        (TritonError("UNAVAILABLE", "128 requests wait already, the limit; send the request again later"), 1),
+        (TritonError("UNAVAILABLE", "the engine has died and is recovering; send the request again later"), 1),
+        (TritonError("UNAVAILABLE", "the engine has not come back in 60 s; send the request again later"), 2),
         (TritonError("NOT_FOUND", "Request for unknown model: 'sd_base' has no available versions"), 1),
     ],
 )
