@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from triton_diffusers.api.request import GenerationResult, OutputFormat
 from triton_diffusers.images.encode import encode
 from triton_diffusers.images.metadata import metadata_of
+from triton_diffusers.inflight.active_jobs import ActiveJobs
 from triton_diffusers.inflight.job import Job, Sample
-from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage import Patience, ResultKeeper, StoredResult, UnstoredFolder, open_store
 
@@ -76,7 +76,7 @@ class Finisher:
     Each job has its own thread, so one that waits for its store delays no other.
     """
 
-    def __init__(self, settings: Settings, jobs: JobTable) -> None:
+    def __init__(self, settings: Settings, jobs: ActiveJobs) -> None:
         self._jobs = jobs
         self._builder = ResultBuilder(settings)
         self._store_seconds = settings.store_seconds

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.images.budget import MemoryBudget
 from triton_diffusers.images.inputs import Footprint, ImageLoader
+from triton_diffusers.inflight.active_jobs import ActiveJobs
 from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.job import Job
-from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.queue import LinkQueue
 from triton_diffusers.settings import Settings
@@ -30,7 +30,7 @@ class InputLoader:
     images do not wait for large ones. All share bounded memory.
     """
 
-    def __init__(self, settings: Settings, jobs: JobTable) -> None:
+    def __init__(self, settings: Settings, jobs: ActiveJobs) -> None:
         self._settings = settings
         self._jobs = jobs
         self._links = LinkQueue(

@@ -16,13 +16,13 @@ from triton_diffusers.api.request import GenerationRequest, ModelDefaults
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.protocol import check_successor
 from triton_diffusers.errors import Busy, Cancelled, TimedOut
+from triton_diffusers.inflight.active_jobs import ActiveJobs
 from triton_diffusers.inflight.admission import Admission, AdmissionBudget
 from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.controlnet_cache import ControlNetCache
 from triton_diffusers.inflight.finish import Finisher
 from triton_diffusers.inflight.input_loader import InputLoader
 from triton_diffusers.inflight.job import Job, Origin
-from triton_diffusers.inflight.job_table import JobTable
 from triton_diffusers.inflight.reporter import Reporter, show_previews
 from triton_diffusers.inflight.safety import release, release_control_images
 from triton_diffusers.inflight.step import advance, predict
@@ -89,7 +89,7 @@ class EngineLoop:
         self._reporter = Reporter(board, telemetry)
         self._on_death = on_death
         self._numbers = itertools.count(1)
-        self._jobs = JobTable(self._reporter, settings.max_images_in_flight)
+        self._jobs = ActiveJobs(self._reporter, settings.max_images_in_flight)
         self._changed = self._jobs.changed  # guards the flag and the swap too
         self._stopping = False
         self._refusal = _STOPPING_MESSAGE  # error of jobs that come too late

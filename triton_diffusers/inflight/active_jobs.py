@@ -1,4 +1,4 @@
-"""The jobs of a loop and their states."""
+"""Jobs of an engine loop that have not ended, and their states."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from triton_diffusers.inflight.reporter import Reporter
 logger = logging.getLogger(__name__)
 
 
-class JobTable:
+class ActiveJobs:
     """Waiting and running jobs, with the only code that changes their states.
 
-    Any thread may report a job's progress here; it takes effect at once. ``changed`` guards the table, and is notified
-    on every change.
+    Any thread may report a job's progress here; it takes effect at once. ``changed`` guards both lists, and is
+    notified on every change.
     """
 
     def __init__(self, reporter: Reporter, max_images: int) -> None:
