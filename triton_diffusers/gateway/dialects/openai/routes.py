@@ -20,16 +20,14 @@ from triton_diffusers.gateway.dialects.openai.given import Given, read_document,
 from triton_diffusers.gateway.dialects.openai.replies import images_reply, render
 from triton_diffusers.gateway.dialects.openai.stream import ImageStream
 from triton_diffusers.gateway.dialects.openai.translate import Endpoint, Translation, translate
-from triton_diffusers.gateway.faults import SERVER_ERROR, Fault, Refused
-from triton_diffusers.gateway.jobs.errors import TooManyJobs
-from triton_diffusers.gateway.jobs.job import Job, NewJob
+from triton_diffusers.gateway.faults import Fault, Refused
+from triton_diffusers.gateway.jobs.job import NewJob
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.submission import MODELS, Caller, model_for, new_job
 
 NAME = "openai"
 PREFIX = "/v1"
 
-_RETRY_SECONDS = 5
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _CREATED = int(time.time())  # of all models: they are there since this gateway is
 _JSON, _FORM = "application/json", "multipart/form-data"
@@ -83,7 +81,8 @@ async def _answer(request: Request, service: Service, endpoint: Endpoint) -> Res
         wanted = await asyncio.to_thread(_new_job, made, caller, service)
     except InvalidRequest as error:
         raise made.in_callers_words(error) from error
-    job = await _submitted(service, owner_of(request), wanted)
+    (submitted,) = await service.submit(owner_of(request), [wanted])
+    job = submitted.job
     if made.options.stream:
         kind = "image_generation" if endpoint is Endpoint.GENERATIONS else "image_edit"
         stream = ImageStream(request, service, job, made, kind)
@@ -106,15 +105,6 @@ def _new_job(made: Translation, caller: Caller, service: Service) -> NewJob:
     document = {**dict.fromkeys(made.unknown, ""), **made.fields}
     name = _model_of(made.model, document | files, service)
     return replace(new_job(document, caller, service.limits, model=name, files=files), tags=made.tags)
-
-
-async def _submitted(service: Service, owner: str, wanted: NewJob) -> Job:
-    try:
-        (submitted,) = await service.submit(owner, [wanted])
-    except TooManyJobs as error:
-        fault = Fault(status=429, code=SERVER_ERROR, message=str(error), retry_after=_RETRY_SECONDS)
-        raise Refused(fault) from error
-    return submitted.job
 
 
 def _models(service: Service) -> list[str]:
