@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +19,8 @@ import pytest
 _USER = "postgres"
 _SETTINGS = ("listen_addresses=", "fsync=off", "shared_buffers=32MB", "max_connections=200", "log_min_messages=fatal")
 _START_SECONDS = 60.0
+# A test run that is killed closes the pipe, and so ends its server.
+_GUARD = '"$@" & server=$!; echo $server; read -r line; kill -QUIT $server; wait $server'
 
 
 def _program(name: str) -> str:
@@ -40,13 +43,16 @@ class PostgresServer:
             shutil.chown(self._folder, self._user)
         self._schemas = count()
         self._run(_program("initdb"), "-D", str(self._data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync")
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        self._guard, self._pid = self._spawn()
+        self._wait_until_ready()
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
+        """Start the server again after ``kill``."""
+        self._guard, self._pid = self._spawn()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + _START_SECONDS
-        self._process = self._spawn()
         while True:
             try:
                 psycopg.connect(self.url()).close()
@@ -55,20 +61,34 @@ class PostgresServer:
                     pytest.fail(f"PostgreSQL did not start: {(self._folder / 'log').read_text()[-2000:]}")
                 time.sleep(0.05)
                 # Processes of a server that was killed need a moment to end, and it does not start before.
-                if self._process.poll() is not None:
-                    self._process = self._spawn()
+                if self._has_ended():
+                    self._end(signal.SIGKILL)
+                    self._guard, self._pid = self._spawn()
             else:
                 return
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> tuple[subprocess.Popen[str], int]:
+        """Return a new server's guard and process number."""
         options = [part for setting in _SETTINGS for part in ("-c", setting)]
+        command = [_program("postgres"), "-D", str(self._data), "-k", str(self._folder), *options]
         with (self._folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                [_program("postgres"), "-D", str(self._data), "-k", str(self._folder), *options],
+            guard = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, "sh", *command],
                 user=self._user,
                 cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=log,
+                text=True,
             )
+        assert guard.stdout is not None
+        return guard, int(guard.stdout.readline())
+
+    def _has_ended(self) -> bool:
+        try:
+            return Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
 
     def url(self, schema: str = "public") -> str:
         """Return a URL by which connections use one schema."""
@@ -92,9 +112,9 @@ class PostgresServer:
         shutil.rmtree(self._folder)
 
     def _end(self, how: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(how)
-        self._process.wait(timeout=30)
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, how)
+        self._guard.communicate(timeout=30)
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, user=self._user, cwd=self._folder, capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ from triton_diffusers.gateway.jobs.stores import open_store
 
 OWNERS = ("ann", "bob", "cid")
 RUNNERS = ("r1", "r2")
-LEASE_SECONDS, MAX_ATTEMPTS, GRACE_SECONDS, KEY_SECONDS = 30.0, 3, 5.0, 100.0
+LEASE_SECONDS, MAX_ATTEMPTS, GRACE_SECONDS, KEY_SECONDS = 30.0, 2, 5.0, 100.0
 MAX_TICK = 5.0
 SETTINGS = JobTableSettings(lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS, idempotency_seconds=KEY_SECONDS)
 ERROR = JobError(message="broken", code=462)
