@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import time
 
@@ -57,6 +59,16 @@ def test_large_hostile_bodies_are_refused_soon(part: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read_json(body)
     assert time.process_time() - before < 2.0
+
+
+@pytest.mark.parametrize("opening", [b"", b'"', b'["'])
+def test_no_pattern_takes_quadratic_time(opening: bytes) -> None:
+    patterns = ["".join(each) for length in (1, 2, 3) for each in itertools.product('"\\[,a', repeat=length)]
+    for pattern in patterns:
+        before = time.process_time()
+        with contextlib.suppress(InvalidRequest):
+            read_json(opening + pattern.encode() * (60_000 // len(pattern)))
+        assert time.process_time() - before < 1.0, pattern
 
 
 def test_large_strings_are_read_soon() -> None:
