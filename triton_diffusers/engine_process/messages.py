@@ -74,7 +74,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A request has left the process's own queue for the engine's."""
+    """Work on a request has begun. If the process dies before that, the request is not a suspect."""
 
     job_id: str
 

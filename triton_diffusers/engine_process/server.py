@@ -225,12 +225,12 @@ class EngineServer:
 
     def _start(self, request: _Request) -> None:
         message = request.message
-        request.session.channel.send(Started(message.job_id))
         origin = Origin(
             model=message.model,
             job_id=message.job_id,
             pid=request.session.hello.pid if isinstance(request.session.hello, Hello) else os.getpid(),
             arrived=message.arrived,
+            on_start=lambda: request.session.channel.send(Started(message.job_id)),
             on_end=lambda job: self._ended(request, job),
         )
         try:

@@ -144,6 +144,7 @@ class Sample:
 class Origin:
     """The process that holds a request. ``job_id`` is unique, ``arrived`` in seconds since the epoch.
 
+    ``on_start`` is called when work on the job begins, which may be twice: on its images, and in the engine's thread.
     ``on_end`` is called once, in any thread, when the job has ended.
     """
 
@@ -151,6 +152,7 @@ class Origin:
     job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     pid: int = field(default_factory=os.getpid)
     arrived: float = field(default_factory=time.time)
+    on_start: Callable[[], None] = lambda: None
     on_end: Callable[[Job], None] | None = None
 
 

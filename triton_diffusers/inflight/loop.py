@@ -167,6 +167,7 @@ class EngineLoop:
             if self._jobs.queued() >= self._settings.max_queue:
                 raise Busy(f"{self._settings.max_queue} requests wait already, the limit; send the request again later")
             if not job.gathered:
+                job.origin.on_start()
                 self._input_loader.begin(job)  # under the lock, so that its events come after the job is queued
             self._jobs.add(job)
         return job
@@ -262,6 +263,7 @@ class EngineLoop:
             others = self._jobs.undecoded()
             if not self._budget.allows(len(others)):
                 return
+            job.origin.on_start()
             job.started = time.time()
             began = time.perf_counter()
             try:

@@ -306,9 +306,9 @@ def test_a_request_that_waits_for_suspects_is_cancelled_at_once(client: Client, 
     client.submit("a")
     client.submit("b")
     client.send(Cancel("a"))
-    assert client.received() == Started("suspect")
-    ended = client.received()
-    assert isinstance(ended, Failed)
+    received = [client.received(), client.received()]
+    assert Started("suspect") in received
+    (ended,) = (message for message in received if isinstance(message, Failed))
     assert (ended.job_id, type(ended.error)) == ("a", Cancelled)
     engine.turnstile.open()
     assert client.ends(2).keys() == {"suspect", "b"}

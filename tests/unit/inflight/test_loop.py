@@ -35,6 +35,23 @@ def _without_admission_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AdmissionBudget, "allows", lambda self, running: True)
 
 
+def test_a_job_that_only_waits_has_not_started(start_loop: StartLoop, engine: FakeEngine) -> None:
+    """If the process dies now, the waiting job cannot be the cause."""
+    loop = start_loop(engine, max_images_in_flight=1)
+    started: list[str] = []
+    engine.turnstile.hold()
+    jobs = [
+        loop.submit(request_for(), Origin(model="sd_base", on_start=lambda name=name: started.append(name)))  # type: ignore[misc]
+        for name in ("first", "second")
+    ]
+    until(lambda: jobs[0].state is JobState.RUNNING)
+    assert started == ["first"]
+    engine.turnstile.open()
+    for job in jobs:
+        finish(loop, job)
+    assert started == ["first", "second"]
+
+
 def test_request_returns_an_image(start_loop: StartLoop, engine: FakeEngine) -> None:
     loop = start_loop(engine)
     finish(loop, job := loop.submit(request_for(image_num=2)))
