@@ -226,6 +226,17 @@ def parsed(stream: str) -> list[tuple[str, int, dict[str, Any]]]:
     return events
 
 
+@pytest.mark.parametrize("digits", [18, 19, 20, 21, 400, 5000])
+async def test_numbers_of_any_length_are_answered(gateway: Gateway, digits: int) -> None:
+    job = await gateway.submit()
+    await gateway.draw()
+    number = "9" * digits
+    for cursor in (number, f"-{number}"):
+        assert (await gateway.client.get(f"/api/jobs?cursor={cursor}")).status_code in (200, 400)
+    reply = await gateway.client.get(f"/api/jobs/{job['id']}/events", headers={"Last-Event-ID": number})
+    assert reply.status_code == (204 if digits <= 20 else 200)
+
+
 async def test_events_are_sent_until_the_end_and_continue_after_the_last_one(gateway: Gateway) -> None:
     job = await gateway.submit()
     path = f"/api/jobs/{job['id']}/events"

@@ -23,7 +23,7 @@ from triton_diffusers.gateway.dialects.native_views import (
     job_view,
 )
 from triton_diffusers.gateway.faults import Fault
-from triton_diffusers.gateway.jobs.job import Job, JobState, NewJob
+from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobState, NewJob
 from triton_diffusers.gateway.json_body import read_object
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.submission import MODELS, Caller, model_for, new_job
@@ -92,7 +92,7 @@ async def list_jobs(
     service: ServiceDependency,
     state: Annotated[list[JobState], Query()] = [],  # noqa: B006  # FastAPI copies it
     task_id: str | None = None,
-    cursor: int | None = None,
+    cursor: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobList:
     """Return the caller's jobs: those in one of the states, with this label."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -15,13 +16,14 @@ from triton_diffusers.errors import NotFound
 from triton_diffusers.gateway.access import owner_of
 from triton_diffusers.gateway.dialects.dialect import ServiceDependency
 from triton_diffusers.gateway.jobs.errors import JobNotFound, TableUnavailable
-from triton_diffusers.gateway.jobs.job import Job, JobEvent
+from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobEvent
 from triton_diffusers.gateway.service import Service
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
 # A connection that broke on the way is noticed by sending only.
 _KEEPALIVE_SECONDS = 10.0
+_EVENT_ID = re.compile(r"[0-9]{1,20}")
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _IMAGE_HEADERS = {
     "Cache-Control": "private, max-age=86400, immutable",
@@ -43,7 +45,7 @@ async def events(
     Status 204 tells a browser that there is nothing more, so that it does not connect again.
     """
     job = await service.table.get(owner_of(request), job_id)
-    after = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else 0
+    after = min(int(last_event_id), MAX_NUMBER) if _EVENT_ID.fullmatch(last_event_id) else 0
     if job.state.has_ended and after >= job.event:
         return Response(status_code=204)
     return StreamingResponse(_stream(service, job, after), media_type="text/event-stream", headers=_STREAM_HEADERS)

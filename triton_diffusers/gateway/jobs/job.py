@@ -10,6 +10,8 @@ from typing import Any
 JsonObject = Mapping[str, Any]
 
 DEFAULT_POOL = "default"
+MAX_NUMBER = 2**63 - 1
+"""Largest number of a job or an event that the databases take."""
 
 
 class JobState(StrEnum):

@@ -7,6 +7,7 @@ from typing import Any
 
 from triton_diffusers.gateway.jobs.database import Row, Session
 from triton_diffusers.gateway.jobs.job import (
+    MAX_NUMBER,
     Blob,
     Counters,
     Job,
@@ -20,7 +21,6 @@ from triton_diffusers.gateway.jobs.job import (
 from triton_diffusers.gateway.jobs.rows import event_from_row, ledger_entry, select_job, select_jobs, unique
 
 _MAX_PAGE = 1000
-_MAX_NUMBER = 2**63 - 1
 # Jobs whose bills tell the speed of a pool.
 _SPEED_SAMPLE = 50
 
@@ -53,7 +53,7 @@ def page(
         conditions.append("jobs.label = :label")
     limit = max(1, min(limit, _MAX_PAGE))
     parameters: dict[str, Any] = {"owner": owner, "states": [str(state) for state in states], "label": label}
-    parameters["cursor"] = _MAX_NUMBER if cursor is None else cursor
+    parameters["cursor"] = MAX_NUMBER if cursor is None else cursor
     jobs = select_jobs(
         session, " AND ".join(conditions) + " ORDER BY jobs.number DESC LIMIT :limit", limit=limit + 1, **parameters
     )
