@@ -1,6 +1,6 @@
 """Channels: message connections over a Unix socket, whose ``send`` never blocks.
 
-Messages are pickled, so both ends must trust each other: the socket's directory is accessible to its owner only.
+Messages are pickled, so both ends must trust each other: each accepts the other only if it is of the same user.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from triton_diffusers.engine_process.messages import Message
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 64  # connections that wait to be accepted
+_CREDENTIALS = struct.Struct("3i")  # process, user and group
 
 
 class Channel:
@@ -84,15 +86,23 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path) -> Channel:
-    """Connect to the listening socket at ``path``. Raises ``OSError`` if nobody listens there."""
+    """Connect to the listening socket at ``path``. Raises ``OSError`` if nobody of this user listens there."""
     end = socket.socket(socket.AF_UNIX)
     try:
         with _short(path) as address:
             end.connect(address)
+        check_peer(end)
     except OSError:
         end.close()
         raise
     return Channel(end)
+
+
+def check_peer(end: socket.socket) -> None:
+    """Raise ``PermissionError`` unless the other end belongs to a process of this user."""
+    _, user, _ = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if user != os.getuid():
+        raise PermissionError(f"the other end belongs to user {user}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
-from triton_diffusers.engine_process.channel import Channel, listen
+from triton_diffusers.engine_process.channel import Channel, check_peer, listen
 from triton_diffusers.engine_process.messages import (
     Cancel,
     Failed,
@@ -101,6 +101,12 @@ class EngineServer:
                 end, _ = listener.accept()
             except OSError:
                 return
+            try:
+                check_peer(end)
+            except PermissionError as error:
+                logger.warning("a connection is refused: %s", error)
+                end.close()
+                continue
             session = _Session(Channel(end))
             threading.Thread(target=self._serve, args=(session,), name="client", daemon=True).start()
 

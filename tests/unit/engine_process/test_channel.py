@@ -102,6 +102,15 @@ def test_close_wakes_a_reader_that_waits(path: Path, listening: Listening, close
     client.close()
 
 
+def test_a_listener_of_another_user_is_not_connected_to(
+    path: Path, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening(path)
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)  # a second user takes root
+    with pytest.raises(PermissionError, match=r"the other end belongs to user \d+"):
+        connect(path)
+
+
 def test_messages_to_an_end_that_is_gone_are_dropped(path: Path, listening: Listening) -> None:
     listener = listening(path)
     client = connect(path)

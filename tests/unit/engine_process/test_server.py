@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -212,6 +213,23 @@ def test_clients_are_told_why_the_engine_cannot_be_loaded(
         told = client.received()
         assert isinstance(told, LoadFailed)
         assert told.reason.startswith(reason)
+
+
+def test_a_client_of_another_user_is_refused_and_others_are_not(
+    running: Running,
+    client: Client,
+    runtime_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with monkeypatch.context() as patched, socket.socket(socket.AF_UNIX) as stranger:
+        patched.setattr(os, "getuid", lambda: os.geteuid() + 1)  # a second user takes root
+        patched.chdir(runtime_dir)  # the path is longer than an address
+        stranger.settimeout(WITHIN)
+        stranger.connect("engine.sock")
+        assert stranger.recv(1) == b""
+    assert "a connection is refused: the other end belongs to user" in caplog.text
+    assert isinstance(running.connect().received(), Ready)
 
 
 @pytest.mark.parametrize("with_images", [True, False])
