@@ -85,9 +85,10 @@ def charge(session: Session, pool: str, owner: str, cost: float) -> None:
 
 
 def refund(session: Session, pool: str, owner: str, cost: float) -> None:
-    """Take back the charge for a job that was handed back unharmed."""
+    """Take back the charge for a job that was handed back; not below the pool, or old charges would be saved up."""
     session.execute(
-        "UPDATE accounts SET virtual_time = virtual_time - :cost WHERE pool = :pool AND owner = :owner",
+        "UPDATE accounts SET virtual_time = $greatest(virtual_time - :cost,"
+        " (SELECT virtual_time FROM pools WHERE pools.pool = :pool)) WHERE pool = :pool AND owner = :owner",
         pool=pool,
         owner=owner,
         cost=cost,

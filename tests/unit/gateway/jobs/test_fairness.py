@@ -88,6 +88,15 @@ def test_released_job_is_not_charged(table: Table) -> None:
     assert abs(Counter(_owners(table, 8))["ann"] - 4) <= 1
 
 
+def test_jobs_handed_back_late_get_no_head_start(table: Table) -> None:
+    table.store.submit("ann", [new_job() for _ in range(6)])
+    leases = [claim.lease for claim in table.claim(6)]
+    table.store.submit("bob", [new_job() for _ in range(30)])
+    assert _owners(table, 20) == ["bob"] * 20
+    table.store.release(leases)
+    assert abs(Counter(_owners(table, 8))["ann"] - 4) <= 1
+
+
 def test_position_is_the_order_of_claims(table: Table) -> None:
     table.store.submit("ann", [new_job(work=2.0) for _ in range(5)])
     table.store.submit("bob", [new_job(work=3.0, priority=number) for number in range(3)])
