@@ -53,7 +53,7 @@ def server_config(service: Service, host: str) -> uvicorn.Config:
     hosts = settings.allowed_hosts or ((*_LOOPBACK_NAMES, host) if is_loopback(host) else ())
     return uvicorn.Config(
         create_app(service, hosts),
-        http=limited_protocol(settings.header_seconds),
+        http=limited_protocol(settings.header_seconds, settings.read_seconds),
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=_STOP_SECONDS,

@@ -79,6 +79,9 @@ class GatewaySettings(BaseSettings):
     )
     body_seconds: float = Field(60.0, gt=0, description="How long a caller may take to send a request body.")
     header_seconds: float = Field(15.0, gt=0, description="How long a caller may take to send a request's headers.")
+    read_seconds: float = Field(
+        60.0, gt=0, description="How long a caller may read nothing of a response, before the connection is dropped."
+    )
     max_connections: int = Field(1000, ge=1, description="Maximum number of connections of one gateway.")
     max_batch_jobs: int = Field(100, ge=1, le=1000, description="Maximum number of jobs in one request.")
     max_queued: int = Field(

@@ -16,6 +16,7 @@ import uvicorn
 
 from triton_diffusers.gateway import server as gateway_server
 from triton_diffusers.gateway.jobs.job import JobState
+from triton_diffusers.gateway.results import Results
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GatewaySettings
 from triton_diffusers.settings import Settings, SettingsError
@@ -81,6 +82,36 @@ async def test_a_second_slow_request_of_a_connection_is_given_up(tmp_path: Path)
         await reader.readuntil(b'{"status":"live"}')
         writer.write(b"GET /health")
         assert await asyncio.wait_for(reader.read(), 3) == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_caller_who_reads_nothing_is_dropped_and_a_slow_one_is_not(
+    tmp_path: Path, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = bytes(30_000_000)  # more than the kernel takes
+
+    async def read(*_: Any) -> tuple[bytes, str]:
+        return image, "image/png"
+
+    monkeypatch.setattr(Results, "read", read)
+    async with running(tmp_path, read_seconds=0.4) as (port, _):
+        accepted = await exchange(port, request(b'{"prompt": "a"}'))
+        job = json.loads(accepted.partition(b"\r\n\r\n")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+        writer.write(request(line=f"GET /api/jobs/{job['id']}/images/0.png HTTP/1.1"))
+        received = 0
+        if reads:
+            while part := await reader.read(1_000_000 if received > 10_000_000 else 400_000):
+                received += len(part)
+                await asyncio.sleep(0.02)
+            assert received > len(image)
+        else:
+            await asyncio.sleep(1.5)
+            with contextlib.suppress(ConnectionResetError):
+                while part := await reader.read(1_000_000):
+                    received += len(part)
+            assert 0 < received < len(image)
     writer.close()
 
 
