@@ -16,13 +16,13 @@ import pytest
 
 from tests.unit.jobs.test_board import entry
 from triton_diffusers.jobs.board import JobBoard
-from triton_diffusers.launcher import launcher
+from triton_diffusers.launcher import launcher, readiness
+from triton_diffusers.launcher import stop as stop_module
 from triton_diffusers.launcher.errors import BadOption, BadRepository, StartFailed
-from triton_diffusers.launcher.launcher import StopRequest
 from triton_diffusers.launcher.options import ServeOptions
 from triton_diffusers.launcher.ports import Ports
-from triton_diffusers.launcher.repository import Model, Repository
-from triton_diffusers.launcher.runtime import TritonRuntime
+from triton_diffusers.launcher.repository import Repository
+from triton_diffusers.launcher.stop import StopRequest
 from triton_diffusers.launcher.watchdog import WatchTimes
 from triton_diffusers.launcher.workspace import Workspace
 
@@ -81,7 +81,8 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     followed by a request to stop.
     """
     clock = Clock()
-    monkeypatch.setattr(launcher, "time", clock)
+    for module in (launcher, readiness, stop_module):
+        monkeypatch.setattr(module, "time", clock)
     servers: list[FakeServer] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -144,31 +145,12 @@ def test_a_server_that_never_started_is_an_error(starts: Callable[..., tuple[int
         starts(0.0)
 
 
-def test_a_crash_while_the_first_probe_waits_is_a_failed_start(tmp_path: Path) -> None:
-    """A request that crashes the server can come as soon as it listens."""
-    endpoint = MagicMock(**{"is_ready.return_value": True, "connect.side_effect": ConnectionRefusedError})
-    server = MagicMock(**{"wait.return_value": True, "failure.return_value": "SIGSEGV"}, exit_code=-signal.SIGSEGV)
-    repository = Repository(tmp_path, {"painter": Model("painter", probe={})})
-    with pytest.raises(StartFailed, match="SIGSEGV"):
-        launcher._wait_until_ready(server, endpoint, repository, MagicMock(failure=""), StopRequest())
-
-
-def test_an_engine_that_cannot_be_loaded_is_a_failed_start(tmp_path: Path) -> None:
-    """The server would wait for it for ever."""
-    endpoint = MagicMock(**{"is_ready.return_value": False})
-    server = MagicMock(**{"wait.return_value": False})
-    with pytest.raises(StartFailed, match=r"^tritonserver did not start: no weights$"):
-        launcher._wait_until_ready(
-            server, endpoint, Repository(tmp_path), MagicMock(failure="no weights"), StopRequest()
-        )
-
-
 def test_a_model_that_holds_requests_takes_the_server_with_it_when_it_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its requests would never be answered, so the connections have to be closed."""
-    monkeypatch.setattr(launcher, "_wait_until_ready", lambda *arguments: True)
-    monkeypatch.setattr(launcher, "_announce", lambda *arguments: None)
+    monkeypatch.setattr(launcher, "wait_until_ready", lambda *arguments: True)
+    monkeypatch.setattr(launcher, "announce", lambda *arguments: None)
     watchdog = MagicMock(fault="model sd_base is dead: its process 7 has ended")
     monkeypatch.setattr(launcher, "Watchdog", MagicMock(return_value=watchdog))
     server = MagicMock(**{"wait.return_value": False})
@@ -209,38 +191,6 @@ def test_a_setting_that_cannot_be_read_is_an_error_before_anything_starts(
     monkeypatch.setenv("TRITON_DIFFUSERS_MAX_STEPS", "many")
     with pytest.raises(BadOption, match="TRITON_DIFFUSERS_MAX_STEPS: 'many'"):
         launcher.serve(ServeOptions(model_repository=tmp_path / "missing", model_dir=""))
-
-
-def test_the_default_translator_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    options = ServeOptions(model_repository=tmp_path, model_dir="", translator_dir=Path("/checkout/models/translator"))
-    with Workspace.create(None) as workspace:
-        monkeypatch.delenv("TRITON_DIFFUSERS_TRANSLATOR_DIR", raising=False)
-        found = launcher.model_settings(options, tmp_path, workspace)
-        assert found["TRITON_DIFFUSERS_TRANSLATOR_DIR"] == "/checkout/models/translator"
-        monkeypatch.setenv("TRITON_DIFFUSERS_TRANSLATOR_DIR", "/own")
-        assert "TRITON_DIFFUSERS_TRANSLATOR_DIR" not in launcher.model_settings(options, tmp_path, workspace)
-
-
-@pytest.mark.parametrize(("extra", "ours"), [((), True), (("--http-header-forward-pattern=x-.*",), False)])
-def test_triton_passes_headers_on_unless_the_operator_says_which(
-    tmp_path: Path, extra: tuple[str, ...], ours: bool
-) -> None:
-    """The models go by the absence of these headers, so they must know that Triton passes them on."""
-    options = ServeOptions(model_repository=tmp_path, model_dir="", extra_arguments=extra)
-    with Workspace.create(None) as workspace:
-        settings = launcher.model_settings(options, tmp_path, workspace)
-        runtime = TritonRuntime(tmp_path, tmp_path, "here", {})
-        command = launcher.server_command(options, Repository(tmp_path, {}), runtime, Ports(1, 2, 3), workspace)
-    assert ("TRITON_DIFFUSERS_HEADERS_FORWARDED" in settings) == ours
-    assert [argument for argument in command if "header-forward-pattern" in argument] == [
-        *(
-            ["--http-header-forward-pattern=(?i)^host$", "--grpc-header-forward-pattern=(?i)^user-agent$"]
-            if ours
-            else []
-        ),
-        *extra,
-    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""The model directory of ``serve``: fetched and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from triton_diffusers.checkpoints.layout import FILE_SUFFIXES, has_base_model
+from triton_diffusers.downloads import SourceError, is_remote, resolve_model_dir
+from triton_diffusers.launcher.errors import BadOption, ModelDirectoryMissing
+from triton_diffusers.settings import Settings, SettingsError
+
+
+def fetch_model_dir(source: str) -> Path:
+    """Return the local model directory of a path or URL; see ``triton_diffusers.downloads``.
+
+    Raises:
+        ModelDirectoryMissing: it cannot be fetched.
+        BadOption: a setting cannot be read.
+    """
+    if not is_remote(source):
+        return Path(source)
+    try:
+        return resolve_model_dir(source, Settings.read())
+    except SourceError as error:
+        raise ModelDirectoryMissing(str(error)) from error
+    except SettingsError as error:
+        raise BadOption(str(error)) from error
+
+
+def check_model_dir(path: Path) -> Path:
+    """Return the model directory, absolute.
+
+    Raises:
+        ModelDirectoryMissing: there is none, or neither a base model is in it nor is it one itself.
+    """
+    if not path.exists():
+        raise ModelDirectoryMissing(f"there is no model directory at {path}; name one with --model-dir")
+    if not has_base_model(path):
+        raise ModelDirectoryMissing(
+            f"{path} is not a model: expected a folder with base_model/ or model_index.json in it, or one "
+            f"{' or '.join(FILE_SUFFIXES)} file"
+        )
+    return path.absolute()
