@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import result_with
-from tests.unit.engine_process.conftest import Listener
+from tests.unit.engine_process.peers import Listener
 from tests.unit.fake_engine import WITHIN
 from triton_diffusers.engine_process.channel import connect
 from triton_diffusers.engine_process.messages import Cancel, Failed, LoadFailed, Ping, Succeeded

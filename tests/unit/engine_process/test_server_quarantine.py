@@ -1,0 +1,79 @@
+"""Requests that were in an engine process when it died run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.unit.engine_process.served import Client, Running, error_of
+from tests.unit.fake_engine import FakeEngine
+from triton_diffusers.engine_process.messages import (
+    Cancel,
+    Failed,
+    Started,
+    Succeeded,
+)
+from triton_diffusers.errors import Busy, Cancelled
+
+
+def test_a_suspect_runs_alone(client: Client, engine: FakeEngine) -> None:
+    engine.turnstile.hold()
+    client.submit("before")
+    assert client.received() == Started("before")
+    client.submit("first", suspect=True)
+    client.submit("second", suspect=True)
+    client.submit("after")
+    assert client.synchronise() == [], "nothing is started while another request runs"
+    engine.turnstile.open()
+    messages = [client.received() for _ in range(7)]
+    order = [message.job_id for message in messages if isinstance(message, Started | Succeeded)]
+    assert order == ["before", "first", "first", "second", "second", "after", "after"]
+
+
+def test_a_request_that_waits_for_suspects_is_cancelled_at_once(client: Client, engine: FakeEngine) -> None:
+    engine.turnstile.hold()
+    client.submit("suspect", suspect=True)
+    client.submit("a")
+    client.submit("b")
+    client.send(Cancel("a"))
+    received = [client.received(), client.received()]
+    assert Started("suspect") in received
+    (ended,) = (message for message in received if isinstance(message, Failed))
+    assert (ended.job_id, type(ended.error)) == ("a", Cancelled)
+    engine.turnstile.open()
+    assert client.ends(2).keys() == {"suspect", "b"}
+
+
+def test_requests_that_wait_for_suspects_are_bounded_but_suspects_are_not(
+    make: Callable[..., Running], engine: FakeEngine
+) -> None:
+    running = make(max_queue=2)
+    running.load()
+    client = running.connect()
+    client.received()
+    engine.turnstile.hold()
+    client.submit("suspect", suspect=True)
+    for number in range(3):
+        client.submit(str(number))
+    client.submit("another", suspect=True)
+    error = error_of(client.ends(1)["2"])
+    assert isinstance(error, Busy)
+    assert str(error) == "the engine has died and is recovering; send the request again later"
+    engine.turnstile.open()
+    assert client.ends(4).keys() == {"suspect", "0", "1", "another"}
+
+
+def test_any_number_of_requests_is_refused_after_a_suspect(make: Callable[..., Running], engine: FakeEngine) -> None:
+    """Each refusal looks for the next request to start."""
+    running = make(max_queue=1000)
+    running.load()
+    client = running.connect()
+    client.received()
+    engine.turnstile.hold()
+    client.submit("suspect", suspect=True)
+    for number in range(1000):
+        client.submit(str(number))
+    client.synchronise()
+    engine.turnstile.open()
+    running.server._loop.stop()
+    ended = client.ends(1001)
+    assert {type(error_of(message)) for job, message in ended.items() if job != "suspect"} == {Busy}
