@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,99 +13,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from tests.unit.conftest import DEFAULTS, ROOT, result_with, tensors
+from tests.unit.conftest import DEFAULTS, ROOT, result_with
+from tests.unit.triton_backend.played import Client, asked, box, error, outputs, sender_of
 from tests.unit.waiting import until
 from triton_diffusers.api.contract import CONTRACTS, PROBE
-from triton_diffusers.engine_process.client import EngineUnavailable, PendingRequest
-from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest
-from triton_diffusers.settings import Settings
-
-
-class Client:
-    """Stands in for the client of the engines."""
-
-    defaults = DEFAULTS
-
-    def __init__(self) -> None:
-        self.pending: list[PendingRequest] = []
-        self.cancelled: list[PendingRequest] = []
-        self.failure: Exception | None = None
-        self.start = MagicMock()
-        self.close = MagicMock()
-
-    def submit(self, request: Any, on_end: Any, *, with_images: bool) -> PendingRequest:
-        if self.failure is not None:
-            raise self.failure
-        self.pending.append(PendingRequest(request, with_images, on_end))
-        return self.pending[-1]
-
-    def cancel(self, pending: PendingRequest) -> None:
-        self.cancelled.append(pending)
-
-    def end(self, outcome: Any) -> None:
-        """End the only request."""
-        (pending,) = self.pending
-        pending.on_end(outcome)
-
-
-@pytest.fixture
-def client() -> Client:
-    return Client()
-
-
-@pytest.fixture
-def mailbox(adapter: Callable[[str], ModuleType], client: Client, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = adapter("mailbox")
-    monkeypatch.setattr(module, "MetricsExporter", MagicMock())
-    monkeypatch.setattr(module, "JobBoard", MagicMock())
-    monkeypatch.setattr(module, "EngineSupervisor", MagicMock())
-    monkeypatch.setattr(module, "EngineClient", MagicMock(return_value=client))
-    return module
-
-
-def box(mailbox: ModuleType, **settings: Any) -> Any:
-    return mailbox.Mailbox("sd_base", CONTRACTS["sd_base"], Settings(**settings), {"SETTING": "value"})
-
-
-@pytest.fixture
-def opened(mailbox: ModuleType, tmp_path: Path) -> Iterator[Any]:
-    """Return a mailbox before engines that the test plays."""
-    made = box(mailbox, runtime_dir=tmp_path, poll_seconds=0.01)
-    yield made
-    made.close()
-
-
-def asked(**fields: Any) -> MagicMock:
-    """One of Triton's requests, not cancelled, with the parameters that are not inputs; all outputs are wanted."""
-    parameters = fields.pop("parameters", {})
-    timeout_microseconds = fields.pop("timeout_microseconds", 0)
-    made = MagicMock()
-    made.inputs.return_value = [
-        MagicMock(**{"name.return_value": name, "as_numpy.return_value": array})
-        for name, array in tensors(**fields).items()
-    ]
-    made.parameters.return_value = json.dumps(parameters)
-    made.timeout.return_value = timeout_microseconds
-    made.requested_output_names.return_value = [output.name for output in CONTRACTS["sd_base"].outputs]
-    made.get_response_sender.return_value.is_cancelled.return_value = False
-    return made
-
-
-def sender_of(request: MagicMock) -> MagicMock:
-    sender: MagicMock = request.get_response_sender.return_value
-    return sender
-
-
-def outputs(backend: MagicMock) -> dict[str, Any]:
-    """Return the outputs of the last response, by name."""
-    return {name: array.tolist()[0] for name, array in (call.args for call in backend.Tensor.call_args_list)}
-
-
-def error(backend: MagicMock) -> tuple[str, Any]:
-    """Return the message and status of the only error."""
-    backend.TritonError.assert_called_once()
-    message, status = backend.TritonError.call_args.args
-    return message, status
+from triton_diffusers.engine_process.client import EngineUnavailable
+from triton_diffusers.errors import Busy, Cancelled, EngineFailure
 
 
 def test_an_engine_that_cannot_be_loaded_leaves_nothing(mailbox: ModuleType, client: Client, tmp_path: Path) -> None:
@@ -261,113 +172,6 @@ def test_closing_ends_the_engines_of_this_process(mailbox: ModuleType, client: C
     client.close.assert_called_once_with()
     mailbox.EngineSupervisor.return_value.stop.assert_called_once_with()
     mailbox.MetricsExporter.return_value.close.assert_called_once_with()
-
-
-def test_a_request_is_read_once(opened: Any, mailbox: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its images may have many megabytes of text."""
-    read = MagicMock(wraps=mailbox.read_values)
-    monkeypatch.setattr("triton_diffusers.api.decode.read_values", read, raising=False)
-    monkeypatch.setattr(mailbox, "read_values", read)
-    opened.execute([asked(steps=7)])
-    read.assert_called_once()
-
-
-def test_unknown_fields_are_warned_of(opened: Any, client: Client, backend: MagicMock) -> None:
-    opened.execute([asked(parameters={"stesp": 20})])
-    client.end(result_with(warnings=("prompt: cut",)))
-    assert outputs(backend)["warnings"] == [
-        b"'stesp' is not a field of this model and was ignored; did you mean steps?",
-        b"prompt: cut",
-    ]
-
-
-def test_fields_of_controlnets_are_refused_by_a_model_without_them(opened: Any, backend: MagicMock) -> None:
-    """Plain JSON hands them over as parameters, which would be ignored."""
-    opened.execute([asked(parameters={"process_func": "canny"})])
-    message, status = error(backend)
-    assert message == "process_func: 'canny' is invalid: this model has no ControlNets; sd_controlnet has"
-    assert status is backend.TritonError.INVALID_ARG
-
-
-@pytest.mark.parametrize(
-    ("store", "fields", "warned"),
-    [
-        ("", {}, True),
-        ("", {"use_base64": True}, False),
-        ("", {"return_images": True}, False),
-        ("results", {}, False),
-        ("results", {"store_images": False}, True),
-    ],
-)
-def test_images_that_go_nowhere_are_told_in_the_warnings(
-    opened: Any, client: Client, backend: MagicMock, store: str, fields: dict[str, bool], warned: bool
-) -> None:
-    opened._settings = opened._settings.model_copy(update={"store": store})
-    opened.execute([asked(**fields)])
-    client.end(result_with())
-    assert [b"no image is stored" in text for text in outputs(backend)["warnings"]] == [True] * warned
-
-
-@pytest.mark.parametrize(
-    ("field", "microseconds", "seconds"),
-    [(0.0, 0, 0.0), (5.0, 0, 5.0), (0.0, 2_500_000, 2.5), (5.0, 2_500_000, 2.5), (1.5, 2_500_000, 1.5)],
-)
-def test_timeout_is_the_shorter_one_of_the_field_and_tritons_own(
-    opened: Any, client: Client, field: float, microseconds: int, seconds: float
-) -> None:
-    opened.execute([asked(timeout_seconds=field, timeout_microseconds=microseconds)])
-    assert client.pending[0].request.timeout_seconds == seconds
-
-
-@pytest.fixture
-def told_of_headers(opened: Any) -> Any:
-    """Return a mailbox on a Triton that passes headers on."""
-    opened._settings = opened._settings.model_copy(update={"headers_forwarded": True})
-    return opened
-
-
-def test_bytes_are_refused_in_plain_json(told_of_headers: Any, client: Client, backend: MagicMock) -> None:
-    told_of_headers.execute([asked(return_images=True)])
-    message, status = error(backend)
-    assert message.startswith("return_images: True ")
-    assert message.endswith("use_base64 instead")
-    assert status is backend.TritonError.INVALID_ARG
-    assert client.pending == []
-
-
-@pytest.mark.parametrize("header", ["Host", "host", "user-agent"])
-def test_bytes_are_returned_to_callers_whose_headers_are_known(
-    told_of_headers: Any, client: Client, backend: MagicMock, header: str
-) -> None:
-    told_of_headers.execute([asked(return_images=True, parameters={header: "a"})])
-    client.end(result_with(images=(b"image",)))
-    replied = outputs(backend)
-    assert replied["images"] == [b"image"]
-    assert replied["warnings"] == [], "a header is not a misspelt field"
-
-
-def test_bytes_are_returned_where_triton_does_not_pass_headers_on(
-    opened: Any, client: Client, backend: MagicMock
-) -> None:
-    opened.execute([asked(return_images=True)])
-    client.end(result_with(images=(b"image",)))
-    assert outputs(backend)["images"] == [b"image"]
-
-
-@pytest.mark.parametrize(("parameters", "mark"), [({}, " [UNAVAILABLE]"), ({"Host": "a"}, "")])
-def test_an_error_names_its_status_in_plain_json_alone(
-    told_of_headers: Any, client: Client, backend: MagicMock, parameters: dict[str, str], mark: str
-) -> None:
-    told_of_headers.execute([asked(parameters=parameters)])
-    client.end(Busy("the queue is full"))
-    backend.TritonError.assert_called_once_with(f"the queue is full{mark}", backend.TritonError.UNAVAILABLE)
-
-
-def test_invalid_arguments_need_no_mark(told_of_headers: Any, client: Client, backend: MagicMock) -> None:
-    told_of_headers.execute([asked()])
-    client.end(InvalidRequest("image", b"x", "not an image"))
-    message, status = error(backend)
-    assert (message, status) == ("image: b'x' is invalid: not an image", backend.TritonError.INVALID_ARG)
 
 
 @pytest.mark.parametrize("module", ["triton_diffusers.triton_backend.mailbox", "triton_diffusers.launcher.launcher"])
