@@ -267,6 +267,14 @@ async def test_progress_is_shown(gateway: Gateway) -> None:
     assert shown["progress"] == {"step": 30, "steps": 100, "images_done": 1, "fraction": 0.3}
 
 
+async def test_a_preview_of_an_ended_job_is_not_waited_for(gateway: Gateway) -> None:
+    job = await gateway.submit()
+    await gateway.draw()
+    async with asyncio.timeout(5):
+        reply = await gateway.client.get(f"/api/jobs/{job['id']}/preview?wait=60")
+    assert reply.status_code == 204
+
+
 async def test_a_preview_is_made_when_it_is_wanted(gateway: Gateway) -> None:
     job = await gateway.submit()
     path = f"/api/jobs/{job['id']}/preview"

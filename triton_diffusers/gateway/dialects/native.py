@@ -139,7 +139,8 @@ async def preview(request: Request, service: ServiceDependency, job_id: str, wai
         blob = await service.table.preview(owner, job_id)
         if blob is not None:
             return Response(blob.data, media_type=blob.media_type, headers={"Cache-Control": "no-store"})
-        if asyncio.get_running_loop().time() >= deadline:
+        job = await service.table.get(owner, job_id)
+        if job.state.has_ended or asyncio.get_running_loop().time() >= deadline:
             return Response(status_code=204)
         await asyncio.sleep(_PREVIEW_SECONDS)
 
