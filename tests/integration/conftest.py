@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.util.process import attached
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN = 300.0  # seconds; generous, for loaded machines
 STOPPED_WITHIN = 60.0
@@ -109,7 +111,7 @@ class TritonStarter:
         ]  # fmt: skip
         with server_log.open("wb") as output:
             process = subprocess.Popen(
-                command,
+                attached(command, death_signal=signal.SIGTERM),  # ends even if the tests are killed
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={
