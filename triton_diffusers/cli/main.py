@@ -161,8 +161,8 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--func-name",
         choices=tuple(LEFT_OUT),
         default="all",
-        help="the generating models to load: sd_base, sd_controlnet or both (default: %(default)s); "
-        "each holds the checkpoint in memory",
+        help="the generating models to load: sd_base, sd_controlnet or both, which share one engine "
+        "(default: %(default)s)",
     )
     where.add_argument(
         "--store",
@@ -211,7 +211,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="also restart a model that neither answers its probe nor makes progress for this time "
+        help="also restart an engine process or a model that neither answers nor makes progress for this time "
         "(default: %(default)g; 0: never)",
     )
     how.add_argument(
