@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ _RUNTIME_DIR = "TRITON_DIFFUSERS_RUNTIME_DIR"
 _STORE = "TRITON_DIFFUSERS_STORE"
 _CANNOT_START = 2  # exit code of a command whose settings are invalid
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
+_CALM_SECONDS = 60.0  # a process that has lived longer is started again without a longer pause
 _STOP_SECONDS = 10.0
 # Before Triton drops what still runs: jobs that are handed back in time cost no attempt.
 _SPARE_SECONDS = 3
@@ -69,14 +71,18 @@ class ServiceProcess:
     def _keep_running(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
+            began = time.monotonic()
             code = self._run()
             if self._stopping.is_set():
                 return
             if code == _CANNOT_START:
                 log.error("the %s cannot start; see above", self.name)
                 return
+            if time.monotonic() - began > _CALM_SECONDS:
+                attempt = 0
             pause = backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS)
-            log.error("the %s ended with code %d; it is started again in %.1f s", self.name, code, pause)
+            reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            log.error("the %s has died: %s; it is started again in %.1f s", self.name, reason, pause)
             self._stopping.wait(pause)
             attempt += 1
 

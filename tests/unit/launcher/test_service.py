@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,32 @@ def test_a_process_that_ends_is_started_again(
     process("import os; note(os.environ['FROM_OUTSIDE']); os._exit(7)")
     until(lambda: len(notes()) >= 3)
     assert notes()[0] == "value"
-    assert "the gateway ended with code 7; it is started again in 0.0 s" in caplog.text
+    assert "the gateway has died: exit code 7; it is started again in 0.0 s" in caplog.text
+
+
+def test_a_killed_process_is_reported_by_its_signal(
+    process: Callable[[str], ServiceProcess],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launcher_service, "_MIN_PAUSE_SECONDS", 0.01)
+    process("import os; os.kill(os.getpid(), 9)")
+    until(lambda: "the gateway has died: SIGKILL; " in caplog.text)
+
+
+@pytest.mark.parametrize(("calm_seconds", "pauses"), [(60.0, ["0.2", "0.4"]), (0.0, ["0.2", "0.2"])])
+def test_the_pause_grows_unless_the_process_has_lived_for_long(
+    process: Callable[[str], ServiceProcess],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    calm_seconds: float,
+    pauses: list[str],
+) -> None:
+    monkeypatch.setattr(launcher_service, "_MIN_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(launcher_service, "_CALM_SECONDS", calm_seconds)
+    process("raise SystemExit(7)")
+    until(lambda: caplog.text.count("it is started again in") >= 2)
+    assert re.findall(r"started again in (\S+) s", caplog.text)[:2] == pauses
 
 
 def test_a_process_that_cannot_start_is_not_started_again(
