@@ -13,6 +13,11 @@ from triton_diffusers.errors import (
     TimedOut,
 )
 
+# The API's own error codes.
+INVALID_FIELD = 460
+INVALID_IMAGE = 462
+SERVER_ERROR = 469
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
@@ -31,13 +36,13 @@ class ErrorStatus:
 
 # The first row whose kind an error is an instance of applies; the last row is for everything else.
 STATUSES: tuple[ErrorStatus, ...] = (
-    ErrorStatus(InvalidImage, "INVALID_ARGUMENT", 400, 462, "InvalidRequestError", "an image is invalid, too large or cannot be fetched"),
-    ErrorStatus(InvalidRequest, "INVALID_ARGUMENT", 400, 460, "InvalidRequestError", "a field's value is invalid"),
-    ErrorStatus(NotFound, "NOT_FOUND", 404, 460, "NotFoundError", "a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist"),
-    ErrorStatus(Busy, "UNAVAILABLE", 503, 469, "BusyError", "the queue is full, the server is stopping, or the engine loop has failed and the model is being restarted: try again in some seconds"),
-    ErrorStatus(TimedOut, "CANCELLED", 400, 469, "RequestTimeoutError", "the job's timeout is over"),
-    ErrorStatus(Cancelled, "CANCELLED", 400, 469, "CancelledError", "the job was cancelled"),
-    ErrorStatus(Exception, "INTERNAL", 500, 469, "ServerError", "any other error is the server's fault"),
+    ErrorStatus(InvalidImage, "INVALID_ARGUMENT", 400, INVALID_IMAGE, "InvalidRequestError", "an image is invalid, too large or cannot be fetched"),
+    ErrorStatus(InvalidRequest, "INVALID_ARGUMENT", 400, INVALID_FIELD, "InvalidRequestError", "a field's value is invalid"),
+    ErrorStatus(NotFound, "NOT_FOUND", 404, INVALID_FIELD, "NotFoundError", "a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist"),
+    ErrorStatus(Busy, "UNAVAILABLE", 503, SERVER_ERROR, "BusyError", "the queue is full, the server is stopping, or the engine loop has failed and the model is being restarted: try again in some seconds"),
+    ErrorStatus(TimedOut, "CANCELLED", 400, SERVER_ERROR, "RequestTimeoutError", "the job's timeout is over"),
+    ErrorStatus(Cancelled, "CANCELLED", 400, SERVER_ERROR, "CancelledError", "the job was cancelled"),
+    ErrorStatus(Exception, "INTERNAL", 500, SERVER_ERROR, "ServerError", "any other error is the server's fault"),
 )  # fmt: skip
 
 

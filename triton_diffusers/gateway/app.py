@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from triton_diffusers.api.statuses import INVALID_FIELD
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway import health
 from triton_diffusers.gateway.dialects import native, native_streams, reference
 from triton_diffusers.gateway.dialects.dialect import Dialect
 from triton_diffusers.gateway.dialects.openai import routes as openai
-from triton_diffusers.gateway.faults import INVALID_REQUEST, Fault, Refused, fault_of
+from triton_diffusers.gateway.faults import Fault, Refused, fault_of
 from triton_diffusers.gateway.housekeeping import Housekeeper
 from triton_diffusers.gateway.middleware.body import BodyLimits, BodyMiddleware
 from triton_diffusers.gateway.middleware.count import CountMiddleware
@@ -83,7 +84,7 @@ def _handle_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         field, rule = str(first["loc"][-1]), str(first["msg"])
         message = f"{field}: {first['input']!r:.80} is invalid: {rule}"
-        fault = Fault(status=400, code=INVALID_REQUEST, message=message, field=field, rule=rule)
+        fault = Fault(status=400, code=INVALID_FIELD, message=message, field=field, rule=rule)
         return render(request.url.path, fault)
 
     async def any_other(request: Request, error: Exception) -> Response:

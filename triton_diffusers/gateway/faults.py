@@ -6,14 +6,12 @@ import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from triton_diffusers.api.statuses import status_of
+from triton_diffusers.api.statuses import INVALID_FIELD, SERVER_ERROR, status_of
 from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, TimedOut, TritonDiffusersError
 from triton_diffusers.gateway.jobs.errors import TableUnavailable, TooManyJobs
 
 logger = logging.getLogger(__name__)
 
-INVALID_REQUEST = 460
-SERVER_ERROR = 469
 _RETRY_SECONDS = 5
 
 
@@ -22,7 +20,7 @@ class Fault:
     """An error of a request: ``code`` is the API's own; invalid fields have ``field``, ``value`` and ``rule``."""
 
     status: int
-    code: int = INVALID_REQUEST
+    code: int = INVALID_FIELD
     message: str
     field: str = ""
     value: str = ""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
 
+from triton_diffusers.api.statuses import SERVER_ERROR
 from triton_diffusers.errors import Cancelled, TimedOut
-from triton_diffusers.gateway.faults import SERVER_ERROR, Fault, Refused
+from triton_diffusers.gateway.faults import Fault, Refused
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Job, JobState, NewJob, OwnerLimits, Submitted
 from triton_diffusers.gateway.jobs.table import JobTable

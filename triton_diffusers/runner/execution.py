@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from triton_diffusers.api.contract import CONTRACTS
+from triton_diffusers.api.statuses import INVALID_FIELD, SERVER_ERROR
 from triton_diffusers.errors import InvalidRequest, StorageFailure
 from triton_diffusers.gateway.inputs import join_inputs
 from triton_diffusers.gateway.jobs.errors import LeaseLost, TableUnavailable
@@ -15,8 +16,6 @@ from triton_diffusers.gateway.jobs.job import Blob, Claim, JobError, JobState, L
 from triton_diffusers.gateway.jobs.job import Progress as TableProgress
 from triton_diffusers.gateway.jobs.table import JobTable
 from triton_diffusers.runner.outcome import (
-    INVALID_FIELD,
-    SERVER_ERROR,
     Failure,
     Verdict,
     bill_of,

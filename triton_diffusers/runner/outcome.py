@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from triton_diffusers.api.statuses import INVALID_FIELD, INVALID_IMAGE, SERVER_ERROR
 from triton_diffusers.gateway.jobs.job import Bill, Job, JobError
 from triton_diffusers.gateway.work import work_of_parameters
 from triton_diffusers.runner.triton import Progress, TritonError
 
-INVALID_FIELD, INVALID_PICTURE, SERVER_ERROR = 460, 462, 469
-
-_PICTURE_FIELDS = ("image", "mask", "control_image")
+_IMAGE_FIELDS = ("image", "mask", "control_image")
 # Of Triton and of the models: nothing has run, and the same request may succeed soon.
 _NOT_STARTED = ("requests wait", "is stopping", "is recovering", "has no available versions", "is not found")
 _PROCESS_DIED = ("Stub process", "is not healthy")
@@ -45,7 +44,7 @@ def failure_of(error: TritonError, *, cancelled: bool) -> Failure:
     """
     message = str(error)
     if error.status == "INVALID_ARGUMENT":
-        code = INVALID_PICTURE if message.startswith(_PICTURE_FIELDS) else INVALID_FIELD
+        code = INVALID_IMAGE if message.startswith(_IMAGE_FIELDS) else INVALID_FIELD
         return Failure(Verdict.FAIL, JobError(message=message, code=code))
     failed = JobError(message=message, code=SERVER_ERROR)
     if any(text in message for text in _NOT_STARTED) and error.status in ("UNAVAILABLE", "NOT_FOUND"):

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triton_diffusers.api.statuses import SERVER_ERROR
 from triton_diffusers.errors import shown
-from triton_diffusers.gateway.faults import SERVER_ERROR, Fault, Refused
+from triton_diffusers.gateway.faults import Fault, Refused
 
 DISCONNECTED = "triton_diffusers.disconnected"
 """Name in the scope of the ``asyncio.Event`` that is set when the caller has hung up."""

@@ -9,13 +9,13 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from triton_diffusers.api.request import SEEDS
+from triton_diffusers.api.statuses import INVALID_IMAGE
 from triton_diffusers.gateway.dialects.openai.translate import ResponseFormat, Translation, size_of
 from triton_diffusers.gateway.faults import Fault
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.results import IMAGE, Results, files_of
 from triton_diffusers.gateway.work import work_of_parameters
 
-_INVALID_IMAGE = 462
 _TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES: Mapping[int, str] = {
     404: "not_found",
@@ -118,6 +118,6 @@ def _code(fault: Fault) -> str | None:
         return "model_not_found"
     if fault.status != 400:
         return _CODES.get(fault.status)
-    if fault.code == _INVALID_IMAGE:
+    if fault.code == INVALID_IMAGE:
         return "invalid_image"
     return "invalid_value" if fault.field else None
