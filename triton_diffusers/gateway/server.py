@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import time
@@ -25,6 +24,7 @@ from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage import open_store
 from triton_diffusers.storage.protocol import ResultStore
 from triton_diffusers.util.backoff import backoff
+from triton_diffusers.util.hosts import is_loopback, url_host
 from triton_diffusers.util.notice import NOTICE
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def run_gateway(host: str, port: int, settings: GatewaySettings, limits: Setting
         logger.warning("the gateway has no login: everybody who reaches %s can draw, read and cancel", host)
     config = server_config(service, host)
     address = listener.getsockname()
-    logger.log(NOTICE, "the gateway listens on http://%s:%d", f"[{host}]" if ":" in host else host, address[1])
+    logger.log(NOTICE, "the gateway listens on http://%s:%d", url_host(host), address[1])
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
@@ -98,14 +98,6 @@ def required_store(limits: Settings) -> ResultStore:
     if store is None:
         raise SettingsError(f"{PREFIX}STORE: '' is invalid: jobs need a result store")
     return store
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if only this machine reaches a server on ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

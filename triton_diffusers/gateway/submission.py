@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from triton_diffusers.api.contract import CONTRACTS, CONTROL_INPUTS, Contract
 from triton_diffusers.api.decode import decode_request
@@ -15,11 +15,12 @@ from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.gateway.fields import values_from_json
 from triton_diffusers.gateway.inputs import split_inputs
 from triton_diffusers.gateway.jobs.job import NewJob
+from triton_diffusers.gateway.settings import Model
 from triton_diffusers.gateway.work import work_of
 from triton_diffusers.settings import Settings
 
 BASE, CONTROLNET = "ensemble", "ensemble_controlnet"
-MODELS = (BASE, CONTROLNET, "sd_base", "sd_controlnet")
+MODELS: tuple[str, ...] = get_args(Model)
 """Models that a request may name."""
 
 _CONTROL_FIELDS = frozenset(field.name for field in CONTROL_INPUTS)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from triton_diffusers.launcher.endpoint import CONTROL_HEADER
 from triton_diffusers.launcher.options import ServeOptions
-from triton_diffusers.launcher.ports import Ports, reachable_host, url_host
+from triton_diffusers.launcher.ports import Ports
 from triton_diffusers.launcher.repository import Repository
 from triton_diffusers.launcher.workspace import Workspace
 from triton_diffusers.settings import Settings
+from triton_diffusers.util.hosts import reachable_host, url_host
 
 
 def _calls(http: str, repository: Repository, model_dir: Path) -> Iterator[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from triton_diffusers.api.contract import FORWARDED_HEADERS
 from triton_diffusers.launcher.endpoint import CONTROL_HEADER
 from triton_diffusers.launcher.options import ServeOptions
-from triton_diffusers.launcher.ports import Ports, url_host
+from triton_diffusers.launcher.ports import Ports
 from triton_diffusers.launcher.repository import Repository
 from triton_diffusers.launcher.runtime import TritonRuntime
 from triton_diffusers.launcher.workspace import Workspace
+from triton_diffusers.util.hosts import url_host
 
 _TRANSLATOR_DIR = "TRITON_DIFFUSERS_TRANSLATOR_DIR"
 _CONTROL = "model-repository,shared-memory,trace,logging"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from triton_diffusers.launcher.ports import url_host
+from triton_diffusers.util.hosts import url_host
 
 _UNREACHABLE = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 # A proxy from the environment must not come between the launcher and its own server.

@@ -23,7 +23,7 @@ from triton_diffusers.launcher.errors import BadOption, StartFailed
 from triton_diffusers.launcher.logs import ServerOutput
 from triton_diffusers.launcher.model_dir import check_model_dir, fetch_model_dir
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
-from triton_diffusers.launcher.ports import Ports, choose_ports, is_loopback, reachable_host
+from triton_diffusers.launcher.ports import Ports, choose_ports
 from triton_diffusers.launcher.readiness import wait_until_ready
 from triton_diffusers.launcher.repository import Repository
 from triton_diffusers.launcher.runtime import find_runtime
@@ -33,6 +33,7 @@ from triton_diffusers.launcher.tritonserver import TritonServer
 from triton_diffusers.launcher.watchdog import Watchdog, WatchTimes, when
 from triton_diffusers.launcher.workspace import Workspace, sweep
 from triton_diffusers.settings import Settings, SettingsError
+from triton_diffusers.util.hosts import is_loopback, reachable_host
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from typing import IO, cast
 
 from triton_diffusers.launcher.logs import ServerOutput
 from triton_diffusers.launcher.options import ServeOptions
-from triton_diffusers.launcher.ports import reachable_host, url_host
+from triton_diffusers.settings import Settings
 from triton_diffusers.util.backoff import backoff
+from triton_diffusers.util.hosts import reachable_host, url_host
 from triton_diffusers.util.process import attached, python
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def _missing(options: ServeOptions) -> str:
     """Return the reason why no gateway can run; empty if it can."""
     if find_spec("fastapi") is None:
         return "install it with: pip install 'triton-diffusers[gateway]'"
-    store = os.environ.get(_STORE, "results") if options.store is None else options.store
+    store = Settings.read().store if options.store is None else options.store
     return "" if store else "jobs need a result store, and this server has none"
 
 

@@ -155,14 +155,6 @@ async def test_a_stopping_server_lets_no_stream_keep_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_addresses_of_this_machine_only(host: str, loopback: bool) -> None:
-    assert gateway_server.is_loopback(host) is loopback
-
-
-@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"database": "mysql://a"}, "database: 'mysql://a' is invalid: expected sqlite:///path or postgresql"),

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from triton_diffusers.launcher.errors import BadOption, PortUnavailable
-from triton_diffusers.launcher.ports import choose_ports, reachable_host, url_host
+from triton_diffusers.launcher.ports import choose_ports
+from triton_diffusers.util.hosts import reachable_host, url_host
 
 
 @pytest.fixture
