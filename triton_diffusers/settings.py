@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     runtime_dir: Path = Field(
         default_factory=lambda: Path(gettempdir()) / "triton-diffusers",
-        description="Directory that the model processes of one server share"
-        " for progress and cancellation. One per server.",
+        description="Directory that the processes of one server share: the engines' sockets, progress and cancellation."
+        " One per server.",
     )
 
     cache_dir: Path = Field(

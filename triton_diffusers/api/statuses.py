@@ -39,7 +39,7 @@ STATUSES: tuple[ErrorStatus, ...] = (
     ErrorStatus(InvalidImage, "INVALID_ARGUMENT", 400, INVALID_IMAGE, "InvalidRequestError", "an image is invalid, too large or cannot be fetched"),
     ErrorStatus(InvalidRequest, "INVALID_ARGUMENT", 400, INVALID_FIELD, "InvalidRequestError", "a field's value is invalid"),
     ErrorStatus(NotFound, "NOT_FOUND", 404, INVALID_FIELD, "NotFoundError", "a file of the model directory, a preprocessor's weights or, of `jobs`, the task does not exist"),
-    ErrorStatus(Busy, "UNAVAILABLE", 503, SERVER_ERROR, "BusyError", "the queue is full, the server is stopping, or the engine loop has failed and the model is being restarted: try again in some seconds"),
+    ErrorStatus(Busy, "UNAVAILABLE", 503, SERVER_ERROR, "BusyError", "the queue is full, the server is stopping, or an engine process has died and is started again: try again in some seconds"),
     ErrorStatus(TimedOut, "CANCELLED", 400, SERVER_ERROR, "RequestTimeoutError", "the job's timeout is over"),
     ErrorStatus(Cancelled, "CANCELLED", 400, SERVER_ERROR, "CancelledError", "the job was cancelled"),
     ErrorStatus(Exception, "INTERNAL", 500, SERVER_ERROR, "ServerError", "any other error is the server's fault"),
