@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
-from triton_diffusers.gateway.jobs.job import Claim, Signals
+from triton_diffusers.gateway.jobs.job import Claim, Lease, Signals
 from triton_diffusers.gateway.jobs.table import JobTable
 from triton_diffusers.runner.execution import Execution
 from triton_diffusers.runner.results import ResultWriter
@@ -80,9 +80,31 @@ class Runner:
             except TableUnavailable as error:
                 attempt = await self._pause(attempt, stopping, str(error))
                 continue
+            try:
+                await self._look_again_after_failure()
+            except TritonError as error:
+                await self._release([claim.lease for claim in claims])
+                attempt = await self._pause(attempt, stopping, f"Triton at {self._triton.address}: {error}")
+                continue
             attempt = 0
             for claim in claims:
                 self._start(claim)
+
+    async def _look_again_after_failure(self) -> None:
+        """Raise ``TritonError`` if a job has failed during the claim because Triton is gone.
+
+        That claim was waiting in the table, and got the failed job at once: it would fail again.
+        """
+        if any(execution.failed for execution in self._executions):
+            self._models_until = 0.0
+        if not self._models_until:
+            await self._served()
+
+    async def _release(self, leases: Sequence[Lease]) -> None:
+        try:
+            await self._table.release(leases)
+        except TableUnavailable as error:
+            logger.warning("jobs are not handed back, and wait for the end of their leases: %s", error)
 
     async def _served(self) -> Collection[str]:
         """Return the models whose jobs this runner can run now. Raises ``TritonError`` if there are none."""
@@ -183,10 +205,7 @@ class Runner:
         for execution in left:
             execution.handed_back = True
             await execution.stop_on_triton()
-        try:
-            await self._table.release([execution.lease for execution in left])
-        except TableUnavailable as error:
-            logger.warning("jobs are not handed back, and wait for the end of their leases: %s", error)
+        await self._release([execution.lease for execution in left])
         await self._wait_for_all(_GIVE_UP_SECONDS)
         tasks = list(self._executions.values())
         for task in tasks:

@@ -185,6 +185,25 @@ async def test_nothing_is_claimed_while_triton_has_no_model(fleet: Fleet, triton
         assert (await fleet.ended(job)).state is JobState.SUCCEEDED
 
 
+async def test_a_triton_that_dies_costs_its_job_one_attempt(fleet: Fleet, triton: FakeTriton) -> None:
+    models = triton.ready
+
+    def die(values: Mapping[str, Any]) -> None:
+        if models == triton.ready and len(triton.asked) == 1:
+            triton.ready = frozenset()
+        if not triton.ready:
+            raise TritonError("UNAVAILABLE", "Socket closed")
+
+    triton.answer = die
+    async with fleet.runner(triton):
+        job = await fleet.submit()
+        await asyncio.sleep(1.0)
+        assert len(triton.asked) == 1
+        triton.ready = models
+        job = await fleet.ended(job)
+    assert (job.state, job.attempts) == (JobState.SUCCEEDED, 2)
+
+
 async def test_a_stopped_runner_finishes_what_ends_in_time(fleet: Fleet, triton: FakeTriton) -> None:
     triton.gate.clear()
     job = await fleet.submit()
