@@ -265,6 +265,9 @@ async def test_progress_is_shown(gateway: Gateway) -> None:
     shown = (await gateway.client.get(f"/api/jobs/{job['id']}")).json()
     assert (shown["state"], shown["attempts"]) == ("running", 1)
     assert shown["progress"] == {"step": 30, "steps": 100, "images_done": 1, "fraction": 0.3}
+    await gateway.finish(claim)
+    shown = (await gateway.client.get(f"/api/jobs/{job['id']}")).json()
+    assert shown["progress"] == {"step": 100, "steps": 100, "images_done": 2, "fraction": 1.0}
 
 
 async def test_a_preview_of_an_ended_job_is_not_waited_for(gateway: Gateway) -> None:

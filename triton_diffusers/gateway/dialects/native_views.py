@@ -140,18 +140,21 @@ def job_view(job: Job, results: Results, base_url: str, position: Position | Non
         created=job.created,
         started=job.started,
         ended=job.ended,
-        progress=ProgressView(
-            step=job.progress.step,
-            steps=job.progress.steps,
-            images_done=job.progress.images_done,
-            fraction=job.progress.fraction,
-        ),
+        progress=_progress_view(job),
         position=PositionView(ahead=position.ahead, wait_seconds=position.wait_seconds) if position else None,
         result=_result_view(job, results, base_url),
         error=_error_view(job),
         warnings=[*job.request["warnings"], *(job.result["outputs"]["warnings"] if job.result else ())],
         links={name: f"{path}{suffix}" for name, suffix in _LINKS.items()},
     )
+
+
+def _progress_view(job: Job) -> ProgressView:
+    """Return the last progress that the runner reported; all of it once the job has succeeded."""
+    last = job.progress
+    if job.state is JobState.SUCCEEDED:
+        return ProgressView(step=last.steps, steps=last.steps, images_done=job.images, fraction=1.0)
+    return ProgressView(step=last.step, steps=last.steps, images_done=last.images_done, fraction=last.fraction)
 
 
 _LINKS = {"self": "", "events": "/events", "preview": "/preview", "cancel": "/cancel"}
