@@ -135,10 +135,8 @@ def test_killed_database_loses_no_job() -> None:
                 server.kill()
                 with pytest.raises(TableUnavailable):
                     store.submit("ann", [new_job()])
-                failures = len(worker.said("failed"))
                 server.start()
                 worker.wait_for("finished", len(worker.said("finished")) + 5)
-                assert failures or worker.said("failed")
         finally:
             worker.kill()
         heard.clear()
