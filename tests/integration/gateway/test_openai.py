@@ -143,7 +143,7 @@ def test_openais_own_clients(service: Service, tmp_path: Path, make: Callable[[s
     assert not np.array_equal(first, second)
     assert found["usage"] == 0
     by_url = base64.b64encode(service.client.get(found["url"]).content).decode()
-    # The same image as in a batch of two, whose sums have another order.
+    # Equal to an image of a batch of two up to rounding: sums have another order there.
     assert np.abs(pixels(by_url).astype(int) - first).max() <= MAX_ROUNDING
     check_edit(found["edit"])
     assert pixels(found["edit_of_list"]).shape == (64, 64, 3)

@@ -79,7 +79,7 @@ OTHER: dict[str, Any] = {
 }
 GENERATING = CONTRACTS["sd_controlnet"]
 
-# What text to image needs of each model that makes images.
+# Fields that text to image needs, of each model that makes images.
 NEEDS: dict[str, dict[str, Any]] = {"sd_base": {}, "sd_controlnet": {"image_link": "http://example.com/a.png"}}
 
 # What a request of each function needs, at least, and one for what only counts beside another field.

@@ -356,7 +356,7 @@ def test_a_float_is_shown_as_it_was_written() -> None:
 # The other generating model's are among them.
 ALL_INPUTS = CONTRACTS["sd_controlnet"].inputs
 SIZES = {"width × height", "width × height with expand"}
-# What a strange func_name may want, and what a strange control image stands in for.
+# Fields that a random func_name may need, and those that a random control image replaces.
 IMAGES = {"image / image_base64 / image_link", "image"}
 ELEMENTS = {
     "STRING": st.one_of(
