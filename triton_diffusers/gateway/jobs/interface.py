@@ -23,6 +23,7 @@ from triton_diffusers.gateway.jobs.job import (
     Job,
     JobError,
     JobEvent,
+    JobInFlight,
     JobState,
     JsonObject,
     Lease,
@@ -77,6 +78,10 @@ class JobStore(Protocol):
         limit: int = 50,
     ) -> Page:
         """Return jobs, the newest first: those in one of ``states`` (empty: any), with ``label`` if one is given."""
+        ...
+
+    def in_flight(self, owner: str, sink: str) -> Sequence[JobInFlight]:
+        """Return the owner's queued and running jobs that will be appended to a sink, the oldest first."""
         ...
 
     def position(self, owner: str | None, job_id: str) -> Position | None:

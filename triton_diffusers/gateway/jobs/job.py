@@ -109,6 +109,7 @@ class Job:
     label: str
     dialect: str
     tags: Mapping[str, str]
+    sink: str
     traceparent: str
     state: JobState
     attempts: int
@@ -121,6 +122,17 @@ class Job:
     event: int
     result: JsonObject | None
     error: JobError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInFlight:
+    """A queued or running job, without its content."""
+
+    id: str
+    number: int
+    state: JobState
+    priority: int
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from triton_diffusers.gateway.jobs.job import (
     Counters,
     Job,
     JobEvent,
+    JobInFlight,
     JobState,
     LedgerEntry,
     Page,
@@ -85,6 +87,26 @@ def events(session: Session, owner: str | None, job_id: str, after: int) -> Sequ
         number, at = row["progress_event"], row["progress_at"]
         found.append(JobEvent(job_id=job_id, number=number, kind="progress", at=at, data=data))
     return sorted(found, key=lambda event: event.number)
+
+
+def in_flight(session: Session, owner: str, sink: str) -> Sequence[JobInFlight]:
+    """Return the jobs in flight of an owner that go to a sink."""
+    rows = session.rows(
+        "SELECT id, number, state, priority, tags FROM jobs"
+        " WHERE owner = :owner AND ended_uptime IS NULL AND sink = :sink ORDER BY number",
+        owner=owner,
+        sink=sink,
+    )
+    return [
+        JobInFlight(
+            id=row["id"],
+            number=row["number"],
+            state=JobState(row["state"]),
+            priority=row["priority"],
+            tags=json.loads(row["tags"]),
+        )
+        for row in rows
+    ]
 
 
 def preview(session: Session, owner: str | None, job_id: str) -> Blob | None:

@@ -52,8 +52,8 @@ def _job(row: Row) -> Job:
 
 
 _SAME = (
-    *("id", "number", "owner", "model", "pool", "work", "images", "priority", "label", "dialect", "traceparent"),
-    *("attempts", "runner", "created", "started", "ended", "event"),
+    *("id", "number", "owner", "model", "pool", "work", "images", "priority", "label", "dialect", "sink"),
+    *("traceparent", "attempts", "runner", "created", "started", "ended", "event"),
 )
 
 

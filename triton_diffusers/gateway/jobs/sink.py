@@ -92,7 +92,8 @@ class SinkStore(Protocol):
     ) -> Sequence[SinkEntry]:
         """Send entries from number ``first`` on that have all ``tags``, until the window is full.
 
-        With ``commit`` they are committed at once. Call it at least every ``CONSUMER_SECONDS``, as a sign of life.
+        With ``commit`` they are committed at once; else it is not durable: a crash of the database sends them again.
+        Call it at least every ``CONSUMER_SECONDS / 2``, as a sign of life. It seldom writes when there is nothing.
 
         Raises: ConsumerReplaced.
         """

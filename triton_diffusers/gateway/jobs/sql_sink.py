@@ -30,6 +30,10 @@ _UNSENT = """AND NOT EXISTS (SELECT 1 FROM sink_deliveries AS others WHERE other
     AND others.group_name = :group AND others.number = sink_entries.number AND others.state != 'returned')"""
 _RETURN_OF_SILENT = f"""{_RETURN} AND consumer IN (SELECT name FROM sink_consumers
     WHERE sink_consumers.sink = :sink AND sink_consumers.group_name = :group AND alive_until <= :time)"""  # noqa: S608
+_SILENT = """SELECT 1 FROM sink_consumers WHERE sink = :sink AND group_name = :group AND alive_until <= :time
+    AND EXISTS (SELECT 1 FROM sink_deliveries AS others WHERE others.sink = sink_consumers.sink
+        AND others.group_name = sink_consumers.group_name AND others.consumer = sink_consumers.name
+        AND others.state = 'sent') LIMIT 1"""
 _COMMITTED_BY_ALL = """SELECT number FROM sink_entries WHERE sink = :sink AND number $in_numbers AND NOT EXISTS (
     SELECT 1 FROM sink_groups WHERE sink_groups.sink = sink_entries.sink AND NOT EXISTS (
         SELECT 1 FROM sink_deliveries AS others WHERE others.sink = sink_groups.sink
@@ -54,7 +58,10 @@ class SqlSinkStore:
     def take(
         self, consumer: Consumer, first: int = 0, tags: Mapping[str, str] = _NO_TAGS, *, commit: bool = False
     ) -> Sequence[SinkEntry]:
-        return self._database.write(lambda session: _take(session, consumer, first, tags, commit))
+        # Consumers ask after each change of the table, and a write is one.
+        if not self._database.read(lambda session: _has_work(session, consumer, first, tags)):
+            return []
+        return self._database.write(lambda session: _take(session, consumer, first, tags, commit), durable=commit)
 
     def commit(self, sink: str, group: str, numbers: Collection[int]) -> int:
         return self._database.write(lambda session: _commit(session, sink, group, list(numbers)))
@@ -83,7 +90,8 @@ class SqlSinkStore:
             sink_log.delete(session, sink, [entry.number for entry in entries])
             return entries
 
-        return self._database.write(take_out) if delete else self._database.read(find)
+        found = self._database.read(find)
+        return self._database.write(take_out) if delete and found else found
 
     def delete(self, sink: str, numbers: Collection[int]) -> int:
         def remove(session: Session) -> int:
@@ -139,6 +147,25 @@ def _disconnect(session: Session, consumer: Consumer) -> None:
         epoch=consumer.epoch,
     ):
         session.execute(f"{_RETURN} AND consumer = :name", sink=consumer.sink, group=consumer.group, name=consumer.name)
+
+
+def _has_work(session: Session, consumer: Consumer, first: int, tags: Mapping[str, str]) -> bool:
+    """Return True if ``_take`` may do something: send entries, give a sign of life, or find that it was replaced."""
+    sink, group = consumer.sink, consumer.group
+    time = uptime(session)
+    rows = session.rows(
+        "SELECT max_pending FROM sink_consumers WHERE sink = :sink AND group_name = :group AND name = :name"
+        " AND epoch = :epoch AND alive_until > :soon",
+        sink=sink,
+        group=group,
+        name=consumer.name,
+        epoch=consumer.epoch,
+        soon=time + CONSUMER_SECONDS / 2,
+    )
+    if not rows or session.rows(_SILENT, sink=sink, group=group, time=time):
+        return True
+    room = rows[0]["max_pending"] - len(_sent(session, sink, group, consumer.name))
+    return room > 0 and any(True for _ in sink_log.matching(session, sink, first, tags, _UNSENT, group=group))
 
 
 def _take(

@@ -24,6 +24,7 @@ from triton_diffusers.gateway.jobs.job import (
     Job,
     JobError,
     JobEvent,
+    JobInFlight,
     JobState,
     JsonObject,
     Lease,
@@ -78,6 +79,9 @@ class SqlJobStore:
         limit: int = 50,
     ) -> Page:
         return self.database.read(lambda session: queries.page(session, owner, states, label, cursor, limit))
+
+    def in_flight(self, owner: str, sink: str) -> Sequence[JobInFlight]:
+        return self.database.read(lambda session: queries.in_flight(session, owner, sink))
 
     def position(self, owner: str | None, job_id: str) -> Position | None:
         job = self.get(owner, job_id)

@@ -55,6 +55,7 @@ class JobTable:
     get_many = _threaded(JobStore.get_many)
     event_numbers = _threaded(JobStore.event_numbers)
     jobs = _threaded(JobStore.jobs)
+    in_flight = _threaded(JobStore.in_flight)
     position = _threaded(JobStore.position)
     cancel = _threaded(JobStore.cancel)
     leave = _threaded(JobStore.leave)
@@ -107,12 +108,21 @@ class JobTable:
         self, runner: str, pool: str, models: Collection[str], max_images: int, timeout_seconds: float
     ) -> Sequence[Claim]:
         """Claim as soon as there is something to claim; nothing if the time is over."""
+        return await self.wait_for_some(timeout_seconds, self.store.claim, runner, pool, models, max_images)
+
+    async def wait_for_some(
+        self, timeout_seconds: float, function: Callable[_P, Sequence[_T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> Sequence[_T]:
+        """Return what a function of the store returns, as soon as there is something or the time is over.
+
+        It is called again after each change of the table and each second, so it must not itself write for nothing.
+        """
         deadline = _now() + timeout_seconds
         while True:
             change = self._change()
-            claims = await self.claim(runner, pool, models, max_images)
-            if claims or (remaining := deadline - _now()) <= 0:
-                return claims
+            found = await self.call(function, *args, **kwargs)
+            if found or (remaining := deadline - _now()) <= 0:
+                return found
             await asyncio.wait([change], timeout=min(_POLL_SECONDS, remaining))
 
     async def close(self) -> None:

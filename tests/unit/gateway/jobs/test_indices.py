@@ -50,6 +50,7 @@ def _use(table: Table) -> None:
     store.jobs("ann", states=[JobState.QUEUED], label="l", cursor=100)
     store.jobs("ann", label="l")
     store.jobs(None)
+    store.in_flight("ann", "s")
     store.counters("ann")
     store.load()
     store.ledger("ann")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,34 @@ def test_committing_on_sending_deletes_at_once(table: Table) -> None:
     assert table.store.sinks.attributes(SINK).length == 0
     _end(table)
     assert _numbers(table.store.sinks.take(consumer)) == [4], "numbers are not used again"
+
+
+def test_idle_consumer_writes_only_its_signs_of_life(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    sinks = table.store.sinks
+    consumer, other = sinks.connect(SINK, "g", "c", 1), sinks.connect(SINK, "g", "other", 1)
+    _end(table, 2)
+    assert (_numbers(sinks.take(consumer)), _numbers(sinks.take(other))) == ([1], [2])
+    _end(table)
+    writes: list[object] = []
+    write = table.store.database.write
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        writes.append(arguments)
+        return write(*arguments, **named)
+
+    monkeypatch.setattr(table.store.database, "write", counted)
+    for _ in range(3):
+        assert sinks.take(consumer) == [], "its window is full"
+        assert sinks.read(SINK, first=9, delete=True) == []
+    assert writes == []
+    sinks.commit(SINK, "g", [1])
+    assert _numbers(sinks.take(consumer)) == [3]
+    monkeypatch.undo()
+    for _ in range(4):
+        table.pass_time(12.0)
+        assert sinks.take(consumer) == []
+    sinks.commit(SINK, "g", [3])
+    assert _numbers(sinks.take(consumer)) == [2], "the other one was silent"
 
 
 @pytest.mark.parametrize("way", ["disconnect", "replace", "silence"])

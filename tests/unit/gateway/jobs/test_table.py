@@ -60,6 +60,27 @@ def test_waiters_hear_of_what_another_process_does(open_table: Callable[..., Tab
     assert time.monotonic() - before < LONG / 2
 
 
+def test_consumers_hear_of_entries_that_another_process_appends(open_table: Callable[..., Table]) -> None:
+    other = open_table()
+    sinks = other.store.sinks
+    consumer = sinks.connect("ann/a", "g", "c", 5)
+
+    async def test(table: JobTable) -> None:
+        waiting = asyncio.create_task(table.wait_for_some(LONG, table.store.sinks.take, consumer))
+        job = await asyncio.to_thread(other.submit, sink="ann/a")
+        assert job.sink == "ann/a"
+        (waits,) = await table.in_flight("ann", "ann/a")
+        assert (waits.id, waits.number, waits.state) == (job.id, job.number, JobState.QUEUED)
+        assert await table.in_flight("ann", "ann/b") == await table.in_flight("bob", "ann/a") == []
+        claim = await asyncio.to_thread(other.claim_one)
+        await asyncio.to_thread(other.store.finish, claim.lease, RESULT, BILL)
+        assert [entry.job_id for entry in await waiting] == [job.id]
+        assert await table.in_flight("ann", "ann/a") == []
+        assert await table.wait_for_some(0.2, table.store.sinks.take, consumer) == []
+
+    run(open_table().store, test)
+
+
 def test_waits_end_when_their_time_is_over(open_table: Callable[..., Table]) -> None:
     async def test(table: JobTable) -> None:
         (submitted,) = await table.submit("ann", [new_job(model="other")])
