@@ -16,6 +16,8 @@ from starlette.responses import Response
 from triton_diffusers.api.statuses import INVALID_FIELD
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway import health
+from triton_diffusers.gateway.access.declaration import guarded_routes
+from triton_diffusers.gateway.access.middleware import AccessMiddleware
 from triton_diffusers.gateway.dialects import native, native_streams, reference
 from triton_diffusers.gateway.dialects.dialect import Dialect
 from triton_diffusers.gateway.dialects.openai import routes as openai
@@ -50,7 +52,7 @@ def create_app(service: Service, hosts: Sequence[str] = ()) -> FastAPI:
             await asyncio.gather(*tasks, return_exceptions=True)
             await service.table.close()
 
-    app = FastAPI(title="Triton Diffusers", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Triton Diffusers", lifespan=lifespan, openapi_url=None)
     app.state.service = service
     for dialect in DIALECTS:
         app.include_router(dialect.router)
@@ -70,6 +72,7 @@ def _add_middleware(app: FastAPI, service: Service, hosts: Sequence[str]) -> Non
         max_seconds=settings.body_seconds,
     )
     app.add_middleware(BodyMiddleware, limits=limits)
+    app.add_middleware(AccessMiddleware, authenticator=service.authenticator, routes=guarded_routes(app.routes))
     app.add_middleware(OriginMiddleware, hosts=hosts)
     app.add_middleware(FaultMiddleware, render=render)
     app.add_middleware(CountMiddleware, requests=service.metrics.requests)

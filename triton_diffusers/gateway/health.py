@@ -6,12 +6,14 @@ import asyncio
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from triton_diffusers.gateway.access.declaration import PUBLIC
 from triton_diffusers.gateway.dialects.dialect import ServiceDependency
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], dependencies=[PUBLIC])
 
 _READY_SECONDS = 5.0
 
@@ -38,3 +40,9 @@ async def ready(service: ServiceDependency) -> JSONResponse:
 async def metrics(service: ServiceDependency) -> Response:
     """Return the gateway's metrics for Prometheus."""
     return Response(await service.metrics.page(service.table), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> JSONResponse:
+    """Return the description of all routes."""
+    return JSONResponse(request.app.openapi())

@@ -9,6 +9,7 @@ import time
 
 import uvicorn
 
+from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.h11_protocol import limited_protocol
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
@@ -69,7 +70,7 @@ def make_service(settings: GatewaySettings, limits: Settings) -> Service:
     except OSError as error:
         raise SettingsError(f"state_dir: {str(settings.state_dir)!r} is invalid: {error.strerror}") from error
     results = Results(required_store(limits), UrlSigner(key, settings.url_seconds))
-    return Service(open_table(settings), results, limits, settings, JobMetrics())
+    return Service(open_table(settings), results, limits, settings, JobMetrics(), Authenticator())
 
 
 def open_table(settings: GatewaySettings) -> JobTable:

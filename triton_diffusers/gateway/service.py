@@ -13,6 +13,8 @@ from starlette.requests import HTTPConnection, Request
 
 from triton_diffusers.api.statuses import SERVER_ERROR
 from triton_diffusers.errors import Cancelled, TimedOut
+from triton_diffusers.gateway.access.authenticator import Authenticator
+from triton_diffusers.gateway.access.caller import Caller
 from triton_diffusers.gateway.faults import Fault, Refused
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Job, JobState, NewJob, OwnerLimits, Submitted
@@ -22,7 +24,7 @@ from triton_diffusers.gateway.middleware.body import DISCONNECTED
 from triton_diffusers.gateway.middleware.request_ids import REQUEST_IDS
 from triton_diffusers.gateway.results import Results
 from triton_diffusers.gateway.settings import GatewaySettings
-from triton_diffusers.gateway.submission import Caller
+from triton_diffusers.gateway.submission import JobOrigin
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.backoff import backoff
 
@@ -35,15 +37,16 @@ _CALLER_IS_GONE = 499  # nginx's status; nobody reads it but the access log
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The services of all dialects: the table, the results, the limits of requests (``limits``) and the settings."""
+    """The services of all dialects: the table, the results, the settings; ``limits`` are those of requests."""
 
     table: JobTable
     results: Results
     limits: Settings
     settings: GatewaySettings
     metrics: JobMetrics
+    authenticator: Authenticator
 
-    def caller(self, request: Request, dialect: str, *, body: bytes = b"", waiting: bool = False) -> Caller:
+    def origin(self, request: Request, dialect: str, *, body: bytes = b"", waiting: bool = False) -> JobOrigin:
         """Return the particulars of an HTTP request; with ``body``, identical requests in flight are one job.
 
         Raises: InvalidRequest: the ``Idempotency-Key`` is invalid.
@@ -53,7 +56,7 @@ class Service:
             rule = f"at most {_MAX_KEY_CHARS} characters"
             raise Refused(Fault(status=400, message=f"Idempotency-Key: {len(key)} characters is invalid: {rule}"))
         digest = hashlib.sha256(request.url.path.encode() + b"\0" + body).hexdigest()
-        return Caller(
+        return JobOrigin(
             dialect=dialect,
             traceparent=request.scope[REQUEST_IDS].traceparent,
             idempotency_key=key,
@@ -65,9 +68,9 @@ class Service:
         """Return the base of URLs in replies, without a slash at its end."""
         return (self.settings.public_url or str(connection.base_url)).rstrip("/")
 
-    async def submit(self, owner: str, jobs: Sequence[NewJob]) -> Sequence[Submitted]:
+    async def submit(self, caller: Caller, jobs: Sequence[NewJob]) -> Sequence[Submitted]:
         """Accept jobs, all or none. Raises: TooManyJobs, KeyReused, InvalidRequest, TableUnavailable."""
-        submitted = await self.table.submit(owner, jobs, OwnerLimits(max_jobs=self.settings.max_queued))
+        submitted = await self.table.submit(caller.owner, jobs, OwnerLimits(max_jobs=self.settings.max_queued))
         for each in submitted:
             if each.created:
                 self.metrics.accepted(each.job)

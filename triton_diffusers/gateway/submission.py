@@ -31,7 +31,7 @@ _RUNNERS_OWN = {"return_images": True, "use_base64": False, "store_images": Fals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class JobOrigin:
     """Particulars of the HTTP request that a job comes from."""
 
     dialect: str
@@ -40,8 +40,8 @@ class Caller:
     fingerprint: str = ""
     waiting: bool = False
 
-    def numbered(self, number: int) -> Caller:
-        """Return the caller of one of several jobs in a request, each with an idempotency key of its own."""
+    def numbered(self, number: int) -> JobOrigin:
+        """Return the origin of one of several jobs in a request, each with an idempotency key of its own."""
         return replace(self, idempotency_key=self.idempotency_key and f"{self.idempotency_key}/{number}")
 
 
@@ -60,7 +60,7 @@ def model_for(document: Mapping[str, Any], model: str = "") -> str:
 
 def new_job(
     document: Mapping[str, Any],
-    caller: Caller,
+    origin: JobOrigin,
     settings: Settings,
     *,
     model: str,
@@ -79,7 +79,7 @@ def new_job(
     given.setdefault("task_id", secrets.token_hex(8))
     return job_of_values(
         values_from_json(given, CONTRACTS[model].inputs) | dict(files or {}),
-        caller,
+        origin,
         settings,
         model=model,
         priority=priority,
@@ -89,7 +89,7 @@ def new_job(
 
 def job_of_values(
     values: dict[str, Any],
-    caller: Caller,
+    origin: JobOrigin,
     settings: Settings,
     *,
     model: str,
@@ -116,12 +116,12 @@ def job_of_values(
         images=request.image_num,
         priority=priority,
         label=request.task_id,
-        dialect=caller.dialect,
+        dialect=origin.dialect,
         inputs=inputs,
-        traceparent=caller.traceparent,
-        idempotency_key=caller.idempotency_key,
-        fingerprint=caller.fingerprint,
-        waiting=caller.waiting,
+        traceparent=origin.traceparent,
+        idempotency_key=origin.idempotency_key,
+        fingerprint=origin.fingerprint,
+        waiting=origin.waiting,
         max_wait_seconds=request.timeout_seconds or None,
     )
 

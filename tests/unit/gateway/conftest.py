@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.jobs.job import Bill, Claim, Job, JobError, Report
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
@@ -105,7 +106,7 @@ async def gateway(tmp_path: Path, gateway_settings: dict[str, Any], anyio_backen
     table = JobTable(open_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}", JobTableSettings()))
     store = LocalStore(tmp_path / "store")
     settings = GatewaySettings(state_dir=tmp_path / "state", **gateway_settings)
-    service = Service(table, Results(store, UrlSigner(b"key", 60)), Settings(), settings, JobMetrics())
+    service = Service(table, Results(store, UrlSigner(b"key", 60)), Settings(), settings, JobMetrics(), Authenticator())
     transport = httpx2.ASGITransport(create_app(service))
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield Gateway(service, client, ResultWriter(store, 0), tmp_path / "store")

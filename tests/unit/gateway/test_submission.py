@@ -14,17 +14,17 @@ from triton_diffusers.errors import InvalidImage, InvalidRequest
 from triton_diffusers.gateway.fields import values_from_json
 from triton_diffusers.gateway.inputs import join_inputs
 from triton_diffusers.gateway.jobs.job import NewJob
-from triton_diffusers.gateway.submission import Caller, model_for, new_job
+from triton_diffusers.gateway.submission import JobOrigin, model_for, new_job
 from triton_diffusers.gateway.work import work_of_parameters
 from triton_diffusers.settings import Settings
 
 PICTURE = base64.b64encode(b"a picture").decode()
-CALLER = Caller(dialect="native", traceparent="00-a", idempotency_key="k", fingerprint="f", waiting=True)
+ORIGIN = JobOrigin(dialect="native", traceparent="00-a", idempotency_key="k", fingerprint="f", waiting=True)
 
 
 def submitted(**fields: Any) -> NewJob:
     document = {"prompt": "an apple", **fields}
-    return new_job(document, CALLER, Settings(), model=model_for(document))
+    return new_job(document, ORIGIN, Settings(), model=model_for(document))
 
 
 def test_a_job_has_what_the_request_says_and_a_seed() -> None:
@@ -83,7 +83,7 @@ def test_work_is_what_the_denoiser_does(fields: dict[str, Any], factor: float) -
 )
 def test_work_is_known_before_and_the_same_afterwards(fields: dict[str, Any]) -> None:
     document = {"prompt": "a", "task_id": "a", "steps": 10, "width": 64, "height": 32, "image_num": 2, **fields}
-    job = new_job(document, CALLER, Settings(), model=model_for(document))
+    job = new_job(document, ORIGIN, Settings(), model=model_for(document))
     contract = CONTRACTS[job.model].inputs
     request = decode_request(values_from_json(document, contract), Settings(), ModelDefaults(side=512))
     assert work_of_parameters(request.to_values(0), 2).megapixel_steps == pytest.approx(job.work)
@@ -98,7 +98,7 @@ def test_fields_of_controlnets_choose_their_model(field: str) -> None:
 
 def test_a_base_model_refuses_fields_of_controlnets() -> None:
     with pytest.raises(InvalidRequest, match=r"controlnet_path: .* is invalid: this model has no ControlNets"):
-        new_job({"prompt": "a", "controlnet_path": "x"}, CALLER, Settings(), model="sd_base")
+        new_job({"prompt": "a", "controlnet_path": "x"}, ORIGIN, Settings(), model="sd_base")
 
 
 def test_an_unknown_model_is_refused() -> None:
@@ -138,7 +138,7 @@ def test_unknown_fields_are_told() -> None:
 def test_ensembles_take_use_translate_and_models_refuse_it() -> None:
     assert submitted(use_translate=True).request["fields"]["use_translate"] == [True]
     with pytest.raises(InvalidRequest, match="use_translate: True is invalid"):
-        new_job({"prompt": "a", "use_translate": True}, CALLER, Settings(), model="sd_base")
+        new_job({"prompt": "a", "use_translate": True}, ORIGIN, Settings(), model="sd_base")
 
 
 def test_input_images_are_kept_beside_the_request_and_joined_again() -> None:
@@ -151,7 +151,7 @@ def test_input_images_are_kept_beside_the_request_and_joined_again() -> None:
         "controlnet_path": ["c"] * 4,
         "control_image_base64": many,
     }
-    job = new_job(document, CALLER, Settings(), model="ensemble_controlnet")
+    job = new_job(document, ORIGIN, Settings(), model="ensemble_controlnet")
     assert not {"image_base64", "mask_link", "control_image_base64"} & job.request["fields"].keys()
     fields = CONTRACTS["ensemble_controlnet"].inputs
     values = join_inputs(job.request["fields"], job.inputs, fields)
@@ -168,5 +168,5 @@ def test_a_timeout_bounds_the_wait_too() -> None:
 
 
 def test_jobs_of_one_request_have_keys_of_their_own() -> None:
-    assert [CALLER.numbered(number).idempotency_key for number in (0, 1)] == ["k/0", "k/1"]
-    assert Caller(dialect="native").numbered(1).idempotency_key == ""
+    assert [ORIGIN.numbered(number).idempotency_key for number in (0, 1)] == ["k/0", "k/1"]
+    assert JobOrigin(dialect="native").numbered(1).idempotency_key == ""

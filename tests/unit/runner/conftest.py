@@ -16,7 +16,7 @@ from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.stores import open_store
 from triton_diffusers.gateway.jobs.table import JobTable
-from triton_diffusers.gateway.submission import Caller, model_for, new_job
+from triton_diffusers.gateway.submission import JobOrigin, model_for, new_job
 from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.runner.runner import Runner
 from triton_diffusers.runner.settings import RunnerOptions
@@ -111,8 +111,8 @@ class Fleet:
         """Submit a job."""
         document = {"prompt": "an apple", "seed": 7, **fields}
         model = document.pop("model", "") or model_for(document)
-        caller = Caller(dialect="tests", traceparent="00-trace")
-        (submitted,) = await self.table.submit("local", [new_job(document, caller, Settings(), model=model)])
+        origin = JobOrigin(dialect="tests", traceparent="00-trace")
+        (submitted,) = await self.table.submit("local", [new_job(document, origin, Settings(), model=model)])
         return submitted.job
 
     async def ended(self, job: Job) -> Job:

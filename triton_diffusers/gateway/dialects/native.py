@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from triton_diffusers.api.schema import request_schema
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.gateway.access import owner_of
+from triton_diffusers.gateway.access.caller import NATIVE, caller_of
+from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.dialect import Dialect, ServiceDependency, read_body
 from triton_diffusers.gateway.dialects.native_views import (
     ErrorReply,
@@ -26,16 +27,16 @@ from triton_diffusers.gateway.faults import Fault
 from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobState, NewJob
 from triton_diffusers.gateway.json_body import read_object
 from triton_diffusers.gateway.service import Service
-from triton_diffusers.gateway.submission import MODELS, Caller, model_for, new_job
+from triton_diffusers.gateway.submission import MODELS, JobOrigin, model_for, new_job
 from triton_diffusers.settings import Settings
 
-NAME = "native"
+NAME = NATIVE
 
 _PRIORITIES = range(-100, 101)
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "Any error."}}
 _PREVIEW_SECONDS = 0.5  # between looks for a preview that was asked for
 
-router = APIRouter(prefix="/api", tags=["jobs"], responses=_ERRORS)
+router = APIRouter(prefix="/api", tags=["jobs"], responses=_ERRORS, dependencies=[requires(NATIVE)])
 
 Wait = Annotated[float, Query(ge=0, description="Seconds to wait for the job's end.")]
 
@@ -70,9 +71,9 @@ def _takes(schema: Mapping[str, Any]) -> dict[str, Any]:
 @router.post("/jobs", status_code=202, openapi_extra=_takes(_BODY), summary="Submit a job")
 async def submit(request: Request, response: Response, service: ServiceDependency, wait: Wait = 0.0) -> JobView:
     """Accept a job and return it, with its path in ``Location``. Repeats with one ``Idempotency-Key`` are one job."""
-    caller = service.caller(request, NAME, body=await _keyed_body(request))
-    wanted = await read_body(request, lambda body: _new_job(read_object(body), caller, service.limits))
-    (submitted,) = await service.submit(owner_of(request), [wanted])
+    origin = service.origin(request, NAME, body=await _keyed_body(request))
+    wanted = await read_body(request, lambda body: _new_job(read_object(body), origin, service.limits))
+    (submitted,) = await service.submit(caller_of(request), [wanted])
     response.headers["Location"] = f"/api/jobs/{submitted.job.id}"
     return await _view(request, service, await _waited(service, submitted.job, wait))
 
@@ -80,9 +81,9 @@ async def submit(request: Request, response: Response, service: ServiceDependenc
 @router.post("/jobs/batch", status_code=202, openapi_extra=_takes(_BATCH), summary="Submit several jobs")
 async def submit_batch(request: Request, service: ServiceDependency) -> JobList:
     """Accept all of the jobs, or none."""
-    caller = service.caller(request, NAME, body=await _keyed_body(request))
-    jobs = await read_body(request, lambda body: _new_jobs(read_object(body), caller, service))
-    submitted = await service.submit(owner_of(request), jobs)
+    origin = service.origin(request, NAME, body=await _keyed_body(request))
+    jobs = await read_body(request, lambda body: _new_jobs(read_object(body), origin, service))
+    submitted = await service.submit(caller_of(request), jobs)
     return JobList(jobs=[_plain_view(request, service, each.job) for each in submitted])
 
 
@@ -96,33 +97,33 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobList:
     """Return the caller's jobs: those in one of the states, with this label."""
-    page = await service.table.jobs(owner_of(request), state, task_id, cursor, limit)
+    page = await service.table.jobs(caller_of(request).owner, state, task_id, cursor, limit)
     return JobList(jobs=[_plain_view(request, service, job) for job in page.jobs], cursor=page.cursor)
 
 
 @router.get("/jobs/{job_id}", summary="Return a job")
 async def get_job(request: Request, service: ServiceDependency, job_id: str, wait: Wait = 0.0) -> JobView:
     """Return a job as it is, or with ``wait`` as soon as it has ended."""
-    job = await service.table.get(owner_of(request), job_id)
+    job = await service.table.get(caller_of(request).owner, job_id)
     return await _view(request, service, await _waited(service, job, wait))
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job")
 async def cancel(request: Request, service: ServiceDependency, job_id: str) -> JobView:
     """Cancel a job: a queued one ends at once, a running one when its runner has stopped it."""
-    return await _view(request, service, await service.table.cancel(owner_of(request), job_id))
+    return await _view(request, service, await service.table.cancel(caller_of(request).owner, job_id))
 
 
 @router.post("/jobs/{job_id}/rerun", summary="Queue a dead job again")
 async def rerun(request: Request, service: ServiceDependency, job_id: str) -> JobView:
     """Queue a job again that was given up after its last attempt."""
-    return await _view(request, service, await service.table.rerun(owner_of(request), job_id))
+    return await _view(request, service, await service.table.rerun(caller_of(request).owner, job_id))
 
 
 @router.delete("/jobs/{job_id}", status_code=204, summary="Delete a job and its images")
 async def delete(request: Request, service: ServiceDependency, job_id: str) -> None:
     """Delete a job that has ended. Images go first, so that none is left that nothing names."""
-    owner = owner_of(request)
+    owner = caller_of(request).owner
     job = await service.table.get(owner, job_id)
     if job.state.has_ended:
         await service.results.discard(job)
@@ -132,7 +133,7 @@ async def delete(request: Request, service: ServiceDependency, job_id: str) -> N
 @router.get("/jobs/{job_id}/preview", response_class=Response, summary="Return a preview of a running job")
 async def preview(request: Request, service: ServiceDependency, job_id: str, wait: Wait = 0.0) -> Response:
     """Return a small image of the first unfinished image, or status 204 if there is none yet."""
-    owner = owner_of(request)
+    owner = caller_of(request).owner
     deadline = asyncio.get_running_loop().time() + min(wait, service.settings.max_wait_seconds)
     await service.table.want_preview(owner, job_id)
     while True:
@@ -151,17 +152,17 @@ async def queue(service: ServiceDependency) -> list[QueueView]:
     return [QueueView.from_load(load) for load in await service.table.load()]
 
 
-def _new_job(document: dict[str, Any], caller: Caller, limits: Settings) -> NewJob:
+def _new_job(document: dict[str, Any], origin: JobOrigin, limits: Settings) -> NewJob:
     model, priority = document.pop("model", None) or "", document.pop("priority", None) or 0
     if not isinstance(model, str):
         raise InvalidRequest("model", model, "must be text")
     if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
         rule = f"must be a whole number between {_PRIORITIES.start} and {_PRIORITIES.stop - 1}"
         raise InvalidRequest("priority", priority, rule)
-    return new_job(document, caller, limits, model=model_for(document, model), priority=priority)
+    return new_job(document, origin, limits, model=model_for(document, model), priority=priority)
 
 
-def _new_jobs(document: Mapping[str, Any], caller: Caller, service: Service) -> list[NewJob]:
+def _new_jobs(document: Mapping[str, Any], origin: JobOrigin, service: Service) -> list[NewJob]:
     documents = document.get("jobs")
     most = service.settings.max_batch_jobs
     if not isinstance(documents, list) or not 1 <= len(documents) <= most:
@@ -171,7 +172,7 @@ def _new_jobs(document: Mapping[str, Any], caller: Caller, service: Service) -> 
         if not isinstance(each, dict):
             raise InvalidRequest(f"jobs[{number}]", each, "must be a JSON object")
         try:
-            jobs.append(_new_job(each, caller.numbered(number), service.limits))
+            jobs.append(_new_job(each, origin.numbered(number), service.limits))
         except InvalidRequest as error:
             error.field = f"jobs[{number}].{error.field}"
             error.args = (f"jobs[{number}].{error}",)

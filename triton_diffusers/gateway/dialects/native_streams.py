@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from triton_diffusers.errors import NotFound
-from triton_diffusers.gateway.access import owner_of
+from triton_diffusers.gateway.access.caller import NATIVE, caller_of
+from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.dialect import ServiceDependency
 from triton_diffusers.gateway.jobs.errors import JobNotFound, TableUnavailable
 from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobEvent
 from triton_diffusers.gateway.service import Service
 
-router = APIRouter(prefix="/api", tags=["jobs"])
+router = APIRouter(prefix="/api", tags=["jobs"], dependencies=[requires(NATIVE)])
 
 # A connection that broke on the way is noticed by sending only.
 _KEEPALIVE_SECONDS = 10.0
@@ -44,7 +45,7 @@ async def events(
 
     Status 204 tells a browser that there is nothing more, so that it does not connect again.
     """
-    job = await service.table.get(owner_of(request), job_id)
+    job = await service.table.get(caller_of(request).owner, job_id)
     after = min(int(last_event_id), MAX_NUMBER) if _EVENT_ID.fullmatch(last_event_id) else 0
     if job.state.has_ended and after >= job.event:
         return Response(status_code=204)
@@ -73,7 +74,12 @@ def _encoded(event: JobEvent) -> bytes:
     return format_sse_event(data_str=data, event=event.kind, id=str(event.number))
 
 
-@router.get("/jobs/{job_id}/images/{name}", response_class=Response, summary="Return a result image")
+@router.get(
+    "/jobs/{job_id}/images/{name}",
+    response_class=Response,
+    summary="Return a result image",
+    dependencies=[requires(NATIVE, signed=True)],
+)
 async def image(
     request: Request, service: ServiceDependency, job_id: str, name: str, expires: str = "", signature: str = ""
 ) -> Response:
@@ -81,7 +87,7 @@ async def image(
     signed = bool(signature) and service.results.allows(request.url.path, expires, signature)
     if signature and not signed:
         raise NotFound("signature: the URL has expired or was changed")
-    job = await service.table.get(None if signed else owner_of(request), job_id)
+    job = await service.table.get(None if signed else caller_of(request).owner, job_id)
     number = name.partition(".")[0]
     if not (number.isascii() and number.isdecimal() and len(number) <= 4):
         raise NotFound(f"image: job {job.id} has no image {name[:80]!r}")

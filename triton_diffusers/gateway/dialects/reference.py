@@ -13,7 +13,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from triton_diffusers.gateway.access import owner_of
+from triton_diffusers.gateway.access.caller import REFERENCE, caller_of
+from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.dialect import Dialect, ServiceDependency, read_body
 from triton_diffusers.gateway.faults import Fault
 from triton_diffusers.gateway.jobs.job import Job, NewJob
@@ -22,15 +23,15 @@ from triton_diffusers.gateway.results import CONTROL_IMAGE
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.submission import CONTROLNET, model_for, new_job
 
-NAME = "reference"
+NAME = REFERENCE
 
 _PATH = re.compile(r"/|/api/predict/.*")
 _MAX_MESSAGE_CHARS = 200
 # Statuses with a meaning for proxies and retrying clients; all other errors have the reference's code as status.
-_HTTP_STATUSES = frozenset((403, 404, 405, 408, 409, 413, 415, 421, 429, 499, 503, 504))
+_HTTP_STATUSES = frozenset((401, 403, 404, 405, 408, 409, 413, 415, 421, 429, 499, 503, 504))
 _OUTPUTS = ("seed", "prompt", "is_nsfw", "use_blade", "profile", "queue_seconds", "run_seconds")
 
-router = APIRouter(tags=["reference"])
+router = APIRouter(tags=["reference"], dependencies=[requires(REFERENCE)])
 
 
 @router.post("/", summary="Draw, and wait for the images (reference)")
@@ -41,10 +42,10 @@ async def predict(request: Request, service: ServiceDependency, name: str = "") 
     def read(body: bytes) -> NewJob:
         document = read_object(body)
         model = service_model(service, name) or model_for(document)
-        return new_job(document, service.caller(request, NAME, body=body, waiting=True), service.limits, model=model)
+        return new_job(document, service.origin(request, NAME, body=body, waiting=True), service.limits, model=model)
 
     wanted = await read_body(request, read)
-    (submitted,) = await service.submit(owner_of(request), [wanted])
+    (submitted,) = await service.submit(caller_of(request), [wanted])
     job = await service.wait(request, submitted.job)
     return JSONResponse(await reply(request, service, job))
 

@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from triton_diffusers.api.contract import INPUT_BY_NAME
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.gateway.access import owner_of
+from triton_diffusers.gateway.access.caller import OPENAI, caller_of
+from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.dialect import Dialect, ServiceDependency
 from triton_diffusers.gateway.dialects.openai.given import Given, read_document, read_form
 from triton_diffusers.gateway.dialects.openai.replies import images_reply, render
@@ -23,16 +24,16 @@ from triton_diffusers.gateway.dialects.openai.translate import Endpoint, Transla
 from triton_diffusers.gateway.faults import Fault, Refused
 from triton_diffusers.gateway.jobs.job import NewJob
 from triton_diffusers.gateway.service import Service
-from triton_diffusers.gateway.submission import MODELS, Caller, model_for, new_job
+from triton_diffusers.gateway.submission import MODELS, JobOrigin, model_for, new_job
 
-NAME = "openai"
+NAME = OPENAI
 PREFIX = "/v1"
 
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _CREATED = int(time.time())  # of all models: they are there since this gateway is
 _JSON, _FORM = "application/json", "multipart/form-data"
 
-router = APIRouter(prefix=PREFIX, tags=["openai"])
+router = APIRouter(prefix=PREFIX, tags=["openai"], dependencies=[requires(OPENAI)])
 
 
 def _takes(*media_types: str) -> dict[str, Any]:
@@ -75,13 +76,13 @@ async def _answer(request: Request, service: Service, endpoint: Endpoint) -> Res
     given = await _given(request)
     # Equal requests are wishes for several images, as the seed of each is drawn, unless they have one key.
     body = given.canonical() if "idempotency-key" in request.headers else b""
-    caller = service.caller(request, NAME, body=body, waiting=True)
+    origin = service.origin(request, NAME, body=body, waiting=True)
     made = await asyncio.to_thread(translate, given, endpoint, service.limits)
     try:
-        wanted = await asyncio.to_thread(_new_job, made, caller, service)
+        wanted = await asyncio.to_thread(_new_job, made, origin, service)
     except InvalidRequest as error:
         raise made.in_callers_words(error) from error
-    (submitted,) = await service.submit(owner_of(request), [wanted])
+    (submitted,) = await service.submit(caller_of(request), [wanted])
     job = submitted.job
     if made.options.stream:
         kind = "image_generation" if endpoint is Endpoint.GENERATIONS else "image_edit"
@@ -100,11 +101,11 @@ async def _given(request: Request) -> Given:
     return await asyncio.to_thread(read_document, await request.body())
 
 
-def _new_job(made: Translation, caller: Caller, service: Service) -> NewJob:
+def _new_job(made: Translation, origin: JobOrigin, service: Service) -> NewJob:
     files = {name: sent if INPUT_BY_NAME[name].many else sent[0] for name, sent in made.images.items()}
     document = {**dict.fromkeys(made.unknown, ""), **made.fields}
     name = _model_of(made.model, document | files, service)
-    return replace(new_job(document, caller, service.limits, model=name, files=files), tags=made.tags)
+    return replace(new_job(document, origin, service.limits, model=name, files=files), tags=made.tags)
 
 
 def _models(service: Service) -> list[str]:

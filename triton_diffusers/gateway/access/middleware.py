@@ -1,0 +1,60 @@
+"""Authentication and authorization of every request, before its body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from triton_diffusers.gateway.access.authenticator import Authenticator
+from triton_diffusers.gateway.access.caller import CALLER
+from triton_diffusers.gateway.access.declaration import Declaration, GuardedRoute
+from triton_diffusers.gateway.faults import Fault, Refused
+
+_POLICY_VIOLATION = 1008
+# A path that nothing serves needs a caller, too: its body would be read before it is answered.
+_NO_ROUTE = Declaration()
+
+
+class AccessMiddleware:
+    """Puts the caller into the scope of a request that its route lets in."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, routes: Sequence[GuardedRoute]) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request. Raises ``Refused``."""
+        if scope["type"] == "http":
+            await self._admit(scope)
+        elif scope["type"] == "websocket":
+            try:
+                await self._admit(scope)
+            except Refused as error:
+                await receive()
+                await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.fault.message[:120]})
+                return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope) -> None:
+        method = scope.get("method", "")
+        declaration = self._declaration(scope["path"], method)
+        if declaration.public or (declaration.signed and _is_signed(scope)):
+            scope[CALLER] = None
+            return
+        caller = await self._authenticator.authenticate(HTTPConnection(scope))
+        if not declaration.allows(caller, method or "GET"):
+            needed = declaration.scope or declaration.write
+            raise Refused(Fault(status=403, code=403, message=f"this key may not be used for this request ({needed})"))
+        scope[CALLER] = caller
+
+    def _declaration(self, path: str, method: str) -> Declaration:
+        """Return the declaration of the route that will get the request, as the router finds it."""
+        return next((route.declaration for route in self._routes if route.matches(path, method)), _NO_ROUTE)
+
+
+def _is_signed(scope: Scope) -> bool:
+    return "signature" in parse_qs(scope["query_string"].decode("latin-1"))
