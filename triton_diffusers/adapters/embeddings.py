@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from triton_diffusers.adapters.places import EMBEDDING_SUFFIXES
 from triton_diffusers.util.pickles import read_pickle
 
 logger = logging.getLogger(__name__)
-
-_SUFFIXES = {".safetensors", ".pt", ".bin"}
 
 
 def attach_embeddings(folder: Path, tokenizer: Any, text_encoder: Any) -> None:
@@ -52,7 +51,7 @@ def attach_embeddings(folder: Path, tokenizer: Any, text_encoder: Any) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix in _SUFFIXES] if folder.is_dir() else []
+    return [path for path in folder.iterdir() if path.suffix in EMBEDDING_SUFFIXES] if folder.is_dir() else []
 
 
 def _read(path: Path) -> Any:

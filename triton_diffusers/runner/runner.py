@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
+from triton_diffusers.gateway.jobs.directory import ANNOUNCEMENT_SECONDS, Announcement
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Claim, Lease, Signals
 from triton_diffusers.gateway.jobs.table import JobTable
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 _CLAIM_SECONDS = 1.0
 _REPORT_SECONDS = 0.5
 _MODELS_SECONDS = 5.0
+_ANNOUNCE_SECONDS = ANNOUNCEMENT_SECONDS / 6
+_DESCRIBED = ("sd_controlnet", "sd_base")  # one of them suffices: they share their engine
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.25, 4.0
 _PATIENT_ATTEMPTS = 20  # about a minute: a server that starts loads its models in that time
 _GIVE_UP_SECONDS = 3.0  # for the answers of jobs that are being handed back
@@ -36,10 +39,12 @@ class Runner:
         self._models: frozenset[str] = frozenset()
         self._models_until = 0.0
         self._changed = asyncio.Event()
+        self._models_known = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run jobs until ``stopping`` is set; then finish those that end in time and hand back the others."""
-        loops = [asyncio.create_task(each) for each in (self._renew_for_ever(), self._watch_for_ever())]
+        endless = (self._renew_for_ever(), self._watch_for_ever(), self._announce_for_ever())
+        loops = [asyncio.create_task(each) for each in endless]
         try:
             await self._forget_former_self(stopping)
             await self._claim_until(stopping)
@@ -48,6 +53,7 @@ class Runner:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self._withdraw()
 
     async def _forget_former_self(self, stopping: asyncio.Event) -> None:
         attempt = 0
@@ -114,6 +120,10 @@ class Runner:
             if not self._models:
                 raise TritonError("UNAVAILABLE", "no model is ready")
             self._models_until = now + _MODELS_SECONDS
+            self._models_known.set()
+        return self._servable()
+
+    def _servable(self) -> Collection[str]:
         ensembles = {ensemble for ensemble, model in WITHOUT_TRANSLATOR.items() if model in self._models}
         return self._models | ensembles
 
@@ -152,6 +162,36 @@ class Runner:
             pass
         self._models_until = 0.0
         return attempt + 1
+
+    # Announcements: gateways learn from them which models are ready.
+
+    async def _announce_for_ever(self) -> None:
+        while True:
+            await self._models_known.wait()
+            try:
+                await self._announce()
+            except (TritonError, TableUnavailable) as error:
+                logger.info("the models are not announced yet: %s", error)
+            await asyncio.sleep(_ANNOUNCE_SECONDS)
+
+    async def _announce(self) -> None:
+        described = next((name for name in _DESCRIBED if name in self._models), None)
+        if described is None:
+            return
+        description = await self._triton.describe(described)
+        announcement = Announcement(
+            runner=self._options.name,
+            pool=self._options.pool,
+            models=tuple(self._servable()),
+            description=description.to_json(),
+        )
+        await self._table.call(self._table.store.directory.announce, announcement)
+
+    async def _withdraw(self) -> None:
+        try:
+            await self._table.call(self._table.store.directory.withdraw, self._options.name)
+        except TableUnavailable as error:
+            logger.info("the announcement is left to expire: %s", error)
 
     # Two loops, so that a Triton that does not answer lets no lease expire.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from triton_diffusers.api.contract import CONTRACTS, JOBS_INPUTS, JOBS_OUTPUTS, Output
+from triton_diffusers.api.description import DESCRIBE, ModelDescription
 from triton_diffusers.runner.tensors import input_tensors, output_values
 
 T = TypeVar("T")
@@ -72,6 +74,20 @@ class Triton:
         """Return the models that make images and are ready. Raises ``TritonError`` if Triton cannot be reached."""
         asked = [self._call(self._client.is_model_ready(name, client_timeout=_CALL_SECONDS)) for name in _MODELS]
         return frozenset(name for name, ready in zip(_MODELS, await asyncio.gather(*asked), strict=True) if ready)
+
+    async def describe(self, model: str) -> ModelDescription:
+        """Return the description of ``sd_base`` or ``sd_controlnet``. Raises ``TritonError``."""
+        values = {"task_id": DESCRIBE, "func_name": DESCRIBE}
+        outputs = [output for output in CONTRACTS[model].outputs if output.name == "parameters"]
+        result = await self._call(
+            self._client.infer(
+                model,
+                input_tensors(values, CONTRACTS[model].inputs, batched=True),
+                outputs=[triton.InferRequestedOutput(output.name) for output in outputs],
+                client_timeout=_CALL_SECONDS,
+            )
+        )
+        return ModelDescription.from_json(json.loads(output_values(result, outputs)["parameters"]))
 
     async def generate(self, model: str, values: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         """Return the outputs of a request. Raises ``TritonError``."""

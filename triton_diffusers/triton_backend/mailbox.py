@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from triton_diffusers.adapters import places
 from triton_diffusers.api.contract import CONTROL_INPUTS, PROBE, Contract
 from triton_diffusers.api.decode import decode_request, read_values
+from triton_diffusers.api.description import DESCRIBE, ModelDescription
 from triton_diffusers.api.reply import reply_values
 from triton_diffusers.api.request import GenerationResult
 from triton_diffusers.api.unknown import unknown_fields
@@ -115,6 +118,10 @@ class Mailbox:
         if values["func_name"] == PROBE:
             self._send(entry, self._response(entry, {"success": 1}))
             return
+        if values["func_name"] == DESCRIBE:
+            description = json.dumps(self._description().to_json())
+            self._send(entry, self._response(entry, {"success": 1, "parameters": description}))
+            return
         entry.return_images, entry.use_base64 = values["return_images"], values["use_base64"]
         if entry.return_images and entry.plain_json:
             raise InvalidRequest("return_images", True, "JSON cannot carry bytes; ask for use_base64 instead")
@@ -129,6 +136,16 @@ class Mailbox:
                 generation, lambda outcome: self._answer(entry, outcome), with_images=with_images
             )
             self._entries.add(entry)
+
+    def _description(self) -> ModelDescription:
+        folder = self._settings.model_folder
+        return ModelDescription(
+            name=self._settings.model_name,
+            defaults=self._engines.defaults,
+            loras=tuple(places.loras(folder)),
+            controlnets=tuple(places.controlnets(folder)),
+            embeddings=tuple(places.embeddings(folder)),
+        )
 
     def _answer(self, entry: _HeldRequest, outcome: Outcome) -> None:
         with self._lock:  # which ``_submit`` holds until the entry is complete

@@ -11,8 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from triton_diffusers.api.description import ModelDescription
+from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.app import create_app
+from triton_diffusers.gateway.jobs.directory import Announcement
 from triton_diffusers.gateway.jobs.job import Bill, Claim, Job, JobError, Report
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.stores import open_store
@@ -82,6 +85,14 @@ class Gateway:
         """End the next job with an error."""
         claim = await self.claim()
         return await self.table.fail(claim.lease, JobError(message=message, code=code), retryable=False)
+
+    async def announce(
+        self, *models: str, runner: str = "one", pool: str = "default", name: str = "paper", **facts: Any
+    ) -> None:
+        """Announce models as a runner does."""
+        description = ModelDescription(name=name, **{"defaults": ModelDefaults(side=512), **facts}).to_json()
+        announcement = Announcement(runner=runner, pool=pool, models=models or MODELS, description=description)
+        await self.table.call(self.table.store.directory.announce, announcement)
 
     async def submit(self, **fields: Any) -> dict[str, Any]:
         """Submit a job by the native interface."""

@@ -202,15 +202,26 @@ async def test_equal_requests_are_several_jobs_unless_they_have_one_key(gateway:
 
 @pytest.mark.parametrize("gateway_settings", [{"services": "dall-e-3=sd_base,org/x=ensemble"}])
 async def test_models_are_those_of_the_contract_and_the_services(gateway: Gateway) -> None:
+    await gateway.announce("ensemble", "sd_base")
+    await gateway.announce("ensemble_controlnet", runner="two", pool="other")
     listed = (await gateway.client.get("/v1/models")).json()
     names = [each["id"] for each in listed["data"]]
-    assert (listed["object"], names[-2:], "sd_base" in names) == ("list", ["dall-e-3", "org/x"], True)
+    assert (listed["object"], names) == ("list", ["ensemble", "sd_base", "dall-e-3", "org/x"])
     assert (await gateway.client.get("/v1/models/org/x")).json() == listed["data"][-1]
     job, _ = await drawn(gateway, posted(gateway, model="dall-e-3"))
     assert job.model == "sd_base"
 
 
+async def test_models_that_no_runner_has_are_not_listed(gateway: Gateway) -> None:
+    assert (await gateway.client.get("/v1/models")).json()["data"] == []
+    error = await error_of(gateway, asyncio.create_task(gateway.client.get("/v1/models/ensemble")), 404)
+    assert error["message"] == "model: 'ensemble' is invalid: no model is ready"
+    job, _ = await drawn(gateway, posted(gateway, model="sd_base"))  # it waits for a runner that has it
+    assert job.model == "sd_base"
+
+
 async def test_an_unknown_model_is_not_found(gateway: Gateway) -> None:
+    await gateway.announce()
     for waiting in (posted(gateway, model="x"), asyncio.create_task(gateway.client.get("/v1/models/x"))):
         error = await error_of(gateway, waiting, 404)
         assert (error["code"], error["param"]) == ("model_not_found", "model")

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from triton_diffusers.api.description import ModelDescription
+from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.stores import open_store
@@ -42,6 +44,11 @@ class FakeTriton:
 
     async def models(self) -> frozenset[str]:
         return self.ready
+
+    async def describe(self, model: str) -> ModelDescription:
+        return ModelDescription(
+            name=f"{model} of {self.address}", defaults=ModelDefaults(side=128), loras=("lora/a.pt",)
+        )
 
     async def generate(self, model: str, values: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         self.asked.append((model, values, headers))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.runner.conftest import FakeTriton, Fleet, until
+from triton_diffusers.api.description import ModelDescription
 from triton_diffusers.errors import StorageFailure
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import JobState
@@ -317,3 +318,15 @@ async def test_a_job_claimed_just_before_its_model_went_away_is_sent_all_the_sam
     await Execution(claim, fleet.table, triton, ResultWriter(fleet.store, 0)).run(frozenset())  # type: ignore[arg-type]
     assert [model for model, _, _ in triton.asked] == ["sd_base"]
     assert (await fleet.ended(job)).state is JobState.SUCCEEDED
+
+
+async def test_a_runner_announces_the_models_that_are_ready_until_it_stops(fleet: Fleet, triton: FakeTriton) -> None:
+    triton.ready = frozenset(("sd_base",))
+    directory = fleet.table.store.directory
+    async with fleet.runner(triton):
+        await until(directory.announcements)
+        (announcement,) = directory.announcements()
+    assert (announcement.runner, announcement.pool, announcement.models) == ("one", "default", ["ensemble", "sd_base"])
+    description = ModelDescription.from_json(announcement.description)
+    assert description == await triton.describe("sd_base")
+    assert not directory.announcements()

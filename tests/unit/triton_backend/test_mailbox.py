@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from tests.unit.conftest import DEFAULTS, ROOT, result_with
 from tests.unit.triton_backend.played import Client, asked, box, error, outputs, sender_of
 from tests.unit.waiting import until
 from triton_diffusers.api.contract import CONTRACTS, PROBE
+from triton_diffusers.api.description import DESCRIBE, ModelDescription
 from triton_diffusers.engine_process.client import EngineUnavailable
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure
 
@@ -125,6 +127,22 @@ def test_a_probe_is_answered_without_an_engine(opened: Any, client: Client, back
     sender_of(request).send.assert_called_once()
     backend.TritonError.assert_not_called()
     assert outputs(backend) == {"success": [1]}
+
+
+def test_a_description_names_defaults_and_adapters(
+    mailbox: ModuleType, client: Client, backend: MagicMock, tmp_path: Path
+) -> None:
+    model = tmp_path / "paper"
+    for name in ("lora/a.pt", "lora/sub/pytorch_lora_weights.bin", "controlnets/b/diffusion_pytorch_model.bin"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).touch()
+    made = box(mailbox, runtime_dir=tmp_path, model_dir=model)
+    made.execute([asked(func_name=DESCRIBE)])
+    (text,) = outputs(backend)["parameters"]
+    assert ModelDescription.from_json(json.loads(text)) == ModelDescription(
+        name="paper", defaults=DEFAULTS, loras=("lora/a.pt", "lora/sub"), controlnets=("controlnets/b",)
+    )
+    made.close()
 
 
 def test_triton_is_not_asked_about_a_request_that_has_been_answered(opened: Any, client: Client) -> None:

@@ -16,15 +16,11 @@ from triton_diffusers.adapters.controlnet.config import FILE, network_for, read_
 from triton_diffusers.adapters.controlnet.layout import HINT, names_in
 from triton_diffusers.adapters.controlnet.weights import ControlNetWeights, Identity
 from triton_diffusers.adapters.files import WeightError, WeightFinder, is_plain, named, opened
+from triton_diffusers.adapters.places import CONTROLNET, CONTROLNET_IN_FOLDER, CONTROLNET_SUFFIXES
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.util.files import file_identity
 
 _FIELD = "controlnet_path"
-_DEFAULT = "controlnet"  # folder of the model directory
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".ckpt")
-_IN_FOLDER = tuple(
-    f"diffusion_pytorch_model{variant}.{suffix}" for suffix in ("safetensors", "bin") for variant in ("", ".fp16")
-)
 _IMAGE_CHANNELS = 3
 
 
@@ -38,7 +34,7 @@ class ControlNetReader:
     def __init__(
         self, model_dir: Path, unet_config: Mapping[str, Any], *, pixels_per_latent: int, max_file_bytes: int
     ) -> None:
-        self._finder = WeightFinder(model_dir.resolve(), _FIELD, _SUFFIXES, _IN_FOLDER)
+        self._finder = WeightFinder(model_dir.resolve(), _FIELD, CONTROLNET_SUFFIXES, CONTROLNET_IN_FOLDER)
         self._unet_config = unet_config
         self._pixels_per_latent = pixels_per_latent
         self._max_file_bytes = max_file_bytes
@@ -58,12 +54,12 @@ class ControlNetReader:
             _check_tensors(weights, identity[0][1])
             return ControlNetWeights(identity, self._fitted(config, weights), weights)
         except WeightError as error:
-            raise InvalidRequest(_FIELD, path or _DEFAULT, str(error)) from error
+            raise InvalidRequest(_FIELD, path or CONTROLNET, str(error)) from error
 
     def _find(self, path: str) -> tuple[Path, Path | None]:
         """Return the weight file, and its config if there is one."""
-        file = self._finder.find(path or _DEFAULT)
-        return file, self._finder.beside(path or _DEFAULT, FILE)
+        file = self._finder.find(path or CONTROLNET)
+        return file, self._finder.beside(path or CONTROLNET, FILE)
 
     def _fitted(self, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """Return the complete config of a network that has exactly these weights."""

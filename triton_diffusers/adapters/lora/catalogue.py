@@ -7,11 +7,8 @@ import unicodedata
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from triton_diffusers.adapters.lora.store import IN_FOLDER, SUFFIXES
+from triton_diffusers.adapters.places import LORA_SUFFIXES, lora_folders, loras_among
 from triton_diffusers.errors import InvalidRequest, NotFound, shown
-
-FOLDERS = ("lora", "loras", "lycoris")
-"""Folders of a model directory that are searched for LoRAs, in any case."""
 
 _MAX_COMPARED = 1000  # names, to find similar ones
 _MAX_NEAR = 3
@@ -48,7 +45,7 @@ class LoraCatalogue:
 
     def _listed(self) -> list[str]:
         """Return the paths of all LoRAs, listed again if a folder has changed."""
-        tops = {folder: _modified(folder) for folder in self._folders()}
+        tops = {folder: _modified(folder) for folder in lora_folders(self._root)}
         known = {folder: _modified(folder) for folder in self._seen}
         if not self._seen or known != self._seen or not tops.keys() <= known.keys():
             self._seen, self._files = {}, []
@@ -56,26 +53,11 @@ class LoraCatalogue:
                 self._list(top)
         return self._files
 
-    def _folders(self) -> list[str]:
-        try:
-            return [
-                entry.path for entry in os.scandir(self._root) if entry.name.casefold() in FOLDERS and entry.is_dir()
-            ]
-        except OSError:
-            return []
-
     def _list(self, top: str) -> None:
         for folder, _, names in os.walk(top):
             self._seen[folder] = _modified(folder)
-            weights = [name for name in IN_FOLDER if name in names]
             place = PurePosixPath(Path(folder).relative_to(self._root).as_posix())
-            if weights and folder != top:
-                self._files.append(str(place))
-            elif weights:
-                self._files.append(str(place / weights[0]))
-            self._files.extend(
-                str(place / name) for name in sorted(names) if name.endswith(SUFFIXES) and name not in IN_FOLDER
-            )
+            self._files.extend(loras_among(names, place, is_top=folder == top))
 
 
 def _modified(folder: str) -> int:
@@ -93,7 +75,7 @@ def _names(file: str) -> list[str]:
     """Return the names by which a file is found."""
     parts = PurePosixPath(_plain(file)).parts
     whole = ["/".join(parts[first:]) for first in range(len(parts))]
-    bare = [name.removesuffix(suffix) for name in whole for suffix in SUFFIXES if name.endswith(suffix)]
+    bare = [name.removesuffix(suffix) for name in whole for suffix in LORA_SUFFIXES if name.endswith(suffix)]
     return [*whole, *bare]
 
 
@@ -106,4 +88,4 @@ def _hint(wanted: str, files: list[str]) -> str:
 
 def _bare(file: str) -> str:
     name = PurePosixPath(file).name
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+    return next((name.removesuffix(suffix) for suffix in LORA_SUFFIXES if name.endswith(suffix)), name)

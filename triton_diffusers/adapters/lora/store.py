@@ -9,13 +9,12 @@ from typing import Any
 from triton_diffusers.adapters.files import WeightError, WeightFinder, opened
 from triton_diffusers.adapters.lora.layer import Lora
 from triton_diffusers.adapters.lora.reader import LoraReader
+from triton_diffusers.adapters.places import LORA_IN_FOLDER, LORA_SUFFIXES
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.util.cache import LruCache
 from triton_diffusers.util.files import file_identity
 
 _FIELD = "lora_path"
-SUFFIXES = (".safetensors", ".bin", ".pt")
-IN_FOLDER = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 
 class LoraStore:
@@ -29,7 +28,7 @@ class LoraStore:
         cache: LruCache[Any, Any],
         max_file_bytes: int,
     ) -> None:
-        self._finder = WeightFinder(model_dir.resolve(), _FIELD, SUFFIXES, IN_FOLDER)
+        self._finder = WeightFinder(model_dir.resolve(), _FIELD, LORA_SUFFIXES, LORA_IN_FOLDER)
         self._reader = LoraReader(targets)
         self._cache = cache
         self._max_file_bytes = max_file_bytes

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from triton_diffusers.gateway.jobs.directory import Directory
 from triton_diffusers.gateway.jobs.job import (
     Bill,
     Blob,
@@ -46,6 +47,11 @@ class JobStore(Protocol):
     @property
     def sinks(self) -> SinkStore:
         """Return the sinks."""
+        ...
+
+    @property
+    def directory(self) -> Directory:
+        """Return the announcements of runners and the preferences of owners."""
         ...
 
     # The gateway's side.

@@ -102,7 +102,17 @@ _SINKS = (
     "CREATE INDEX sink_deliveries_sent ON sink_deliveries (sink, group_name, consumer) WHERE state = 'sent'",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS)
+_DIRECTORY = (
+    """CREATE TABLE runners (
+        name TEXT PRIMARY KEY, pool TEXT NOT NULL, models TEXT NOT NULL, description TEXT NOT NULL,
+        alive_until DOUBLE PRECISION NOT NULL
+    )""",
+    """CREATE TABLE preferences (
+        owner TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (owner, kind)
+    )""",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS, _DIRECTORY)
 
 
 def migrate(session: Session) -> None:

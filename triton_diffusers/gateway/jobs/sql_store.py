@@ -16,6 +16,7 @@ from triton_diffusers.gateway.jobs import (
     uptime,
 )
 from triton_diffusers.gateway.jobs.database import Database
+from triton_diffusers.gateway.jobs.directory import Directory
 from triton_diffusers.gateway.jobs.job import (
     Bill,
     Blob,
@@ -52,6 +53,7 @@ class SqlJobStore:
     def __init__(self, database: Database, settings: JobTableSettings) -> None:
         self.database = database
         self.sinks = SqlSinkStore(database)
+        self.directory = Directory(database)
         self._settings = settings
         self._positions_lock = threading.Lock()
         self._positions: dict[str, tuple[float, Mapping[str, Position]]] = {}

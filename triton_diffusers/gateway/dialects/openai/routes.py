@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from triton_diffusers.gateway.dialects.openai.replies import images_reply, rende
 from triton_diffusers.gateway.dialects.openai.stream import ImageStream
 from triton_diffusers.gateway.dialects.openai.translate import Endpoint, Translation, translate
 from triton_diffusers.gateway.faults import Fault, Refused
+from triton_diffusers.gateway.fleet import fleet_of
 from triton_diffusers.gateway.jobs.job import NewJob
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.submission import MODELS, JobOrigin, model_for, new_job
@@ -61,14 +62,15 @@ async def variations(request: Request, service: ServiceDependency) -> Response:
 
 @router.get("/models", summary="List models (OpenAI)")
 async def models(service: ServiceDependency) -> JSONResponse:
-    """Return the names that ``model`` takes."""
-    return JSONResponse({"object": "list", "data": [_model_view(name) for name in _models(service)]})
+    """Return the names that ``model`` takes and whose models are ready at a runner."""
+    return JSONResponse({"object": "list", "data": [_model_view(name) for name in await _ready_models(service)]})
 
 
 @router.get("/models/{name:path}", summary="Return a model (OpenAI)")
 async def model(service: ServiceDependency, name: str) -> JSONResponse:
-    """Return one of the models."""
-    _model_of(name, {}, service)
+    """Return one of the models that are ready."""
+    if name not in (ready := await _ready_models(service)):
+        raise _unknown_model(name, ready)
     return JSONResponse(_model_view(name))
 
 
@@ -112,13 +114,22 @@ def _models(service: Service) -> list[str]:
     return list(dict.fromkeys((*MODELS, *service.settings.services)))
 
 
+async def _ready_models(service: Service) -> list[str]:
+    ready = (await fleet_of(service.table)).models
+    return [name for name in _models(service) if service.settings.services.get(name, name) in ready]
+
+
+def _unknown_model(name: str, known: Sequence[str]) -> Refused:
+    rule = f"must be one of: {', '.join(known)}" if known else "no model is ready"
+    return Refused(Fault(status=404, message=f"model: {name[:80]!r} is invalid: {rule}", field="model"))
+
+
 def _model_of(name: str, document: Mapping[str, Any], service: Service) -> str:
     """Return the model of a name, or of a request that names none. Raises ``Refused``."""
     if name in service.settings.services:
         return service.settings.services[name]
     if name and name not in MODELS:
-        rule = f"must be one of: {', '.join(_models(service))}"
-        raise Refused(Fault(status=404, message=f"model: {name[:80]!r} is invalid: {rule}", field="model"))
+        raise _unknown_model(name, _models(service))
     return model_for(document, name)
 
 
