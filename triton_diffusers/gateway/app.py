@@ -20,6 +20,7 @@ from triton_diffusers.gateway.access.declaration import guarded_routes
 from triton_diffusers.gateway.access.middleware import AccessMiddleware
 from triton_diffusers.gateway.dialects import native, native_streams, reference
 from triton_diffusers.gateway.dialects.dialect import Dialect
+from triton_diffusers.gateway.dialects.eas import routes as eas
 from triton_diffusers.gateway.dialects.openai import routes as openai
 from triton_diffusers.gateway.faults import Fault, Refused, fault_of
 from triton_diffusers.gateway.housekeeping import Housekeeper
@@ -31,7 +32,7 @@ from triton_diffusers.gateway.middleware.request_ids import RequestIdMiddleware
 from triton_diffusers.gateway.service import Service
 
 # The first that owns a path answers its errors; the last owns all.
-DIALECTS: Sequence[Dialect] = (reference.DIALECT, openai.DIALECT, native.DIALECT)
+DIALECTS: Sequence[Dialect] = (reference.DIALECT, eas.DIALECT, openai.DIALECT, native.DIALECT)
 _MEGABYTE = 10**6
 
 

@@ -21,6 +21,7 @@ from triton_diffusers.gateway.results import Results
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GATEWAY_PREFIX, GatewaySettings
 from triton_diffusers.gateway.signing import UrlSigner, signing_key
+from triton_diffusers.gateway.socket_protocol import SocketProtocol
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage import open_store
 from triton_diffusers.storage.protocol import ResultStore
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _STOP_SECONDS = 5
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
 _MAX_HEADER_BYTES = 64 * 1024
+_MAX_MESSAGE_BYTES = 64 * 1024  # of a WebSocket's caller, who has nothing to say
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -56,6 +58,9 @@ def server_config(service: Service, host: str) -> uvicorn.Config:
         create_app(service, hosts),
         http=limited_protocol(settings.header_seconds, settings.read_seconds),
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        ws=SocketProtocol,
+        ws_max_size=_MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,8 @@ class Service:
 
     def base_url(self, connection: HTTPConnection) -> str:
         """Return the base of URLs in replies, without a slash at its end."""
-        return (self.settings.public_url or str(connection.base_url)).rstrip("/")
+        base = self.settings.public_url or re.sub("^ws", "http", str(connection.base_url))  # of a WebSocket
+        return base.rstrip("/")
 
     async def submit(self, caller: Caller, jobs: Sequence[NewJob]) -> Sequence[Submitted]:
         """Accept jobs, all or none. Raises: TooManyJobs, KeyReused, InvalidRequest, TableUnavailable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from triton_diffusers.settings import PREFIX, CommaSeparated, SettingsError
@@ -13,15 +13,37 @@ from triton_diffusers.settings import PREFIX, CommaSeparated, SettingsError
 GATEWAY_PREFIX = f"{PREFIX}GATEWAY_"
 
 
+Model = Literal["ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet"]
+
+
+class NamedService(BaseModel):
+    """A service that clients of PAI-EAS address by its name.
+
+    An empty ``model`` is one that has the request's fields. An ``async`` service answers with a place in its queue, and
+    appends results to its sink. With a ``token`` callers have to show it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: Literal["", Model] = ""
+    mode: Literal["sync", "async"] = "sync"
+    token: str = Field("", repr=False)
+
+
 def _services(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-    return {name.strip(): model.strip() for name, _, model in pairs}
+    return {name.strip(): _service(text.strip()) for name, _, text in pairs}
 
 
-Model = Literal["ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet"]
-Services = Annotated[dict[str, Model], NoDecode, BeforeValidator(_services)]
+def _service(text: str) -> dict[str, str]:
+    model, _, rest = text.partition(":")
+    mode, _, token = rest.partition(":")
+    return {"model": model.strip(), "mode": mode.strip() or "sync", "token": token.strip()}
+
+
+Services = Annotated[dict[str, NamedService], NoDecode, BeforeValidator(_services)]
 
 
 def _state_dir() -> Path:
@@ -58,9 +80,10 @@ class GatewaySettings(BaseSettings):
     )
     services: Services = Field(
         {},
-        description="Comma-separated names of services and their models, such as `diffuser_base_ch=ensemble`. A name"
-        " that is not listed takes `ensemble_controlnet` if `control` is part of it, else the model that has the"
-        " request's fields.",
+        description="Comma-separated services of [clients of PAI-EAS](eas.md), `name=model:mode:token`, such as"
+        " `diffuser_base_ch_async=ensemble:async`. Empty or missing parts: the model that has the request's fields;"
+        " `sync`; no token. A name that is not listed takes `ensemble_controlnet` if `control` is part of it, and is"
+        " `async` if it ends with `_async`.",
     )
     url_seconds: float = Field(86_400.0, gt=0, description="How long the URL of a result is valid.")
     sync_seconds: float = Field(
@@ -97,6 +120,16 @@ class GatewaySettings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0]).upper()
             raise SettingsError(f"{GATEWAY_PREFIX}{name}: {first['input']!r} is invalid: {first['msg']}") from error
+
+    def service(self, name: str) -> NamedService:
+        """Return the service of a name, which need not be listed."""
+        if name in self.services:
+            return self.services[name]
+        lower = name.lower()
+        return NamedService(
+            model="ensemble_controlnet" if "control" in lower else "",
+            mode="async" if lower.endswith("_async") else "sync",
+        )
 
     @property
     def database_url(self) -> str:

@@ -1,4 +1,4 @@
-"""Counts of requests by route and status."""
+"""Counts of requests by route and status. A WebSocket counts when it is opened."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _NO_ROUTE = "none"
+_ANSWERS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_SWITCHED = 101  # status of an accepted WebSocket
 
 
 class CountMiddleware:
@@ -19,9 +21,9 @@ class CountMiddleware:
         """Handle a request."""
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _ANSWERS:
                 route = getattr(scope.get("route"), "path", _NO_ROUTE)
-                self._requests.labels(route, str(message["status"])).inc()
+                self._requests.labels(route, str(message.get("status", _SWITCHED))).inc()
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -21,8 +21,8 @@ class FaultMiddleware:
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
-        if scope["type"] != "http":
+        """Handle a request, or the opening of a WebSocket, which is then refused with the response's status."""
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         began = False
@@ -37,7 +37,10 @@ class FaultMiddleware:
         except Exception as error:
             if began:
                 raise
-            response = self._render(scope["path"], fault_of(error))
+            fault = fault_of(error)
+            response = self._render(scope["path"], fault)
+            if scope["type"] == "websocket":  # whose clients know no statuses of our own
+                response.status_code = fault.status
             # The rest of the body may still be on its way.
             response.headers["Connection"] = "close"
             await response(scope, receive, send)

@@ -25,7 +25,7 @@ from triton_diffusers.gateway.faults import Fault, Refused
 from triton_diffusers.gateway.fleet import fleet_of
 from triton_diffusers.gateway.jobs.job import NewJob
 from triton_diffusers.gateway.service import Service
-from triton_diffusers.gateway.submission import MODELS, JobOrigin, model_for, new_job
+from triton_diffusers.gateway.submission import BASE, MODELS, JobOrigin, model_for, new_job
 
 NAME = OPENAI
 PREFIX = "/v1"
@@ -116,7 +116,8 @@ def _models(service: Service) -> list[str]:
 
 async def _ready_models(service: Service) -> list[str]:
     ready = (await fleet_of(service.table)).models
-    return [name for name in _models(service) if service.settings.services.get(name, name) in ready]
+    named = {name: each.model or BASE for name, each in service.settings.services.items()}
+    return [name for name in _models(service) if named.get(name, name) in ready]
 
 
 def _unknown_model(name: str, known: Sequence[str]) -> Refused:
@@ -127,7 +128,7 @@ def _unknown_model(name: str, known: Sequence[str]) -> Refused:
 def _model_of(name: str, document: Mapping[str, Any], service: Service) -> str:
     """Return the model of a name, or of a request that names none. Raises ``Refused``."""
     if name in service.settings.services:
-        return service.settings.services[name]
+        return service.settings.services[name].model or model_for(document)
     if name and name not in MODELS:
         raise _unknown_model(name, _models(service))
     return model_for(document, name)

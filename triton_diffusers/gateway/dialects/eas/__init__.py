@@ -1,0 +1,1 @@
+"""The protocol of PAI-EAS services: synchronous requests, and queues of asynchronous services."""
