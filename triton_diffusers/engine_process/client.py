@@ -26,7 +26,7 @@ from triton_diffusers.engine_process.messages import (
     Succeeded,
 )
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, TimedOut, TritonDiffusersError
-from triton_diffusers.jobs.board import JobBoard
+from triton_diffusers.jobs.board import BoardEntry, JobBoard
 from triton_diffusers.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,23 @@ class PendingRequest:
     def timed_out(self) -> bool:
         """True if the request's timeout has expired."""
         return 0 < self.request.timeout_seconds < time.time() - self.arrived
+
+    def board_entry(self, model: str) -> BoardEntry:
+        """Return the request as shown on the board until an engine reports it."""
+        return BoardEntry(
+            job_id=self.job_id,
+            pid=os.getpid(),
+            model=model,
+            task_id=self.request.task_id,
+            state="queued",
+            step=0,
+            steps=0,
+            image_num=self.request.image_num,
+            images_done=0,
+            arrived=self.arrived,
+            ended=None,
+            error_msg="",
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +159,8 @@ class EngineClient:
             if waiting >= self._settings.max_queue:
                 raise Busy(f"{waiting} requests wait for the engine already, the limit; send the request again later")
             self._pending[pending.job_id] = pending
+            # Callers can find it from here on: an engine may come late, or die before it reports the request.
+            self._board.post(pending.board_entry(self._model))
             self._hand_over(pending)
         return pending
 
@@ -270,15 +289,23 @@ class EngineClient:
             )
 
     def _watch_waiting(self) -> None:
-        """End requests that no engine has when their time is over."""
+        """End requests that no engine has when their time is over, and those cancelled on the board.
+
+        Engines look for cancellations only once they have started a request.
+        """
         while not self._closing.wait(self._settings.poll_seconds):
             with self._changed:
-                waiting = [pending for pending in self._pending.values() if pending.link is None]
+                idle = [pending for pending in self._pending.values() if not pending.started]
+                waiting = [pending for pending in idle if pending.link is None]
                 expired = [(pending, error) for pending in waiting if (error := self._expiry(pending)) is not None]
                 for pending, _ in expired:
                     del self._pending[pending.job_id]
             for pending, error in expired:
                 self._give_up(pending, error)
+            cancelled = set(self._board.cancellations()) if idle else set()
+            for pending in idle:
+                if pending.job_id in cancelled:
+                    self.cancel(pending)
 
     def _expiry(self, pending: PendingRequest) -> TritonDiffusersError | None:
         """Return the error of a request that has waited too long, None if it may wait."""

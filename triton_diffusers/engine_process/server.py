@@ -215,6 +215,7 @@ class EngineServer:
 
     def _refuse(self, request: _Request, error: TritonDiffusersError) -> None:
         self._metrics.request_ended(request.message.model, "refused", 0.0, 0.0)
+        self._board.forget(request.message.job_id)
         self._finish(request, Failed(request.message.job_id, error))
 
     def _release(self) -> None:
@@ -248,7 +249,9 @@ class EngineServer:
         with self._lock:
             job = request.job
             if job is None and self._requests.get(request.message.job_id) is request:
-                self._finish(request, Failed(request.message.job_id, Cancelled("the job was cancelled")))
+                error = Cancelled("the job was cancelled")
+                self._board.end(request.message.job_id, "cancelled", str(error))
+                self._finish(request, Failed(request.message.job_id, error))
         if job is not None:
             self._loop.cancel(job)
 

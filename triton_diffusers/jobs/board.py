@@ -1,8 +1,8 @@
 """The job board: progress and cancellations, shared by the engine processes and the ``jobs`` model of one server.
 
 A request's connection is busy until its image is done, so progress and cancellation go through an SQLite file in the
-runtime directory. Engines write their jobs' progress and read cancellations; ``jobs`` does the opposite. The board is a
-convenience: a job never fails because its board does.
+runtime directory. Models write the requests that they accept, engines write their progress, and both read
+cancellations; ``jobs`` does the opposite. The board is a convenience: a job never fails because its board does.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ class JobBoard:
                 "UPDATE jobs SET state = ?, ended = ?, error_msg = ? WHERE job_id = ? AND ended IS NULL",
                 (state, time.time(), error, job_id),
             )
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job that no engine has taken."""
+        with self._tolerant():
+            self._connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
 
     def post(self, entry: BoardEntry) -> None:
         """Write an entry, new or changed."""

@@ -12,7 +12,6 @@ import pytest
 from tests.unit.conftest import DEFAULTS, request_for
 from tests.unit.engine_process.played import RESULT, Engines, taken, tasks
 from tests.unit.fake_engine import WITHIN
-from tests.unit.jobs.test_board import entry
 from tests.unit.waiting import until
 from triton_diffusers.api.request import GenerationResult
 from triton_diffusers.engine_process.client import EngineUnavailable, Outcome
@@ -117,7 +116,6 @@ def test_cancel_ends_a_request_that_waits_for_an_engine(engines: Engines) -> Non
     pending = caller.submit()
     caller.submit("kept")
     tasks(engine, 2, start=False)
-    engines.board.post(entry(job_id=pending.job_id, task_id="a"))
     engines.vanish(engine)
     until(lambda: pending.link is None)
     caller.client.cancel(pending)
@@ -126,6 +124,51 @@ def test_cancel_ends_a_request_that_waits_for_an_engine(engines: Engines) -> Non
     caller.client.cancel(pending)
     assert len(caller.outcomes["a"]) == 1
     assert tasks(engines.return_(), 1) == [("kept", False)]
+
+
+def test_a_request_is_on_the_board_before_an_engine_has_it(engines: Engines) -> None:
+    caller, engine = engines.caller()
+    engines.vanish(engine)
+    until(lambda: caller.client._links[0].channel is None)
+    pending = caller.submit(image_num=2)
+    (shown,) = engines.board.entries("a")
+    assert (shown.job_id, shown.pid, shown.model, shown.state, shown.image_num, shown.arrived) == (
+        pending.job_id, os.getpid(), "sd_base", "queued", 2, pending.arrived,
+    )  # fmt: skip
+
+
+def test_a_refused_request_is_not_on_the_board(engines: Engines) -> None:
+    caller, engine = engines.caller(max_queue=1)
+    engines.vanish(engine)
+    until(lambda: caller.client._links[0].channel is None)
+    caller.submit()
+    with pytest.raises(Busy):
+        caller.submit("b")
+    assert engines.board.entries("b") == []
+
+
+def test_the_board_cancels_a_request_that_waits_for_an_engine(engines: Engines) -> None:
+    caller, engine = engines.caller()
+    engines.vanish(engine)
+    until(lambda: caller.client._links[0].channel is None)
+    caller.submit()
+    caller.submit("kept")
+    engines.board.cancel("a")
+    error = caller.outcome()
+    assert isinstance(error, Cancelled)
+    (shown,) = engines.board.entries("a")
+    assert (shown.state, shown.error_msg) == ("cancelled", str(error))
+    assert tasks(engines.return_(), 1) == [("kept", False)]
+
+
+def test_the_board_cancels_a_request_that_its_engine_has_not_started(engines: Engines) -> None:
+    caller, engine = engines.caller()
+    pending = caller.submit()
+    taken(engine, start=False)
+    engines.board.cancel("a")
+    assert engine.received() == Cancel(pending.job_id)
+    engine.send(Failed(pending.job_id, Cancelled("the job was cancelled")))
+    assert isinstance(caller.outcome(), Cancelled)
 
 
 def test_the_engine_with_the_least_work_gets_the_next_request(engines: Engines) -> None:

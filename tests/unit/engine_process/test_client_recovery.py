@@ -7,7 +7,6 @@ import time
 import pytest
 
 from tests.unit.engine_process.played import RESULT, Engines, reach_the_client, taken, tasks
-from tests.unit.jobs.test_board import entry
 from tests.unit.waiting import until
 from triton_diffusers.engine_process.messages import (
     Started,
@@ -94,9 +93,8 @@ def test_a_request_that_arrives_without_an_engine_waits_for_it(engines: Engines)
 
 def test_a_request_waits_for_an_engine_only_so_long(engines: Engines) -> None:
     caller, engine = engines.caller(engine_wait_seconds=0.1)
-    pending = caller.submit()
+    caller.submit()
     taken(engine)
-    engines.board.post(entry(job_id=pending.job_id, task_id="a"))
     engines.vanish(engine)
     error = caller.outcome()
     assert isinstance(error, Busy)

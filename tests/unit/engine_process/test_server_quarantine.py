@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from tests.unit.engine_process.served import Client, Running, error_of
 from tests.unit.fake_engine import FakeEngine
+from tests.unit.jobs.test_board import entry
 from triton_diffusers.engine_process.messages import (
     Cancel,
     Failed,
@@ -13,6 +15,7 @@ from triton_diffusers.engine_process.messages import (
     Succeeded,
 )
 from triton_diffusers.errors import Busy, Cancelled
+from triton_diffusers.jobs.board import JobBoard
 
 
 def test_a_suspect_runs_alone(client: Client, engine: FakeEngine) -> None:
@@ -41,6 +44,40 @@ def test_a_request_that_waits_for_suspects_is_cancelled_at_once(client: Client, 
     assert (ended.job_id, type(ended.error)) == ("a", Cancelled)
     engine.turnstile.open()
     assert client.ends(2).keys() == {"suspect", "b"}
+
+
+def test_the_board_shows_a_request_that_was_cancelled_while_it_waited_for_suspects(
+    running: Running, client: Client, engine: FakeEngine
+) -> None:
+    engine.turnstile.hold()
+    with closing(JobBoard(running.settings.runtime_dir)) as board:
+        board.post(entry(job_id="a", task_id="a", state="queued"))  # as the client does
+        client.submit("suspect", suspect=True)
+        client.submit("a")
+        client.send(Cancel("a"))
+        client.ends(1)
+        assert [(shown.state, shown.error_msg) for shown in board.entries("a")] == [
+            ("cancelled", "the job was cancelled")
+        ]
+    engine.turnstile.open()
+    client.ends(1)
+
+
+def test_the_board_forgets_a_refused_request(make: Callable[..., Running], engine: FakeEngine) -> None:
+    running = make(max_queue=1)
+    running.load()
+    client = running.connect()
+    client.received()
+    engine.turnstile.hold()
+    with closing(JobBoard(running.settings.runtime_dir)) as board:
+        client.submit("suspect", suspect=True)
+        client.submit("held")
+        board.post(entry(job_id="refused", task_id="refused", state="queued"))
+        client.submit("refused")
+        assert isinstance(error_of(client.ends(1)["refused"]), Busy)
+        assert board.entries("refused") == []
+    engine.turnstile.open()
+    client.ends(2)
 
 
 def test_requests_that_wait_for_suspects_are_bounded_but_suspects_are_not(
