@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from triton_diffusers_client.errors import CancelledError
+from triton_diffusers_client.errors import CancelledError, ClientError
 from triton_diffusers_client.transport import Call
 
 
@@ -16,20 +18,38 @@ class Cancellation:
         self._lock = threading.Lock()
         self._call: Call | None = None
 
-    def attach(self, call: Call) -> None:
-        """Register and return the attempt that runs from now on."""
+    @contextmanager
+    def calling(self, begin: Callable[[], Call]) -> Iterator[Call]:
+        """Begin a call that ``cancel`` ends; raise ``CancelledError`` if the request is cancelled already."""
         with self._lock:
-            self._call = call
-        if self._requested.is_set():
-            call.cancel()
+            self.check()
+            self._call = call = begin()
+        try:
+            yield call
+        except ClientError:
+            self._forget()
+            raise
+        # Not after another exception, such as Ctrl-C: the call may still be on its way to the server.
+        self._forget()
+
+    def request(self) -> None:
+        """Begin no more calls; the one that runs continues."""
+        with self._lock:
+            self._requested.set()
 
     def cancel(self) -> None:
         """End the request with ``CancelledError``."""
-        self._requested.set()
+        self.request()
         with self._lock:
             call = self._call
         if call is not None:
             call.cancel()
+
+    @property
+    def unanswered(self) -> bool:
+        """True if a call has begun and the server has not answered it."""
+        with self._lock:
+            return self._call is not None
 
     def check(self) -> None:
         """Raise ``CancelledError`` if the request is cancelled."""
@@ -39,3 +59,7 @@ class Cancellation:
         """Sleep; raise ``CancelledError`` as soon as the request is cancelled."""
         if self._requested.wait(seconds):
             raise CancelledError("the request was cancelled")
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._call = None

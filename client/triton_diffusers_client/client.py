@@ -45,8 +45,8 @@ _MAX_TIMEOUT = 1e9
 _JOBS_MODEL = "jobs"
 # ``jobs`` normally answers in milliseconds.
 _JOBS_TIMEOUT = 10.0
-# A request on its way may reach the server after the call that cancels it.
-_CANCEL_TRIES = 5
+# A request on its way may reach the server after the call that cancels it, so that is repeated.
+_MAX_CANCEL_SECONDS = 30.0
 _CANCEL_PAUSE = 0.2
 
 
@@ -111,7 +111,7 @@ class Client:
             request.task_id,
             run=partial(self._generate, request, self._attempts_for(timeout)),
             look=partial(self._newest, "progress", request.task_id, retries=0),
-            cancel=partial(self._end, request.task_id),
+            cancel=lambda cancellation: self._end({cancellation: request.task_id}),
         )
 
     def progress(self, task_id: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
@@ -140,10 +140,8 @@ class Client:
             under_way = dict(self._under_way)
         if was_closing:
             return
-        for cancellation in under_way:
-            cancellation.cancel()
         with suppress(ClientError):  # a server that does not answer one call does not answer the others
-            self._end(*under_way.values())
+            self._end(under_way)
         self._closed = True
         self._transport.close()
         _OPEN.discard(self)
@@ -167,7 +165,7 @@ class Client:
                 # The server does not notice by itself that the caller has stopped waiting.
                 if not isinstance(error, ClientError) or _leaves_the_job_running(error):
                     with suppress(ClientError):
-                        self._ask("cancel", request.task_id, retries=0)
+                        self._cancel_on_server({cancellation: request.task_id})
                 raise
 
         with self._lock:
@@ -195,18 +193,34 @@ class Client:
                     self._missing.add(model)
         return self._infer(last, request.tensors, cancellation, timeout)
 
-    def _end(self, *task_ids: str) -> bool:
-        """Cancel tasks that were just sent; return True if the server knew them all. Raises a ``ClientError``."""
-        unknown = set(task_ids)
-        for tried in range(_CANCEL_TRIES):
-            if unknown and tried:
-                time.sleep(_CANCEL_PAUSE)
-            for task_id in list(unknown):
+    def _end(self, requests: Mapping[Cancellation, str]) -> bool:
+        """Cancel requests here and on the server; return True if the server knew them all. Raises a ``ClientError``."""
+        for cancellation in requests:
+            cancellation.request()
+        try:
+            return self._cancel_on_server(requests)
+        finally:
+            for cancellation in requests:
+                cancellation.cancel()
+
+    def _cancel_on_server(self, requests: Mapping[Cancellation, str]) -> bool:
+        """Cancel tasks, also those that are still on their way; see ``_end``."""
+        deadline = time.monotonic() + _MAX_CANCEL_SECONDS
+        left, known = dict(requests), set()
+        while True:
+            for cancellation, task_id in list(left.items()):
+                may_arrive = cancellation.unanswered  # as it was before the server was asked
+                jobs: list[Progress] = []
                 with suppress(NotFoundError):
                     # Cancelling does not wait for an unreachable server, whose jobs are lost anyway.
-                    self._newest("cancel", task_id, retries=0)
-                    unknown.discard(task_id)
-        return not unknown
+                    jobs = self._ask("cancel", task_id, retries=0)
+                if jobs:
+                    known.add(cancellation)
+                if not may_arrive or not all(job.state.ended for job in jobs):
+                    del left[cancellation]
+            if not left or time.monotonic() > deadline:
+                return len(known) == len(requests)
+            time.sleep(_CANCEL_PAUSE)
 
     def _worth_a_retry(self, error: ClientError) -> bool:
         return self._met or not isinstance(error, UnreachableError)
@@ -247,14 +261,12 @@ class Client:
     ) -> Mapping[str, Array]:
         if self._closed:
             raise ClientError("the client is closed")
-        cancellation.check()
-        call = self._transport.call(model, tensors, timeout)
-        cancellation.attach(call)
-        try:
-            result = call.result()
-        except ClientError as error:
-            self._met = self._met or not isinstance(error, UnreachableError)
-            raise
+        with cancellation.calling(lambda: self._transport.call(model, tensors, timeout)) as call:
+            try:
+                result = call.result()
+            except ClientError as error:
+                self._met = self._met or not isinstance(error, UnreachableError)
+                raise
         self._met = True
         return result
 

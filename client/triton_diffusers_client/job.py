@@ -21,11 +21,11 @@ class Job:
         *,
         run: Callable[[Cancellation], Generation],
         look: Callable[[], Progress],
-        cancel: Callable[[], bool],
+        cancel: Callable[[Cancellation], bool],
     ) -> None:
-        """``look`` and ``cancel`` ask the server about the task.
+        """``look`` asks the server about the task, ``cancel`` ends it here and there.
 
-        If it knows none, ``look`` raises ``NotFoundError`` and ``cancel`` returns False.
+        If the server knows none, ``look`` raises ``NotFoundError`` and ``cancel`` returns False.
         """
         self.task_id = task_id
         self._run = run
@@ -67,10 +67,10 @@ class Job:
     def cancel(self) -> bool:
         """Cancel the job, here and on the server; ``result`` raises ``CancelledError`` unless it was done before.
 
-        Returns True if the server knew the job. Raises a ``ClientError`` if the server cannot be reached.
+        Waits for a request that is on its way to the server. Returns True if the server knew the job. Raises a
+        ``ClientError`` if the server cannot be reached.
         """
-        self._cancellation.cancel()
-        return self._cancel()
+        return self._cancel(self._cancellation)
 
     def _work(self) -> None:
         try:

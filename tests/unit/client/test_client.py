@@ -40,6 +40,7 @@ class FakeServer:
         self.models = models
         self.asked: list[tuple[str, float | None]] = []
         self.cancelled: list[str] = []
+        self.states: list[list[str]] = []  # of the jobs that each next question finds; at the end, one that runs
         self.behaviour: Callable[[], None] = lambda: None
         self.arrived = threading.Event()
 
@@ -62,7 +63,11 @@ class FakeCall:
         server = self._server
         if self._model == "jobs":
             server.cancelled.append(self._inputs["task_id"].item().decode())
-            return answer(JOBS_OUTPUTS)
+            states = server.states.pop(0) if server.states else ["running"]
+            if not states:
+                raise NotFoundError("task_id: no job is known")
+            jobs = {name: np.repeat(column, len(states)) for name, column in answer(JOBS_OUTPUTS).items()}
+            return {**jobs, "state": np.array([state.encode() for state in states], object)}
         server.asked.append((self._model, self._timeout))
         if self._model not in server.models:
             raise NotFoundError(f"Request for unknown model: '{self._model}' is not found")
@@ -167,6 +172,69 @@ def test_an_interrupted_wait_cancels_the_job(ends: type[BaseException], monkeypa
         with pytest.raises(ends):
             client.generate("x", task_id="one")
         assert server.cancelled == ["one"]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CANCEL_PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("before", [[], ["failed"]], ids=["unknown", "an earlier attempt has failed"])
+def test_a_request_on_its_way_is_cancelled_once_it_arrives(before: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("m")
+    server.states = [before] * 20
+    over = threading.Event()
+    server.behaviour = lambda: over.wait(WITHIN) and None
+    with connected(server, monkeypatch, model="m") as client:
+        job = client.submit("x", task_id="one")
+        assert server.arrived.wait(WITHIN)
+        assert job.cancel()
+        assert server.cancelled == ["one"] * 21
+        over.set()
+        with pytest.raises(CancelledError):
+            job.result(WITHIN)
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_an_interrupted_request_on_its_way_is_cancelled_once_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("m")
+    server.states = [[]] * 20
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    server.behaviour = interrupt
+    with connected(server, monkeypatch, model="m") as client, pytest.raises(KeyboardInterrupt):
+        client.generate("x", task_id="one")
+    assert server.cancelled == ["one"] * 21
+
+
+@pytest.mark.parametrize("states", [[], ["succeeded"]])
+def test_an_answered_request_is_cancelled_by_one_call(states: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("m")
+    server.states = [states]
+    with connected(server, monkeypatch, model="m") as client:
+        job = client.submit("x", task_id="one")
+        job.result(WITHIN)
+        assert job.cancel() == bool(states)
+        assert server.cancelled == ["one"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_request_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CANCEL_SECONDS", 0.0)
+    server = FakeServer("m")
+    server.states = [[]] * 1000
+    over = threading.Event()
+    server.behaviour = lambda: over.wait(WITHIN) and None
+    with connected(server, monkeypatch, model="m") as client:
+        job = client.submit("x")
+        assert server.arrived.wait(WITHIN)
+        assert not job.cancel()
+        over.set()
+        with pytest.raises(CancelledError):
+            job.result(WITHIN)
 
 
 def test_an_answer_of_the_servers_cancels_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
