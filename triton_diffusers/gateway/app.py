@@ -18,7 +18,7 @@ from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway import health
 from triton_diffusers.gateway.access.declaration import guarded_routes
 from triton_diffusers.gateway.access.middleware import AccessMiddleware
-from triton_diffusers.gateway.dialects import native, native_streams, reference
+from triton_diffusers.gateway.dialects import native, native_streams, native_webhooks, reference
 from triton_diffusers.gateway.dialects.dialect import Dialect
 from triton_diffusers.gateway.dialects.eas import routes as eas
 from triton_diffusers.gateway.dialects.openai import routes as openai
@@ -30,6 +30,8 @@ from triton_diffusers.gateway.middleware.faults import FaultMiddleware
 from triton_diffusers.gateway.middleware.origin import OriginMiddleware
 from triton_diffusers.gateway.middleware.request_ids import RequestIdMiddleware
 from triton_diffusers.gateway.service import Service
+from triton_diffusers.gateway.webhooks.deliverer import DeliveryLimits, WebhookDeliverer
+from triton_diffusers.gateway.webhooks.message import message_body
 
 # The first that owns a path answers its errors; the last owns all.
 DIALECTS: Sequence[Dialect] = (reference.DIALECT, eas.DIALECT, openai.DIALECT, native.DIALECT)
@@ -44,6 +46,7 @@ def create_app(service: Service, hosts: Sequence[str] = ()) -> FastAPI:
         tasks = [
             asyncio.create_task(Housekeeper(service.table, service.results).run()),
             asyncio.create_task(service.metrics.follow(service.table)),
+            asyncio.create_task(webhook_deliverer(service).run()),
         ]
         try:
             yield
@@ -58,10 +61,24 @@ def create_app(service: Service, hosts: Sequence[str] = ()) -> FastAPI:
     for dialect in DIALECTS:
         app.include_router(dialect.router)
     app.include_router(native_streams.router)
+    app.include_router(native_webhooks.router)
     app.include_router(health.router)
     _handle_errors(app)
     _add_middleware(app, service, hosts)
     return app
+
+
+def webhook_deliverer(service: Service) -> WebhookDeliverer:
+    """Return the deliverer of the service's webhooks."""
+    settings = service.settings
+    return WebhookDeliverer(
+        service.table,
+        service.webhooks,
+        service.webhook_signer,
+        lambda job: message_body(job, service.results),
+        DeliveryLimits(places=settings.webhook_places, retry_seconds=settings.webhook_retry_seconds),
+        lambda outcome: service.metrics.webhooks.labels(outcome).inc(),
+    )
 
 
 def _add_middleware(app: FastAPI, service: Service, hosts: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ class JobMetrics:
         self.requests = self._counter("sd_gateway_requests", "HTTP requests answered", "route", "status")
         self._ended = self._counter("sd_jobs_ended", "Jobs ended, by their last state", "dialect", "model", "state")
         self._accepted = self._counter("sd_jobs_accepted", "Jobs accepted", "dialect", "model")
+        self.webhooks = self._counter("sd_webhook_deliveries", "Attempts to deliver webhooks", "outcome")
         self._queue = self._histogram("sd_job_queue_seconds", "Time from acceptance to the first claim")
         self._run = self._histogram("sd_job_run_seconds", "Time from the first claim to the end")
         self._total = self._histogram("sd_job_total_seconds", "Time from acceptance to the end")

@@ -22,6 +22,9 @@ from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GATEWAY_PREFIX, GatewaySettings
 from triton_diffusers.gateway.signing import UrlSigner, signing_key
 from triton_diffusers.gateway.socket_protocol import SocketProtocol
+from triton_diffusers.gateway.webhooks.sender import WebhookSender
+from triton_diffusers.gateway.webhooks.signature import WebhookSigner
+from triton_diffusers.links.client import GuardedClient
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 from triton_diffusers.storage import open_store
 from triton_diffusers.storage.protocol import ResultStore
@@ -75,7 +78,16 @@ def make_service(settings: GatewaySettings, limits: Settings) -> Service:
     except OSError as error:
         raise SettingsError(f"state_dir: {str(settings.state_dir)!r} is invalid: {error.strerror}") from error
     results = Results(required_store(limits), UrlSigner(key, settings.url_seconds))
-    return Service(open_table(settings), results, limits, settings, JobMetrics(), Authenticator())
+    return Service(
+        table=open_table(settings),
+        results=results,
+        limits=limits,
+        settings=settings,
+        metrics=JobMetrics(),
+        authenticator=Authenticator(),
+        webhooks=WebhookSender(GuardedClient(limits), settings.webhook_seconds),
+        webhook_signer=WebhookSigner(key),
+    )
 
 
 def open_table(settings: GatewaySettings) -> JobTable:

@@ -26,6 +26,8 @@ from triton_diffusers.gateway.middleware.request_ids import REQUEST_IDS
 from triton_diffusers.gateway.results import Results
 from triton_diffusers.gateway.settings import GatewaySettings
 from triton_diffusers.gateway.submission import JobOrigin
+from triton_diffusers.gateway.webhooks.sender import WebhookSender
+from triton_diffusers.gateway.webhooks.signature import WebhookSigner
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.backoff import backoff
 
@@ -46,6 +48,8 @@ class Service:
     settings: GatewaySettings
     metrics: JobMetrics
     authenticator: Authenticator
+    webhooks: WebhookSender
+    webhook_signer: WebhookSigner
 
     def origin(self, request: Request, dialect: str, *, body: bytes = b"", waiting: bool = False) -> JobOrigin:
         """Return the particulars of an HTTP request; with ``body``, identical requests in flight are one job.

@@ -61,13 +61,13 @@ class GatewaySettings(BaseSettings):
     )
     state_dir: Path = Field(
         default_factory=_state_dir,
-        description="Directory of the job table and of the key that signs URLs of results.",
+        description="Directory of the job table and of the key that signs URLs of results and webhooks.",
     )
     secret: str = Field(
         "",
         repr=False,
-        description="Key that signs URLs of results, the same for all gateways of a fleet. Empty: a random one, kept in"
-        " `state_dir`.",
+        description="Key that signs URLs of results and webhooks, the same for all gateways of a fleet. Empty: a random"
+        " one, kept in `state_dir`.",
     )
     public_url: str = Field(
         "",
@@ -109,6 +109,18 @@ class GatewaySettings(BaseSettings):
     max_batch_jobs: int = Field(100, ge=1, le=1000, description="Maximum number of jobs in one request.")
     max_queued: int = Field(
         1000, ge=1, description="Maximum number of queued jobs of one owner; another one is rejected as busy."
+    )
+
+    webhook_seconds: float = Field(10.0, gt=0, description="How long a webhook's receiver may take to answer.")
+    webhook_retry_seconds: float = Field(
+        86_400.0, ge=0, description="How long a webhook is tried again, after growing pauses; then it has failed."
+    )
+    webhook_places: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="Webhooks that one gateway delivers at once; an eighth of them to one host, half of them for one"
+        " owner.",
     )
 
     @classmethod

@@ -26,6 +26,9 @@ from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GatewaySettings
 from triton_diffusers.gateway.signing import UrlSigner
 from triton_diffusers.gateway.submission import MODELS
+from triton_diffusers.gateway.webhooks.sender import WebhookSender
+from triton_diffusers.gateway.webhooks.signature import WebhookSigner
+from triton_diffusers.links.client import GuardedClient
 from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage.local import LocalStore
@@ -117,7 +120,17 @@ async def gateway(tmp_path: Path, gateway_settings: dict[str, Any], anyio_backen
     table = JobTable(open_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}", JobTableSettings()))
     store = LocalStore(tmp_path / "store")
     settings = GatewaySettings(state_dir=tmp_path / "state", **gateway_settings)
-    service = Service(table, Results(store, UrlSigner(b"key", 60)), Settings(), settings, JobMetrics(), Authenticator())
+    limits = Settings(link_allow_hosts="127.0.0.1,localhost")
+    service = Service(
+        table=table,
+        results=Results(store, UrlSigner(b"key", 60)),
+        limits=limits,
+        settings=settings,
+        metrics=JobMetrics(),
+        authenticator=Authenticator(),
+        webhooks=WebhookSender(GuardedClient(limits), settings.webhook_seconds),
+        webhook_signer=WebhookSigner(b"key"),
+    )
     transport = httpx2.ASGITransport(create_app(service))
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield Gateway(service, client, ResultWriter(store, 0), tmp_path / "store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -28,6 +29,7 @@ from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobState, NewJob
 from triton_diffusers.gateway.json_body import read_object
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.submission import MODELS, JobOrigin, model_for, new_job
+from triton_diffusers.gateway.webhooks.fields import SCHEMA, read_webhook
 from triton_diffusers.settings import Settings
 
 NAME = NATIVE
@@ -52,6 +54,7 @@ def _body_schema() -> dict[str, Any]:
             "maximum": _PRIORITIES.stop - 1,
             "default": 0,
         },
+        "webhook": SCHEMA,
     }
     return schema
 
@@ -59,7 +62,10 @@ def _body_schema() -> dict[str, Any]:
 _BODY = _body_schema()
 _BATCH = {
     "type": "object",
-    "properties": {"jobs": {"type": "array", "items": _BODY, "minItems": 1}},
+    "properties": {
+        "jobs": {"type": "array", "items": _BODY, "minItems": 1},
+        "webhook": {**SCHEMA, "description": "Webhook of the jobs that have none of their own."},
+    },
     "required": ["jobs"],
 }
 
@@ -72,7 +78,8 @@ def _takes(schema: Mapping[str, Any]) -> dict[str, Any]:
 async def submit(request: Request, response: Response, service: ServiceDependency, wait: Wait = 0.0) -> JobView:
     """Accept a job and return it, with its path in ``Location``. Repeats with one ``Idempotency-Key`` are one job."""
     origin = service.origin(request, NAME, body=await _keyed_body(request))
-    wanted = await read_body(request, lambda body: _new_job(read_object(body), origin, service.limits))
+    base_url = service.base_url(request)
+    wanted = await read_body(request, lambda body: _new_job(read_object(body), origin, service, base_url))
     (submitted,) = await service.submit(caller_of(request), [wanted])
     response.headers["Location"] = f"/api/jobs/{submitted.job.id}"
     return await _view(request, service, await _waited(service, submitted.job, wait))
@@ -82,7 +89,8 @@ async def submit(request: Request, response: Response, service: ServiceDependenc
 async def submit_batch(request: Request, service: ServiceDependency) -> JobList:
     """Accept all of the jobs, or none."""
     origin = service.origin(request, NAME, body=await _keyed_body(request))
-    jobs = await read_body(request, lambda body: _new_jobs(read_object(body), origin, service))
+    base_url = service.base_url(request)
+    jobs = await read_body(request, lambda body: _new_jobs(read_object(body), origin, service, base_url))
     submitted = await service.submit(caller_of(request), jobs)
     return JobList(jobs=[_plain_view(request, service, each.job) for each in submitted])
 
@@ -152,31 +160,35 @@ async def queue(service: ServiceDependency) -> list[QueueView]:
     return [QueueView.from_load(load) for load in await service.table.load()]
 
 
-def _new_job(document: dict[str, Any], origin: JobOrigin, limits: Settings) -> NewJob:
+def _new_job(document: dict[str, Any], origin: JobOrigin, service: Service, base_url: str) -> NewJob:
     model, priority = document.pop("model", None) or "", document.pop("priority", None) or 0
     if not isinstance(model, str):
         raise InvalidRequest("model", model, "must be text")
     if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
         rule = f"must be a whole number between {_PRIORITIES.start} and {_PRIORITIES.stop - 1}"
         raise InvalidRequest("priority", priority, rule)
-    return new_job(document, origin, limits, model=model_for(document, model), priority=priority)
+    webhook = read_webhook(document.pop("webhook", None), service.webhooks, base_url)
+    new = new_job(document, origin, service.limits, model=model_for(document, model), priority=priority)
+    return replace(new, webhook=webhook)
 
 
-def _new_jobs(document: Mapping[str, Any], origin: JobOrigin, service: Service) -> list[NewJob]:
+def _new_jobs(document: Mapping[str, Any], origin: JobOrigin, service: Service, base_url: str) -> list[NewJob]:
     documents = document.get("jobs")
     most = service.settings.max_batch_jobs
     if not isinstance(documents, list) or not 1 <= len(documents) <= most:
         raise InvalidRequest("jobs", documents, f"must be a list of 1 to {most} requests")
+    webhook = read_webhook(document.get("webhook"), service.webhooks, base_url)
     jobs = []
     for number, each in enumerate(documents):
         if not isinstance(each, dict):
             raise InvalidRequest(f"jobs[{number}]", each, "must be a JSON object")
         try:
-            jobs.append(_new_job(each, origin.numbered(number), service.limits))
+            new = _new_job(each, origin.numbered(number), service, base_url)
         except InvalidRequest as error:
             error.field = f"jobs[{number}].{error.field}"
             error.args = (f"jobs[{number}].{error}",)
             raise
+        jobs.append(replace(new, webhook=new.webhook or webhook))
     return jobs
 
 

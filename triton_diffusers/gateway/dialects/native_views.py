@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from triton_diffusers.gateway.faults import Fault
-from triton_diffusers.gateway.jobs.job import Job, JobState, PoolLoad, Position
+from triton_diffusers.gateway.jobs.job import Job, JobState, PoolLoad, Position, WebhookState
 from triton_diffusers.gateway.results import CONTROL_IMAGE, IMAGE, Results, files_of
 
 
@@ -79,6 +79,19 @@ class ResultView(BaseModel):
     run_seconds: float
 
 
+class WebhookView(BaseModel):
+    """A job's webhook. ``status`` (0: no answer) and ``error`` are of the last attempt of this message."""
+
+    url: str
+    events: list[JobState]
+    state: WebhookState
+    message_id: str | None = Field(description="The header `webhook-id` of all deliveries.")
+    attempts: int
+    status: int
+    error: str | None
+    settled: float | None
+
+
 class JobView(BaseModel):
     """A job. Times are seconds since the epoch; ``work`` is in megapixel-steps."""
 
@@ -97,6 +110,7 @@ class JobView(BaseModel):
     position: PositionView | None
     result: ResultView | None
     error: ErrorView | None
+    webhook: WebhookView | None
     warnings: list[str]
     links: dict[str, str]
 
@@ -144,6 +158,7 @@ def job_view(job: Job, results: Results, base_url: str, position: Position | Non
         position=PositionView(ahead=position.ahead, wait_seconds=position.wait_seconds) if position else None,
         result=_result_view(job, results, base_url),
         error=_error_view(job),
+        webhook=_webhook_view(job),
         warnings=[*job.request["warnings"], *(job.result["outputs"]["warnings"] if job.result else ())],
         links={name: f"{path}{suffix}" for name, suffix in _LINKS.items()},
     )
@@ -182,3 +197,19 @@ def _error_view(job: Job) -> ErrorView | None:
     if job.error is None:
         return None
     return ErrorView(type=job.state.value, code=job.error.code, message=job.error.message)
+
+
+def _webhook_view(job: Job) -> WebhookView | None:
+    webhook = job.webhook
+    if webhook is None:
+        return None
+    return WebhookView(
+        url=webhook.url,
+        events=list(webhook.events),
+        state=webhook.state,
+        message_id=webhook.message_id or None,
+        attempts=webhook.attempts,
+        status=webhook.status,
+        error=webhook.error or None,
+        settled=webhook.settled,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triton_diffusers.gateway.jobs import fair_queue, housekeeping, lifecycle, sink_log
+from triton_diffusers.gateway.jobs import fair_queue, housekeeping, lifecycle, outbox_log, sink_log
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.errors import NotDead, StillInFlight
 from triton_diffusers.gateway.jobs.job import Job, JobState
@@ -38,6 +38,7 @@ def rerun(session: Session, owner: str | None, job_id: str) -> Job:
         raise NotDead(job_id)
     session.execute(_RERUN, number=job["number"])
     sink_log.delete_of_jobs(session, [job["number"]])
+    outbox_log.withdraw(session, [job["number"]])
     fair_queue.enqueue(session, job["pool"], job["owner"])
     lifecycle.add_event(session, job, "queued")
     return select_job(session, owner, job_id)

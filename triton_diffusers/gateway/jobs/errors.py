@@ -33,6 +33,13 @@ class NotDead(InvalidRequest):
         super().__init__("id", job_id, "only a dead job can be queued again")
 
 
+class NoMessage(InvalidRequest):
+    """The job has not sent anything to a webhook that could be sent again."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("id", job_id, "the job has no webhook, or has not ended in a state that its webhook wants")
+
+
 class TooManyJobs(Busy):
     """The owner has as much in flight as is allowed."""
 

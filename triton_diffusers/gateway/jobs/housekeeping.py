@@ -23,10 +23,11 @@ _ABANDONED = (
     "SELECT * FROM jobs WHERE abandoned_at IS NOT NULL AND abandoned_at <= :time ORDER BY abandoned_at LIMIT :max"
 )
 _INPUTS = "SELECT number FROM jobs WHERE has_inputs = 1 AND state != 'dead' AND ended_uptime <= :time LIMIT :max"
-_ENDED = "SELECT number FROM jobs WHERE has_results = 0 AND ended_uptime <= :time LIMIT :max"
+_ENDED = """SELECT number FROM jobs WHERE has_results = 0 AND ended_uptime <= :time AND NOT EXISTS (
+    SELECT 1 FROM webhooks WHERE webhooks.job = jobs.number AND webhooks.state = 'waiting') LIMIT :max"""
 _KEYS = "SELECT owner, idempotency_key FROM idempotency_keys WHERE kept_until <= :time LIMIT :max"
 _RESULTS = "jobs.has_results = 1 AND jobs.ended_uptime <= :time ORDER BY jobs.ended_uptime LIMIT :limit"
-_BELONGINGS = ("requests", "results", "inputs", "previews", "events")
+_BELONGINGS = ("requests", "results", "inputs", "previews", "events", "webhooks")
 
 
 def has_due(session: Session) -> bool:

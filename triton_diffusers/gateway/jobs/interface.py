@@ -39,10 +39,11 @@ from triton_diffusers.gateway.jobs.job import (
     Submitted,
 )
 from triton_diffusers.gateway.jobs.sink import SinkStore
+from triton_diffusers.gateway.jobs.webhook import Outbox
 
 
 class JobStore(Protocol):
-    """A durable table of jobs, with the sinks to which ended jobs are appended."""
+    """A durable table of jobs, with the sinks to which ended jobs are appended, and the outbox of their webhooks."""
 
     @property
     def sinks(self) -> SinkStore:
@@ -52,6 +53,11 @@ class JobStore(Protocol):
     @property
     def directory(self) -> Directory:
         """Return the announcements of runners and the preferences of owners."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """Return the outbox."""
         ...
 
     # The gateway's side.

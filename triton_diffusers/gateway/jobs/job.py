@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -39,6 +39,43 @@ class Blob:
     media_type: str = "application/octet-stream"
 
 
+class WebhookState(StrEnum):
+    """State of a webhook. ``NONE``: there is nothing to deliver, yet or at all."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWebhook:
+    """A URL to be called when a job ends in one of the states ``events``; ``base_url`` is of the message's links."""
+
+    url: str
+    host: str
+    events: Collection[JobState]
+    base_url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A job's webhook as it is now; ``message_id`` is that of all its deliveries.
+
+    ``status`` (0: no answer) and ``error`` are of the last attempt; ``settled`` is the time when it was the last one.
+    """
+
+    url: str
+    base_url: str
+    events: Collection[JobState]
+    state: WebhookState
+    message_id: str
+    attempts: int
+    status: int
+    error: str
+    settled: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A request to be accepted. All of it has been checked, and its seed is drawn.
@@ -49,7 +86,7 @@ class NewJob:
     A second job with the same ``idempotency_key`` of one owner is the first one, for as long as the keys are kept;
     a different ``fingerprint`` (hash of path and body) is then an error. Without a key, a job whose ``fingerprint`` is
     that of a job in flight of the owner joins it; empty: never. ``waiting`` counts a synchronous caller, see ``leave``.
-    ``sink`` names the sink to which the job is appended when it ends; empty: none.
+    ``sink`` names the sink to which the job is appended when it ends; empty: none. ``webhook`` is called then.
     """
 
     model: str
@@ -69,6 +106,7 @@ class NewJob:
     max_wait_seconds: float | None = None
     traceparent: str = ""
     sink: str = ""
+    webhook: NewWebhook | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +160,7 @@ class Job:
     event: int
     result: JsonObject | None
     error: JobError | None
+    webhook: Webhook | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

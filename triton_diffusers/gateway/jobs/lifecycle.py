@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from triton_diffusers.gateway.jobs import fair_queue, sink_log
+from triton_diffusers.gateway.jobs import fair_queue, outbox_log, sink_log
 from triton_diffusers.gateway.jobs.database import Row, Session
 from triton_diffusers.gateway.jobs.job import Bill, JobError, JobState
 from triton_diffusers.gateway.jobs.rows import storable
@@ -115,6 +115,7 @@ def end(
     if bill is not None:
         _write_bill(session, job, state, bill, now)
     sink_log.append(session, job, state, now)
+    outbox_log.append(session, job, state)
     add_event(session, job, str(state))
 
 

@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.gateway.jobs import outbox_log
 from triton_diffusers.gateway.jobs.database import Row, Session
 from triton_diffusers.gateway.jobs.errors import JobNotFound
 from triton_diffusers.gateway.jobs.job import Bill, Job, JobError, JobEvent, JobState, LedgerEntry, Progress
 
 _MAX_TEXT = 1000
 
-_JOBS = """SELECT jobs.*, requests.body AS request, results.body AS result FROM jobs
-    JOIN requests ON requests.job = jobs.number LEFT JOIN results ON results.job = jobs.number"""
+_JOBS = f"""SELECT jobs.*, requests.body AS request, results.body AS result, {outbox_log.COLUMNS} FROM jobs
+    JOIN requests ON requests.job = jobs.number LEFT JOIN results ON results.job = jobs.number
+    LEFT JOIN webhooks ON webhooks.job = jobs.number"""  # noqa: S608
 
 
 def select_jobs(session: Session, condition: str, /, **parameters: Any) -> Sequence[Job]:
@@ -48,6 +50,7 @@ def _job(row: Row) -> Job:
         progress=Progress(step=row["step"], steps=row["steps"], images_done=row["images_done"]),
         result=None if row["result"] is None else json.loads(row["result"]),
         error=None if row["error"] is None else JobError(message=row["error"], code=row["error_code"]),
+        webhook=outbox_log.webhook_of(row),
     )
 
 

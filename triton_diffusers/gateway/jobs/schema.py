@@ -112,7 +112,21 @@ _DIRECTORY = (
     )""",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS, _DIRECTORY)
+_WEBHOOKS = (
+    # A claimed message is due again when the claim is over.
+    """CREATE TABLE webhooks (
+        job BIGINT PRIMARY KEY, job_id TEXT NOT NULL, owner TEXT NOT NULL,
+        url TEXT NOT NULL, host TEXT NOT NULL, base_url TEXT NOT NULL, events TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'none', message_id TEXT NOT NULL DEFAULT '',
+        made DOUBLE PRECISION NOT NULL DEFAULT 0, due DOUBLE PRECISION NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,
+        status INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', settled DOUBLE PRECISION
+    )""",
+    "CREATE INDEX webhooks_due ON webhooks (due) WHERE state = 'waiting'",
+    "CREATE INDEX webhooks_job_id ON webhooks (job_id)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS, _DIRECTORY, _WEBHOOKS)
 
 
 def migrate(session: Session) -> None:

@@ -41,6 +41,7 @@ from triton_diffusers.gateway.jobs.job import (
 )
 from triton_diffusers.gateway.jobs.rows import check_text, select_job, to_json
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
+from triton_diffusers.gateway.jobs.sql_outbox import SqlOutbox
 from triton_diffusers.gateway.jobs.sql_sink import SqlSinkStore
 
 _POSITIONS_SECONDS = 1.0
@@ -54,6 +55,7 @@ class SqlJobStore:
         self.database = database
         self.sinks = SqlSinkStore(database)
         self.directory = Directory(database)
+        self.outbox = SqlOutbox(database)
         self._settings = settings
         self._positions_lock = threading.Lock()
         self._positions: dict[str, tuple[float, Mapping[str, Position]]] = {}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.gateway.jobs import fair_queue, queries
+from triton_diffusers.gateway.jobs import fair_queue, outbox_log, queries
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.errors import KeyReused, TooManyJobs
 from triton_diffusers.gateway.jobs.job import NewJob, OwnerLimits, Submitted
@@ -31,6 +31,9 @@ def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:
     for field, text in {"owner": owner, **texts}.items():
         check_text(field, field)
         check_text(field, text)
+    if new.webhook is not None:
+        check_text("webhook.url", new.webhook.url)
+        check_text("webhook.base_url", new.webhook.base_url)
     for name, blob in new.inputs.items():
         check_text("inputs", name)
         check_text("inputs", blob.media_type)
@@ -122,6 +125,8 @@ def _insert(session: Session, settings: JobTableSettings, owner: str, new: NewJo
             media_type=blob.media_type,
             data=blob.data,
         )
+    if new.webhook is not None:
+        outbox_log.insert(session, number, job_id, owner, new.webhook)
     if new.idempotency_key:
         session.execute(
             "INSERT INTO idempotency_keys VALUES (:owner, :key, :fingerprint, :job_id, :kept_until)"

@@ -119,7 +119,7 @@ class JobTable:
         """
         deadline = _now() + timeout_seconds
         while True:
-            change = self._change()
+            change = self.next_change()
             found = await self.call(function, *args, **kwargs)
             if found or (remaining := deadline - _now()) <= 0:
                 return found
@@ -151,7 +151,7 @@ class JobTable:
     async def _watch(self) -> None:
         """Wake the waiters whose jobs have changed: one query for all of them, at each change and each second."""
         while self._waiters:
-            change = self._change()
+            change = self.next_change()
             try:
                 numbers = await self.event_numbers({job_id for job_id, _ in self._waiters.values()})
             except TableUnavailable as error:
@@ -163,8 +163,8 @@ class JobTable:
                         self._waiters.pop(waiter)
             await asyncio.wait([change], timeout=_POLL_SECONDS)
 
-    def _change(self) -> asyncio.Future[None]:
-        """Return a future that the next change of the table completes."""
+    def next_change(self) -> asyncio.Future[None]:
+        """Return a future that the next change of the table completes; it may miss one, see ``JobStore.subscribe``."""
         loop = asyncio.get_running_loop()
         if self._unsubscribe is None:
             self._unsubscribe = self.store.subscribe(partial(loop.call_soon_threadsafe, self._on_change))

@@ -11,8 +11,9 @@ import pytest
 
 from tests.unit.gateway.jobs.tables import BILL, RESULT, Table, new_job
 from triton_diffusers.gateway.jobs import postgresql, sqlite
-from triton_diffusers.gateway.jobs.job import Blob, JobError, JobState, Progress, Report
+from triton_diffusers.gateway.jobs.job import Blob, JobError, JobState, NewWebhook, Progress, Report
 from triton_diffusers.gateway.jobs.sink import SinkStore
+from triton_diffusers.gateway.jobs.webhook import Outbox
 
 # All tables but those that have one row, or one for each pool. (A plan of SQLite also has names of subqueries.)
 _LARGE = {"jobs", "requests", "results", "inputs", "previews", "events", "owners", "accounts", "ledger", "keys"} | {
@@ -20,8 +21,10 @@ _LARGE = {"jobs", "requests", "results", "inputs", "previews", "events", "owners
     "sink_entries",
     "sink_deliveries",
     "sink_consumers",
+    "webhooks",
     "others",
 }
+_HOOK = NewWebhook(url="https://a.example", host="a.example", events=[JobState.SUCCEEDED, JobState.FAILED])
 _SCANNED = re.compile(r"\bSCAN (\w+)\b(?! USING)|Seq Scan on (\w+)")
 
 
@@ -29,7 +32,9 @@ def _use(table: Table) -> None:
     """Call every method of the store."""
     store = table.store
     inputs = {"image": Blob(data=b"x")}
-    (first, second, third, *_) = store.submit("ann", [new_job(inputs=inputs, label="l", sink="s") for _ in range(5)])
+    (first, second, third, *_) = store.submit(
+        "ann", [new_job(inputs=inputs, label="l", sink="s", webhook=_HOOK) for _ in range(5)]
+    )
     store.submit("bob", [new_job(idempotency_key="k", fingerprint="f", waiting=True, max_wait_seconds=99.0)])
     store.submit("bob", [new_job(fingerprint="f", waiting=True)])
     store.position("ann", second.job.id)
@@ -61,11 +66,22 @@ def _use(table: Table) -> None:
     dead = store.jobs(None, states=[JobState.DEAD]).jobs[0]
     store.rerun(None, dead.id)
     _use_sink(store.sinks)
+    _use_outbox(store.outbox)
     table.pass_time(40.0)
     store.expired_results()
     store.drop_results([first.job.id])
     store.delete("ann", third.job.id)
     table.pass_time(8.0)
+
+
+def _use_outbox(outbox: Outbox) -> None:
+    (first,) = outbox.claim(1, 30.0, ["other.example"], ["other"])
+    outbox.retry(first, 0.0, 500, "x")
+    (again,) = outbox.claim(1, 30.0)
+    outbox.delivered(again, 200)
+    outbox.redeliver("ann", again.job_id)
+    (last,) = outbox.claim(1, 30.0)
+    outbox.give_up(last, 410, "x")
 
 
 def _use_sink(sinks: SinkStore) -> None:

@@ -1,0 +1,1 @@
+"""Webhooks: messages to callers' URLs that their jobs have ended."""
