@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from triton_diffusers.api.statuses import INVALID_FIELD, SERVER_ERROR, status_of
 from triton_diffusers.errors import Busy, Cancelled, InvalidRequest, TimedOut, TritonDiffusersError
-from triton_diffusers.gateway.jobs.errors import TableUnavailable, TooManyJobs
+from triton_diffusers.gateway.jobs.errors import BoundReached, TableUnavailable, TooManyJobs
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def fault_of(error: Exception) -> Fault:
         status=_status(error, row.http),
         code=row.code,
         message=str(error),
-        retry_after=_RETRY_SECONDS if isinstance(error, Busy | TableUnavailable) else None,
+        retry_after=_retry_after(error),
     )
     if isinstance(error, InvalidRequest):
         return Fault(
@@ -67,12 +68,18 @@ def fault_of(error: Exception) -> Fault:
     return fault
 
 
+def _retry_after(error: Exception) -> int | None:
+    if isinstance(error, BoundReached) and error.retry_after is not None:
+        return max(1, math.ceil(error.retry_after))
+    return _RETRY_SECONDS if isinstance(error, Busy | TableUnavailable) else None
+
+
 def _status(error: Exception, http: int) -> int:
     """Return the HTTP status; Triton's table has 400 for ends that are not the caller's mistake."""
     if isinstance(error, TimedOut):
         return HTTPStatus.GATEWAY_TIMEOUT
     if isinstance(error, TableUnavailable):
         return HTTPStatus.SERVICE_UNAVAILABLE
-    if isinstance(error, TooManyJobs):  # the caller's own limit, unlike a gateway that is busy
+    if isinstance(error, TooManyJobs | BoundReached):  # the caller's own limit, unlike a gateway that is busy
         return HTTPStatus.TOO_MANY_REQUESTS
     return HTTPStatus.CONFLICT if isinstance(error, Cancelled) else http

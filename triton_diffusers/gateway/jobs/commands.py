@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from triton_diffusers.gateway.jobs import fair_queue, housekeeping, lifecycle, outbox_log, sink_log
+from triton_diffusers.gateway.jobs import bounds, fair_queue, housekeeping, lifecycle, outbox_log, sink_log
+from triton_diffusers.gateway.jobs.bounds import Charge
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.errors import NotDead, StillInFlight
 from triton_diffusers.gateway.jobs.job import Job, JobState
@@ -32,11 +33,13 @@ def leave(session: Session, job_id: str, grace_seconds: float) -> None:
 
 
 def rerun(session: Session, owner: str | None, job_id: str) -> Job:
-    """Queue a dead job again. Raises: JobNotFound, NotDead."""
+    """Queue a dead job again. Raises: JobNotFound, NotDead, BoundReached."""
     job = lock_job(session, owner, job_id)
     if job["state"] != JobState.DEAD:
         raise NotDead(job_id)
+    bounded = bounds.lock(session, bounds.subjects_of(job["owner"], job["team"], job["key_id"]))
     session.execute(_RERUN, number=job["number"])
+    bounds.charge(session, bounded, job["owner"], [Charge(job["work"], job["team"], job["key_id"])])
     sink_log.delete_of_jobs(session, [job["number"]])
     outbox_log.withdraw(session, [job["number"]])
     fair_queue.enqueue(session, job["pool"], job["owner"])

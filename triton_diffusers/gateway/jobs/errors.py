@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotFound
 
 
@@ -42,6 +44,15 @@ class NoMessage(InvalidRequest):
 
 class TooManyJobs(Busy):
     """The owner has as much in flight as is allowed."""
+
+
+class BoundReached(Busy):
+    """The work of a key, a user or a team is at its bound; ``retry_after`` seconds later there is room, if known."""
+
+    def __init__(self, bound: str, work: float, retry_after: float | None) -> None:
+        later = "" if retry_after is None else f"; try again in {math.ceil(retry_after)} s"
+        super().__init__(f"{bound}; this request needs {work:.4g}{later}")
+        self.retry_after = retry_after
 
 
 class TableUnavailable(EngineFailure):

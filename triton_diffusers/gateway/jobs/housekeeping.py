@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triton_diffusers.gateway.jobs import claims, fair_queue, lifecycle, sink_log
+from triton_diffusers.gateway.jobs import bounds, claims, fair_queue, lifecycle, sink_log
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.job import Job, JobError, JobState
 from triton_diffusers.gateway.jobs.rows import select_jobs, unique
@@ -49,6 +49,7 @@ def has_old(session: Session, settings: JobTableSettings) -> bool:
 def expire(session: Session, settings: JobTableSettings) -> None:
     """Expire leases and waits, and cancel abandoned jobs; pass over jobs that another transaction has locked."""
     fair_queue.lock_pools(session)
+    bounds.lock_all(session)
     time = uptime(session)
     lost = session.rows(f"{_LEASES} $skip_locked", time=time, max=_BATCH)
     claims.expire_leases(session, settings, lost)

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from triton_diffusers.gateway.jobs.bounds import Bounds, BoundsUse
+from triton_diffusers.gateway.jobs.database import Database
 from triton_diffusers.gateway.jobs.directory import Directory
 from triton_diffusers.gateway.jobs.job import (
     Bill,
@@ -39,11 +41,17 @@ from triton_diffusers.gateway.jobs.job import (
     Submitted,
 )
 from triton_diffusers.gateway.jobs.sink import SinkStore
+from triton_diffusers.gateway.jobs.usage import Usage
 from triton_diffusers.gateway.jobs.webhook import Outbox
 
 
 class JobStore(Protocol):
     """A durable table of jobs, with the sinks to which ended jobs are appended, and the outbox of their webhooks."""
+
+    @property
+    def database(self) -> Database:
+        """Return the database, for other tables that are kept in it."""
+        ...
 
     @property
     def sinks(self) -> SinkStore:
@@ -65,7 +73,7 @@ class JobStore(Protocol):
     def submit(self, owner: str, jobs: Sequence[NewJob], limits: OwnerLimits = ...) -> Sequence[Submitted]:
         """Accept all of the jobs or none, in order; a repeated or joined one is returned as it is.
 
-        Raises: KeyReused, TooManyJobs. InvalidRequest: the request or its inputs are too large.
+        Raises: KeyReused, TooManyJobs, BoundReached. InvalidRequest: the request or its inputs are too large.
         """
         ...
 
@@ -115,7 +123,7 @@ class JobStore(Protocol):
         ...
 
     def rerun(self, owner: str | None, job_id: str) -> Job:
-        """Queue a dead job again, with new attempts. Raises: JobNotFound, NotDead."""
+        """Queue a dead job again, with new attempts. Raises: JobNotFound, NotDead, BoundReached."""
         ...
 
     def delete(self, owner: str | None, job_id: str) -> Job:
@@ -147,6 +155,18 @@ class JobStore(Protocol):
 
     def ledger(self, owner: str | None, after: int = 0, limit: int = 1000) -> Sequence[LedgerEntry]:
         """Return bills in the order in which they were written, those with numbers above ``after``."""
+        ...
+
+    def usage(self, owner: str | None, first_day: int, end_day: int) -> Sequence[Usage]:
+        """Return the sums of the ledger for days of UTC, given by their numbers; ``end_day`` is not one of them."""
+        ...
+
+    def set_bounds(self, subject: str, new: Bounds) -> None:
+        """Replace the bounds of a subject, see ``bounds.subject``. Raises: InvalidRequest."""
+        ...
+
+    def bounds_use(self, subject: str) -> BoundsUse:
+        """Return the bounds of a subject and their use."""
         ...
 
     # The runner's side.

@@ -86,7 +86,8 @@ class NewJob:
     A second job with the same ``idempotency_key`` of one owner is the first one, for as long as the keys are kept;
     a different ``fingerprint`` (hash of path and body) is then an error. Without a key, a job whose ``fingerprint`` is
     that of a job in flight of the owner joins it; empty: never. ``waiting`` counts a synchronous caller, see ``leave``.
-    ``sink`` names the sink to which the job is appended when it ends; empty: none. ``webhook`` is called then.
+    ``sink`` names the sink to which the job is appended when it ends; empty: none. ``webhook`` is called then. The job
+    counts for the bounds of its owner, of its ``team`` and of the key ``key_id``, if it has them.
     """
 
     model: str
@@ -107,6 +108,8 @@ class NewJob:
     traceparent: str = ""
     sink: str = ""
     webhook: NewWebhook | None = None
+    team: str = ""
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,8 @@ class LedgerEntry:
     number: int
     job_id: str
     owner: str
+    team: str
+    key_id: str
     model: str
     pool: str
     tags: Mapping[str, str]

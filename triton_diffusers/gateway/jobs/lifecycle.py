@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from triton_diffusers.gateway.jobs import fair_queue, outbox_log, sink_log
+from triton_diffusers.gateway.jobs import bounds, fair_queue, outbox_log, sink_log, usage
 from triton_diffusers.gateway.jobs.database import Row, Session
 from triton_diffusers.gateway.jobs.job import Bill, JobError, JobState
 from triton_diffusers.gateway.jobs.rows import storable
@@ -95,6 +95,7 @@ def end(
     """End a job in flight, with its result and its bill."""
     now = session.now()
     if job["state"] == JobState.QUEUED:
+        bounds.give_back(session, job)
         fair_queue.dequeue(session, job["pool"], job["owner"])
     session.execute(
         "UPDATE jobs SET state = :state, event = event + 1, ended = :now, ended_uptime = :uptime,"
@@ -122,12 +123,12 @@ def end(
 def _write_bill(session: Session, job: Row, state: JobState, bill: Bill, now: float) -> None:
     (counter,) = session.rows("UPDATE counters SET value = value + 1 WHERE name = 'ledger' RETURNING value")
     session.execute(
-        "INSERT INTO ledger (number, job_id, owner, model, pool, tags, state, at, run_seconds, work, megapixel_steps,"
-        " image_steps, engine_seconds) VALUES (:number, :job_id, :owner, :model, :pool, :tags, :state, :at,"
-        " :run_seconds, :work, :megapixel_steps, :image_steps, :engine_seconds)",
+        "INSERT INTO ledger (number, job_id, owner, team, key_id, model, pool, tags, state, at, run_seconds, work,"
+        " megapixel_steps, image_steps, engine_seconds) VALUES (:number, :job_id, :owner, :team, :key_id, :model,"
+        " :pool, :tags, :state, :at, :run_seconds, :work, :megapixel_steps, :image_steps, :engine_seconds)",
         number=counter["value"],
         job_id=job["id"],
-        **{name: job[name] for name in ("owner", "model", "pool", "tags", "work")},
+        **{name: job[name] for name in ("owner", "team", "key_id", "model", "pool", "tags", "work")},
         state=str(state),
         at=now,
         run_seconds=max(0.0, now - (job["started"] or now)),
@@ -135,6 +136,7 @@ def _write_bill(session: Session, job: Row, state: JobState, bill: Bill, now: fl
         image_steps=bill.image_steps,
         engine_seconds=bill.engine_seconds,
     )
+    usage.add(session, job, bill, now)
 
 
 def _drop_preview(session: Session, job: Row) -> None:

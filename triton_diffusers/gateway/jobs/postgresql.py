@@ -35,6 +35,8 @@ _DIALECT = Dialect(
         "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "bytes": "BYTEA",
         "greatest": "greatest",
+        "least": "least",
+        "trunc": "trunc",
         "for_update": "FOR UPDATE",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
         "forbid_ledger_updates": "CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql"

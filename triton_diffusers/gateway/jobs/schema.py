@@ -126,7 +126,45 @@ _WEBHOOKS = (
     "CREATE INDEX webhooks_job_id ON webhooks (job_id)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS, _DIRECTORY, _WEBHOOKS)
+_ACCESS = (
+    "CREATE TABLE teams (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, weight DOUBLE PRECISION NOT NULL)",
+    """CREATE TABLE users (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, team TEXT NOT NULL, role TEXT NOT NULL,
+        weight DOUBLE PRECISION NOT NULL, disabled INTEGER NOT NULL DEFAULT 0, created DOUBLE PRECISION NOT NULL
+    )""",
+    """CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY, user_id TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
+        secret TEXT NOT NULL DEFAULT '', scopes TEXT NOT NULL, models TEXT NOT NULL, created DOUBLE PRECISION NOT NULL,
+        expires DOUBLE PRECISION, revoked DOUBLE PRECISION, last_used DOUBLE PRECISION
+    )""",
+    "CREATE INDEX api_keys_user ON api_keys (user_id)",
+    "CREATE INDEX api_keys_signing ON api_keys (id) WHERE secret != ''",
+    "CREATE TABLE setup_codes (digest TEXT PRIMARY KEY, expires DOUBLE PRECISION NOT NULL)",
+    # Bounds of keys, users and teams; NULL: none. The bucket holds the work that the rate allows now.
+    """CREATE TABLE bounds (
+        subject TEXT PRIMARY KEY, per_minute DOUBLE PRECISION, per_day DOUBLE PRECISION, per_month DOUBLE PRECISION,
+        in_flight DOUBLE PRECISION, bucket DOUBLE PRECISION NOT NULL, bucket_at DOUBLE PRECISION NOT NULL
+    )""",
+    "ALTER TABLE jobs ADD COLUMN team TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX jobs_team_in_flight ON jobs (team) WHERE ended_uptime IS NULL",
+    "CREATE INDEX jobs_key_in_flight ON jobs (key_id) WHERE ended_uptime IS NULL",
+    "ALTER TABLE ledger ADD COLUMN team TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE ledger ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
+    # Sums of the ledger, so that neither quotas nor reports read all of it.
+    """CREATE TABLE usage_days (
+        day BIGINT NOT NULL, owner TEXT NOT NULL, team TEXT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL,
+        jobs BIGINT NOT NULL, megapixel_steps DOUBLE PRECISION NOT NULL, image_steps BIGINT NOT NULL,
+        engine_seconds DOUBLE PRECISION NOT NULL, PRIMARY KEY (day, owner, team, key_id, model)
+    )""",
+    """INSERT INTO usage_days SELECT CAST($trunc(at / 86400.0) AS BIGINT), owner, team, key_id, model, COUNT(*),
+        SUM(megapixel_steps), SUM(image_steps), SUM(engine_seconds) FROM ledger GROUP BY 1, 2, 3, 4, 5""",
+    "CREATE INDEX usage_days_owner ON usage_days (owner, day)",
+    "CREATE INDEX usage_days_team ON usage_days (team, day)",
+    "CREATE INDEX usage_days_key ON usage_days (key_id, day)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_TABLES, _SINKS, _DIRECTORY, _WEBHOOKS, _ACCESS)
 
 
 def migrate(session: Session) -> None:

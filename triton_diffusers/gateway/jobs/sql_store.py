@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from triton_diffusers.gateway.jobs import (
+    bounds,
     claims,
     commands,
     fair_queue,
@@ -14,7 +15,9 @@ from triton_diffusers.gateway.jobs import (
     queries,
     submission,
     uptime,
+    usage,
 )
+from triton_diffusers.gateway.jobs.bounds import Bounds, BoundsUse
 from triton_diffusers.gateway.jobs.database import Database
 from triton_diffusers.gateway.jobs.directory import Directory
 from triton_diffusers.gateway.jobs.job import (
@@ -43,6 +46,7 @@ from triton_diffusers.gateway.jobs.rows import check_text, select_job, to_json
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.sql_outbox import SqlOutbox
 from triton_diffusers.gateway.jobs.sql_sink import SqlSinkStore
+from triton_diffusers.gateway.jobs.usage import Usage
 
 _POSITIONS_SECONDS = 1.0
 _UNBOUNDED = OwnerLimits()
@@ -127,6 +131,16 @@ class SqlJobStore:
 
     def ledger(self, owner: str | None, after: int = 0, limit: int = 1000) -> Sequence[LedgerEntry]:
         return self.database.read(lambda session: queries.ledger(session, owner, after, limit))
+
+    def usage(self, owner: str | None, first_day: int, end_day: int) -> Sequence[Usage]:
+        return self.database.read(lambda session: usage.report(session, owner, first_day, end_day))
+
+    def set_bounds(self, subject: str, new: Bounds) -> None:
+        check_text("subject", subject)
+        self.database.write(lambda session: bounds.set_bounds(session, subject, new))
+
+    def bounds_use(self, subject: str) -> BoundsUse:
+        return self.database.read(lambda session: bounds.use(session, subject))
 
     def claim(self, runner: str, pool: str, models: Collection[str], max_images: int) -> Sequence[Claim]:
         check_text("runner", runner)

@@ -31,6 +31,8 @@ _DIALECT = Dialect(
         "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
         "bytes": "BLOB",
         "greatest": "max",
+        "least": "min",
+        "trunc": "",
         # A transaction that writes has the whole file.
         "for_update": "",
         "skip_locked": "",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.gateway.jobs import fair_queue, outbox_log, queries
+from triton_diffusers.gateway.jobs import bounds, fair_queue, outbox_log, queries
 from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.errors import KeyReused, TooManyJobs
 from triton_diffusers.gateway.jobs.job import NewJob, OwnerLimits, Submitted
@@ -19,9 +19,10 @@ from triton_diffusers.util.uuid7 import uuid7
 
 _MAX_PRIORITY = 1_000_000
 _INSERT = """INSERT INTO jobs (id, owner, pool, model, priority, label, dialect, tags, traceparent, fingerprint, work,
-        cost, images, state, waits_until, callers, created, has_inputs, event, sink)
+        cost, images, state, waits_until, callers, created, has_inputs, event, sink, team, key_id)
     VALUES (:id, :owner, :pool, :model, :priority, :label, :dialect, :tags, :traceparent, :fingerprint, :work,
-        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs, 1, :sink) RETURNING number"""
+        :cost, :images, 'queued', :waits_until, :callers, :created, :has_inputs, 1, :sink, :team, :key_id)
+    RETURNING number"""
 
 
 def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:
@@ -51,15 +52,28 @@ def check(owner: str, new: NewJob, settings: JobTableSettings) -> None:
         raise InvalidRequest("inputs", "…", f"must have at most {settings.max_input_bytes} bytes, they have {size}")
 
 
-_TEXTS = ("model", "pool", "label", "dialect", "idempotency_key", "fingerprint", "traceparent", "sink")
+_TEXTS = (
+    "model",
+    "pool",
+    "label",
+    "dialect",
+    "idempotency_key",
+    "fingerprint",
+    "traceparent",
+    "sink",
+    "team",
+    "key_id",
+)
 
 
 def submit(
     session: Session, settings: JobTableSettings, owner: str, jobs: Sequence[NewJob], limits: OwnerLimits
 ) -> Sequence[Submitted]:
-    """Accept jobs, all or none. Raises: KeyReused, TooManyJobs, InvalidRequest."""
+    """Accept jobs, all or none. Raises: KeyReused, TooManyJobs, BoundReached, InvalidRequest."""
     session.execute("INSERT INTO owners VALUES (:owner) ON CONFLICT DO NOTHING", owner=owner)
     session.rows("SELECT owner FROM owners WHERE owner = :owner $for_update", owner=owner)
+    subjects = {subject for new in jobs for subject in bounds.subjects_of(owner, new.team, new.key_id)}
+    bounded = bounds.lock(session, subjects)
     submitted = []
     for new in jobs:
         earlier = _same_job(session, owner, new)
@@ -70,6 +84,8 @@ def submit(
             )
         job_id = earlier or _insert(session, settings, owner, new)
         submitted.append((job_id, earlier is None))
+    accepted = [new for new, (_, created) in zip(jobs, submitted, strict=True) if created]
+    bounds.charge(session, bounded, owner, [bounds.Charge(new.work, new.team, new.key_id) for new in accepted])
     if any(created for _, created in submitted):
         _check_limits(session, owner, limits)
     return [Submitted(job=select_job(session, owner, job_id), created=created) for job_id, created in submitted]
@@ -143,7 +159,10 @@ def _insert(session: Session, settings: JobTableSettings, owner: str, new: NewJo
     return job_id
 
 
-_COPIED = (*("pool", "model", "priority", "label", "dialect", "traceparent", "fingerprint", "work", "images", "sink"),)
+_COPIED = (
+    *("pool", "model", "priority", "label", "dialect", "traceparent", "fingerprint", "work", "images", "sink", "team"),
+    "key_id",
+)
 
 
 def _check_limits(session: Session, owner: str, limits: OwnerLimits) -> None:

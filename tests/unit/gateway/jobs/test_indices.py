@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.gateway.jobs.tables import BILL, RESULT, Table, new_job
 from triton_diffusers.gateway.jobs import postgresql, sqlite
+from triton_diffusers.gateway.jobs.bounds import Bounds
 from triton_diffusers.gateway.jobs.job import Blob, JobError, JobState, NewWebhook, Progress, Report
 from triton_diffusers.gateway.jobs.sink import SinkStore
 from triton_diffusers.gateway.jobs.webhook import Outbox
@@ -18,6 +19,7 @@ from triton_diffusers.gateway.jobs.webhook import Outbox
 # All tables but those that have one row, or one for each pool. (A plan of SQLite also has names of subqueries.)
 _LARGE = {"jobs", "requests", "results", "inputs", "previews", "events", "owners", "accounts", "ledger", "keys"} | {
     "idempotency_keys",
+    "usage_days",
     "sink_entries",
     "sink_deliveries",
     "sink_consumers",
@@ -32,9 +34,11 @@ def _use(table: Table) -> None:
     """Call every method of the store."""
     store = table.store
     inputs = {"image": Blob(data=b"x")}
-    (first, second, third, *_) = store.submit(
-        "ann", [new_job(inputs=inputs, label="l", sink="s", webhook=_HOOK) for _ in range(5)]
-    )
+    for of in ("user:ann", "team:t", "key:k"):
+        store.set_bounds(of, Bounds(per_minute=1e9, per_day=1e9))
+        store.bounds_use(of)
+    many = {"inputs": inputs, "label": "l", "sink": "s", "team": "t", "key_id": "k", "webhook": _HOOK}
+    (first, second, third, *_) = store.submit("ann", [new_job(**many) for _ in range(5)])
     store.submit("bob", [new_job(idempotency_key="k", fingerprint="f", waiting=True, max_wait_seconds=99.0)])
     store.submit("bob", [new_job(fingerprint="f", waiting=True)])
     store.position("ann", second.job.id)
@@ -58,6 +62,8 @@ def _use(table: Table) -> None:
     store.in_flight("ann", "s")
     store.counters("ann")
     store.load()
+    store.usage("ann", 0, 10**6)
+    store.usage(None, 0, 10**6)
     store.ledger("ann")
     store.ledger(None)
     for _ in range(3):
