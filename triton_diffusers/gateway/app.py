@@ -19,6 +19,7 @@ from triton_diffusers.gateway import health
 from triton_diffusers.gateway.access.declaration import guarded_routes
 from triton_diffusers.gateway.access.middleware import AccessMiddleware
 from triton_diffusers.gateway.dialects import native, native_streams, native_webhooks, reference
+from triton_diffusers.gateway.dialects.a1111.dialect import DIALECT as A1111_DIALECT
 from triton_diffusers.gateway.dialects.dialect import Dialect
 from triton_diffusers.gateway.dialects.eas import routes as eas
 from triton_diffusers.gateway.dialects.openai import routes as openai
@@ -34,7 +35,7 @@ from triton_diffusers.gateway.webhooks.deliverer import DeliveryLimits, WebhookD
 from triton_diffusers.gateway.webhooks.message import message_body
 
 # The first that owns a path answers its errors; the last owns all.
-DIALECTS: Sequence[Dialect] = (reference.DIALECT, eas.DIALECT, openai.DIALECT, native.DIALECT)
+DIALECTS: Sequence[Dialect] = (reference.DIALECT, eas.DIALECT, openai.DIALECT, A1111_DIALECT, native.DIALECT)
 _MEGABYTE = 10**6
 
 

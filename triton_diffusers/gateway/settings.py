@@ -85,6 +85,9 @@ class GatewaySettings(BaseSettings):
         " `sync`; no token. A name that is not listed takes `ensemble_controlnet` if `control` is part of it, and is"
         " `async` if it ends with `_async`.",
     )
+    styles_file: Path | None = Field(
+        None, description="Prompt styles for clients of A1111's API: its `styles.csv`. Empty: none."
+    )
     url_seconds: float = Field(86_400.0, gt=0, description="How long the URL of a result is valid.")
     sync_seconds: float = Field(
         3600.0, gt=0, description="How long a synchronous request waits for its job, which is then cancelled."

@@ -69,6 +69,11 @@ def test_an_edit_keeps_the_opaque_part_of_its_mask(service: Service) -> None:
     assert reply.json()["size"] == "64x48"
 
 
+def test_models_are_those_that_the_runner_announces(service: Service) -> None:
+    listed = service.wait(lambda: service.client.get("/v1/models").json()["data"])
+    assert [each["id"] for each in listed] == ["ensemble", "sd_base"]
+
+
 def test_a_stream_has_real_previews_before_the_image(service: Service) -> None:
     fields = {**SMALL, "steps": 100, "size": "128x128", "stream": True, "partial_images": 3}
     events = events_of(service.client.post("/v1/images/generations", json=fields).text)
