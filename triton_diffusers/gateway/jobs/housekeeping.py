@@ -9,7 +9,7 @@ from triton_diffusers.gateway.jobs.database import Session
 from triton_diffusers.gateway.jobs.job import Job, JobError, JobState
 from triton_diffusers.gateway.jobs.rows import select_jobs, unique
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
-from triton_diffusers.gateway.jobs.uptime import uptime
+from triton_diffusers.gateway.jobs.uptime import is_due, uptime
 
 # Jobs of one transaction, so that no sweep holds others up.
 _BATCH = 100
@@ -26,24 +26,34 @@ _INPUTS = "SELECT number FROM jobs WHERE has_inputs = 1 AND state != 'dead' AND 
 _ENDED = """SELECT number FROM jobs WHERE has_results = 0 AND ended_uptime <= :time AND NOT EXISTS (
     SELECT 1 FROM webhooks WHERE webhooks.job = jobs.number AND webhooks.state = 'waiting') LIMIT :max"""
 _KEYS = "SELECT owner, idempotency_key FROM idempotency_keys WHERE kept_until <= :time LIMIT :max"
+_OLD = (
+    f"SELECT EXISTS ({_INPUTS.replace(':time', ':inputs_time')}) OR EXISTS ({_ENDED.replace(':time', ':jobs_time')})"
+    f" OR EXISTS ({_KEYS.replace(':time', ':keys_time')}) AS old"
+)
 _RESULTS = "jobs.has_results = 1 AND jobs.ended_uptime <= :time ORDER BY jobs.ended_uptime LIMIT :limit"
 _BELONGINGS = ("requests", "results", "inputs", "previews", "events", "webhooks")
 
 
-def has_due(session: Session) -> bool:
-    """Return True if ``expire`` has something to do."""
-    time = uptime(session)
-    return any(session.rows(statement, time=time, max=1) for statement in (_LEASES, _WAITS, _ABANDONED))
+def due(session: Session) -> tuple[bool, bool]:
+    """Return two booleans: it is time for a tick; if so, ``expire`` has something to do."""
+    if not is_due(session):
+        return False, False
+    statement = f"SELECT EXISTS ({_LEASES}) OR EXISTS ({_WAITS}) OR EXISTS ({_ABANDONED}) AS due"
+    (row,) = session.rows(statement, time=uptime(session), max=1)
+    return True, bool(row["due"])
 
 
 def has_old(session: Session, settings: JobTableSettings) -> bool:
     """Return True if ``delete_old`` has something to do."""
     time = uptime(session)
-    return bool(
-        session.rows(_INPUTS, time=time - settings.input_retention_seconds, max=1)
-        or session.rows(_ENDED, time=time - _job_retention(settings), max=1)
-        or session.rows(_KEYS, time=time, max=1)
+    (row,) = session.rows(
+        _OLD,
+        keys_time=time,
+        inputs_time=time - settings.input_retention_seconds,
+        jobs_time=time - _job_retention(settings),
+        max=1,
     )
+    return bool(row["old"])
 
 
 def expire(session: Session, settings: JobTableSettings) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg import IsolationLevel, errors
+from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
@@ -29,6 +30,12 @@ _MAX_CONNECTIONS = 8
 _MAX_ATTEMPTS = 5
 _CONNECT_SECONDS = 10.0
 _MAX_PAUSE_SECONDS = 5.0
+
+# Statements that are sent together take one round trip.
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_WRITE_NOT_DURABLE = f"{_WRITE}; SET LOCAL synchronous_commit TO off"
+_NOTIFY_AND_COMMIT = f"NOTIFY {_CHANNEL}; COMMIT"
 
 _DIALECT = Dialect(
     tokens={
@@ -86,12 +93,12 @@ class PostgresDatabase:
         self._pool = ConnectionPool(
             url,
             connection_class=psycopg.Connection[dict[str, Any]],
-            kwargs={"row_factory": dict_row, "connect_timeout": int(_CONNECT_SECONDS)},
+            kwargs={"row_factory": dict_row, "connect_timeout": int(_CONNECT_SECONDS), "autocommit": True},
             min_size=1,
             max_size=_MAX_CONNECTIONS,
             timeout=_CONNECT_SECONDS,
             # A connection that the server has closed is replaced before it is used.
-            check=ConnectionPool.check_connection,
+            check=_check,
             name="job-table",
             open=True,
         )
@@ -103,17 +110,15 @@ class PostgresDatabase:
             raise
 
     def read(self, work: Callable[[Session], T]) -> T:
-        with self._connection(IsolationLevel.REPEATABLE_READ, read_only=True) as connection:
+        with self._transaction(_READ) as connection:
             return work(_PostgresSession(connection, self.clock))
 
     def write(self, work: Callable[[Session], T], *, durable: bool = True) -> T:
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
-                with self._connection(IsolationLevel.READ_COMMITTED, read_only=False) as connection:
-                    if not durable:
-                        connection.execute("SET LOCAL synchronous_commit TO off")
+                with self._transaction(_WRITE if durable else _WRITE_NOT_DURABLE) as connection:
                     result = work(_PostgresSession(connection, self.clock))
-                    connection.execute(f"NOTIFY {_CHANNEL}")
+                    connection.execute(_NOTIFY_AND_COMMIT)
                 break
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 if attempt == _MAX_ATTEMPTS:
@@ -129,13 +134,11 @@ class PostgresDatabase:
         self._pool.close()
 
     @contextmanager
-    def _connection(
-        self, isolation_level: IsolationLevel, *, read_only: bool
-    ) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-        """Lend a connection with a transaction, which is committed unless an error is raised."""
+    def _transaction(self, begin: LiteralString) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        """Lend a connection with a transaction, which ends with the context: it is undone if an error is raised."""
         try:
             with self._pool.connection() as connection:
-                connection.isolation_level, connection.read_only = isolation_level, read_only
+                connection.execute(begin)
                 yield connection
         except (errors.DeadlockDetected, errors.SerializationFailure):
             raise
@@ -159,6 +162,17 @@ class PostgresDatabase:
                 logger.warning("job table: notifications: %s", error)
                 stopped.wait(backoff(failures, first=0.2, longest=_MAX_PAUSE_SECONDS, jitter=True))
                 failures += 1
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    """Raise psycopg.OperationalError if the server has closed a connection, without a round trip for each that is good.
+
+    An idle connection receives nothing but its end, or notices.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(connection)
 
 
 def _migrate_alone(session: Session) -> None:

@@ -194,7 +194,8 @@ class SqlJobStore:
         self.database.close()
 
     def _tick_and_expire(self) -> None:
-        if self.database.read(uptime.is_due):
+        tick, expire = self.database.read(housekeeping.due)
+        if tick:
             self.database.write(uptime.tick, durable=False)
-            if self.database.read(housekeeping.has_due):
-                self.database.write(lambda session: housekeeping.expire(session, self._settings))
+        if expire:
+            self.database.write(lambda session: housekeeping.expire(session, self._settings))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.postgres_server import PostgresServer
@@ -190,3 +191,13 @@ def test_broken_file_is_reported(tmp_path: Path) -> None:
 def test_unreachable_server_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TableUnavailable, match="the job table's database cannot be used"):
         open_store(f"postgresql://nobody@/none?host={tmp_path}", JobTableSettings())
+
+
+def test_connection_that_the_server_has_closed_is_replaced(postgres: PostgresServer) -> None:
+    store = open_store(postgres.new_schema(), JobTableSettings())
+    (kept,) = store.submit("ann", [new_job()])
+    pids = store.database.read(lambda session: session.rows("SELECT pg_backend_pid() AS pid"))
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 60000)", [pids[0]["pid"]])
+    assert store.get("ann", kept.job.id) == kept.job
+    store.close()
