@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
-from tests.unit.gateway.jobs.test_machine import run_histories
+from tests.unit.gateway.jobs.histories import run_histories
 from triton_diffusers.gateway.jobs import (
     claims,
     commands,
