@@ -28,6 +28,7 @@ class Service:
 
     folder: Path
     triton: RunningTriton
+    settings: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     client: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=WITHIN))
 
@@ -44,12 +45,13 @@ class Service:
                     "TRITON_DIFFUSERS_GATEWAY_STATE_DIR": str(state),
                     "TRITON_DIFFUSERS_STORE": str(store),
                     "TRITON_DIFFUSERS_GATEWAY_LEAVE_SECONDS": "0",
+                    **self.settings,
                 },
             )
 
-    def start_gateway(self) -> None:
-        """Start the gateway and wait until it is ready."""
-        self.start("gateway", "gateway", "--port=0")
+    def start_gateway(self, port: int = 0) -> None:
+        """Start the gateway, on a free port unless one is given, and wait until it is ready."""
+        self.start("gateway", "gateway", f"--port={port}")
         found = self.wait(lambda: re.search(r"listens on (http://\S+)", self.log("gateway")))
         self.client.base_url = httpx2.URL(found[1])
 
