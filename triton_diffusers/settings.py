@@ -276,6 +276,11 @@ class Settings(BaseSettings):
         "",
         description="Public base URL of the store, used for `image_url`. Empty: the store's own.",
     )
+    store_location: str = Field(
+        "",
+        description="Location of a directory in the bucket that is mounted there, `oss://bucket/prefix`, used for"
+        " `oss_url`. Empty: `file://…`.",
+    )
     store_seconds: float = Field(
         300.0,
         ge=0,
@@ -323,6 +328,13 @@ class Settings(BaseSettings):
         if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
             raise ValueError("expected https://host/path")
         return url
+
+    @field_validator("store_location")
+    @classmethod
+    def _bucket(cls, location: str) -> str:
+        if location and not urlsplit(location).hostname:
+            raise ValueError("expected oss://bucket/prefix")
+        return location
 
     @field_validator("fixed_sizes")
     @classmethod

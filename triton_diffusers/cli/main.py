@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from triton_diffusers.cli import build_arguments, fetch_preprocessors, gateway
+from triton_diffusers.cli import build_arguments, fetch_preprocessors, gateway, reference_flags
 from triton_diffusers.launcher.errors import LaunchError
 from triton_diffusers.launcher.logs import LOG_LEVELS, default_log_file, logging_to
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
@@ -58,11 +58,13 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
     level = "verbose" if chosen.verbose else chosen.log_level
     file = default_log_file(chosen.http_port) if chosen.log_file is None else chosen.log_file
     with logging_to(Path(file) if file else None, level) as log_file:
+        deployment = reference_flags.read(chosen, os.environ)
+        os.environ.update(deployment.settings)  # for this process and all that it starts
         options = ServeOptions(
             model_repository=chosen.model_repository,
-            model_dir=chosen.model_dir,
+            model_dir=deployment.model_dir or _default_model_dir(),
             func_name=chosen.func_name,
-            store=chosen.store,
+            store=deployment.store,
             translator_dir=_checkout() / "models" / "translator",
             host=chosen.host,
             http_port=chosen.http_port,
@@ -74,6 +76,7 @@ def _serve(chosen: argparse.Namespace, passed_on: tuple[str, ...]) -> int:
             hang_timeout=chosen.hang_timeout,
             exit_timeout=chosen.exit_timeout,
             log_file=log_file,
+            discard_artifacts=chosen.remove_opt,
             extra_arguments=passed_on,
         )
         return serve(options)
@@ -97,7 +100,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
     print(
         demo(
-            model_dir=chosen.model_dir,
+            model_dir=chosen.model_dir or _default_model_dir(),
             model_repository=chosen.model_repository,
             prompt=chosen.prompt,
             output=chosen.output,
@@ -159,6 +162,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_models(where)
     where.add_argument(
         "--func-name",
+        "--func_name",
         choices=tuple(LEFT_OUT),
         default="all",
         help="the generating models to load: sd_base, sd_controlnet or both, which share one engine "
@@ -234,6 +238,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="file of the full log, whatever the terminal's level; '' for none (default: serve.log in "
         "$TRITON_DIFFUSERS_RUNTIME_DIR, else serve-PORT.log in ~/.local/state/triton-diffusers)",
     )
+    reference_flags.add_arguments(serve)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -261,7 +266,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_models(options: argparse._ActionsContainer) -> None:
     options.add_argument(
         "--model-dir",
-        default=os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or str(_checkout() / "models" / "emoji"),
+        "--model_dir",
         metavar="DIR",
         help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
         "or hf://OWNER/NAME[@REVISION], "
@@ -275,6 +280,10 @@ def _add_models(options: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="Triton's model repository (default: the checkout's model_repository/)",
     )
+
+
+def _default_model_dir() -> str:
+    return os.environ.get("TRITON_DIFFUSERS_MODEL_DIR") or str(_checkout() / "models" / "emoji")
 
 
 def _seconds(text: str) -> float:

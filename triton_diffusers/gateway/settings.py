@@ -16,6 +16,9 @@ GATEWAY_PREFIX = f"{PREFIX}GATEWAY_"
 Model = Literal["ensemble", "ensemble_controlnet", "sd_base", "sd_controlnet"]
 
 
+_ANY_NAME = "*"
+
+
 class NamedService(BaseModel):
     """A service that clients of PAI-EAS address by its name.
 
@@ -82,8 +85,8 @@ class GatewaySettings(BaseSettings):
         {},
         description="Comma-separated services of [clients of PAI-EAS](eas.md), `name=model:mode:token`, such as"
         " `diffuser_base_ch_async=ensemble:async`. Empty or missing parts: the model that has the request's fields;"
-        " `sync`; no token. A name that is not listed takes `ensemble_controlnet` if `control` is part of it, and is"
-        " `async` if it ends with `_async`.",
+        " `sync`; no token. The name `*` stands for all others. Unless it says more, they take"
+        " `ensemble_controlnet` if `control` is part of the name, and are `async` if it ends with `_async`.",
     )
     styles_file: Path | None = Field(
         None, description="Prompt styles for clients of A1111's API: its `styles.csv`. Empty: none."
@@ -140,10 +143,11 @@ class GatewaySettings(BaseSettings):
         """Return the service of a name, which need not be listed."""
         if name in self.services:
             return self.services[name]
-        lower = name.lower()
+        lower, other = name.lower(), self.services.get(_ANY_NAME, NamedService())
         return NamedService(
-            model="ensemble_controlnet" if "control" in lower else "",
-            mode="async" if lower.endswith("_async") else "sync",
+            model=other.model or ("ensemble_controlnet" if "control" in lower else ""),
+            mode="async" if lower.endswith("_async") else other.mode,
+            token=other.token,
         )
 
     @property

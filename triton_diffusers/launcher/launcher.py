@@ -21,7 +21,7 @@ from triton_diffusers.launcher.endpoint import TritonEndpoint
 from triton_diffusers.launcher.engine_processes import EngineProcesses
 from triton_diffusers.launcher.errors import BadOption, StartFailed
 from triton_diffusers.launcher.logs import ServerOutput
-from triton_diffusers.launcher.model_dir import check_model_dir, fetch_model_dir
+from triton_diffusers.launcher.model_dir import check_model_dir, discard_artifacts, fetch_model_dir
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
 from triton_diffusers.launcher.ports import Ports, choose_ports
 from triton_diffusers.launcher.readiness import wait_until_ready
@@ -71,6 +71,8 @@ def serve(options: ServeOptions) -> int:
     if is_remote(options.model_dir):
         _check_host(options)
     model_dir = check_model_dir(fetch_model_dir(options.model_dir))  # before the signals are ours: Ctrl-C ends it
+    if options.discard_artifacts:
+        discard_artifacts(model_dir)
     with StopRequest() as stop:
         ports = _choose_ports(options)
         if removed := sweep():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
 
+from triton_diffusers.artifacts.store import store_folder
 from triton_diffusers.checkpoints.layout import FILE_SUFFIXES, has_base_model
 from triton_diffusers.downloads import SourceError, is_remote, resolve_model_dir
 from triton_diffusers.launcher.errors import BadOption, ModelDirectoryMissing
 from triton_diffusers.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 def fetch_model_dir(source: str) -> Path:
@@ -25,6 +30,18 @@ def fetch_model_dir(source: str) -> Path:
         raise ModelDirectoryMissing(str(error)) from error
     except SettingsError as error:
         raise BadOption(str(error)) from error
+
+
+def discard_artifacts(model_dir: Path) -> None:
+    """Remove the compiled artifacts of a model. Raises: BadOption: they cannot be removed."""
+    folder = store_folder(model_dir)
+    if not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise BadOption(f"--remove_opt: {folder} cannot be removed: {error.strerror}") from error
+    log.info("removed the compiled artifacts in %s", folder)
 
 
 def check_model_dir(path: Path) -> Path:

@@ -21,7 +21,8 @@ class ServeOptions:
     ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``func_name`` is one of ``LEFT_OUT``.
     ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the setting of that
     name, unless the environment has one. ``gateway_port`` is None for Triton without a gateway. ``ephemeral`` is True
-    for a server on a free port, whose jobs need not outlive it. ``log_file`` has the full log.
+    for a server on a free port, whose jobs need not outlive it. ``log_file`` has the full log. ``discard_artifacts``
+    removes the model's compiled artifacts first.
     """
 
     model_repository: Path
@@ -41,3 +42,4 @@ class ServeOptions:
     log_file: Path | None = None
     extra_arguments: tuple[str, ...] = ()
     ephemeral: bool = False
+    discard_artifacts: bool = False

@@ -18,6 +18,7 @@ import requests
 from alibabacloud_credentials.provider import DefaultCredentialsProvider
 
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.storage.region import region_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,6 @@ FAULTS = (oss2.exceptions.OssError, requests.RequestException)
 
 _KEY_ID, _KEY_SECRET = "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"
 _DOMAIN = "aliyuncs.com"
-_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-# A region as consoles and documents write it: with the service's name, as a host, or as an internal host.
-_SHOWN_REGION = re.compile(r"(?:https?://)?(?:oss-)?(?P<region>.*?)(?:-internal)?(?:\.aliyuncs\.com)?/?")
 _OSS_HOST = re.compile(r"(?:(?P<bucket>[^.]+)\.)?oss-(?P<region>[a-z0-9-]+?)(?P<internal>-internal)?\.aliyuncs\.com")
 _NO_REGION = ("accelerate", "accelerate-overseas")  # endpoints of all regions
 _HINTS = {
@@ -161,14 +159,11 @@ def _credentials(bucket: str) -> Any:
 
 
 def _region(value: str) -> str:
-    """Return OSS's own name of a region; ``hangzhou`` is short for ``cn-hangzhou``. Raises ``SettingsError``."""
-    shown = _SHOWN_REGION.fullmatch(value.strip().lower())
-    region = shown["region"] if shown else ""
-    if not region and not value.strip():
-        return ""
-    if not _REGION.fullmatch(region):
-        raise SettingsError(_invalid("OSS_REGION", value, "the bucket's region, as cn-hangzhou"))
-    return region if "-" in region else f"cn-{region}"
+    """Return OSS's own name of a region. Raises ``SettingsError``."""
+    try:
+        return region_name(value)
+    except ValueError as error:
+        raise SettingsError(_invalid("OSS_REGION", value, str(error))) from None
 
 
 def _parts(endpoint: str) -> tuple[str, str, str]:

@@ -37,7 +37,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 def open_local(settings: Settings) -> LocalStore:
     """Return the directory of the setting ``store``; create it if it is missing. Raises ``SettingsError``."""
     try:
-        return LocalStore(Path(settings.store).expanduser(), settings.store_url)
+        return LocalStore(Path(settings.store).expanduser(), settings.store_url, settings.store_location)
     except (OSError, RuntimeError) as error:  # RuntimeError: the home of ~ is unknown
         raise _unusable(settings.store, error) from error
 
@@ -48,13 +48,17 @@ def _unusable(store: str, error: Exception) -> SettingsError:
 
 
 class LocalStore:
-    """Images below ``root``; ``public_url``, if set, is the URL at which a web server shows ``root``."""
+    """Images below ``root``; ``public_url``, if set, is the URL at which a web server shows ``root``.
 
-    def __init__(self, root: Path, public_url: str = "") -> None:
+    ``location``, if set, is the place in the bucket that is mounted at ``root``.
+    """
+
+    def __init__(self, root: Path, public_url: str = "", location: str = "") -> None:
         """Create the directory, and remove temporary files of dead processes. Raises ``OSError``."""
         (root / _INCOMING).mkdir(parents=True, exist_ok=True)
         self._root = root.resolve()
         self._public_url = public_url.rstrip("/")
+        self._location = location.rstrip("/")
         self._renaming = threading.Lock()
         self._sweep()
 
@@ -96,7 +100,7 @@ class LocalStore:
 
     def _stored(self, name: str, final: Path) -> StoredResult:
         url = f"{self._public_url}/{quote(name)}" if self._public_url else final.as_uri()
-        return StoredResult(name, url, final.as_uri())
+        return StoredResult(name, url, f"{self._location}/{name}" if self._location else final.as_uri())
 
     def discard(self, stored: StoredResult) -> None:
         """See ``ResultStore``."""

@@ -112,6 +112,13 @@ async def test_a_configured_service_has_its_model(gateway: Gateway) -> None:
     assert (await ended(waiting)).status_code == 200
 
 
+@pytest.mark.parametrize("gateway_settings", [{"services": "*=ensemble_controlnet"}])
+async def test_a_service_without_a_name_takes_the_model_of_all_others(gateway: Gateway) -> None:
+    waiting = posted(gateway, "/", image_link="https://a.example/b.png")
+    assert (await gateway.draw()).model == "ensemble_controlnet"
+    assert (await ended(waiting)).status_code == 200
+
+
 async def test_identical_requests_in_flight_are_one_job(gateway: Gateway) -> None:
     waiting = [posted(gateway) for _ in range(3)]
     other = posted(gateway, seed=8)

@@ -94,6 +94,17 @@ def test_urls_begin_with_the_public_one(root: Path, public: str) -> None:
     assert Path(unquote(urlsplit(stored.oss_url).path)).read_bytes() == b"data"
 
 
+def test_locations_in_a_mounted_bucket_are_those_of_the_bucket(tmp_path: Path) -> None:
+    settings = Settings(store=str(tmp_path), store_location="oss://bucket/a/")
+    store = open_store(settings)
+    assert isinstance(store, LocalStore)
+    stored = save(store, "result/a_0.png")
+    assert stored.oss_url == store.locate("result/a_0.png").oss_url == "oss://bucket/a/result/a_0.png"
+    assert stored.image_url == (tmp_path / "result" / "a_0.png").as_uri()
+    with pytest.raises(SettingsError, match="TRITON_DIFFUSERS_STORE_LOCATION: 'bucket' is invalid"):
+        Settings.read({"store_location": "bucket"})
+
+
 def test_a_name_is_written_once(root: Path, store: LocalStore) -> None:
     save(store)
     with pytest.raises(NameTaken, match=r"result/a_0\.png is in the store already"):

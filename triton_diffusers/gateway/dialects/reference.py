@@ -36,7 +36,7 @@ router = APIRouter(tags=["reference"], dependencies=[requires(REFERENCE)])
 @router.post("/", summary="Draw, and wait for the images (reference)")
 async def predict(request: Request, service: ServiceDependency) -> JSONResponse:
     """Answer a request of the reference's clients."""
-    return await draw(request, service)
+    return await draw(request, service, service.settings.service("").model)
 
 
 async def draw(request: Request, service: Service, model: str = "") -> JSONResponse:

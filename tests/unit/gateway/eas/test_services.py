@@ -41,6 +41,9 @@ def test_services_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert "dG9rZW4=" not in repr(settings)
     assert settings.service("My_Control_Async") == NamedService(model="ensemble_controlnet", mode="async")
     assert settings.service("draw") == NamedService()
+    others = GatewaySettings(services={"a": NamedService(), "*": NamedService(model="sd_base", token="t")})
+    assert others.service("a") == NamedService()
+    assert others.service("b_async") == NamedService(model="sd_base", mode="async", token="t")
 
 
 @pytest.mark.parametrize("listed", ["a=sdxl", "a=sd_base:later"])
