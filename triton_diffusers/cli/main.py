@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from triton_diffusers.cli import build_arguments, fetch_preprocessors, gateway, reference_flags
+from triton_diffusers.cli import build_arguments, eas_json, fetch_preprocessors, gateway, reference_flags
 from triton_diffusers.launcher.errors import LaunchError
 from triton_diffusers.launcher.logs import LOG_LEVELS, default_log_file, logging_to
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = make_parser().parse_args(ours)
     if chosen.command == "build":
         return _build(chosen)
+    if chosen.command == "eas-json":
+        return eas_json.run(chosen)
     if chosen.command == "fetch-preprocessors":
         return fetch_preprocessors.run(chosen)
     if chosen.command == "gateway":
@@ -139,6 +141,14 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     build_arguments.add_arguments(build)
+    eas_json.add_arguments(
+        commands.add_parser(
+            "eas-json",
+            help="print the JSON of a service on PAI-EAS",
+            description=eas_json.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     fetch_preprocessors.add_arguments(
         commands.add_parser(
             "fetch-preprocessors",
