@@ -5,10 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.integration.gateway.conftest import Service
+from tests.integration.gateway.packages import CLIENTS, node_packages, python_client, run
 
-CLIENTS = Path(__file__).parent / "clients"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triton-diffusers-tests"
-MADE_WITHIN = 600.0  # seconds: packages come from a registry
 MAX_ROUNDING = 2  # of 255
 SMALL: dict[str, Any] = {"prompt": "a red apple", "seed": 7, "steps": 2, "size": "64x64", "embed_metadata": False}
 
@@ -94,54 +88,42 @@ def test_a_quality_chooses_how_much_is_computed(service: Service) -> None:
     assert not np.array_equal(pixels(fast["data"][0]["b64_json"]), pixels(exact["data"][0]["b64_json"]))
 
 
-def python_client(version: str) -> list[str]:
-    """Return a command with this version of OpenAI's package; it is made once, in the user's cache."""
-    place = CACHE / f"openai-{version}"
-
-    def make(folder: Path) -> None:
-        run([sys.executable, "-m", "venv", str(folder)])
-        run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", f"openai=={version}"])
-
-    once(place, make)
-    return [str(place / "bin" / "python"), str(CLIENTS / "openai_client.py")]
+def openai_for_python(version: str) -> list[str]:
+    """Return a command with this version of OpenAI's package."""
+    return python_client("openai_client.py", f"openai=={version}")
 
 
-def node_client(version: str) -> list[str]:
+def openai_for_node(version: str) -> list[str]:
     """Return a command with this version of OpenAI's package for Node."""
-    place = CACHE / f"openai-node-{version}"
-
-    def make(folder: Path) -> None:
-        folder.mkdir(parents=True)
-        run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), f"openai@{version}"])
-
-    once(place, make)
     return ["node", str(CLIENTS / "openai_client.mjs")]
 
 
-def once(place: Path, make: Callable[[Path], None]) -> None:
-    """Make a folder, unless it is complete already."""
-    complete = place / "complete"
-    if not complete.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        make(place)
-        complete.touch()
-
-
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=MADE_WITHIN, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.mark.heavy
+@pytest.mark.timeout(1200)
+def test_the_ai_sdk(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(encoded(picture()))
+    (tmp_path / "mask.png").write_bytes(encoded(mask()))
+    packages = node_packages("@ai-sdk/openai-compatible@2.0.92", "ai@6.0.326")
+    url = str(service.client.base_url).rstrip("/")
+    found = json.loads(run(["node", str(CLIENTS / "ai_sdk_client.mjs"), url, str(tmp_path), str(packages)]))
+    first, second = map(pixels, found["generations"])
+    assert first.shape == second.shape == (64, 64, 3)
+    assert not np.array_equal(first, second)
+    check_edit(found["edit"])
+    (too_large, unknown) = found["errors"]
+    assert (too_large[0], too_large[1][:26]) == (400, "size: '9000x16' is invalid")
+    assert (unknown[0], unknown[1][:31]) == (404, "model: 'gpt-image-2' is invalid")
 
 
 @pytest.mark.heavy
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("make", "version"), [(python_client, "3.57.0"), (python_client, "1.109.1"), (node_client, "6.49.0")]
+    ("make", "version"), [(openai_for_python, "3.57.0"), (openai_for_python, "1.109.1"), (openai_for_node, "6.49.0")]
 )
 def test_openais_own_clients(service: Service, tmp_path: Path, make: Callable[[str], list[str]], version: str) -> None:
     (tmp_path / "image.png").write_bytes(encoded(picture()))
     (tmp_path / "mask.png").write_bytes(encoded(mask()))
-    packages = [str(CACHE / f"openai-node-{version}")] if make is node_client else []
+    packages = [str(node_packages(f"openai@{version}"))] if make is openai_for_node else []
     found = json.loads(run([*make(version), str(service.client.base_url).rstrip("/"), str(tmp_path), *packages]))
     first, second = map(pixels, found["generations"])
     assert first.shape == second.shape == (64, 64, 3)

@@ -39,9 +39,46 @@ async def test_a_variation_has_no_prompt(gateway: Gateway) -> None:
 
 
 async def test_an_image_by_link_is_fetched_by_the_model(gateway: Gateway) -> None:
-    for fields in ({"image": "https://a.example/b.png"}, {"url": "https://a.example/b.png"}):
+    link = "https://a.example/b.png"
+    for fields in (
+        {"image": link},
+        {"url": link},
+        {"image": [link]},
+        {"images": [link]},
+        {"images": [{"image_url": link}], "mask": {"image_url": "https://a.example/m.png"}},
+    ):
         job, _ = await drawn(gateway, posted(gateway, EDITS, **fields))
-        assert (await gateway.table.inputs(job.id))["image_link/0"].data == b"https://a.example/b.png"
+        inputs = await gateway.table.inputs(job.id)
+        assert inputs["image_link/0"].data == link.encode()
+        assert job.request["fields"]["func_name"] == ("inpaint" if "mask" in fields else "i2i")
+        assert ("mask_link/0" in inputs) is ("mask" in fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"images": [{"image_url": "a"}] * 2}, "images", "images: '2 images' is invalid: this model takes one image"),
+        ({"image": ["a", "b", "c"]}, "image", "image: '3 images' is invalid: this model takes one image"),
+        ({"images": [{"file_id": "f"}]}, "images[0].file_id", "images[0].file_id: 'f' is invalid: there are no files"),
+        (
+            {"images": [{"odd": 1}]},
+            "images[0].image_url",
+            "images[0].image_url: None is invalid: must be a URL, a data",
+        ),
+        ({"image": "a", "images": ["b"]}, "images", "images: ['b'] is invalid: image is the same field; send one"),
+        (
+            {"image": "a", "mask": 7},
+            "mask",
+            "mask: 7 is invalid: must be a URL, a data URL or an object with image_url",
+        ),
+        ({"images": ["ftp://a"], "mask": []}, "mask", "mask: '0 images' is invalid: this model takes one image"),
+    ],
+)
+async def test_images_that_are_none_or_several_are_errors(
+    gateway: Gateway, fields: dict[str, Any], param: str, message: str
+) -> None:
+    error = await error_of(gateway, posted(gateway, EDITS, **fields))
+    assert (error["param"], error["message"][: len(message)]) == (param, message)
 
 
 async def test_an_own_size_is_within_the_limits_and_upright(gateway: Gateway) -> None:

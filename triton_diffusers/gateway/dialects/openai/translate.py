@@ -40,6 +40,7 @@ _SYNONYMS = {
     "num_inference_steps": "steps",
     "guidance_scale": "cfg_scale",
     "strength": "denoising_strength",
+    "images": "image",
     "url": "image_link",
     "mask_url": "mask_link",
 }
@@ -64,6 +65,7 @@ _WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "style": ((), "describe the style in the prompt"),
     "input_fidelity": ((), "use strength: less of it keeps more of the image"),
 }
+_ONE_IMAGE = "this model takes one image"
 _IDENTITIES = ("user", "safety_identifier")
 _MAX_IDENTITY_CHARS = 256
 
@@ -151,9 +153,9 @@ def translate(given: Given, endpoint: Endpoint, settings: Settings) -> Translati
 
 def _set_field(made: Translation, name: str, value: Any, given: Given) -> None:
     own = _SYNONYMS.get(name, name)
-    if own in ("image", "mask") and isinstance(value, str):
-        own = f"{own}_link"  # a URL or a data URL in place of a file
-    if own in _OWN:
+    if own in ("image", "mask"):  # a URL or a data URL in place of a file
+        made.set(f"{own}_link", _link(name, value), name, value)
+    elif own in _OWN:
         made.warnings.append(f"{name} has no effect here; {_OWN[own]}")
     elif own not in INPUT_BY_NAME:
         made.unknown.append(name)
@@ -161,11 +163,26 @@ def _set_field(made: Translation, name: str, value: Any, given: Given) -> None:
         made.set(own, given.typed(value, INPUT_BY_NAME[own].datatype), name, value)
 
 
+def _link(name: str, value: Any) -> str:
+    """Return the URL of an image in JSON: itself, in a list of one, or as ``image_url`` of an object."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise InvalidRequest(name, f"{len(value)} images", _ONE_IMAGE)
+        return _link(f"{name}[0]", value[0])
+    if isinstance(value, dict):
+        if value.get("file_id"):
+            raise InvalidRequest(f"{name}.file_id", value["file_id"], "there are no files here; send image_url")
+        return _link(f"{name}.image_url", value.get("image_url"))
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(name, value, "must be a URL, a data URL or an object with image_url")
+    return value
+
+
 def _set_images(made: Translation, given: Given, endpoint: Endpoint, settings: Settings) -> None:
     """Take the uploaded files, and the image's own size if the caller leaves it open."""
     for name, files in given.files.items():
         if name != "control_image" and len(files) > 1:
-            raise InvalidRequest(name, f"{len(files)} files", "this model takes one")
+            raise InvalidRequest(name, f"{len(files)} files", _ONE_IMAGE)
         made.images[name] = files
     if not made.images.get("image") and not made.fields.keys() & {"image_link", "image_base64"}:
         raise InvalidRequest("image", None, "the field is required")
