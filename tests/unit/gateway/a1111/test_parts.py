@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -48,6 +48,7 @@ def test_the_parameters_that_the_engine_writes_are_read(kind: OutputFormat) -> N
     assert (pairs["Sampler"], pairs["Seed"], pairs["Model"]) == ("LMS Karras", "7", "paper, or not")
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_can_be_searched_for_pairs(text: str) -> None:
     assert isinstance(pairs_of(text), dict)
@@ -57,6 +58,7 @@ def test_a_text_of_quotes_takes_no_long_search() -> None:
     assert pairs_of('Steps: "' * 20_000)["Steps"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(0, 39), st.integers(0, 39), st.integers(0, 50),
     st.integers(1, 64), st.integers(1, 64),
