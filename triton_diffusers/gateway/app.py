@@ -16,6 +16,9 @@ from starlette.responses import Response
 from triton_diffusers.api.statuses import INVALID_FIELD
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway import health
+from triton_diffusers.gateway.access import admin_routes
+from triton_diffusers.gateway.access import routes as account_routes
+from triton_diffusers.gateway.access.authenticator import UNAUTHORIZED
 from triton_diffusers.gateway.access.declaration import guarded_routes
 from triton_diffusers.gateway.access.middleware import AccessMiddleware
 from triton_diffusers.gateway.dialects import native, native_streams, native_webhooks, reference
@@ -63,6 +66,8 @@ def create_app(service: Service, hosts: Sequence[str] = ()) -> FastAPI:
         app.include_router(dialect.router)
     app.include_router(native_streams.router)
     app.include_router(native_webhooks.router)
+    app.include_router(account_routes.router)
+    app.include_router(admin_routes.router)
     app.include_router(health.router)
     _handle_errors(app)
     _add_middleware(app, service, hosts)
@@ -121,4 +126,8 @@ def _handle_errors(app: FastAPI) -> None:
 def render(path: str, fault: Fault) -> Response:
     """Return the response for a fault in the form of the dialect that owns the path."""
     dialect = next(dialect for dialect in DIALECTS if dialect.owns(path))
-    return dialect.render(fault)
+    response = dialect.render(fault)
+    if fault.status == UNAUTHORIZED:
+        # A dialect may ask for passwords; in browsers that opens a window, which nobody else wants.
+        response.headers.setdefault("WWW-Authenticate", "Bearer")
+    return response

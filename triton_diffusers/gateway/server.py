@@ -6,11 +6,14 @@ import asyncio
 import logging
 import socket
 import time
+from functools import partial
 
 import uvicorn
 
 from triton_diffusers.gateway.access.authenticator import Authenticator
+from triton_diffusers.gateway.access.store import AccessStore
 from triton_diffusers.gateway.app import create_app
+from triton_diffusers.gateway.dialects.eas.tokens import is_signed_with, service_caller
 from triton_diffusers.gateway.h11_protocol import limited_protocol
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
@@ -38,18 +41,22 @@ _STOP_SECONDS = 5
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 64 * 1024  # of a WebSocket's caller, who has nothing to say
+_NO_USER = (
+    "there is no user yet, so nobody can use this gateway. Make the first one with 'triton-diffusers users add NAME"
+    ' --role admin\', or within a day, once, with: curl %s/api/setup --json \'{"code": "%s", "name": "admin"}\''
+)
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def run_gateway(host: str, port: int, settings: GatewaySettings, limits: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises: SettingsError. OSError: the address cannot be listened on."""
     listener = _listen(host, port)
-    service = make_service(settings, limits)
-    if not is_loopback(host):
-        logger.warning("the gateway has no login: everybody who reaches %s can draw, read and cancel", host)
+    service = make_service(settings, limits, is_open=is_loopback(host))
     config = server_config(service, host)
-    address = listener.getsockname()
-    logger.log(NOTICE, "the gateway listens on http://%s:%d", url_host(host), address[1])
+    address = f"http://{url_host(host)}:{listener.getsockname()[1]}"
+    logger.log(NOTICE, "the gateway listens on %s", address)
+    if not is_loopback(host) and (code := service.accounts.new_setup_code()) is not None:
+        logger.warning(_NO_USER, settings.public_url or address, code)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
@@ -71,20 +78,31 @@ def server_config(service: Service, host: str) -> uvicorn.Config:
     )
 
 
-def make_service(settings: GatewaySettings, limits: Settings) -> Service:
-    """Return a service on the job table and the result store of the settings. Raises ``SettingsError``."""
+def make_service(settings: GatewaySettings, limits: Settings, *, is_open: bool) -> Service:
+    """Return a service on the job table and the result store of the settings; ``is_open``: see ``Authenticator``.
+
+    Raises: SettingsError.
+    """
     try:
         key = signing_key(settings.secret, settings.state_dir.expanduser())
     except OSError as error:
         raise SettingsError(f"state_dir: {str(settings.state_dir)!r} is invalid: {error.strerror}") from error
     results = Results(required_store(limits), UrlSigner(key, settings.url_seconds))
+    table = open_table(settings)
     return Service(
-        table=open_table(settings),
+        table=table,
         results=results,
         limits=limits,
         settings=settings,
         metrics=JobMetrics(),
-        authenticator=Authenticator(),
+        authenticator=Authenticator(
+            table,
+            is_open=is_open,
+            max_failures_per_minute=settings.max_failed_attempts,
+            check_signature=is_signed_with,
+            service_caller=partial(service_caller, settings),
+        ),
+        accounts=AccessStore(table.store.database),
         webhooks=WebhookSender(GuardedClient(limits), settings.webhook_seconds),
         webhook_signer=WebhookSigner(key),
     )

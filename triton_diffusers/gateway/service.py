@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import HTTPConnection, Request
 
@@ -16,6 +16,7 @@ from triton_diffusers.api.statuses import SERVER_ERROR
 from triton_diffusers.errors import Cancelled, TimedOut
 from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.access.caller import Caller
+from triton_diffusers.gateway.access.store import AccessStore
 from triton_diffusers.gateway.faults import Fault, Refused
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Job, JobState, NewJob, OwnerLimits, Submitted
@@ -48,6 +49,7 @@ class Service:
     settings: GatewaySettings
     metrics: JobMetrics
     authenticator: Authenticator
+    accounts: AccessStore
     webhooks: WebhookSender
     webhook_signer: WebhookSigner
 
@@ -75,8 +77,17 @@ class Service:
         return base.rstrip("/")
 
     async def submit(self, caller: Caller, jobs: Sequence[NewJob]) -> Sequence[Submitted]:
-        """Accept jobs, all or none. Raises: TooManyJobs, KeyReused, InvalidRequest, TableUnavailable."""
-        submitted = await self.table.submit(caller.owner, jobs, OwnerLimits(max_jobs=self.settings.max_queued))
+        """Accept jobs, all or none.
+
+        Raises: Refused, TooManyJobs, BoundReached, KeyReused, InvalidRequest, TableUnavailable.
+        """
+        for job in jobs:
+            if caller.models and job.model not in caller.models:
+                rule = f"this key may be used for: {', '.join(sorted(caller.models))}"
+                message = f"model: {job.model!r} is invalid: {rule}"
+                raise Refused(Fault(status=403, code=403, message=message, field="model", rule=rule))
+        owned = [replace(job, weight=caller.weight, team=caller.team, key_id=caller.key_id) for job in jobs]
+        submitted = await self.table.submit(caller.owner, owned, OwnerLimits(max_jobs=self.settings.max_queued))
         for each in submitted:
             if each.created:
                 self.metrics.accepted(each.job)

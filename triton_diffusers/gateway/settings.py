@@ -113,6 +113,9 @@ class GatewaySettings(BaseSettings):
     )
     max_connections: int = Field(1000, ge=1, description="Maximum number of connections of one gateway.")
     max_batch_jobs: int = Field(100, ge=1, le=1000, description="Maximum number of jobs in one request.")
+    max_failed_attempts: int = Field(
+        30, ge=1, description="Maximum number of wrong keys of one address in a minute; more are not looked at."
+    )
     max_queued: int = Field(
         1000, ge=1, description="Maximum number of queued jobs of one owner; another one is rejected as busy."
     )

@@ -14,7 +14,9 @@ import pytest
 from triton_diffusers.api.description import ModelDescription
 from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.gateway.access.authenticator import Authenticator
+from triton_diffusers.gateway.access.store import AccessStore
 from triton_diffusers.gateway.app import create_app
+from triton_diffusers.gateway.dialects.eas.tokens import is_signed_with
 from triton_diffusers.gateway.jobs.directory import Announcement
 from triton_diffusers.gateway.jobs.job import Bill, Claim, Job, JobError, Report
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
@@ -127,7 +129,8 @@ async def gateway(tmp_path: Path, gateway_settings: dict[str, Any], anyio_backen
         limits=limits,
         settings=settings,
         metrics=JobMetrics(),
-        authenticator=Authenticator(),
+        authenticator=Authenticator(table, is_open=True, check_signature=is_signed_with),
+        accounts=AccessStore(table.store.database),
         webhooks=WebhookSender(GuardedClient(limits), settings.webhook_seconds),
         webhook_signer=WebhookSigner(b"key"),
     )

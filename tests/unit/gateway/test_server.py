@@ -109,7 +109,7 @@ async def test_other_hosts_are_not_answered_on_loopback(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 421")
     async with running(tmp_path, host="0.0.0.0") as (port, _):
         answer = await exchange(port, request(b"{}", host="images.example"))
-        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.startswith(b"HTTP/1.1 401")
     async with running(tmp_path, allowed_hosts=("images.example",)) as (port, _):
         answer = await exchange(port, request(b"{}", host="localhost"))
         assert answer.startswith(b"HTTP/1.1 421")
@@ -147,12 +147,12 @@ async def test_a_stopping_server_lets_no_stream_keep_it(tmp_path: Path) -> None:
 def test_unusable_settings_end_the_start(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     chosen = GatewaySettings(**{"state_dir": tmp_path, **settings})
     with pytest.raises(SettingsError, match=f"^{message}"):
-        gateway_server.make_service(chosen, Settings(store=str(tmp_path)))
+        gateway_server.make_service(chosen, Settings(store=str(tmp_path)), is_open=True)
 
 
 def test_a_gateway_needs_a_store(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="TRITON_DIFFUSERS_STORE: '' is invalid: jobs need a result store"):
-        gateway_server.make_service(GatewaySettings(state_dir=tmp_path), Settings(store=""))
+        gateway_server.make_service(GatewaySettings(state_dir=tmp_path), Settings(store=""), is_open=True)
 
 
 def test_a_database_server_that_is_away_is_waited_for(

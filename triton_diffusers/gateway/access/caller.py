@@ -34,7 +34,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The user, and the key, that a request acts for. ``owner`` is the owner of its jobs; texts may be empty."""
+    """The user, and the key, that a request acts for.
+
+    ``owner`` is the owner of its jobs: the user's id; ``team`` is the team's id, or empty. ``models`` are those that
+    the key may be used for; empty: all. ``weight`` is the owner's in the fair queue.
+    """
 
     owner: str
     user: str
@@ -42,6 +46,8 @@ class Caller:
     key_id: str = ""
     role: Role = Role.USER
     scopes: frozenset[str] = frozenset(SCOPES)
+    models: frozenset[str] = frozenset()
+    weight: float = 1.0
 
 
 LOCAL: Final = Caller(owner=LOCAL_OWNER, user=LOCAL_OWNER, role=Role.ADMIN)

@@ -19,7 +19,7 @@ from triton_diffusers.gateway.middleware.faults import FaultMiddleware
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC_PATHS = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
+PUBLIC_PATHS = {"/health/live", "/health/ready", "/metrics", "/openapi.json", "/api/setup"}
 SIGNED_PATHS = {"/api/jobs/{job_id}/images/{name}"}
 
 
@@ -53,8 +53,7 @@ class Someone(Authenticator):
     """Lets everybody in as one caller."""
 
     def __init__(self, caller: Caller) -> None:
-        self.caller = caller
-        self.asked = 0
+        self.caller, self.asked = caller, 0
 
     async def authenticate(self, connection: HTTPConnection) -> Caller:
         self.asked += 1
