@@ -27,7 +27,7 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin triton-diffusers
 WORKDIR /opt/triton-diffusers
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 RUN pip install --no-cache-dir --break-system-packages --constraint constraints.txt \
-    '.[engine,gateway,openvino,translate,csanmt,controlnet,heif,oss,postgres,modelscope]' 'tritonclient[grpc]'
+    '.[engine,gateway,openvino,translate,csanmt,controlnet,heif,oss,s3,postgres,modelscope]' 'tritonclient[grpc]'
 COPY models/emoji /model
 COPY models/translator models/translator
 COPY model_repository model_repository

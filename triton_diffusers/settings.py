@@ -270,7 +270,7 @@ class Settings(BaseSettings):
 
     store: str = Field(
         "results",
-        description="Result store: a directory, `oss://bucket/prefix`, or empty for none.",
+        description="Result store: a directory, `oss://bucket/prefix`, `s3://bucket/prefix`, or empty for none.",
     )
     store_url: str = Field(
         "",
@@ -306,6 +306,23 @@ class Settings(BaseSettings):
     oss_attempts: int = Field(4, ge=1, le=20, description="Maximum number of attempts of one OSS request.")
     oss_seconds: float = Field(
         15.0, gt=0, allow_inf_nan=False, description="Timeout of one attempt, while OSS sends nothing."
+    )
+    s3_region: str = Field(
+        "",
+        description="Region of the S3 buckets, such as `eu-central-1`. Empty: that of the AWS environment or profile,"
+        " else `us-east-1`.",
+    )
+    s3_endpoint: str = Field(
+        "", description="URL of a service that is compatible with S3, without the bucket; empty: Amazon's."
+    )
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Place of the bucket's name in URLs: the path, the host (`virtual`), or `auto`: the host unless it"
+        " is an address.",
+    )
+    s3_attempts: int = Field(4, ge=1, le=20, description="Maximum number of attempts of one S3 request.")
+    s3_seconds: float = Field(
+        15.0, gt=0, allow_inf_nan=False, description="Timeout of one attempt, while S3 sends nothing."
     )
 
     @field_validator("link_allow_hosts")

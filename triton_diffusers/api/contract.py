@@ -165,7 +165,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "oss_url",
         "STRING",
-        "Location of each image, as `oss://…` or `file://…`; empty if the server stores none.",
+        "Location of each image, as `oss://…`, `s3://…` or `file://…`; empty if the server stores none.",
         many=True,
     ),
     Output(

@@ -18,6 +18,7 @@ from triton_diffusers.compile.progress import Progress, progress_for
 from triton_diffusers.compile.report import Row, print_list, print_summary
 from triton_diffusers.compile.upload import Upload
 from triton_diffusers.downloads import is_remote
+from triton_diffusers.downloads.buckets import is_bucket
 from triton_diffusers.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def _build(options: BuildOptions, settings: Settings, progress: Progress) -> int
     if options.wait and is_remote(options.out):
         # An upload removes the local artifact, which another build may be waiting for or using.
         raise CannotBegin(f"--out: {options.out} is invalid: --wait needs a directory")
-    upload = Upload(options.out, settings) if options.out.startswith("oss://") else None
+    upload = Upload(options.out, settings) if is_bucket(options.out) else None
     plan = make_plan(options, settings)
     if options.dry_run:
         _tell(plan, upload)

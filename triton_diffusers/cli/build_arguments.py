@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
         "or hf://OWNER/NAME[@REVISION], "
-        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX",
+        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX, s3://BUCKET/PREFIX",
     )
     what.add_argument("--engine", metavar="NAME", help="openvino, inductor or blade (default: openvino)")
     what.add_argument(
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="",
         metavar="PLACE",
-        help="model directory that gets the artifact, or oss://BUCKET/PREFIX (default: the model's own directory)",
+        help="model directory that gets the artifact, oss://BUCKET/PREFIX or s3://BUCKET/PREFIX "
+        "(default: the model's own directory)",
     )
     what.add_argument("--force", action="store_true", help="rebuild an artifact that exists and fits")
     what.add_argument(

@@ -181,7 +181,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     where.add_argument(
         "--store",
         metavar="PLACE",
-        help="where results are stored: a directory, oss://bucket/prefix, or '' for nowhere "
+        help="where results are stored: a directory, oss://bucket/prefix, s3://bucket/prefix, or '' for nowhere "
         "(default: $TRITON_DIFFUSERS_STORE, else results)",
     )
     network = serve.add_argument_group("network")
@@ -280,7 +280,7 @@ def _add_models(options: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="model directory, with base_model/ in it, or a diffusers folder, or one checkpoint file; "
         "or hf://OWNER/NAME[@REVISION], "
-        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX "
+        "modelscope://OWNER/NAME[@REVISION], oss://BUCKET/PREFIX, s3://BUCKET/PREFIX "
         "(default: $TRITON_DIFFUSERS_MODEL_DIR, else models/emoji)",
     )
     options.add_argument(

@@ -24,11 +24,11 @@ from triton_diffusers.checkpoints.layout import find_base_model
 from triton_diffusers.compile.errors import BuildError, CannotBegin
 from triton_diffusers.compile.options import MIN_PSNR, PRECISIONS, SYNONYMS, BuildOptions
 from triton_diffusers.downloads import SourceError, is_remote, resolve_model_dir
+from triton_diffusers.downloads.buckets import FORMS, is_bucket
 from triton_diffusers.engines.compilers import COMPILERS, Compiler
 from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.settings import Settings
 
-_OSS = "oss://"
 # Relative to the size of the weights, which are usually in half or single precision.
 _SHARE_OF_WEIGHTS = {"float32": 1.0, "bfloat16": 0.5, "int8": 0.25}
 _WEIGHTS = (".safetensors", ".bin", ".ckpt")
@@ -127,10 +127,10 @@ def store_of(out: str, model_dir: Path, settings: Settings, model: str) -> Artif
 
     An artifact to be uploaded is built in the cache, under the fingerprint ``model``. Raises ``CannotBegin``.
     """
-    if out.startswith(_OSS):
+    if is_bucket(out):
         return ArtifactStore(settings.cache_dir.expanduser().absolute() / "built" / model[:16] / OPTIMIZED_MODEL)
     if is_remote(out):
-        raise CannotBegin(f"--out: {out} is invalid: expected a directory or oss://bucket/prefix")
+        raise CannotBegin(f"--out: {out} is invalid: expected a directory, {FORMS}")
     return ArtifactStore(store_folder(Path(out or model_dir).absolute()))
 
 

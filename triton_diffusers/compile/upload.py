@@ -1,4 +1,4 @@
-"""Upload an artifact to a bucket, from which ``--model-dir oss://…`` downloads it with its model."""
+"""Upload an artifact to a bucket, from which ``--model-dir`` downloads it with its model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triton_diffusers.artifacts.manifest import MANIFEST
 from triton_diffusers.compile.errors import BuildError, CannotBegin
 from triton_diffusers.compile.tasks import Advance
 from triton_diffusers.downloads import SourceError
-from triton_diffusers.downloads.oss import OssFolder
+from triton_diffusers.downloads.buckets import open_folder
 from triton_diffusers.downloads.remote import Interrupted
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.backoff import backoff
@@ -23,17 +23,18 @@ _FIRST_PAUSE_SECONDS = 0.5  # doubled after each attempt
 
 
 class Upload:
-    """The destination ``<target>/optimized_model`` in a bucket; ``target`` is ``oss://bucket/prefix``."""
+    """The destination ``<target>/optimized_model`` in a bucket; ``target`` is as ``oss://bucket/prefix``."""
 
     def __init__(self, target: str, settings: Settings) -> None:
         """Raise ``CannotBegin`` if the target, the credentials or the settings are invalid; sends nothing."""
-        bucket, _, prefix = target.removeprefix("oss://").partition("/")
+        scheme, _, place = target.partition("://")
+        bucket, _, prefix = place.partition("/")
         parts = [part for part in prefix.split("/") if part]
         if not bucket or {".", ".."} & {*parts}:
-            raise CannotBegin(f"--out: {target} is invalid: expected oss://bucket/prefix")
-        self.target = "/".join([f"oss://{bucket}", *parts, OPTIMIZED_MODEL])
+            raise CannotBegin(f"--out: {target} is invalid: expected {scheme}://bucket/prefix")
+        self.target = "/".join([f"{scheme}://{bucket}", *parts, OPTIMIZED_MODEL])
         try:
-            self._folder = OssFolder(bucket, "/".join([*parts, OPTIMIZED_MODEL]), settings)
+            self._folder = open_folder(scheme, bucket, "/".join([*parts, OPTIMIZED_MODEL]), settings)
         except SourceError as error:
             raise CannotBegin(f"--out: {error}") from error
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from triton_diffusers.downloads import buckets
 from triton_diffusers.downloads.remote import Remote, RemoteFile, SourceError, Unreachable, check
 from triton_diffusers.downloads.selection import select
 from triton_diffusers.settings import Settings
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)")
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@(?P<revision>[\w-][\w./-]{0,199}))?", re.ASCII)
-_BUCKET = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
+_BUCKETS = {
+    "oss": re.compile(r"(?P<bucket>[a-z0-9][a-z0-9-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?"),
+    "s3": re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?"),
+}
 _MANIFEST = "manifest.json"
 _CONTENT = "model"
 
@@ -49,9 +53,9 @@ def is_remote(source: str) -> bool:
 def resolve_model_dir(source: str, settings: Settings) -> Path:
     """Return the local model directory of ``source``, after downloading or updating it if it is remote.
 
-    ``source`` is a path, ``hf://owner/name[@revision]``, ``modelscope://owner/name[@revision]`` or
-    ``oss://bucket/prefix``. Downloads are kept in ``settings.cache_dir``, and with ``settings.offline`` only these are
-    used. If the source is unreachable, an earlier download is used, with a warning.
+    ``source`` is a path, ``hf://owner/name[@revision]``, ``modelscope://owner/name[@revision]``,
+    ``oss://bucket/prefix`` or ``s3://bucket/prefix``. Downloads are kept in ``settings.cache_dir``, and with
+    ``settings.offline`` only these are used. If the source is unreachable, an earlier download is used, with a warning.
 
     Raises: SourceError: the source cannot be used; an interrupted download is resumed by the next call.
     """
@@ -127,19 +131,18 @@ def _open(source: str, settings: Settings) -> Remote:
         from triton_diffusers.downloads.modelscope import ModelScopeRepository
 
         return ModelScopeRepository(parts["name"] or "", parts["revision"])
-    from triton_diffusers.downloads.oss import OssFolder
-
-    return OssFolder(parts["bucket"] or "", (parts["prefix"] or "").strip("/"), settings)
+    return buckets.open_folder(scheme, parts["bucket"] or "", (parts["prefix"] or "").strip("/"), settings)
 
 
 def _parse(source: str) -> tuple[str, Mapping[str, str | None]]:
     url = _URL.fullmatch(source)
-    if url is None or url["scheme"] not in ("hf", "modelscope", "oss"):
-        raise SourceError(f"{source!r} is not a model directory: expected a path, hf://, modelscope:// or oss://")
+    if url is None or url["scheme"] not in ("hf", "modelscope", *buckets.SCHEMES):
+        expected = "a path, hf://, modelscope://, oss:// or s3://"
+        raise SourceError(f"{source!r} is not a model directory: expected {expected}")
     scheme = url["scheme"]
-    match = (_BUCKET if scheme == "oss" else _HUB).fullmatch(url["rest"])
+    match = _BUCKETS.get(scheme, _HUB).fullmatch(url["rest"])
     if match is None or ".." in url["rest"].split("/"):
-        form = "bucket/prefix" if scheme == "oss" else "owner/name[@revision]"
+        form = "bucket/prefix" if scheme in buckets.SCHEMES else "owner/name[@revision]"
         raise SourceError(f"{source!r} is invalid: expected {scheme}://{form}")
     return scheme, match.groupdict()
 

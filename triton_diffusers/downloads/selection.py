@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from triton_diffusers.checkpoints.layout import BASE_MODEL, FILE_SUFFIXES, INDEX, choose, files_of, is_vae_file
+from triton_diffusers.downloads.buckets import is_bucket
 from triton_diffusers.downloads.remote import RemoteFile, SourceError
 
 _COMPONENTS = (
@@ -27,7 +28,7 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
     Raises: SourceError: it is none of these.
     """
     if any(_is_base_model(file.path) for file in files):
-        left_out = (".",) if source.startswith("oss://") else (".", _COMPILED)
+        left_out = (".",) if is_bucket(source) else (".", _COMPILED)
         return "", _without_copies(
             [file for file in files if not file.path.startswith(left_out)], f"{BASE_MODEL}/", dtype
         )

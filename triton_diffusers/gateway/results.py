@@ -36,7 +36,7 @@ class Results:
         ]
 
     def places(self, job: Job) -> list[str]:
-        """Return the location of each image in the store, such as ``oss://…`` or ``file://…``."""
+        """Return the location of each image in the store, such as ``oss://…``, ``s3://…`` or ``file://…``."""
         return [file["oss_url"] for file in files_of(job, IMAGE)]
 
     def allows(self, path: str, expires: str, signature: str) -> bool:

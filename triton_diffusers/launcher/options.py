@@ -18,11 +18,11 @@ LEFT_OUT: Mapping[str, frozenset[str]] = {
 class ServeOptions:
     """One field per option of ``serve``; times are in seconds, a port of 0 means a free one.
 
-    ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``); ``func_name`` is one of ``LEFT_OUT``.
-    ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the setting of that
-    name, unless the environment has one. ``gateway_port`` is None for Triton without a gateway. ``ephemeral`` is True
-    for a server on a free port, whose jobs need not outlive it. ``log_file`` has the full log. ``discard_artifacts``
-    removes the model's compiled artifacts first.
+    ``model_dir`` is a path or a URL (``hf://``, ``modelscope://``, ``oss://``, ``s3://``); ``func_name`` is one of
+    ``LEFT_OUT``. ``store`` is the setting of that name, None: as the environment has it. ``translator_dir`` is the
+    setting of that name, unless the environment has one. ``gateway_port`` is None for Triton without a gateway.
+    ``ephemeral`` is True for a server on a free port, whose jobs need not outlive it. ``log_file`` has the full log.
+    ``discard_artifacts`` removes the model's compiled artifacts first.
     """
 
     model_repository: Path

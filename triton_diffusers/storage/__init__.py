@@ -1,4 +1,4 @@
-"""Result stores: a local directory or OSS behind one interface."""
+"""Result stores: a local directory, OSS or S3 behind one interface."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ __all__ = [
 # The scheme of the setting ``store`` → a function of the settings. A value without a scheme is a directory.
 STORES = Registry(
     "store",
-    {"file": "triton_diffusers.storage.local:open_local", "oss": "triton_diffusers.storage.oss:open_oss"},
-    extras={"oss": "oss"},
+    {
+        "file": "triton_diffusers.storage.local:open_local",
+        "oss": "triton_diffusers.storage.oss:open_oss",
+        "s3": "triton_diffusers.storage.s3:open_s3",
+    },
+    extras={"oss": "oss", "s3": "s3"},
 )
 
 
@@ -34,6 +38,8 @@ def open_store(settings: Settings) -> ResultStore | None:
         return None
     scheme, separator, _ = settings.store.partition("://")
     if separator and (scheme not in STORES or scheme == "file"):
-        raise SettingsError(f"{PREFIX}STORE: {settings.store!r} is invalid: a directory or oss://bucket/prefix")
+        raise SettingsError(
+            f"{PREFIX}STORE: {settings.store!r} is invalid: expected a directory, oss://bucket/prefix or s3://bucket/prefix"
+        )
     store: ResultStore = STORES[scheme if separator else "file"](settings)
     return store

@@ -11,9 +11,8 @@ import base64
 import contextlib
 import hashlib
 import logging
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import oss2
@@ -21,44 +20,29 @@ import requests
 
 from triton_diffusers.errors import NotFound, StorageFailure
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
+from triton_diffusers.storage.attempts import Faults
 from triton_diffusers.storage.bucket import FAULTS, OssAddress, fault_text, hint_of, open_bucket
-from triton_diffusers.storage.protocol import NameTaken, StoreAway, StoredResult
-from triton_diffusers.util.backoff import backoff
+from triton_diffusers.storage.protocol import NameTaken, StoredResult, is_plain_prefix
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_MIN_PAUSE_SECONDS = 0.2
-_MAX_PAUSE_SECONDS = 5.0
 _TAKEN = 409
 _TOO_MANY = 429
 # Answered with status 400, though a retry may succeed.
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "InvalidDigest"})
 # The object that every start writes and removes as a trial.
 _TRIAL = ".triton-diffusers"
-# Of a key's 1023 bytes; the longest result name takes the rest.
-_MAX_PREFIX_BYTES = 500
 
 
 def open_oss(settings: Settings) -> OssStore:
     """Return the bucket and prefix of the setting ``store``; nothing is sent yet. Raises ``SettingsError``."""
     bucket_name, _, prefix = settings.store.removeprefix("oss://").partition("/")
     prefix = prefix.strip("/")
-    if not oss2.is_valid_bucket_name(bucket_name) or (prefix and not _is_plain(prefix)):
+    if not oss2.is_valid_bucket_name(bucket_name) or (prefix and not is_plain_prefix(prefix)):
         raise SettingsError(f"{PREFIX}STORE: {settings.store!r} is invalid: oss://bucket/prefix is expected")
     bucket = open_bucket(bucket_name, settings)
     host = f"{bucket_name}.oss-{OssAddress.of(bucket_name, settings).region}.aliyuncs.com"
     return OssStore(bucket, prefix, settings.store_url or f"https://{host}/{quote(prefix)}", settings.oss_attempts)
-
-
-def _is_plain(prefix: str) -> bool:
-    return (
-        prefix.isprintable()
-        and len(prefix.encode()) <= _MAX_PREFIX_BYTES
-        and "\\" not in prefix
-        and not {"", ".", ".."} & set(prefix.split("/"))
-    )
 
 
 class OssStore:
@@ -110,7 +94,7 @@ class OssStore:
                     raise NameTaken(f"{self._where(key)} is stored already") from None
 
         try:
-            self._retrying(put, f"{self._where(key)} cannot be uploaded")
+            _FAULTS.retrying(put, f"{self._where(key)} cannot be uploaded", self._attempts)
         except StorageFailure:
             if unsure:
                 with contextlib.suppress(*FAULTS):
@@ -133,12 +117,13 @@ class OssStore:
             except oss2.exceptions.NoSuchKey:
                 raise NotFound(f"{name} is not in the store") from None
 
-        return self._retrying(get, f"{self._where(key)} cannot be read")
+        return _FAULTS.retrying(get, f"{self._where(key)} cannot be read", self._attempts)
 
     def discard(self, stored: StoredResult) -> None:
         """See ``ResultStore``."""
         key = self._prefix + stored.name
-        self._retrying(lambda: self._bucket.delete_object(key), f"{self._where(key)} cannot be removed")
+        remove = partial(self._bucket.delete_object, key)
+        _FAULTS.retrying(remove, f"{self._where(key)} cannot be removed", self._attempts)
 
     def _where(self, key: str) -> str:
         return f"oss://{self._bucket.bucket_name}/{key}"
@@ -150,25 +135,12 @@ class OssStore:
         head = self._bucket.head_object(key)
         return bool(head.headers.get("x-oss-hash-crc64ecma") == str(crc.crc))
 
-    def _retrying(self, action: Callable[[], T], failure: str) -> T:
-        """Return the result of ``action``, retried while its errors may pass. Raises ``StorageFailure``.
-
-        OSS's own messages are left out: some of them hold signed strings.
-        """
-        for attempt in range(1, self._attempts + 1):
-            try:
-                return action()
-            except FAULTS as error:
-                if attempt == self._attempts or not _is_transient(error):
-                    kind = StoreAway if _is_transient(error) else StorageFailure
-                    raise kind(f"{failure}: {fault_text(error)}, attempt {attempt} of {self._attempts}") from None
-                logger.warning("%s: %s; trying again", failure, fault_text(error))
-            time.sleep(backoff(attempt - 1, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS, jitter=True))
-        raise AssertionError("there is at least one attempt")
-
 
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, oss2.exceptions.RequestError | oss2.exceptions.InconsistentError | requests.RequestException):
         return True
     status, code = getattr(error, "status", 0), getattr(error, "code", "")
     return status >= 500 or status == _TOO_MANY or code in _TRANSIENT_CODES
+
+
+_FAULTS = Faults(FAULTS, _is_transient, fault_text)

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from triton_diffusers.errors import StorageFailure
 
+# Of a key's 1023 or 1024 bytes; the longest result name takes the rest.
+_MAX_PREFIX_BYTES = 500
+
 
 class NameTaken(StorageFailure):
     """The name is taken; the stored object is unchanged."""
@@ -46,3 +49,13 @@ class ResultStore(Protocol):
 
     def discard(self, stored: StoredResult) -> None:
         """Remove a stored image. Raises ``StorageFailure`` if it cannot be removed."""
+
+
+def is_plain_prefix(prefix: str) -> bool:
+    """Return True if ``prefix`` can be the beginning of the keys in a bucket, without a slash at its end."""
+    return (
+        prefix.isprintable()
+        and len(prefix.encode()) <= _MAX_PREFIX_BYTES
+        and "\\" not in prefix
+        and not {"", ".", ".."} & set(prefix.split("/"))
+    )

@@ -71,7 +71,7 @@ def placed(out: Path, **changes: Any) -> Artifact:
         (["--model", EMOJI, "--engine", "inductor"], "compiled engine 'inductor' needs the package 'x'; "),
         (["--model", "/nowhere"], "/nowhere is not a model directory"),
         (["--model", "ftp://a/b"], "'ftp://a/b' is not a model directory"),
-        (["--model", EMOJI, "--out", "hf://a/b"], "--out: hf://a/b is invalid: expected a directory or oss://bucket/p"),
+        (["--model", EMOJI, "--out", "hf://a/b"], "--out: hf://a/b is invalid: expected a directory, oss://b"),
         (["--model", EMOJI, "--out", "oss://a/b", "--wait"], "--out: oss://a/b is invalid: --wait needs a directory"),
         (["--model", EMOJI, "--remove"], "--remove needs --engine and --precision"),
         (["--model", EMOJI, "--list", "--out", "oss://a/b"], "--out: oss://a/b is invalid: --list, --verify"),

@@ -36,7 +36,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def sleep(seconds: float) -> None:
         waited.append(seconds) if seconds > 0 else real(0)
 
-    monkeypatch.setattr("triton_diffusers.storage.oss.time", type("Time", (), {"sleep": staticmethod(sleep)}))
+    monkeypatch.setattr("triton_diffusers.storage.attempts.time", type("Time", (), {"sleep": staticmethod(sleep)}))
     return waited
 
 
