@@ -22,6 +22,7 @@ from triton_diffusers.gateway.jobs.sink import (
 from triton_diffusers.gateway.jobs.uptime import uptime
 
 _MAX_PAGE = 1000
+_FORGET_SECONDS = 600.0
 _NO_TAGS: Mapping[str, str] = {}
 
 _DELIVERY = "sink = :sink AND group_name = :group"
@@ -34,6 +35,11 @@ _SILENT = """SELECT 1 FROM sink_consumers WHERE sink = :sink AND group_name = :g
     AND EXISTS (SELECT 1 FROM sink_deliveries AS others WHERE others.sink = sink_consumers.sink
         AND others.group_name = sink_consumers.group_name AND others.consumer = sink_consumers.name
         AND others.state = 'sent') LIMIT 1"""
+# Clients have a new name at each start. A connection that may still be in use keeps its row, which has its epoch.
+_FORGET = """DELETE FROM sink_consumers WHERE sink = :sink AND group_name = :group AND alive_until <= :old
+    AND NOT EXISTS (SELECT 1 FROM sink_deliveries AS others WHERE others.sink = sink_consumers.sink
+        AND others.group_name = sink_consumers.group_name AND others.consumer = sink_consumers.name
+        AND others.state = 'sent')"""
 _COMMITTED_BY_ALL = """SELECT number FROM sink_entries WHERE sink = :sink AND number $in_numbers AND NOT EXISTS (
     SELECT 1 FROM sink_groups WHERE sink_groups.sink = sink_entries.sink AND NOT EXISTS (
         SELECT 1 FROM sink_deliveries AS others WHERE others.sink = sink_groups.sink
@@ -123,6 +129,8 @@ def _connect(session: Session, sink: str, group: str, name: str, window: int) ->
     sink_log.lock(session, sink)
     session.execute("INSERT INTO sink_groups VALUES (:sink, :group) ON CONFLICT DO NOTHING", sink=sink, group=group)
     session.execute(f"{_RETURN} AND consumer = :name", sink=sink, group=group, name=name)
+    time = uptime(session)
+    session.execute(_FORGET, sink=sink, group=group, old=time - _FORGET_SECONDS)
     (row,) = session.rows(
         "INSERT INTO sink_consumers VALUES (:sink, :group, :name, 1, :window, :until)"
         " ON CONFLICT (sink, group_name, name) DO UPDATE SET epoch = sink_consumers.epoch + 1,"
@@ -131,7 +139,7 @@ def _connect(session: Session, sink: str, group: str, name: str, window: int) ->
         group=group,
         name=name,
         window=max(1, min(window, _MAX_PAGE)),
-        until=uptime(session) + CONSUMER_SECONDS,
+        until=time + CONSUMER_SECONDS,
     )
     return Consumer(sink=sink, group=group, name=name, epoch=row["epoch"])
 
@@ -139,12 +147,13 @@ def _connect(session: Session, sink: str, group: str, name: str, window: int) ->
 def _disconnect(session: Session, consumer: Consumer) -> None:
     sink_log.lock(session, consumer.sink)
     if session.execute(
-        "UPDATE sink_consumers SET alive_until = 0, epoch = epoch + 1"
+        "UPDATE sink_consumers SET alive_until = :time, epoch = epoch + 1"
         " WHERE sink = :sink AND group_name = :group AND name = :name AND epoch = :epoch",
         sink=consumer.sink,
         group=consumer.group,
         name=consumer.name,
         epoch=consumer.epoch,
+        time=uptime(session),
     ):
         session.execute(f"{_RETURN} AND consumer = :name", sink=consumer.sink, group=consumer.group, name=consumer.name)
 

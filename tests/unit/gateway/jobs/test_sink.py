@@ -205,6 +205,16 @@ def test_search_and_attributes_tell_where_entries_are(table: Table) -> None:
         sinks.connect(SINK, "g\0", "c", 1)
 
 
+def test_consumers_that_left_long_ago_are_forgotten(table: Table) -> None:
+    sinks = table.store.sinks
+    _end(table)
+    sinks.take(sinks.connect(SINK, "g", "silent", 1))
+    sinks.disconnect(sinks.connect(SINK, "g", "gone", 1))
+    table.pass_time(650.0)
+    sinks.connect(SINK, "g", "new", 1)
+    assert [(each.name, each.pending) for each in sinks.attributes(SINK).consumers] == [("new", 0), ("silent", 1)]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_consumers_get_every_entry(table: Table, seed: int) -> None:
     chance = random.Random(seed)
