@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from triton_diffusers.cli import build_arguments, eas_json, fetch_preprocessors, gateway, reference_flags
+from triton_diffusers.cli import access, build_arguments, eas_json, fetch_preprocessors, gateway, reference_flags
 from triton_diffusers.launcher.errors import LaunchError
 from triton_diffusers.launcher.logs import LOG_LEVELS, default_log_file, logging_to
 from triton_diffusers.launcher.options import LEFT_OUT, ServeOptions
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fetch_preprocessors.run(chosen)
     if chosen.command == "gateway":
         return gateway.run_gateway(chosen)
+    if chosen.command in access.COMMANDS:
+        return access.run(chosen)
     if chosen.command == "runner":
         return gateway.run_runner(chosen)
     try:
@@ -134,6 +136,7 @@ def make_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    access.add_arguments(commands)
     build = commands.add_parser(
         "build",
         help="compile a model for this machine",
