@@ -166,3 +166,16 @@ def test_sd_backend_client(service_with_controlnets: Service, folder: Path) -> N
     assert (found["seeds"], found["sizes"]) == ([7, 8], [[64, 64], [64, 64], [64, 48]])
     assert (found["upscaled"], found["preview"]) == ([128, 96], [64, 48])
     assert found["cancelled"] == ["ACTIVE", True, "CANCELLED"]
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1200)
+def test_image_generation_mcp(service_with_controlnets: Service, folder: Path) -> None:
+    service = service_with_controlnets
+    url = str(service.client.base_url).rstrip("/")
+    found = called(service, folder, "image_generation_mcp_calls.py", "image-generation-mcp==1.12.1", url)
+    assert (found["models"], found["degraded"]) == (["emoji"], False)
+    width, height = map(int, found["asked"].split("x"))
+    assert found["sizes"] == [[width, height]] * 2
+    assert 0 <= found["seed"] < 2**32
+    assert all(0 <= fraction <= 1 for fraction in found["progress"])

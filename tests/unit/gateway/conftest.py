@@ -35,6 +35,7 @@ from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage.local import LocalStore
 
+WITHIN = 60.0  # seconds; generous, for loaded machines
 OUTPUTS: Mapping[str, Any] = {
     "prompt": "an apple",
     "parameters": {"steps": 20, "width": 500, "height": 100, "cfg_scale": 7.0},
@@ -62,7 +63,7 @@ class Gateway:
 
     async def claim(self) -> Claim:
         """Claim the next job."""
-        (claim,) = await self.table.wait_for_claim("tests", "default", MODELS, 1, 5.0)
+        (claim,) = await self.table.wait_for_claim("tests", "default", MODELS, 1, WITHIN)
         return claim
 
     async def draw(self, images: Sequence[bytes] | None = None, **outputs: Any) -> Job:
@@ -142,7 +143,7 @@ async def gateway(tmp_path: Path, gateway_settings: dict[str, Any], anyio_backen
 
 async def ended(task: asyncio.Task[httpx2.Response]) -> httpx2.Response:
     """Return the answer of a request that was sent in a task."""
-    return await asyncio.wait_for(task, 10)
+    return await asyncio.wait_for(task, WITHIN)
 
 
 async def report(gateway: Gateway, claim: Claim, **news: Any) -> Any:

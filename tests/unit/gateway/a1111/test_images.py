@@ -143,6 +143,14 @@ async def test_invalid_images_are_errors(gateway: Gateway, sent: dict[str, Any],
     assert (await refused(gateway, IMG2IMG, **sent)).startswith(message)
 
 
+async def test_the_gateway_itself_decodes_no_huge_images(gateway: Gateway) -> None:
+    huge = text_of(Image.new("1", (5000, 3500)))
+    message = await refused(gateway, IMG2IMG, init_images=[huge], mask=masked(0, 0, 9, 9))
+    assert message == "init_images: '5000×3500' is invalid: at most 16000000 pixels"
+    job, _ = await drawn(gateway, IMG2IMG, init_images=[huge])  # the model's own limit is another
+    assert job.request["fields"]["func_name"] == "i2i"
+
+
 async def test_a_missing_image_is_not_found(gateway: Gateway) -> None:
     assert "Init image not found" in await refused(gateway, IMG2IMG, 404)
 
