@@ -50,6 +50,7 @@ def create_app(service: Service, hosts: Sequence[str] = ()) -> FastAPI:
         tasks = [
             asyncio.create_task(Housekeeper(service.table, service.results).run()),
             asyncio.create_task(service.metrics.follow(service.table)),
+            asyncio.create_task(service.defaults.follow(service.table)),
             asyncio.create_task(webhook_deliverer(service).run()),
         ]
         try:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import HTTPConnection, Request
 
@@ -18,6 +18,7 @@ from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.access.caller import Caller
 from triton_diffusers.gateway.access.store import AccessStore
 from triton_diffusers.gateway.faults import Fault, Refused
+from triton_diffusers.gateway.fleet import ServedDefaults
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Job, JobState, NewJob, OwnerLimits, Submitted
 from triton_diffusers.gateway.jobs.table import JobTable
@@ -52,6 +53,7 @@ class Service:
     accounts: AccessStore
     webhooks: WebhookSender
     webhook_signer: WebhookSigner
+    defaults: ServedDefaults = field(default_factory=ServedDefaults)
 
     def origin(self, request: Request, dialect: str, *, body: bytes = b"", waiting: bool = False) -> JobOrigin:
         """Return the particulars of an HTTP request; with ``body``, identical requests in flight are one job.
@@ -65,6 +67,7 @@ class Service:
         digest = hashlib.sha256(request.url.path.encode() + b"\0" + body).hexdigest()
         return JobOrigin(
             dialect=dialect,
+            defaults=self.defaults.current,
             traceparent=request.scope[REQUEST_IDS].traceparent,
             idempotency_key=key,
             fingerprint=digest if body else "",

@@ -24,17 +24,22 @@ MODELS: tuple[str, ...] = get_args(Model)
 """Models that a request may name."""
 
 _CONTROL_FIELDS = frozenset(field.name for field in CONTROL_INPUTS)
-# Stand in for a model's own values in checks and in the estimate of work; the request itself leaves them to the model.
-_ASSUMED = ModelDefaults(side=512)
+ASSUMED = ModelDefaults(side=512)
+"""Defaults of a model that no runner has announced yet."""
 # Fields with a meaning of their own here: results are stored by the runner, and read from the store.
 _RUNNERS_OWN = {"return_images": True, "use_base64": False, "store_images": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOrigin:
-    """Particulars of the HTTP request that a job comes from."""
+    """Particulars of the HTTP request that a job comes from.
+
+    ``defaults`` stand in for the model's own values in checks and in the estimate of work; the request itself leaves
+    them to the model.
+    """
 
     dialect: str
+    defaults: ModelDefaults = ASSUMED
     traceparent: str = ""
     idempotency_key: str = ""
     fingerprint: str = ""
@@ -100,7 +105,7 @@ def job_of_values(
     contract = CONTRACTS[model]
     if strays := sorted(_CONTROL_FIELDS.intersection(unknown)):
         raise InvalidRequest(strays[0], "", "this model has no ControlNets; sd_controlnet has")
-    request = _checked(values, contract, settings)
+    request = _checked(values, contract, settings, origin.defaults)
     own = {"seed": str(request.seed), "task_id": "", "save_dir": request.save_dir, **_RUNNERS_OWN}
     fields, inputs = split_inputs(values | own, contract.inputs)
     work = work_of(request)
@@ -126,7 +131,9 @@ def job_of_values(
     )
 
 
-def _checked(values: Mapping[str, Any], contract: Contract, settings: Settings) -> GenerationRequest:
+def _checked(
+    values: Mapping[str, Any], contract: Contract, settings: Settings, defaults: ModelDefaults
+) -> GenerationRequest:
     """Return the request as the model will see it. An ensemble translates; its second model must not be asked to."""
     translates = contract in (CONTRACTS[BASE], CONTRACTS[CONTROLNET])
-    return decode_request({**values, "use_translate": ()} if translates else values, settings, _ASSUMED)
+    return decode_request({**values, "use_translate": ()} if translates else values, settings, defaults)
