@@ -86,7 +86,9 @@ def _command(chosen: argparse.Namespace) -> str:
     flags = [f"--{name}" for name in ("use_blade", "use_translate") if getattr(chosen, name)]
     return shlex.join(
         [
-            *("triton-diffusers", "serve", "--host", "0.0.0.0", "--gateway-port", str(PORT)),  # noqa: S104  # a container
+            # EAS has checked the caller's token.
+            *("env", "TRITON_DIFFUSERS_GATEWAY_OPEN=true", "triton-diffusers", "serve"),
+            *("--host", "0.0.0.0", "--gateway-port", str(PORT)),  # noqa: S104  # a container
             *("--model-repository", "/opt/triton-diffusers/model_repository", "--func_name", chosen.func_name),
             *("--oss_save_dir", chosen.results, "--region", chosen.region, *flags),
         ]

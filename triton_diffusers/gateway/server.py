@@ -51,13 +51,20 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 def run_gateway(host: str, port: int, settings: GatewaySettings, limits: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises: SettingsError. OSError: the address cannot be listened on."""
     listener = _listen(host, port)
-    service = make_service(settings, limits, is_open=is_loopback(host))
+    service = make_service(settings, limits, is_open=is_open(host, settings))
     config = server_config(service, host)
     address = f"http://{url_host(host)}:{listener.getsockname()[1]}"
     logger.log(NOTICE, "the gateway listens on %s", address)
-    if not is_loopback(host) and (code := service.accounts.new_setup_code()) is not None:
+    if settings.open and not is_loopback(host):
+        logger.warning("open: everybody who reaches %s can draw, read and cancel while there is no user", address)
+    if not is_open(host, settings) and (code := service.accounts.new_setup_code()) is not None:
         logger.warning(_NO_USER, settings.public_url or address, code)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
+def is_open(host: str, settings: GatewaySettings) -> bool:
+    """Return True if a gateway that listens on ``host`` lets everybody in while there is no user."""
+    return settings.open or is_loopback(host)
 
 
 def server_config(service: Service, host: str) -> uvicorn.Config:

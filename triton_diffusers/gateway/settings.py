@@ -91,6 +91,11 @@ class GatewaySettings(BaseSettings):
     styles_file: Path | None = Field(
         None, description="Prompt styles for clients of A1111's API: its `styles.csv`. Empty: none."
     )
+    open: bool = Field(
+        False,
+        description="Let everybody in while there is no user, on other addresses than this machine's too: for gateways"
+        " behind a proxy that checks callers, such as that of PAI-EAS.",
+    )
     url_seconds: float = Field(86_400.0, gt=0, description="How long the URL of a result is valid.")
     sync_seconds: float = Field(
         3600.0, gt=0, description="How long a synchronous request waits for its job, which is then cancelled."

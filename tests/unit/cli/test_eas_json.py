@@ -13,6 +13,8 @@ import pytest
 
 from triton_diffusers.cli import main as cli
 from triton_diffusers.cli.reference_flags import Mounts, read
+from triton_diffusers.gateway.server import is_open
+from triton_diffusers.gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((ROOT / "tests" / "data" / "eas_deployment.schema.json").read_text(encoding="utf-8"))
@@ -89,10 +91,15 @@ def test_options_are_in_the_deployment(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("func_name", ["base", "controlnet"])
-def test_the_command_starts_this_server(capsys: pytest.CaptureFixture[str], tmp_path: Path, func_name: str) -> None:
+def test_the_command_starts_this_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, func_name: str
+) -> None:
     (container,) = printed(capsys, "--func_name", func_name, "--use_blade")["containers"]
-    program, *words = shlex.split(container["command"])
-    assert program == "triton-diffusers"
+    env, setting, program, *words = shlex.split(container["command"])
+    assert (env, program) == ("env", "triton-diffusers")
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(name, value)
+    assert is_open("0.0.0.0", GatewaySettings.read())
     chosen = cli.make_parser().parse_args(words)
     assert (chosen.command, chosen.host, chosen.gateway_port) == ("serve", "0.0.0.0", container["port"])
     assert chosen.func_name == func_name

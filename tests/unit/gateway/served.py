@@ -15,14 +15,15 @@ from triton_diffusers.gateway import server as gateway_server
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GatewaySettings
 from triton_diffusers.settings import Settings
-from triton_diffusers.util.hosts import is_loopback
 
 
 @contextlib.asynccontextmanager
 async def running(tmp_path: Path, host: str = "127.0.0.1", **settings: Any) -> AsyncIterator[tuple[int, Service]]:
     """Run a server; yield its port and its service."""
     chosen = GatewaySettings(state_dir=tmp_path, **settings)
-    service = gateway_server.make_service(chosen, Settings(store=str(tmp_path / "store")), is_open=is_loopback(host))
+    service = gateway_server.make_service(
+        chosen, Settings(store=str(tmp_path / "store")), is_open=gateway_server.is_open(host, chosen)
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(gateway_server.server_config(service, host))
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -28,8 +28,8 @@ def service_caller(settings: GatewaySettings, connection: HTTPConnection) -> Cal
     if not path.startswith(_PREFIX):
         return None
     name = path.removeprefix(_PREFIX).partition("/")[0]
-    service = settings.services.get(name)
-    if service is None or not service.token:
+    service = settings.service(name)
+    if not service.token:
         return None
     method = connection.scope.get("method", "GET")
     if not is_authorized(service.token, method=method, path=path, headers=connection.headers):
