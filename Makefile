@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV): some minutes, 2.5 GB'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,s3,train,bench,dev]' --editable client
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,oss,s3,train,bench,dev]' --editable 'client[pil,triton]'
 	touch $@
 
 demo: setup ## Start a server, generate an image, stop the server, print the image's path

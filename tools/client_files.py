@@ -38,17 +38,18 @@ _WIDER: Mapping[str, str] = {
     "expand": "Sequence[int]",
     "use_translate": "bool | None",
 }
+_GATEWAY_OPTIONS = ("priority: int", "webhook: str | Mapping[str, str | Sequence[str]]")
 _OPTIONS_DOC = '''"""The options of a request, as keywords that editors complete and type checkers check."""
 
 '''
-_OPTIONS_START = '''from collections.abc import Sequence
+_OPTIONS_START = '''from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 from triton_diffusers_client.image_input import ImageInput
 
 
 class Options(TypedDict, total=False):
-    """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
+    """Keywords of ``Client.generate`` and ``submit``: the wire's field names.
 
     An option that is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a
     random number chosen here (so that a retry draws the same image), ``return_images`` is true, and ``func_name`` is
@@ -58,6 +59,9 @@ class Options(TypedDict, total=False):
     With any of the options from ``controlnet_path`` on, the request goes to the counterpart of the model that has
     ControlNets: ``sd_controlnet`` for ``sd_base``, ``ensemble_controlnet`` for ``ensemble``. There an ``image`` without
     a ``control_image`` is what controls, unless ``func_name`` says otherwise.
+
+    A gateway has two of its own: ``priority``, the place among the caller's jobs, -100 to 100, higher ones first; and
+    ``webhook``, a URL that it calls when the job has ended, or a mapping of ``url`` and the ``events`` that it is for.
     """
 
 '''
@@ -68,7 +72,7 @@ def files() -> Mapping[str, str]:
     return {
         "wire.py": _wire(),
         "options.py": _options(),
-        "server_errors.py": _server_errors(),
+        "triton/server_errors.py": _server_errors(),
         "synonyms.py": _synonyms(),
     }
 
@@ -76,6 +80,7 @@ def files() -> Mapping[str, str]:
 def write(client: Path = CLIENT) -> None:
     """Write every module."""
     for name, text in files().items():
+        (client / name).parent.mkdir(parents=True, exist_ok=True)
         (client / name).write_text(text)
 
 
@@ -131,7 +136,7 @@ def _literal(value: object) -> str:
 def _options() -> str:
     fields = [field for field in (*INPUTS, *CONTROL_INPUTS) if field.name != "prompt"]
     lines = "".join(f"    {field.name}: {_option_type(field)}\n" for field in fields)
-    return _OPTIONS_DOC + _HEADER + _OPTIONS_START + lines
+    return _OPTIONS_DOC + _HEADER + _OPTIONS_START + lines + "".join(f"    {each}\n" for each in _GATEWAY_OPTIONS)
 
 
 def _option_type(field: Input) -> str:

@@ -1,5 +1,7 @@
-"""Client of Triton Diffusers: text to image over Triton's HTTP or gRPC. Begin with ``Client``."""
+"""Client of Triton Diffusers: text to image by a gateway, or by a Triton. Begin with ``Client`` or ``AsyncClient``."""
 
+from triton_diffusers_client.address import Interface
+from triton_diffusers_client.async_client import AsyncClient
 from triton_diffusers_client.client import Client
 from triton_diffusers_client.errors import (
     BusyError,
@@ -18,11 +20,13 @@ from triton_diffusers_client.errors import (
 )
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.image import EncodedImage, Image
-from triton_diffusers_client.job import Job
+from triton_diffusers_client.job import AsyncJob, Job
 from triton_diffusers_client.options import Options
 from triton_diffusers_client.progress import JobState, Progress
 
 __all__ = [
+    "AsyncClient",
+    "AsyncJob",
     "BusyError",
     "CancelledError",
     "Client",
@@ -31,6 +35,7 @@ __all__ = [
     "EncodedImage",
     "Generation",
     "Image",
+    "Interface",
     "InvalidRequestError",
     "Job",
     "JobState",

@@ -1,79 +1,117 @@
-"""A request in the background."""
+"""Handles on jobs, the same for every kind of server."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
 
-from triton_diffusers_client.cancellation import Cancellation
-from triton_diffusers_client.errors import NotFoundError, RequestTimeoutError
+from triton_diffusers_client.display.watcher import show
 from triton_diffusers_client.generation import Generation
 from triton_diffusers_client.progress import Progress
 
 
-class Job:
-    """A handle on a request that runs in a thread of its own; made by ``Client.submit``."""
+class Job(ABC):
+    """A job of a server; made by ``Client.submit``, ``submit_many`` and ``job``.
 
-    def __init__(
-        self,
-        task_id: str,
-        *,
-        run: Callable[[Cancellation], Generation],
-        look: Callable[[], Progress],
-        cancel: Callable[[Cancellation], bool],
-    ) -> None:
-        """``look`` asks the server about the task, ``cancel`` ends it here and there.
+    ``id`` is the server's name of the job, ``task_id`` the caller's label; without a gateway they are the same.
+    """
 
-        If the server knows none, ``look`` raises ``NotFoundError`` and ``cancel`` returns False.
+    id: str
+    task_id: str
+
+    def __repr__(self) -> str:
+        label = "" if self.task_id == self.id else f", task_id={self.task_id!r}"
+        return f"{type(self).__name__}({self.id!r}{label})"
+
+    @abstractmethod
+    def status(self, *, preview: bool = False) -> Progress:
+        """Return the job as it is now; ``preview`` asks for a small image of the first unfinished image.
+
+        The image is made after the next step, so it is in a later answer. Raises a ``ClientError``.
         """
-        self.task_id = task_id
-        self._run = run
-        self._look = look
-        self._cancel = cancel
-        self._cancellation = Cancellation()
-        self._outcome: Future[Generation] = Future()
-        # A daemon: the end of the program does not wait for images.
-        threading.Thread(target=self._work, name=f"generate-{task_id}", daemon=True).start()
 
-    def done(self) -> bool:
-        """Return True if there is a result or an error."""
-        return self._outcome.done()
+    @abstractmethod
+    def progress(self, *, previews: bool = False) -> Iterator[Progress]:
+        """Yield the job as it is, and again after each change, until it has ended. Raises a ``ClientError``.
 
+        A gateway's job is followed by its event stream, which is resumed when the connection breaks.
+        """
+
+    @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end, at most ``timeout`` seconds; return True if the job has ended."""
-        try:
-            self._outcome.exception(timeout)
-        except TimeoutError:
-            return False
-        return True
 
+    @abstractmethod
     def result(self, timeout: float | None = None) -> Generation:
-        """Return or raise as ``Client.generate`` does.
+        """Wait for the end, and return the images or raise the job's error, as ``Client.generate`` does.
 
-        Raises ``RequestTimeoutError`` if that does not exist after ``timeout`` seconds; the job continues.
+        Raises ``RequestTimeoutError`` if the job has not ended after ``timeout`` seconds; it continues.
         """
-        if not self.wait(timeout):
-            raise RequestTimeoutError(f"job {self.task_id} is not done after {timeout} s")
-        return self._outcome.result()
 
-    def progress(self) -> Progress | None:
-        """Return the job's progress, None while the server has not seen it. Raises a ``ClientError``; never retries."""
-        try:
-            return self._look()
-        except NotFoundError:
-            return None
-
+    @abstractmethod
     def cancel(self) -> bool:
-        """Cancel the job, here and on the server; ``result`` raises ``CancelledError`` unless it was done before.
+        """Cancel the job; ``result`` raises ``CancelledError`` unless it had ended before.
 
-        Waits for a request that is on its way to the server. Returns True if the server knew the job. Raises a
-        ``ClientError`` if the server cannot be reached.
+        Returns True if the server knows the job. Raises a ``ClientError`` if the server cannot be reached.
         """
-        return self._cancel(self._cancellation)
 
-    def _work(self) -> None:
-        try:
-            self._outcome.set_result(self._run(self._cancellation))
-        except BaseException as error:  # noqa: BLE001  # raised by ``result``
-            self._outcome.set_exception(error)
+    @abstractmethod
+    def delete(self) -> None:
+        """Delete an ended job and its images. Raises ``NotSupportedError`` without a gateway."""
+
+    def done(self) -> bool:
+        """Return True if the job has ended."""
+        return self.wait(0)
+
+    def watch(self) -> Generation:
+        """Show the job's progress until it ends, in a notebook or on a terminal; return or raise as ``result`` does."""
+        with show() as display:
+            for progress in self.progress(previews=display.wants_previews):
+                display.update(progress)
+        return self.result()
+
+
+class AsyncJob(ABC):
+    """A job of a server, as ``Job`` is; made by ``AsyncClient``."""
+
+    id: str
+    task_id: str
+
+    def __repr__(self) -> str:
+        label = "" if self.task_id == self.id else f", task_id={self.task_id!r}"
+        return f"{type(self).__name__}({self.id!r}{label})"
+
+    @abstractmethod
+    async def status(self, *, preview: bool = False) -> Progress:
+        """Return the job as it is now; see ``Job.status``."""
+
+    @abstractmethod
+    def progress(self, *, previews: bool = False) -> AsyncIterator[Progress]:
+        """Yield the job as it is, and again after each change, until it has ended; see ``Job.progress``."""
+
+    @abstractmethod
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most ``timeout`` seconds; return True if the job has ended."""
+
+    @abstractmethod
+    async def result(self, timeout: float | None = None) -> Generation:
+        """Wait for the end, and return the images or raise the job's error; see ``Job.result``."""
+
+    @abstractmethod
+    async def cancel(self) -> bool:
+        """Cancel the job; return True if the server knows it."""
+
+    @abstractmethod
+    async def delete(self) -> None:
+        """Delete an ended job and its images. Raises ``NotSupportedError`` without a gateway."""
+
+    async def done(self) -> bool:
+        """Return True if the job has ended."""
+        return await self.wait(0)
+
+    async def watch(self) -> Generation:
+        """Show the job's progress until it ends, in a notebook or on a terminal; return or raise as ``result`` does."""
+        with show() as display:
+            async for progress in self.progress(previews=display.wants_previews):
+                display.update(progress)
+        return await self.result()

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 from triton_diffusers_client.image_input import ImageInput
 
 
 class Options(TypedDict, total=False):
-    """Keywords of ``Client.generate`` and ``Client.submit``: the wire's field names.
+    """Keywords of ``Client.generate`` and ``submit``: the wire's field names.
 
     An option that is left out (or None) has the server's default, except: ``task_id`` is a new random id, ``seed`` a
     random number chosen here (so that a retry draws the same image), ``return_images`` is true, and ``func_name`` is
@@ -21,6 +21,9 @@ class Options(TypedDict, total=False):
     With any of the options from ``controlnet_path`` on, the request goes to the counterpart of the model that has
     ControlNets: ``sd_controlnet`` for ``sd_base``, ``ensemble_controlnet`` for ``ensemble``. There an ``image`` without
     a ``control_image`` is what controls, unless ``func_name`` says otherwise.
+
+    A gateway has two of its own: ``priority``, the place among the caller's jobs, -100 to 100, higher ones first; and
+    ``webhook``, a URL that it calls when the job has ended, or a mapping of ``url`` and the ``events`` that it is for.
     """
 
     task_id: str | None
@@ -68,3 +71,5 @@ class Options(TypedDict, total=False):
     control_image_base64: str | Sequence[str]
     control_image_link: str | Sequence[str]
     return_control_image: bool
+    priority: int
+    webhook: str | Mapping[str, str | Sequence[str]]

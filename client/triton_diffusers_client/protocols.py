@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from triton_diffusers_client.address import Address
 from triton_diffusers_client.errors import WrongProtocolError
-from triton_diffusers_client.transport import Address
 
 _SECONDS = 2.0
 _HTTP2_FRAME_HEADER = 9

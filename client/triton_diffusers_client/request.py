@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
-from triton_diffusers_client.fields import CONTROL_INPUTS, CONTROL_MODELS, DEFAULT_MODELS, INPUTS
+from triton_diffusers_client.fields import CONTROL_INPUTS, CONTROL_MODELS, DEFAULT_MODELS, INPUTS, InputField
 from triton_diffusers_client.image_fields import with_image_fields
 from triton_diffusers_client.synonyms import synonyms_of
-from triton_diffusers_client.tensors import Array, encode
+from triton_diffusers_client.values import checked
 
+GATEWAY_OPTIONS = ("priority", "webhook")
 _CONTROL = frozenset(field.name for field in CONTROL_INPUTS)
 _OPTIONS = frozenset(field.name for field in INPUTS) - {"prompt"} | _CONTROL
 _RANDOM = ("", "-1")
@@ -23,16 +22,20 @@ _RANDOM = ("", "-1")
 _SEED_BITS = 63
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request's tensors, the same for every attempt, so that a retry gives the same image.
+    """A request, the same for every attempt, so that a retry gives the same image.
 
-    The first of ``models`` that the server has is used.
+    ``values`` are those of ``fields`` that were given. ``models``: the first that the server has is used. ``model`` is
+    the one that the caller has named, if any. ``extras`` are a gateway's own fields.
     """
 
     models: tuple[str, ...]
+    model: str | None
     task_id: str
-    tensors: Mapping[str, Array]
+    fields: tuple[InputField, ...]
+    values: Mapping[str, Any]
+    extras: Mapping[str, Any]
 
     @classmethod
     def build(cls, model: str | None, prompt: str, options: Mapping[str, Any]) -> Self:
@@ -41,6 +44,8 @@ class Request:
         None stands for the default models. Raises ``TypeError`` for an option that does not exist, and
         ``InvalidRequestError`` for a value's wrong type, or for options that do not go together.
         """
+        extras = {name: options[name] for name in GATEWAY_OPTIONS if options.get(name) is not None}
+        options = {name: value for name, value in options.items() if name not in GATEWAY_OPTIONS}
         for name in options.keys() - _OPTIONS:
             raise TypeError(f"unknown option {name!r}{_hint(name)}")
         models: tuple[str, ...] = DEFAULT_MODELS if model is None else (model,)
@@ -51,7 +56,14 @@ class Request:
         values["task_id"] = values.get("task_id") or uuid.uuid4().hex
         values["seed"] = _seed(values.get("seed"))
         fields = (*INPUTS, *CONTROL_INPUTS) if takes_controls else INPUTS
-        return cls(models, values["task_id"], encode(values, fields, batched=True))
+        return cls(
+            models=models,
+            model=None if model is None else models[0],
+            task_id=values["task_id"],
+            fields=fields,
+            values=checked(values, fields),
+            extras=extras,
+        )
 
 
 def _hint(name: str) -> str:
@@ -61,7 +73,9 @@ def _hint(name: str) -> str:
 
 
 def _seed(seed: Any) -> Any:
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool):
+    if not isinstance(seed, int | str) and hasattr(seed, "item"):  # numpy's
+        seed = seed.item()
+    if isinstance(seed, int) and not isinstance(seed, bool):
         seed = str(seed)
     if seed is None or (isinstance(seed, str) and seed in _RANDOM):
         return str(secrets.randbits(_SEED_BITS))

@@ -35,7 +35,7 @@ LONG: Options = {"steps": 150, "width": 128, "height": 128, "image_num": 8}
 
 
 def urls_of(server: RunningTriton) -> dict[str, str]:
-    return {"http": server.http_url, "grpc": f"grpc://{server.grpc_url}"}
+    return {"http": f"triton+{server.http_url}", "grpc": f"grpc://{server.grpc_url}"}
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -161,9 +161,7 @@ def test_progress_in_the_background(client: Client) -> None:
     job = client.submit("a red apple", image_num=2, steps=30, width=64, height=64)
     seen: list[Progress] = []
     while not job.wait(0.05):
-        progress = job.progress()
-        if progress is not None:
-            seen.append(progress)
+        seen.append(job.status())
     assert len(job.result().images) == 2
     steps = [progress.step for progress in seen]
     assert steps == sorted(steps)
@@ -174,8 +172,10 @@ def test_progress_in_the_background(client: Client) -> None:
 def test_a_preview(client: Client) -> None:
     job = client.submit("a red apple", **LONG)
     wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
-    wait_for(lambda: client.progress(job.task_id, preview=True).preview != b"")
-    assert client.progress(job.task_id).preview.startswith(b"\xff\xd8")
+    wait_for(lambda: client.progress(job.task_id, preview=True).preview is not None)
+    preview = client.progress(job.task_id).preview
+    assert preview is not None
+    assert preview.format == "jpeg"
     job.cancel()
 
 
@@ -296,7 +296,7 @@ def test_a_program_that_ends_cancels_its_jobs(client: Client, url: str, tmp_path
         "import sys, time, triton_diffusers_client as c\n"
         f"client = c.Client({url!r})\n"
         f"job = client.submit('x', task_id={task_id!r}, steps=150, image_num=8, width=128, height=128)\n"
-        "while not (found := job.progress()) or found.state != 'running': time.sleep(0.05)\n"
+        "while job.status().state != 'running': time.sleep(0.05)\n"
         "sys.exit(3)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == 3
@@ -309,7 +309,7 @@ def test_a_program_that_is_killed_leaves_a_job_that_its_timeout_ends(client: Cli
         "import os, time, triton_diffusers_client as c\n"
         f"client = c.Client({url!r}, timeout=3)\n"
         f"job = client.submit('x', task_id={task_id!r}, steps=150, image_num=8, width=192, height=192)\n"
-        "while not (found := job.progress()) or found.state != 'running': time.sleep(0.05)\n"
+        "while job.status().state != 'running': time.sleep(0.05)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == -signal.SIGKILL

@@ -136,7 +136,7 @@ def test_statuses_of_a_job_that_somebody_cancels(calls: Calls, model: str) -> No
     body = {**small(**LONG), "return_images": False}
     with Client(calls.server.http_url, model=model) as client:
         job = client.submit(**{**body, "task_id": f"{body['task_id']}-http"})
-        until(job.progress)
+        until(lambda: job.status().model)  # empty until the server knows the job
         client.cancel(job.task_id)
         with pytest.raises(CancelledError):
             job.result(60)

@@ -8,7 +8,7 @@ import pytest
 
 from triton_diffusers_client import BusyError, CancelledError, ClientError, InvalidRequestError, RequestTimeoutError
 from triton_diffusers_client.attempts import Attempts, pause_before
-from triton_diffusers_client.cancellation import Cancellation
+from triton_diffusers_client.triton.cancellation import Cancellation
 
 
 def failing(*errors: ClientError) -> Callable[[float | None], str]:

@@ -6,6 +6,7 @@ import dataclasses
 
 from triton_diffusers.api import contract
 from triton_diffusers_client import Generation, Options, Progress, fields
+from triton_diffusers_client.request import GATEWAY_OPTIONS
 
 
 def inputs_of(table: tuple[contract.Input, ...] | tuple[fields.InputField, ...]) -> list[tuple[object, ...]]:
@@ -44,12 +45,14 @@ def test_the_default_model_translates_and_has_a_plain_counterpart() -> None:
 
 def test_every_input_is_an_option() -> None:
     names = [field.name for field in (*contract.INPUTS, *contract.CONTROL_INPUTS)]
-    assert {"prompt", *Options.__annotations__} == set(names)
+    assert {"prompt", *Options.__annotations__} == {*names, *GATEWAY_OPTIONS}
 
 
 def test_every_output_reaches_the_caller() -> None:
     # A failed request is an exception, and images are images however they travelled.
     hidden = {"success", "images_base64"}
     generation = {field.name for field in dataclasses.fields(Generation)}
-    assert generation == {field.name for field in contract.OUTPUTS} - hidden | {"control_images"}
-    assert {field.name for field in dataclasses.fields(Progress)} == {field.name for field in contract.JOBS_OUTPUTS}
+    assert generation == {field.name for field in contract.OUTPUTS} - hidden | {"control_images", "job_id"}
+    of_gateways = {"id", "position", "wait_seconds"}
+    progress = {field.name for field in dataclasses.fields(Progress)}
+    assert progress - of_gateways == {field.name for field in contract.JOBS_OUTPUTS}

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from triton_diffusers_client import Client, ConnectionFailedError, UnreachableError, WrongProtocolError
+from triton_diffusers_client.address import Address
 from triton_diffusers_client.protocols import wrong_protocol
-from triton_diffusers_client.transport import Address
 
 SETTINGS = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x10\0\0"
 HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

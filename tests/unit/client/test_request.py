@@ -12,10 +12,15 @@ from triton_diffusers.api.contract import CONTRACTS, INPUTS, TRANSLATOR_WARNINGS
 from triton_diffusers.api.decode import read_values
 from triton_diffusers_client import InvalidRequestError
 from triton_diffusers_client.request import Request
+from triton_diffusers_client.triton.tensors import encode
+
+
+def tensors_of(request: Request) -> dict[str, Any]:
+    return encode(request.values, request.fields, batched=True)
 
 
 def value_of(request: Request, name: str) -> Any:
-    (value,) = request.tensors[name].ravel().tolist()
+    (value,) = tensors_of(request)[name].ravel().tolist()
     return value
 
 
@@ -30,7 +35,7 @@ def test_the_server_understands_it() -> None:
         "return_images": True,
     }
     defaults = {field.name: field.default for field in INPUTS}
-    assert read_values(request.tensors, INPUTS) == defaults | asked
+    assert read_values(tensors_of(request), INPUTS) == defaults | asked
 
 
 def test_images_come_back_unless_unwanted() -> None:
@@ -75,7 +80,7 @@ def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, con
     options = {"control_image": b"image", "control_scale": [0.5, 1], "process_func": None}
     request = Request.build(model, "x", options)
     assert request.models == (controlled,)
-    values = read_values(request.tensors, CONTRACTS["sd_controlnet"].inputs)
+    values = read_values(tensors_of(request), CONTRACTS["sd_controlnet"].inputs)
     assert (values["control_image"], values["control_scale"], values["process_func"]) == ((b"image",), (0.5, 1), ())
 
 
@@ -83,7 +88,7 @@ def test_options_of_controlnets_choose_the_model_that_takes_them(model: str, con
 def test_without_them_each_model_gets_all_of_its_own_fields(model: str) -> None:
     request = Request.build(model, "x", {"controlnet_path": None})
     own = [field.name for field in CONTRACTS[model].inputs if field != TRANSLATOR_WARNINGS]
-    assert (request.models, list(request.tensors)) == ((model,), own)
+    assert (request.models, list(tensors_of(request))) == ((model,), own)
 
 
 def test_an_unknown_option_is_an_error_that_helps() -> None:
@@ -97,7 +102,7 @@ def test_without_a_model_the_ensemble_comes_first() -> None:
     assert Request.build(None, "x", {}).models == ("ensemble", "sd_base")
     controlled = Request.build(None, "x", {"process_func": "canny", "image": b"a"})
     assert controlled.models == ("ensemble_controlnet", "sd_controlnet")
-    assert "control_scale" in controlled.tensors
+    assert "control_scale" in tensors_of(controlled)
 
 
 @pytest.mark.parametrize(

@@ -14,4 +14,5 @@ def test_committed_modules_are_the_generated_ones() -> None:
 
 def test_writing_creates_these_files(tmp_path: Path) -> None:
     write(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict(files())
+    made = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.py")}
+    assert made == dict(files())

@@ -100,6 +100,7 @@ class JobView(BaseModel):
     task_id: str = Field(description="The caller's label, or a random one.")
     model: str
     priority: int
+    image_num: int
     work: float
     attempts: int
     cancel_requested: bool
@@ -148,6 +149,7 @@ def job_view(job: Job, results: Results, base_url: str, position: Position | Non
         task_id=job.label,
         model=job.model,
         priority=job.priority,
+        image_num=job.images,
         work=job.work,
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,

@@ -1,0 +1,1 @@
+"""Progress of a job on a terminal and in a notebook."""

@@ -1,0 +1,1 @@
+"""Triton without a gateway: tensors over its HTTP or gRPC."""
