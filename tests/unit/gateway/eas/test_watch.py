@@ -158,10 +158,10 @@ async def test_a_refused_watch_has_a_status(served: Served, caplog: pytest.LogCa
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-@pytest.mark.parametrize("gateway_settings", [{"header_seconds": 0.5}])
+@pytest.mark.parametrize("gateway_settings", [{"header_seconds": 3.0}])
 async def test_a_watch_outlives_the_time_for_headers(served: Served) -> None:
     async with served.watch() as socket:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(3.5)
         await served.put_drawn()
         assert await indexes(socket, 1) == [1]
 
