@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,11 +18,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.integration.conftest import RunningTriton
 from tests.integration.gateway.conftest import WITHIN, Service
-from tests.integration.gateway.test_openai import CACHE, once, run
+from tests.integration.gateway.packages import python_client
 from tests.unit.gateway.eas.wire import ReceivedFrame, read_frame, read_frames
 
-CLIENT = Path(__file__).parent / "clients" / "eas_client.py"
-PACKAGES = ("eas-prediction==0.36", "protobuf==3.20.3")  # the newest that its generated code runs with
+PACKAGE = "eas-prediction==0.36"
 TOKEN = "NDJkZjY2ODYx"
 PATH = "/api/predict/draw_async"
 SMALL: dict[str, Any] = {"prompt": "a red apple", "steps": 2, "width": 64, "height": 64, "seed": 7}
@@ -144,22 +142,10 @@ def test_a_gateway_that_is_killed_keeps_both_queues(eas: Service) -> None:
     assert length(eas) == length(eas, PATH) == 0
 
 
-def environment() -> Path:
-    """Return the Python of an environment with Alibaba Cloud's package; it is made once, in the user's cache."""
-    place = CACHE / "eas-prediction-0.36"
-
-    def make(folder: Path) -> None:
-        run([sys.executable, "-m", "venv", str(folder)])
-        run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", *PACKAGES])
-
-    once(place, make)
-    return place / "bin" / "python"
-
-
 def sdk(eas: Service, *words: str) -> subprocess.Popen[str]:
     """Start a part of the client script."""
     return subprocess.Popen(
-        [str(environment()), str(CLIENT), str(eas.client.base_url).rstrip("/"), TOKEN, *words],
+        [*python_client("eas_client.py", PACKAGE), str(eas.client.base_url).rstrip("/"), TOKEN, *words],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
