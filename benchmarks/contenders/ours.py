@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.contenders.turn import Turn, take_turn
 from benchmarks.random_model import LORA
 from triton_diffusers.api.request import ControlChoice, GenerationRequest, LoraChoice
-from triton_diffusers.engines import Engine
+from triton_diffusers.engines import Batch, Engine
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.optimize.choice import EngineChoice
 from triton_diffusers.sampling.profiles import PROFILES
@@ -39,9 +39,9 @@ class _Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def predict(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the engine's own."""
-        prediction = self._engine.predict(*arguments)
+        prediction = self._engine.predict(batch)
         self.on_step()
         return prediction
 

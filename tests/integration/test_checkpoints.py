@@ -22,7 +22,7 @@ def test_a_single_checkpoint_file_is_fetched_and_converted(
     triton: RunningTriton, start_triton: TritonStarter, tmp_path: Path
 ) -> None:
     loaded = load_components(Settings(model_dir=EMOJI, device="cpu", dtype="float32", close_safety=True))
-    file = write(tmp_path / "emoji.safetensors", original(loaded.unet, loaded.vae, loaded.text_encoder))
+    file = write(tmp_path / "emoji.safetensors", original(loaded.denoiser, loaded.vae, loaded.text_encoder))
     assert "first_stage_model.decoder.conv_in.weight" in load_file(file)
     files = {file.name: file.read_bytes()}
     for name in ("unet", "vae", "text_encoder", "scheduler", "tokenizer"):

@@ -80,7 +80,7 @@ def jobs(
     )
     components = load_components(settings)
     eager = EagerEngine(components)
-    save_folder(random_controlnet(eager.unet_config, 0), model_dir / "controlnet-0")
+    save_folder(random_controlnet(eager.family.denoiser_config, 0), model_dir / "controlnet-0")
     attention = lora_files.random_weights(
         eager.lora_targets, 4, 3, lambda path: path.startswith("unet.") and lora_files.is_attention(path)
     )

@@ -19,6 +19,7 @@ import torch
 from tests import lora_files
 from tests.integration.calls import psnr
 from tests.integration.conftest import ROOT
+from tests.unit.engine_calls import encode, predict
 from triton_diffusers.adapters.lora import LoraLoader, LoraSet
 from triton_diffusers.api.request import GenerationRequest, LoraChoice
 from triton_diffusers.checkpoints.load import load_components
@@ -167,15 +168,15 @@ def load(loader: LoraLoader, chosen: Sequence[tuple[str, float]]) -> LoraSet | N
 
 def ours(engine: EagerEngine, sets: Sequence[LoraSet | None]) -> list[np.ndarray[Any, Any]]:
     """Images of one prompt and seed, each with its own LoRAs, made in the same calls."""
-    scheduler = diffusers.DDIMScheduler.from_config(engine.scheduler_config)
+    scheduler = diffusers.DDIMScheduler.from_config(engine.family.schedule.config)
     scheduler.set_timesteps(STEPS)
     reader = PromptReader(engine.tokenizer, 1)
     tokens = [reader.read(prompt).chunks[0].tokens for prompt in (NEGATIVE, PROMPT)]
-    states = torch.cat([engine.encode_prompts(tokens, 1, loras) for loras in sets])
+    states = torch.cat([encode(engine, tokens, 1, loras) for loras in sets])
     latents = _noise().repeat(len(sets), 1, 1, 1)
     rows = [loras for loras in sets for _ in range(2)]
     for timestep in scheduler.timesteps:
-        prediction = engine.predict(latents.repeat_interleave(2, 0), timestep.expand(len(rows)), states, rows)[0]
+        prediction = predict(engine, latents.repeat_interleave(2, 0), timestep.expand(len(rows)), states, rows)[0]
         negative, positive = prediction[::2], prediction[1::2]
         latents = scheduler.step(negative + SCALE * (positive - negative), timestep, latents).prev_sample
     return [(engine.decode(one) / 2 + 0.5).clip(0, 1).transpose(1, 2, 0) for one in latents]

@@ -15,7 +15,7 @@ from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.api.contract import INPUT_BY_NAME, Input
 from triton_diffusers.api.request import GenerationRequest, GenerationResult, ModelDefaults
 from triton_diffusers.checkpoints.load import Components, load_components
-from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
+from triton_diffusers.families.conditioning import Conditioning, EncodedText
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.jobs.board import JobBoard

@@ -13,7 +13,14 @@ import torch
 
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.adapters.lora import LoraSet
-from triton_diffusers.engines import ControlNet, Residuals
+from triton_diffusers.api.request import ModelDefaults
+from triton_diffusers.engines import Batch, ControlNet
+from triton_diffusers.families.conditioning import STATES, Inputs
+from triton_diffusers.families.family import Family
+from triton_diffusers.families.guidance import GUIDANCE, ClassifierFree
+from triton_diffusers.families.latents import LatentFormat
+from triton_diffusers.families.schedules import NoiseSchedule
+from triton_diffusers.families.sd.family import StableDiffusion
 from triton_diffusers.prompts import Tokens
 
 WITHIN = 240.0  # seconds; timeout of events that are immediate on an idle machine
@@ -98,18 +105,23 @@ class BytesTokenizer:
         return bytes(number for number in ids if number < self.bos_token_id).decode(errors="replace")
 
 
+FAMILY = StableDiffusion(
+    latents=LatentFormat(channels=4, pixels=8),
+    denoiser_channels=4,
+    text_layers=2,
+    guidance=ClassifierFree(),
+    schedule=NoiseSchedule(SCHEDULER_CONFIG),
+    defaults=ModelDefaults(side=64),
+    denoiser_config={},
+)
+
+
 class FakeEngine:
     """Implementation of ``Engine`` whose rows do not affect each other, so that batching is exact to the bit."""
 
     optimized = False
-    latent_channels = 4
-    unet_channels = 4
-    guidance_width: int | None = None
-    pixels_per_latent = 8
-    native_side = 64
-    text_layers = 2
-    scheduler_config: Mapping[str, Any] = SCHEDULER_CONFIG
-    unet_config: Mapping[str, Any] = MappingProxyType({})
+    device = torch.device("cpu")
+    family: Family = FAMILY
     lora_targets: Mapping[str, tuple[int, ...]] = MappingProxyType({"unet.conv_in": (4, 4, 3, 3)})
 
     def __init__(self, is_unsafe: Callable[[np.ndarray[Any, Any]], bool] = lambda pixels: False) -> None:
@@ -117,41 +129,32 @@ class FakeEngine:
         self.turnstile = Turnstile()
         self.is_unsafe = is_unsafe
 
-    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> Inputs:
         states = torch.zeros(len(chunks), 77, 3)
         for row, chunk in zip(states, chunks, strict=True):
             text = self.tokenizer.decode(chunk.ids)
             tone = zlib.crc32(f"{text} {clip_skip}".encode()) / 2**32
             row[0] = torch.tensor([tone, RAISES in text, GIVES_NAN in text])
-        return states
+        return {STATES: states}
 
     def computes_apart(self, loras: LoraSet | None) -> bool:
         return False
 
-    def predict(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        states: torch.Tensor,
-        loras: Sequence[LoraSet | None] | None = None,
-        deep: torch.Tensor | None = None,
-        residuals: Residuals | None = None,
-        guidance: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         self.turnstile.pass_through()
-        tone, raises, gives_nan = states[:, 0].unbind(1)
+        tone, raises, gives_nan = batch.states[:, 0].unbind(1)
         if raises.any():
             raise RuntimeError("the prompt says boom")
         # Half of the latents' contribution comes from deep features.
-        deep = latents * 0.25 if deep is None else deep
-        prediction = latents * 0.25 + deep + (tone + timesteps / 1000)[:, None, None, None]
+        deep = batch.latents * 0.25 if batch.deep is None else batch.deep
+        prediction = batch.latents * 0.25 + deep + (tone + batch.timesteps / 1000)[:, None, None, None]
         prediction[gives_nan > 0] = torch.nan
-        if guidance is not None:
-            assert len(guidance) == len(latents), "guidance is for all rows"
-            prediction = prediction + guidance.mean(dim=1)[:, None, None, None]
-        if residuals is not None:
-            assert len(residuals[0]) == len(latents), "residuals are for all rows"
-            prediction = prediction + residuals[0]
+        if GUIDANCE in batch.inputs:
+            assert len(batch.inputs[GUIDANCE]) == len(batch), "guidance is for all rows"
+            prediction = prediction + batch.inputs[GUIDANCE].mean(dim=1)[:, None, None, None]
+        if batch.residuals is not None:
+            assert len(batch.residuals[0]) == len(batch), "residuals are for all rows"
+            prediction = prediction + batch.residuals[0]
         return prediction, deep
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:

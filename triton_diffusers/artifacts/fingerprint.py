@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 from triton_diffusers.artifacts.manifest import ArtifactError
 from triton_diffusers.checkpoints.layout import VAE_FOLDER, choose, find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
+from triton_diffusers.families.registry import NETWORKS
 
 _SCHEME = "fingerprint 1"  # change it when the content that is read changes
-_COMPONENTS = ("text_encoder", "unet", "vae")
 _PIECE_BYTES = 4096
 _MAX_PIECES = 1024  # of a file whose tensors are unknown
 _TAIL_BYTES = 2**20  # the directory of a zip, such as a .bin or .ckpt file, has a checksum of each tensor
@@ -64,7 +64,7 @@ def _vae_files(vae: Path) -> Iterator[tuple[str, Path]]:
 
 def _component_files(folder: Path) -> Iterator[Path]:
     """Yield the configs of the modules, and the weight files that are loaded in float32 (the compiled precision)."""
-    for component in _COMPONENTS:
+    for component in NETWORKS:
         place = folder / component
         names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
         chosen = choose(names, "float32")

@@ -19,15 +19,13 @@ import torch
 from safetensors import safe_open
 
 from triton_diffusers.adapters.files import named
-from triton_diffusers.checkpoints.compatibility import (
-    check_index,
-    check_networks,
-    check_scheduler,
-    check_text,
-    is_given,
-)
+from triton_diffusers.checkpoints.compatibility import check_index, check_scheduler, is_given
+from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.checkpoints.layout import INDEX, VAE_FOLDER, VAE_HINT, WeightFiles, choose
+from triton_diffusers.families.errors import UnsupportedComponent
+from triton_diffusers.families.family import Parts, family_class
+from triton_diffusers.families.registry import FamilyEntry, family_of
 from triton_diffusers.util.broken_download import download_fault
 from triton_diffusers.util.pickles import read_pickle
 
@@ -36,33 +34,8 @@ log = logging.getLogger(__name__)
 # Tensors of a network's layers; files may also have buffers and unused projections.
 _IS_LAYER = re.compile(r"(?!vision_model\.).*(?:blocks?\.|layers\.\d|_embedding\.)")
 _CLIP = "clip_text_model"
+_NUMBERED = re.compile(r"_\d$")  # further components of a kind, such as text_encoder_2
 _OLD_UNET_SIDE = 64  # in latents; meant by configs from before diffusers 0.9 that say 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """The modules of one checkpoint, in evaluation mode, on their device and in their precision.
-
-    They are classes of diffusers and transformers without useful static types.
-    """
-
-    tokenizer: Any
-    text_encoder: Any
-    unet: Any
-    vae: Any
-    scheduler_config: dict[str, Any]
-    safety_checker: Any | None
-    feature_extractor: Any | None
-
-    @property
-    def pixels_per_latent(self) -> int:
-        """Return the number of pixels per latent, in each direction."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @property
-    def latent_channels(self) -> int:
-        """Return the channels of a latent image; an inpainting UNet takes more (mask and masked image)."""
-        return int(self.vae.config.latent_channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +53,14 @@ def load_folder(
     plan = _read_plan(folder, vae)
     index = plan.index
     checker, extractor = _load_checker(folder, index, dtype) if with_checker else (None, None)
-    components = Components(
-        tokenizer=plan.tokenizer,
-        text_encoder=_load_module(folder, index, "text_encoder", dtype),
-        unet=_load_module(folder, index, "unet", dtype),
-        vae=_load_module(folder, index, "vae", dtype, vae),
-        scheduler_config=plan.scheduler_config,
-        safety_checker=checker,
-        feature_extractor=extractor,
-    )
-    _mend_old_unet(components.unet)
-    for module in (components.text_encoder, components.unet, components.vae, components.safety_checker):
+    networks = {
+        name: _load_module(folder, index, name, dtype, vae if name == plan.entry.vae else None)
+        for name in plan.entry.networks
+    }
+    for module in (*networks.values(), checker):
         if module is not None:
             module.to(device).eval()
-    return components
+    return plan.components(networks, checker, extractor)
 
 
 def load_bare_folder(
@@ -105,55 +72,77 @@ def load_bare_folder(
     weights are on the ``meta`` device: shapes without memory. Raises ``LoadError``.
     """
     plan = _read_plan(folder, vae)
-    index, text_encoder = plan.index, plan.text_encoder
-    if text_encoder.config.model_type != _CLIP:
-        raise LoadError(f"{folder / 'text_encoder'}: compiled engines need CLIP's text encoder")
+    encoders = {name: plan.networks[name] for name in plan.entry.text_encoders}
+    for name, encoder in encoders.items():
+        if encoder.config.model_type != _CLIP:
+            raise LoadError(f"{folder / name}: compiled engines need CLIP's text encoder")
     # float32 is PyTorch's default: with any other precision the libraries change the default of the whole process
     # while they load, beside a running engine.
-    checker, extractor = _load_checker(folder, index, torch.float32) if with_checker else (None, None)
-    table = _embeddings(folder / "text_encoder", dtype)
-    if table.shape != text_encoder.get_input_embeddings().weight.shape:
-        raise LoadError(f"{folder / 'text_encoder'} does not match its config.json: token_embedding.weight")
-    text_encoder.get_input_embeddings().weight = torch.nn.Parameter(table)
-    _mend_old_unet(plan.unet)
-    return Components(
-        tokenizer=plan.tokenizer,
-        text_encoder=text_encoder.eval(),
-        unet=plan.unet.eval(),
-        vae=plan.vae.eval(),
-        scheduler_config=plan.scheduler_config,
-        safety_checker=None if checker is None else checker.eval(),
-        feature_extractor=extractor,
-    )
+    checker, extractor = _load_checker(folder, plan.index, torch.float32) if with_checker else (None, None)
+    for name, encoder in encoders.items():
+        table = _embeddings(folder / name, dtype)
+        if table.shape != encoder.get_input_embeddings().weight.shape:
+            raise LoadError(f"{folder / name} does not match its config.json: token_embedding.weight")
+        encoder.get_input_embeddings().weight = torch.nn.Parameter(table)
+    for module in (*plan.networks.values(), checker):
+        if module is not None:
+            module.eval()
+    return plan.components(plan.networks, checker, extractor)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A folder before its weights are read: networks on the ``meta`` device, and the components without weights."""
 
+    entry: FamilyEntry
     index: Mapping[str, Any]
-    text_encoder: Any
-    unet: Any
-    vae: Any
-    tokenizer: Any
+    networks: Mapping[str, Any]
+    tokenizers: Mapping[str, Any]
     scheduler_config: dict[str, Any]
+
+    def parts(self, networks: Mapping[str, Any]) -> Parts:
+        """Return the configs of the checkpoint."""
+        configs = {name: network.config for name, network in networks.items()}
+        return Parts(
+            configs=configs, tokenizers=self.tokenizers, scheduler_config=self.scheduler_config, index=self.index
+        )
+
+    def components(self, networks: Mapping[str, Any], checker: Any, extractor: Any) -> Components:
+        """Return the components with these networks, which are mended if an early version wrote them."""
+        _mend_old_unet(networks[self.entry.denoiser])
+        return Components(
+            family=family_class(self.entry).of_parts(self.parts(networks)),
+            denoiser=networks[self.entry.denoiser],
+            vae=networks[self.entry.vae],
+            text_encoders={name: networks[name] for name in self.entry.text_encoders},
+            tokenizers=self.tokenizers,
+            safety_checker=checker,
+            feature_extractor=extractor,
+        )
 
 
 def _read_plan(folder: Path, other_vae: OtherVae | None) -> _Plan:
     """Read everything except weights. Raises ``LoadError`` if the components are unsupported or inconsistent."""
     index = _read_json(folder / INDEX)
     check_index(folder, index)
+    entry = family_of(index)
     with torch.device("meta"):
-        text_encoder, unet = (_bare(folder, index, name) for name in ("text_encoder", "unet"))
-        vae = _bare(folder, index, "vae", other_vae)
-    check_networks(folder, unet.config, vae.config)
-    tokenizer = _load_plain(folder, index, "tokenizer")
-    check_text(folder, unet.config, text_encoder.config, len(tokenizer))
-    # Tokenizers without a config of their own have no limit at all.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+        networks = {
+            name: _bare(folder, index, name, other_vae if name == entry.vae else None) for name in entry.networks
+        }
+    tokenizers = {name: _load_plain(folder, index, name) for name in entry.tokenizers}
+    for tokenizer, encoder in zip(tokenizers.values(), entry.text_encoders, strict=True):
+        # Tokenizers without a config of their own have no limit at all.
+        limit = networks[encoder].config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     scheduler_config = _read_scheduler(folder, index)
     check_scheduler(folder, scheduler_config)
-    return _Plan(index, text_encoder, unet, vae, tokenizer, scheduler_config)
+    plan = _Plan(entry, index, networks, tokenizers, scheduler_config)
+    try:
+        family_class(entry).check(plan.parts(networks))
+    except UnsupportedComponent as error:
+        raise LoadError(f"{folder / error.component}: {error.reason}") from error
+    return plan
 
 
 def _bare(folder: Path, index: Mapping[str, Any], component: str, other: OtherVae | None = None) -> Any:
@@ -216,7 +205,7 @@ def _class_of(folder: Path, index: Mapping[str, Any], component: str) -> Any:
             "text_encoder": (transformers, _text_encoders()),
             "tokenizer": (transformers, transformers.PreTrainedTokenizerBase),
             "feature_extractor": (transformers, transformers.image_processing_base.ImageProcessingMixin),
-        }[component]
+        }[_NUMBERED.sub("", component)]
         # Older names of transformers' classes.
         today = name.replace("CLIPFeatureExtractor", "CLIPImageProcessor").replace("CLIPTokenizerFast", "CLIPTokenizer")
         found = getattr(module, today, None)

@@ -10,6 +10,7 @@ import torch
 
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.checkpoints.layout import VAE_HINT
+from triton_diffusers.families.sd.checks import OTHER_CHANNELS
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -37,7 +38,6 @@ _PARTS = (  # prefix of a tensor's name → kind of file that is not a whole che
     ("string_to_param", "a textual inversion"),
     ("emb_params", "a textual inversion"),
 )
-OTHER_CHANNELS = {5: "Stable Diffusion 2 depth", 7: "Stable Diffusion upscaler", 8: "InstructPix2Pix"}
 
 
 def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool = True) -> dict[str, torch.Tensor]:

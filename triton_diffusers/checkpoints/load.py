@@ -13,10 +13,11 @@ import torch
 
 from triton_diffusers.adapters.embeddings import attach_embeddings
 from triton_diffusers.checkpoints.autoencoder import convert_vae
+from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.conversion_cache import converted
 from triton_diffusers.checkpoints.convert import convert
 from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.checkpoints.folder import Components, OtherVae, load_bare_folder, load_folder
+from triton_diffusers.checkpoints.folder import OtherVae, load_bare_folder, load_folder
 from triton_diffusers.checkpoints.layout import find_base_model
 from triton_diffusers.checkpoints.sidecar import Sidecar
 from triton_diffusers.settings import Settings
@@ -41,14 +42,14 @@ def load_components(settings: Settings) -> Components:
     """Load the base model of ``settings.model_dir``, converting it first if it is one file. Raises ``LoadError``."""
     device, dtype = device_and_dtype(settings)
     components = load_folder(device=device, dtype=dtype, with_checker=not settings.close_safety, **_places(settings))
-    attach_embeddings(settings.model_folder / "embeddings", components.tokenizer, components.text_encoder)
+    _attach_embeddings(settings, components)
     return components
 
 
 def load_skeleton(settings: Settings, dtype: torch.dtype) -> Components:
     """Load the base model on the CPU with only the weights that no compiled graph has. Raises ``LoadError``."""
     components = load_bare_folder(dtype=dtype, with_checker=not settings.close_safety, **_places(settings))
-    attach_embeddings(settings.model_folder / "embeddings", components.tokenizer, components.text_encoder)
+    _attach_embeddings(settings, components)
     return components
 
 
@@ -60,19 +61,29 @@ def load_weights(settings: Settings, skeleton: Components) -> Components:
     """
     device, dtype = device_and_dtype(settings)
     loaded = load_folder(device=device, dtype=dtype, with_checker=False, **_places(settings))
-    own, words = (part.text_encoder.get_input_embeddings() for part in (loaded, skeleton))
+    for name, encoder in loaded.text_encoders.items():
+        _keep_embeddings(encoder, skeleton.text_encoders[name])
+    return replace(
+        loaded,
+        tokenizers=skeleton.tokenizers,
+        safety_checker=skeleton.safety_checker,
+        feature_extractor=skeleton.feature_extractor,
+    )
+
+
+def _keep_embeddings(encoder: Any, kept: Any) -> None:
+    """Give a text encoder the embeddings of ``kept``, in full precision as far as they are the model's."""
+    own, words = encoder.get_input_embeddings(), kept.get_input_embeddings()
     table = words.weight.to(own.weight, copy=True)
     common = min(len(table), len(own.weight))
     # Rows of the model, which the skeleton may have rounded; all others are attached embeddings.
     same = (own.weight[:common].to(words.weight) == words.weight[:common]).all(dim=1)
     table[:common][same] = own.weight[:common][same]
     own.weight = torch.nn.Parameter(table)
-    return replace(
-        loaded,
-        tokenizer=skeleton.tokenizer,
-        safety_checker=skeleton.safety_checker,
-        feature_extractor=skeleton.feature_extractor,
-    )
+
+
+def _attach_embeddings(settings: Settings, components: Components) -> None:
+    attach_embeddings(settings.model_folder / "embeddings", components.tokenizer, components.text_encoder)
 
 
 def _places(settings: Settings) -> dict[str, Any]:

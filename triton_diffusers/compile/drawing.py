@@ -54,7 +54,7 @@ def draw(
         peak = peak_bytes()
         if controlled:
             (engine,) = engines
-            write_controlnet(folder, engine.unet_config, engine.pixels_per_latent)
+            write_controlnet(folder, engine.family)
             files |= {name: _draw(loop, name, requests[name], folder) for name in requests if name in controlled}
     finally:
         loop.stop()

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 
 from triton_diffusers.adapters.controlnet import network_for, usual_channels
 from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
+from triton_diffusers.families.family import Family
 from triton_diffusers.sampling.profiles import PROFILES
 
 # The probe that timing uses.
@@ -116,11 +116,12 @@ def write_lora(model_dir: Path, targets: Mapping[str, tuple[int, ...]]) -> None:
     save_file(tensors, model_dir / LORA_FILE)
 
 
-def write_controlnet(model_dir: Path, unet_config: Mapping[str, Any], pixels_per_latent: int) -> None:
+def write_controlnet(model_dir: Path, family: Family) -> None:
     """Write a ControlNet with fixed random weights in half precision, for the probe."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
-    for name, empty in network_for(unet_config, {}, usual_channels(pixels_per_latent)).state_dict().items():
+    network = network_for(family.denoiser_config, {}, usual_channels(family.latents.pixels))
+    for name, empty in network.state_dict().items():
         if empty.ndim > 1:
             is_last = name.startswith(("controlnet_down_blocks.", "controlnet_mid_block."))
             weight = torch.randn(empty.shape, generator=generator) / empty[0].numel() ** 0.5

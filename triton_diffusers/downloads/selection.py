@@ -9,10 +9,8 @@ from pathlib import PurePosixPath
 from triton_diffusers.checkpoints.layout import BASE_MODEL, FILE_SUFFIXES, INDEX, choose, files_of, is_vae_file
 from triton_diffusers.downloads.buckets import is_bucket
 from triton_diffusers.downloads.remote import RemoteFile, SourceError
+from triton_diffusers.families.registry import COMPONENTS
 
-_COMPONENTS = (
-    "feature_extractor", "safety_checker", "scheduler", "text_encoder", "tokenizer", "unet", "vae",
-)  # fmt: skip
 # Compiled artifacts can be programs: accepted from the operator's own bucket, not from public hubs.
 _COMPILED = "optimized_model/"
 _OTHER_WEIGHTS = (".msgpack", ".h5", ".onnx", ".onnx_data", ".pb", ".xml", ".pt", ".pth")
@@ -33,7 +31,7 @@ def select(files: Sequence[RemoteFile], dtype: str, source: str) -> tuple[str, l
             [file for file in files if not file.path.startswith(left_out)], f"{BASE_MODEL}/", dtype
         )
     if any(file.path == INDEX for file in files):
-        inside = [file for file in files if "/" in file.path and file.path.split("/")[0] in _COMPONENTS]
+        inside = [file for file in files if "/" in file.path and file.path.split("/")[0] in COMPONENTS]
         index = [file for file in files if file.path == INDEX]
         return BASE_MODEL, [*index, *_without_copies(inside, "", dtype)]
     at_root = [file for file in files if "/" not in file.path]
@@ -59,7 +57,7 @@ def _without_copies(files: list[RemoteFile], prefix: str, dtype: str) -> list[Re
     names = defaultdict(list)
     for file in files:
         names[str(PurePosixPath(file.path).parent)].append(PurePosixPath(file.path).name)
-    components = {f"{prefix}{name}": choose(names[f"{prefix}{name}"], dtype) for name in _COMPONENTS}
+    components = {f"{prefix}{name}": choose(names[f"{prefix}{name}"], dtype) for name in COMPONENTS}
 
     def needed(file: RemoteFile) -> bool:
         path = PurePosixPath(file.path)

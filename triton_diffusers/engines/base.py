@@ -8,63 +8,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, target_modules
+from triton_diffusers.adapters.lora import target_modules
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.safety import square_views
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.families.family import Family
 
 
 class CheckpointEngine:
     """Base of all engines: facts about the checkpoint, and its safety checker in PyTorch.
 
-    It needs no weights of the text encoder, UNet and VAE.
+    It needs no weights of text encoders, denoiser and VAE.
     """
 
     def __init__(self, components: Components) -> None:
         self._components = components
 
     @property
+    def family(self) -> Family:
+        return self._components.family
+
+    @property
     def tokenizer(self) -> Any:
         return self._components.tokenizer
 
     @property
-    def text_layers(self) -> int:
-        return int(self._components.text_encoder.config.num_hidden_layers)
-
-    @property
-    def scheduler_config(self) -> Mapping[str, Any]:
-        return self._components.scheduler_config
-
-    @property
-    def latent_channels(self) -> int:
-        return self._components.latent_channels
-
-    @property
-    def unet_channels(self) -> int:
-        return int(self._components.unet.config.in_channels)
-
-    @property
-    def guidance_width(self) -> int | None:
-        width = self._components.unet.config.time_cond_proj_dim
-        return None if width is None else int(width)
-
-    @property
-    def pixels_per_latent(self) -> int:
-        return self._components.pixels_per_latent
-
-    @property
-    def native_side(self) -> int:
-        return int(self._components.unet.config.sample_size) * self.pixels_per_latent
-
-    @property
-    def unet_config(self) -> Mapping[str, Any]:
-        return dict(self._components.unet.config)
-
-    @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
-        models = ((UNET, self._components.unet), (TEXT_ENCODER, self._components.text_encoder))
         return {
-            path: tuple(layer.weight.shape) for name, module in models for path, layer in target_modules(name, module)
+            path: tuple(layer.weight.shape)
+            for name, module in self._components.networks.items()
+            for path, layer in target_modules(name, module)
         }
 
     @torch.inference_mode()

@@ -16,15 +16,19 @@ from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, LoraSet, target_m
 from triton_diffusers.artifacts import fingerprint
 from triton_diffusers.checkpoints.load import Components, LoadError, device_and_dtype, load_skeleton, load_weights
 from triton_diffusers.engines.base import CheckpointEngine
+from triton_diffusers.engines.batch import Batch
 from triton_diffusers.engines.compilers import CompiledGraph, IncompatibleWeights, Shapes
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import LORA_BATCH_BYTES, EagerControlNet, EagerEngine
-from triton_diffusers.engines.graph_names import GUIDANCE, UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
+from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs import lora_layouts, no_residuals, uses_mask
 from triton_diffusers.engines.lora_packer import LoraPacker
-from triton_diffusers.engines.protocol import ControlNet, Residuals
-from triton_diffusers.engines.shallow import ShallowUNet
+from triton_diffusers.engines.protocol import ControlNet
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.families.conditioning import STATES, Inputs
+from triton_diffusers.families.denoiser import Residuals
+from triton_diffusers.families.guidance import GUIDANCE
+from triton_diffusers.families.unet import ShallowUNet
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.cache import LruCache
@@ -46,10 +50,10 @@ class CompiledControlNet:
 
     @torch.inference_mode()
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs, images: torch.Tensor
     ) -> Residuals:
         images = images.flip(1) if self._is_bgr else images
-        return self._graph(latents, timesteps.float(), states.float().cpu(), images)
+        return self._graph(latents, timesteps.float(), inputs[STATES].float().cpu(), images)
 
 
 def fixed_name(height: int, width: int) -> str:
@@ -95,6 +99,7 @@ class CompiledEngine(CheckpointEngine):
     """
 
     optimized = True
+    device = torch.device("cpu")  # of the graphs' outputs
 
     def __init__(
         self,
@@ -105,11 +110,11 @@ class CompiledEngine(CheckpointEngine):
     ) -> None:
         super().__init__(components)
         self._graphs, self._make_eager, self._make_controlnet = graphs, make_eager, make_controlnet
-        self._no_residuals = no_residuals(components.unet)
-        self._fixed_rows = fixed_rows(components.unet.config)
+        self._no_residuals = no_residuals(components.denoiser)
+        self._fixed_rows = fixed_rows(components.denoiser.config)
         packed: LruCache[Any, Any] = LruCache(LORA_BATCH_BYTES)
-        self._unet_loras = LoraPacker(UNET, lora_layouts(UNET, components.unet), packed)
-        shallow = ShallowUNet(components.unet)
+        self._unet_loras = LoraPacker(UNET, lora_layouts(UNET, components.denoiser), packed)
+        shallow = ShallowUNet(components.denoiser)
         part = {path for path, _ in target_modules(UNET, shallow)}
         self._shallow_loras = LoraPacker(UNET, lora_layouts(UNET, shallow), packed, part)
         self._text_loras = LoraPacker(TEXT_ENCODER, lora_layouts(TEXT_ENCODER, components.text_encoder), packed)
@@ -126,64 +131,55 @@ class CompiledEngine(CheckpointEngine):
             ) from error
 
     @torch.inference_mode()
-    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> Inputs:
         graph, packed = self._graphs.get(TEXT_ENCODER), self._text_loras.pack([loras] * len(chunks))
         if graph is None or packed is None:
-            return self._eager.encode_prompts(chunks, clip_skip, loras).float().cpu()
+            encoded = self._eager.encode_prompts(chunks, clip_skip, loras)
+            return {name: value.float().cpu() for name, value in encoded.items()}
         encoder = self._components.text_encoder
         ids = torch.tensor([chunk.ids for chunk in chunks])
         mask = [torch.tensor([chunk.attention_mask for chunk in chunks]).float()] if uses_mask(encoder.config) else []
         (states,) = graph(encoder.get_input_embeddings()(ids).float(), *packed, *mask)
-        return states[-clip_skip]
+        return {STATES: states[-clip_skip]}
 
     def computes_apart(self, loras: LoraSet | None) -> bool:
         return UNET in self._graphs and not self._unet_loras.takes(loras)
 
     @torch.inference_mode()
-    def predict(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        states: torch.Tensor,
-        loras: Sequence[LoraSet | None] | None = None,
-        deep: torch.Tensor | None = None,
-        residuals: Residuals | None = None,
-        guidance: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        graph = self._graphs.get(UNET if deep is None else UNET_SHALLOW)
-        packer = self._unet_loras if deep is None else self._shallow_loras
-        packed = packer.pack(loras)
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        graph = self._graphs.get(UNET if batch.deep is None else UNET_SHALLOW)
+        packer = self._unet_loras if batch.deep is None else self._shallow_loras
+        packed = packer.pack(batch.loras)
         if graph is None:
-            return self._eager.predict(latents, timesteps, states, loras, deep, residuals, guidance)
+            return self._predict_eagerly(batch)
         if packed is not None:
-            inputs = (latents, timesteps.float(), states.float().cpu(), *(() if guidance is None else (guidance,)))
-            if deep is not None:
-                return graph(*inputs, deep, *packed)[0], deep
-            fixed = self._graphs.get(fixed_name(*latents.shape[2:]))
-            has_lora = any(tensor.numel() for tensor in packed)
-            if fixed is not None and residuals is None and not has_lora and fixed_takes(self._fixed_rows, states):
-                return predict_fixed(fixed, self._fixed_rows, inputs)
-            prediction, features = graph(*inputs, *packed, *(residuals or self._no_residuals))
-            return prediction, features
-        wanted = list(loras or ())
+            return self._predict_compiled(graph, batch, packed)
+        wanted = list(batch.loras or ())
         parts = _parts(packer, wanted)
         if len(parts) == 1:  # all rows have unsupported LoRAs
-            return self._eager.predict(latents, timesteps, states, loras, deep, residuals, guidance)
-        made = [
-            self.predict(
-                latents[rows],
-                timesteps[rows],
-                states[rows],
-                [wanted[row] for row in rows],
-                None if deep is None else deep[rows],
-                None if residuals is None else tuple(residual[rows] for residual in residuals),
-                None if guidance is None else guidance[rows],
-            )
-            for rows in parts
-        ]
+            return self._predict_eagerly(batch)
+        made = [self.predict(batch.rows(rows)) for rows in parts]
         order = torch.tensor([row for rows in parts for row in rows]).argsort()
         predictions, features = (torch.cat(found)[order] for found in zip(*made, strict=True))
         return predictions, features
+
+    def _predict_compiled(
+        self, graph: CompiledGraph, batch: Batch, packed: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        guidance = (batch.inputs[GUIDANCE],) if GUIDANCE in batch.inputs else ()
+        inputs = (batch.latents, batch.timesteps.float(), batch.states.float().cpu(), *guidance)
+        if batch.deep is not None:
+            return graph(*inputs, batch.deep, *packed)[0], batch.deep
+        fixed = self._graphs.get(fixed_name(*batch.latents.shape[2:]))
+        is_plain = batch.residuals is None and not any(tensor.numel() for tensor in packed)
+        if fixed is not None and is_plain and fixed_takes(self._fixed_rows, batch.states):
+            return predict_fixed(fixed, self._fixed_rows, inputs)
+        prediction, features = graph(*inputs, *packed, *(batch.residuals or self._no_residuals))
+        return prediction, features
+
+    def _predict_eagerly(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        prediction, features = self._eager.predict(batch)
+        return prediction.cpu(), features.cpu()
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
         return self._make_controlnet(weights)
@@ -191,7 +187,7 @@ class CompiledEngine(CheckpointEngine):
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         if precise or VAE_ENCODER not in self._graphs:
-            return self._eager.encode(pixels, precise=precise)
+            return self._eager.encode(pixels, precise=precise).cpu()
         return self._alone(VAE_ENCODER, torch.from_numpy(pixels).unsqueeze(0))
 
     @torch.inference_mode()
@@ -242,9 +238,9 @@ def load_compiled(settings: Settings, graphs: LoadingGraphs) -> CompiledEngine:
     words = skeleton.text_encoder.get_input_embeddings()
     # On disk, since a prompt reads only one row per token.
     words.weight = torch.nn.Parameter(on_disk(words.weight, settings.cache_dir))
-    sides = [[math.ceil(side / skeleton.pixels_per_latent) for side in size] for size in settings.fixed_sizes]
+    sides = [[math.ceil(side / skeleton.family.latents.pixels) for side in size] for size in settings.fixed_sizes]
     for width, height in dict.fromkeys(map(tuple, sides)):  # several sizes may have equal latents
-        graphs.specialise(UNET, fixed_name(height, width), fixed_shapes(skeleton.unet.config, height, width))
+        graphs.specialise(UNET, fixed_name(height, width), fixed_shapes(skeleton.denoiser.config, height, width))
 
     def make_controlnet(weights: ControlNetWeights) -> ControlNet:
         if graphs.controlnet is None:

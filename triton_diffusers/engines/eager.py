@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,6 @@ from torch import nn
 
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.adapters.lora import (
-    TEXT_ENCODER,
-    UNET,
     ChangeBatch,
     LoraBatch,
     LoraSet,
@@ -26,8 +24,10 @@ from triton_diffusers.adapters.lora import (
 )
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.base import CheckpointEngine
-from triton_diffusers.engines.protocol import Residuals
-from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
+from triton_diffusers.engines.batch import Batch
+from triton_diffusers.families.conditioning import STATES, Inputs
+from triton_diffusers.families.denoiser import Residuals
+from triton_diffusers.families.unet import added_conditions
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.util.cache import LruCache
 
@@ -86,16 +86,18 @@ class EagerControlNet:
 
     @torch.inference_mode()
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs, images: torch.Tensor
     ) -> Residuals:
+        given = _moved(inputs, self._device, self._dtype)
         skips, middle = self._network(
             latents.to(self._device, self._dtype),
             timesteps.to(self._device),
-            states.to(self._device, self._dtype),
+            given[STATES],
             images.to(self._device, self._dtype, memory_format=torch.channels_last),
             return_dict=False,
+            **added_conditions(given),
         )
-        return tuple(residual.float().cpu() for residual in (*skips, middle))
+        return tuple(residual.float() for residual in (*skips, middle))
 
 
 # Cache size of LoRAs stacked per batch; the latest batch is always kept.
@@ -109,82 +111,62 @@ class EagerEngine(CheckpointEngine):
 
     def __init__(self, components: Components) -> None:
         super().__init__(components)
-        for module in (components.unet, components.vae):
+        for module in (components.denoiser, components.vae):
             module.to(memory_format=torch.channels_last)  # saves a few per cent of a step and a fifth of a decoding
-        parameter = next(components.unet.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self._shallow_unet = ShallowUNet(components.unet)
+        parameter = next(components.denoiser.parameters())
+        self.device, self._dtype = parameter.device, parameter.dtype
+        self._denoiser = components.family.denoiser(components.denoiser)
         stacks: LruCache[Any, Any] = LruCache(LORA_BATCH_BYTES)
-        self._unet_loras = LoraHooks(UNET, components.unet, stacks)
-        self._text_loras = LoraHooks(TEXT_ENCODER, components.text_encoder, stacks)
+        hooks = {name: LoraHooks(name, module, stacks) for name, module in components.networks.items()}
+        self._denoiser_loras = hooks.pop(components.family.entry.denoiser)
+        self._text_loras = tuple(hooks.values())
 
     @torch.inference_mode()
-    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
-        encoder = self._components.text_encoder
-        ids = torch.tensor([chunk.ids for chunk in chunks], device=self._device)
-        mask = None
-        if getattr(encoder.config, "use_attention_mask", False):
-            mask = torch.tensor([chunk.attention_mask for chunk in chunks], device=self._device)
-        with self._text_loras.applied([loras] * len(ids)):
-            encoded = encoder(ids, attention_mask=mask, output_hidden_states=clip_skip > 1)
-            states: torch.Tensor = encoded.last_hidden_state
-            if clip_skip > 1:
-                states = encoded.hidden_states[-clip_skip]
-                # Some versions of transformers nest the normalisation one level deeper; BERT has none.
-                text = getattr(encoder, "text_model", encoder)
-                if hasattr(text, "final_layer_norm"):
-                    states = text.final_layer_norm(states)
-        return states
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> Inputs:
+        with ExitStack() as applied:
+            for hooks in self._text_loras:
+                applied.enter_context(hooks.applied([loras] * len(chunks)))
+            return self.family.encode_text(self._components.text_encoders, chunks, clip_skip)
 
     def computes_apart(self, loras: LoraSet | None) -> bool:
         return False
 
     @torch.inference_mode()
-    def predict(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        states: torch.Tensor,
-        loras: Sequence[LoraSet | None] | None = None,
-        deep: torch.Tensor | None = None,
-        residuals: Residuals | None = None,
-        guidance: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = (
-            latents.to(self._device, self._dtype),
-            timesteps.to(self._device),
-            states.to(self._device, self._dtype),
-        )
-        scales = None if guidance is None else guidance.to(self._device, self._dtype)
-        with self._unet_loras.applied(loras):
-            if deep is None:
-                added = None
-                if residuals is not None:
-                    added = tuple(residual.to(self._device, self._dtype) for residual in residuals)
-                prediction, features = predict_whole(self._components.unet, *inputs, added, scales)
-                return prediction.float().cpu(), features.float().cpu().contiguous()
-            features = deep.to(self._device, self._dtype, memory_format=torch.channels_last)
-            return self._shallow_unet(*inputs, features, scales).float().cpu(), deep
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        latents, timesteps = batch.latents.to(self.device, self._dtype), batch.timesteps.to(self.device)
+        inputs = _moved(batch.inputs, self.device, self._dtype)
+        with self._denoiser_loras.applied(batch.loras):
+            if batch.deep is not None:
+                features = batch.deep.to(self.device, self._dtype, memory_format=torch.channels_last)
+                return self._denoiser.shallow(latents, timesteps, inputs, features).float(), batch.deep
+            residuals = batch.residuals
+            if residuals is not None:
+                residuals = tuple(residual.to(self.device, self._dtype) for residual in residuals)
+            prediction, features = self._denoiser.whole(latents, timesteps, inputs, residuals)
+            return prediction.float(), features.float().contiguous()
 
     def make_controlnet(self, weights: ControlNetWeights) -> EagerControlNet:
-        return EagerControlNet(weights, self._device, self._dtype)
+        return EagerControlNet(weights, self.device, self._dtype)
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
         vae = self._precise_vae if precise else self._components.vae
-        image = torch.from_numpy(pixels).unsqueeze(0).to(self._device, vae.dtype)
+        image = torch.from_numpy(pixels).unsqueeze(0).to(self.device, vae.dtype)
         latents = vae.encode(image.contiguous(memory_format=torch.channels_last)).latent_dist
-        moments: torch.Tensor = torch.cat([latents.mean, latents.std]) * vae.config.scaling_factor
-        return moments.float().cpu()
+        return self.family.latents.from_vae(latents.mean, latents.std).float()
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
         vae = self._precise_vae if precise else self._components.vae
-        scaled = latents.unsqueeze(0).to(self._device, vae.dtype) / vae.config.scaling_factor
-        image: np.ndarray[Any, Any] = vae.decode(scaled, return_dict=False)[0][0].float().cpu().numpy()
+        values = self.family.latents.to_vae(latents.unsqueeze(0).to(self.device, vae.dtype))
+        image: np.ndarray[Any, Any] = vae.decode(values, return_dict=False)[0][0].float().cpu().numpy()
         return image
 
     @cached_property
     def _precise_vae(self) -> Any:
         vae = self._components.vae
         return vae if vae.dtype == torch.float32 else copy.deepcopy(vae).float()
+
+
+def _moved(inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
+    return {name: value.to(device, dtype) for name, value in inputs.items()}

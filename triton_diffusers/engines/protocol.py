@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.adapters.lora import LoraSet
+from triton_diffusers.engines.batch import Batch
+from triton_diffusers.families.conditioning import Inputs
+from triton_diffusers.families.denoiser import Residuals
+from triton_diffusers.families.family import Family
 from triton_diffusers.prompts import Tokens
-
-Residuals = tuple[torch.Tensor, ...]
-"""Tensors (n, channels, h, w) to add to a UNet's skip connections, in order, and then to its middle."""
 
 
 class ControlNet(Protocol):
@@ -24,11 +26,11 @@ class ControlNet(Protocol):
         """Size of its weights in bytes."""
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs, images: torch.Tensor
     ) -> Residuals:
-        """Return residuals at a scale of 1, in float32 on the CPU.
+        """Return residuals at a scale of 1, in float32 on the engine's device.
 
-        Inputs are ``latents`` (n, latent channels, h, w), ``timesteps`` (n,), ``states`` (n, tokens, width) and control
+        Arguments are ``latents`` (n, latent channels, h, w), ``timesteps`` (n,), the denoiser's ``inputs``, and control
         ``images``, float32 (n, 3, height, width) in 0 … 1.
         """
 
@@ -41,76 +43,35 @@ class Engine(Protocol):
         """True for a compiled engine (``use_blade`` in a reply)."""
 
     @property
+    def family(self) -> Family:
+        """The checkpoint's family, with its facts."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of predictions, on which latents stay between steps."""
+
+    @property
     def tokenizer(self) -> Any:
-        """The checkpoint's ``CLIPTokenizer``."""
-
-    @property
-    def text_layers(self) -> int:
-        """Number of the text encoder's layers."""
-
-    @property
-    def scheduler_config(self) -> Mapping[str, Any]:
-        """The checkpoint's scheduler config."""
-
-    @property
-    def latent_channels(self) -> int:
-        """Number of latent channels."""
-
-    @property
-    def unet_channels(self) -> int:
-        """Number of the UNet's input channels; for inpainting UNets: latent, mask and masked image."""
-
-    @property
-    def guidance_width(self) -> int | None:
-        """Width of the guidance embedding; None if the UNet does not take one.
-
-        A UNet that takes one has distilled guidance and ignores negative prompts.
-        """
-
-    @property
-    def pixels_per_latent(self) -> int:
-        """Pixels per latent in each direction."""
-
-    @property
-    def native_side(self) -> int:
-        """Width and height, in pixels, of the checkpoint's training images."""
-
-    @property
-    def unet_config(self) -> Mapping[str, Any]:
-        """The UNet's config, which ControlNets must match."""
+        """The tokenizer that splits prompts, with the interface of ``CLIPTokenizer``."""
 
     @property
     def lora_targets(self) -> Mapping[str, tuple[int, ...]]:
         """Weight shapes by module path (such as ``unet.conv_in``) of the layers that a LoRA can change."""
 
-    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> torch.Tensor:
-        """Return hidden states (chunks, tokens, width), without attention weights.
+    def encode_prompts(self, chunks: Sequence[Tokens], clip_skip: int, loras: LoraSet | None = None) -> Inputs:
+        """Return the hidden states (chunks, tokens, width), without attention weights, and other inputs of texts.
 
-        They come from the layer that ``clip_skip`` counts from the end (1 … ``text_layers``), normalised like the last
-        one.
+        They come from the layer that ``clip_skip`` counts from the end (1 … ``family.text_layers``).
         """
 
     def computes_apart(self, loras: LoraSet | None) -> bool:
         """Return True if rows with these LoRAs run separately and slowly, so that they should not share a call."""
 
-    def predict(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        states: torch.Tensor,
-        loras: Sequence[LoraSet | None] | None = None,
-        deep: torch.Tensor | None = None,
-        residuals: Residuals | None = None,
-        guidance: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the UNet's prediction (n, channels, h, w) and deep features (n, d, h, w).
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the denoiser's prediction (n, channels, h, w) and deep features (n, d, h, w).
 
-        Inputs are ``latents`` (n, channels, h, w), ``timesteps`` (n,) and ``states`` (n, tokens, width). ``loras`` has
-        one entry per row; rows with equal LoRAs should be adjacent. ``deep`` features of a recent step skip all but the
-        outermost layers, and are returned as they are; those of one engine suit any other of the checkpoint.
-        ``residuals`` of ControlNets, for all rows, need the whole UNet. ``guidance`` (n, guidance_width) embeds the
-        rows' guidance scales for a distilled UNet. Latents and features are float32 on the CPU, whatever the internal
-        precision.
+        Deep features of the batch are returned as they are. All are float32 on the engine's device, whatever the
+        internal precision.
         """
 
     def make_controlnet(self, weights: ControlNetWeights) -> ControlNet:
@@ -124,7 +85,7 @@ class Engine(Protocol):
         """
 
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
-        """Return mean and standard deviation of an image's latents, float32 (2, channels, h, w), scaled for the UNet.
+        """Return mean and standard deviation of an image's latents, float32 (2, channels, h, w), as the denoiser's.
 
         ``pixels`` are float32 (3, height, width) in -1 … 1. ``precise`` computes in float32.
         """
@@ -143,26 +104,18 @@ class Engine(Protocol):
         """
 
 
-# Requests in flight and the loop's users depend on these.
-_IDENTITY_FIELDS = (
-    "latent_channels",
-    "unet_channels",
-    "pixels_per_latent",
-    "native_side",
-    "text_layers",
-    "scheduler_config",
-    "lora_targets",
-)
-
-
 class IncompatibleEngine(ValueError):
     """An engine cannot replace another one; the message names the difference."""
 
 
 def check_successor(running: Engine, successor: Engine) -> None:
-    """Raise ``IncompatibleEngine`` unless the shapes and configs of both engines are equal."""
-    for name in _IDENTITY_FIELDS:
-        before, after = getattr(running, name), getattr(successor, name)
-        if before != after:
-            shown = "" if name in ("scheduler_config", "lora_targets") else f": {after} instead of {before}"
-            raise IncompatibleEngine(f"the new engine has another model: its {name} is different{shown}")
+    """Raise ``IncompatibleEngine`` unless the families and layers of both engines are equal."""
+    if type(running.family) is not type(successor.family):
+        names = f"{successor.family.entry.name} instead of {running.family.entry.name}"
+        raise IncompatibleEngine(f"the new engine has another model: {names}")
+    for fact in fields(running.family):
+        before, after = getattr(running.family, fact.name), getattr(successor.family, fact.name)
+        if fact.compare and before != after:
+            raise IncompatibleEngine(f"the new engine has another model: its {fact.name} is different")
+    if running.lora_targets != successor.lora_targets:
+        raise IncompatibleEngine("the new engine has another model: its lora_targets is different")

@@ -10,19 +10,18 @@ import torch
 from triton_diffusers.adapters.lora import LoraLoader, LoraSet
 from triton_diffusers.api.request import GenerationRequest, ModelDefaults
 from triton_diffusers.engines import Engine
+from triton_diffusers.families.conditioning import Conditioning
 from triton_diffusers.inflight.canvas import Canvas
-from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.control_images import ControlBuilder
 from triton_diffusers.inflight.drawing_file import DrawingFile
-from triton_diffusers.inflight.guidance import embed_guidance, unused_guidance
 from triton_diffusers.inflight.job import Job, Sample
 from triton_diffusers.inflight.lora_tags import LoraTags
 from triton_diffusers.inflight.rounding import rounding_warnings
 from triton_diffusers.inflight.sizes import DrawnSizes
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.sampling.profiles import Profile
-from triton_diffusers.sampling.schedulers import SchedulerFactory, takes_generator
+from triton_diffusers.sampling.schedulers import takes_generator
 from triton_diffusers.settings import Settings
 
 # Shorter delays are not noticeable, so cheap jobs are admitted several at a time and share their first step.
@@ -59,13 +58,12 @@ class Admission:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
-        self._schedulers = SchedulerFactory(engine.scheduler_config)
         self._tags = LoraTags(settings)
         self._loras = LoraLoader(settings, engine.lora_targets)
         self._text = PromptEncoder(engine, settings)
         self._controls = ControlBuilder(settings)
         file = DrawingFile.read(settings.model_folder)
-        self.defaults: ModelDefaults = file.defaults(engine.native_side)
+        self.defaults: ModelDefaults = file.defaults(engine.family.defaults)
         self._sizes = DrawnSizes(engine, settings, file)
 
     def for_engine(self, engine: Engine) -> Admission:
@@ -84,11 +82,12 @@ class Admission:
         """
         request = job.request
         loras = self._loras.load(replace(request, loras=self._tags.choices(request, job.warnings)), job.warnings)
-        conditioning = self._text.encode(request, loras, job.warnings)
-        job.warnings.extend(unused_guidance(self._engine, request))
-        if (warning := self._schedulers.warning(request.scheduler)) is not None:
-            job.warnings.append(warning)
         size = self._sizes.drawn(request)
+        conditioning = self._text.encode(request, size, loras, job.warnings)
+        family = self._engine.family
+        job.warnings.extend(family.guidance.warnings(request))
+        if (warning := family.schedule.warning(request.scheduler)) is not None:
+            job.warnings.append(warning)
         job.drawn_size = size if self._sizes.is_enlarged(request) else None
         canvas = Canvas(self._engine, request, job.sources, size, job.warnings)
         controls = self._controls.make(job, size)
@@ -116,7 +115,7 @@ class Admission:
         controls: tuple[Control, ...],
         profile: Profile,
     ) -> Sample:
-        scheduler = self._schedulers.make(request.scheduler, request.steps)
+        scheduler = self._engine.family.schedule.make(request.scheduler, request.steps, canvas.shape)
         generator = torch.Generator().manual_seed(request.seed_of(index))
         initial = canvas.begin(scheduler, generator)
         return Sample(
@@ -126,7 +125,6 @@ class Admission:
             latents=initial.latents,
             conditioning=conditioning,
             guidance_scale=request.guidance_scale,
-            guidance=embed_guidance(self._engine, request),
             first=initial.position,
             position=initial.position,
             inpaint=initial.inpaint,

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
+from triton_diffusers.families.schedules import Schedule
 from triton_diffusers.images.inputs import SourceImages
 from triton_diffusers.inflight.autoencoder import encode
-from triton_diffusers.sampling.schedulers import set_start
 
 Array = np.ndarray[Any, Any]
 
@@ -35,13 +34,16 @@ class InpaintContext:
     noise: torch.Tensor
     mask: torch.Tensor
 
-    def restore(self, drawn: torch.Tensor, scheduler: Any, position: int) -> torch.Tensor:
+    def restore(self, schedule: Schedule, drawn: torch.Tensor, scheduler: Any, position: int) -> torch.Tensor:
         """Return ``drawn`` (channels, h, w) with the unmasked part at the noise level of the step at ``position``."""
         unmasked = self.latents
         if position < len(scheduler.timesteps):
-            timestep = scheduler.timesteps[position : position + 1]
-            unmasked = scheduler.add_noise(unmasked[None], self.noise[None], timestep)[0]
+            unmasked = schedule.noised(scheduler, unmasked[None], self.noise[None], position)[0]
         return (1 - self.mask) * unmasked + self.mask * drawn
+
+    def to(self, device: torch.device) -> InpaintContext:
+        """Return the context on a device."""
+        return InpaintContext(self.latents.to(device), self.noise.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +72,9 @@ class Canvas:
         warnings: list[str],
     ) -> None:
         """Encode the input image, if any, at the sampling ``size`` (width and height in pixels)."""
-        per_latent = engine.pixels_per_latent
+        self._family, self._device = engine.family, engine.device
         width, height = size
-        self._shape = (1, engine.latent_channels, height // per_latent, width // per_latent)
+        self._shape = self._family.latents.shape(size)
         self._steps, self._strength = request.steps, request.denoising_strength
         self._source: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
@@ -86,28 +88,33 @@ class Canvas:
             self._source = encode(engine, image, warnings)
             if sources.mask is not None:
                 hidden = _binary(sources.mask, (width, height))
-                self._mask = _latent_mask(hidden, per_latent)
+                self._mask = _latent_mask(hidden, self._family.latents.pixels).to(self._device)
                 seen = image * ~hidden
-        if engine.unet_channels > engine.latent_channels:
+        if self._family.needs_mask:
             # Without a mask, the whole image is masked: zeros, which is grey.
             self._visible = encode(engine, seen, warnings)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, h, w) of the latents."""
+        return self._shape
 
     def begin(self, scheduler: Any, generator: torch.Generator) -> InitialState:
         """Return the initial state of one image, drawn with its ``generator``, and set the scheduler's first step."""
         if self._unchanged:
-            return InitialState(torch.zeros(self._shape[1:]), len(scheduler.timesteps))
+            return InitialState(torch.zeros(self._shape), len(scheduler.timesteps))
+        schedule = self._family.schedule
         if self._source is None:
             noise = self._noise(generator)
-            return InitialState(noise * scheduler.init_noise_sigma, condition=self._condition(None))
-        position = set_start(scheduler, self._steps, self._strength)
+            return InitialState(schedule.pure_noise(scheduler, noise), condition=self._condition(None))
+        position = schedule.start(scheduler, self._steps, self._strength)
         only_noise = self._mask is not None and self._strength >= 1
-        source = None if only_noise and self._visible is not None else _sample(self._source, generator)
+        source = None if only_noise and self._visible is not None else self._sample(self._source, generator)
         noise = self._noise(generator)
         if only_noise or source is None:
-            latents = noise * scheduler.init_noise_sigma
+            latents = schedule.pure_noise(scheduler, noise)
         else:
-            timestep = scheduler.timesteps[position : position + 1]
-            latents = scheduler.add_noise(source[None], noise[None], timestep)[0]
+            latents = schedule.noised(scheduler, source[None], noise[None], position)[0]
         if self._mask is None:
             return InitialState(latents, position, condition=self._condition(None))
         if self._visible is not None:
@@ -116,21 +123,18 @@ class Canvas:
         return InitialState(latents, position, None if source is None else InpaintContext(source, noise, self._mask))
 
     def _noise(self, generator: torch.Generator) -> torch.Tensor:
-        noise: torch.Tensor = randn_tensor(self._shape, generator=generator, dtype=torch.float32)
-        return noise[0]
+        return self._family.latents.draw(self._shape, generator).to(self._device)
+
+    def _sample(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        mean, deviation = moments
+        drawn: torch.Tensor = mean + deviation * self._noise(generator)
+        return drawn
 
     def _condition(self, generator: torch.Generator | None) -> torch.Tensor | None:
         if self._visible is None:
             return None
-        mask = torch.ones(1, *self._shape[2:]) if self._mask is None else self._mask
-        return torch.cat([mask, self._visible[0] if generator is None else _sample(self._visible, generator)])
-
-
-def _sample(moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    mean, deviation = moments
-    noise: torch.Tensor = randn_tensor((1, *mean.shape), generator=generator, dtype=torch.float32)
-    drawn: torch.Tensor = mean + deviation * noise[0]
-    return drawn
+        mask = torch.ones(1, *self._shape[1:], device=self._device) if self._mask is None else self._mask
+        return torch.cat([mask, self._visible[0] if generator is None else self._sample(self._visible, generator)])
 
 
 def channels_first(image: Image.Image, size: tuple[int, int]) -> Array:

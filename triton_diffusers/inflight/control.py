@@ -9,6 +9,7 @@ import torch
 
 from triton_diffusers.engines import ControlNet, Residuals
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.families.conditioning import Inputs, select
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +31,12 @@ class Control:
 
 
 def residuals_of(
-    controls: Sequence[Sequence[Control]], latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor
+    controls: Sequence[Sequence[Control]], latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs
 ) -> Residuals | None:
     """Return the scaled sum of the residuals of each row's ``controls``; None if no row has any.
 
-    Rows are the UNet call's: latents (n, latent channels, h, w), timesteps (n,), states (n, tokens, width). Each
-    ControlNet is called once, with its rows.
+    Rows are the denoiser call's: latents (n, latent channels, h, w), timesteps (n,) and other inputs. Each ControlNet
+    is called once, with its rows.
 
     Raises:
         EngineFailure: a residual is not finite.
@@ -46,14 +47,15 @@ def residuals_of(
             uses.setdefault(control.net, []).append((row, control))
     total: list[torch.Tensor] = []
     for net, use in uses.items():
-        rows = torch.tensor([row for row, _ in use])
+        rows = torch.tensor([row for row, _ in use], device=latents.device)
         images = torch.stack([control.image for _, control in use])
-        scales = torch.tensor([control.scale for _, control in use])[:, None, None, None]
-        made = net(latents[rows], timesteps[rows], states[rows], images)
+        scales = torch.tensor([control.scale for _, control in use], device=latents.device)[:, None, None, None]
+        chosen = [row for row, _ in use]
+        made = net(latents[rows], timesteps[chosen], select(inputs, chosen), images)
         if not all(residual.isfinite().all() for residual in made):
             raise EngineFailure("a ControlNet gave NaN or infinite values; try another one, or another precision")
         if not total:
-            total = [torch.zeros(len(latents), *residual.shape[1:]) for residual in made]
+            total = [torch.zeros(len(latents), *residual.shape[1:], device=latents.device) for residual in made]
         for summed, residual in zip(total, made, strict=True):
             summed.index_add_(0, rows, residual * scales)
     return tuple(total) if total else None

@@ -78,8 +78,8 @@ class ControlNetCache:
         """Return the cache for the model directory of ``settings``."""
         reader = ControlNetReader(
             settings.model_folder,
-            engine.unet_config,
-            pixels_per_latent=engine.pixels_per_latent,
+            engine.family.denoiser_config,
+            pixels_per_latent=engine.family.latents.pixels,
             max_file_bytes=settings.max_controlnet_megabytes * _MEGABYTE,
         )
         return cls(reader, engine.make_controlnet, settings.controlnet_cache_megabytes * _MEGABYTE)

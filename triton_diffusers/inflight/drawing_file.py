@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triton_diffusers.api.request import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, ModelDefaults
+from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.errors import InvalidRequest
-from triton_diffusers.sampling.schedulers import DEFAULT_SCHEDULER, scheduler_name
+from triton_diffusers.sampling.schedulers import scheduler_name
 
 FILE = "drawing.json"
 
 
 @dataclass(frozen=True, slots=True)
 class DrawingFile:
-    """Content of ``drawing.json``, with the defaults of Stable Diffusion 1 and 2."""
+    """Content of ``drawing.json``; None stands for the default of the family."""
 
     enlarge: bool = False
-    steps: int = DEFAULT_STEPS
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
-    scheduler: str = DEFAULT_SCHEDULER
+    steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
 
     @classmethod
     def read(cls, model_folder: Path) -> DrawingFile:
@@ -52,9 +52,14 @@ class DrawingFile:
             content["scheduler"] = scheduler_name(content["scheduler"])
         return cls(**content)
 
-    def defaults(self, side: int) -> ModelDefaults:
-        """Return the defaults of a model whose own width and height are ``side``."""
-        return ModelDefaults(side=side, steps=self.steps, guidance_scale=self.guidance_scale, scheduler=self.scheduler)
+    def defaults(self, family: ModelDefaults) -> ModelDefaults:
+        """Return the model's defaults: the file's, and else those of its family."""
+        return ModelDefaults(
+            side=family.side,
+            steps=self.steps or family.steps,
+            guidance_scale=self.guidance_scale or family.guidance_scale,
+            scheduler=self.scheduler or family.scheduler,
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -16,16 +16,17 @@ import torch
 
 from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.api.request import GenerationRequest, GenerationResult
+from triton_diffusers.families.conditioning import Conditioning, Inputs
 from triton_diffusers.images.budget import Share
 from triton_diffusers.images.inputs import SourceImages
 from triton_diffusers.inflight.canvas import InpaintContext
-from triton_diffusers.inflight.conditioning import Conditioning
 from triton_diffusers.inflight.control import Control
 from triton_diffusers.inflight.controlnet_cache import ControlNetLease
 from triton_diffusers.jobs.board import BoardEntry
 from triton_diffusers.sampling.profiles import EXACT, Profile
+from triton_diffusers.sampling.schedulers import move_scheduler
 
-_CONTROLNET_WORK = 0.5  # relative to the UNet; a ControlNet is about its first half
+_CONTROLNET_WORK = 0.5  # relative to the denoiser; a ControlNet is about its first half
 
 
 class JobState(StrEnum):
@@ -47,10 +48,9 @@ class JobState(StrEnum):
 class Sample:
     """One image of a job: the complete input of its next step, not shared with other images.
 
-    ``latents`` is float32 (channels, h, w). ``guidance`` (1, width) is the embedding of the guidance scale for a
-    distilled UNet, whose samples have one row. ``position`` indexes the next step in the scheduler's timesteps,
-    ``first`` the first one. ``expected`` is the scheduler's estimate of the final latents, set by the first step.
-    ``deep`` are cached features (rows, d, h, w) for the next step; None if it runs the whole UNet.
+    ``latents`` is float32 (channels, h, w), on the engine's device. ``position`` indexes the next step in the
+    scheduler's timesteps, ``first`` the first one. ``expected`` is the schedule's estimate of the final latents, set by
+    the first step. ``deep`` are cached features (rows, d, h, w) for the next step; None if it runs the whole denoiser.
     """
 
     index: int
@@ -59,7 +59,6 @@ class Sample:
     latents: torch.Tensor
     conditioning: Conditioning
     guidance_scale: float
-    guidance: torch.Tensor | None = None
     first: int = 0
     position: int
     inpaint: InpaintContext | None = None
@@ -74,12 +73,12 @@ class Sample:
 
     @property
     def steps(self) -> int:
-        """UNet calls in total; second-order schedulers need more than the request's steps."""
+        """Denoiser calls in total; second-order schedulers need more than the request's steps."""
         return len(self.scheduler.timesteps) - self.first
 
     @property
     def steps_done(self) -> int:
-        """UNet calls made so far."""
+        """Denoiser calls made so far."""
         return self.position - self.first
 
     @property
@@ -90,17 +89,17 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """Rows of the next UNet call: all of the conditioning's with guidance, else 1."""
+        """Rows of the next denoiser call: all of the conditioning's with guidance, else 1."""
         return self.conditioning.rows if self.profile.is_guided(self.steps_done, self.steps) else 1
 
     @property
-    def states(self) -> torch.Tensor:
-        """Hidden states (rows, tokens, width) for the next UNet call."""
+    def inputs(self) -> Inputs:
+        """Inputs of the next denoiser call besides latents and timesteps, with one row each."""
         return self.conditioning.at(self._sampling_step, self.rows)
 
     @property
     def _sampling_step(self) -> int:
-        """Index of the next of the request's steps, which may take several UNet calls each."""
+        """Index of the next of the request's steps, which may take several denoiser calls each."""
         return self.steps_done * len(self.conditioning.steps) // len(self.scheduler.timesteps)
 
     @property
@@ -121,7 +120,7 @@ class Sample:
 
     @property
     def next_is_whole(self) -> bool:
-        """True if the next step runs the whole UNet: deep features depend on the texts and exclude ControlNets."""
+        """True if the next step runs the whole denoiser: deep features depend on the texts and exclude ControlNets."""
         return bool(self.controls) or self.profile.is_whole(self.steps_done, self.steps) or self._text_changes
 
     @property
@@ -134,9 +133,20 @@ class Sample:
         """True if the image is decoded."""
         return self.pixels is not None
 
+    def move(self, device: torch.device) -> None:
+        """Move the sample's tensors to an engine's device."""
+        if self.latents.device == device:
+            return
+        self.latents = self.latents.to(device)
+        self.condition, self.deep, self.expected = (
+            None if tensor is None else tensor.to(device) for tensor in (self.condition, self.deep, self.expected)
+        )
+        self.inpaint = None if self.inpaint is None else self.inpaint.to(device)
+        move_scheduler(self.scheduler, device)
+
     @property
     def batch_key(self) -> tuple[torch.Size, int, bool]:
-        """Key of samples that can share a UNet call."""
+        """Key of samples that can share a denoiser call."""
         return self.latents.shape, self.conditioning.chunks(self._sampling_step), self.deep is not None
 
 

@@ -68,8 +68,8 @@ class EngineLoop:
 
     ``submit`` and ``wait`` may be called from any thread and never block on the engine. Only the loop's thread creates
     and uses the engine: OpenMP keeps a thread pool per calling thread, and two pools on the same cores nearly double
-    the time of a UNet call of a small model. (Engines passed to ``swap`` are created elsewhere, so that no step waits
-    for them.) Loading inputs and storing results have threads of their own that do not use torch.
+    the time of a call of a small model. (Engines passed to ``swap`` are created elsewhere, so that no step waits for
+    them.) Loading inputs and storing results have threads of their own that do not use torch.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class EngineLoop:
             return
         for (job, sample), prediction in zip(turn.samples, predictions, strict=True):
             try:
-                advance(sample, prediction)
+                advance(self._in_use.engine.family, sample, prediction)
             except Exception as error:  # noqa: BLE001  # isolate the failure to this job
                 self._jobs.fail(job, error)
             job.optimized = self._in_use.engine.optimized
@@ -313,7 +313,7 @@ class EngineLoop:
         if len(turn.jobs) == 1:
             self._jobs.fail(turn.jobs[0], error)
             return
-        logger.warning("a UNet call of %d jobs failed (%s); retrying each alone", len(turn.jobs), error)
+        logger.warning("a denoiser call of %d jobs failed (%s); retrying each alone", len(turn.jobs), error)
         for job in turn.jobs:
             self._step(Step(tuple((owner, sample) for owner, sample in turn.samples if owner is job)))
 

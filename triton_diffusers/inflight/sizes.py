@@ -9,8 +9,6 @@ from triton_diffusers.engines import Engine
 from triton_diffusers.inflight.drawing_file import DrawingFile
 from triton_diffusers.settings import Settings
 
-# Supported by every VAE and UNet of the family.
-_MIN_MULTIPLE = 8
 # Relative to the model's own size. Beyond these, models repeat their subject or show too little of it.
 _MAX_AREA, _MIN_AREA = 2.25, 0.25
 _MAX_SIDE = 2.0
@@ -21,8 +19,8 @@ class DrawnSizes:
     """Sampling sizes of one model, by the ``enlarge`` setting or its ``drawing.json``."""
 
     def __init__(self, engine: Engine, settings: Settings, file: DrawingFile) -> None:
-        self._multiple = max(engine.pixels_per_latent, _MIN_MULTIPLE)
-        self._native = engine.native_side
+        self._multiple = engine.family.latents.multiple
+        self._native = engine.family.defaults.side
         self._enlarges = file.enlarge if settings.enlarge == "auto" else settings.enlarge == "on"
 
     def drawn(self, request: GenerationRequest) -> tuple[int, int]:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import torch
-
 from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.adapters.lora.set import LoraKey
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.engines import Engine
 from triton_diffusers.errors import EngineFailure, InvalidRequest, shown
-from triton_diffusers.inflight.conditioning import Conditioning, EncodedText
+from triton_diffusers.families.conditioning import STATES, Conditioning, EncodedText, Inputs
 from triton_diffusers.prompts import (
     MAX_WEIGHT,
     Chunk,
@@ -43,21 +41,23 @@ class PromptEncoder:
         self._settings = settings
         self._reader = PromptReader(engine.tokenizer, settings.max_prompt_chunks)
         # Keys hold everything that the states depend on except attention weights, which are cheap to apply.
-        self._cache: LruCache[tuple[Tokens, int, LoraKey], torch.Tensor] = LruCache(_MAX_CACHED_CHUNKS, one)
+        self._cache: LruCache[tuple[Tokens, int, LoraKey], Inputs] = LruCache(_MAX_CACHED_CHUNKS, one)
 
-    def encode(self, request: GenerationRequest, loras: LoraSet | None, warnings: list[str]) -> Conditioning:
-        """Return the hidden states of a request's prompts.
+    def encode(
+        self, request: GenerationRequest, size: tuple[int, int], loras: LoraSet | None, warnings: list[str]
+    ) -> Conditioning:
+        """Return the conditioning of a request's images, which are sampled at ``size``.
 
         Long prompts span several chunks; the shorter texts of a step are padded with empty chunks. Truncated text,
-        limited weights and ineffective tags are added to ``warnings``; LoRA tags are ignored. Distilled UNets get the
+        limited weights and ineffective tags are added to ``warnings``; LoRA tags are ignored. Distilled models get the
         prompt's states only.
 
         Raises:
             InvalidRequest: ``clip_skip`` exceeds the text encoder's layers, or the prompts have too many texts.
             EngineFailure: states are not finite.
         """
-        if not 1 <= request.clip_skip <= self._engine.text_layers:
-            limit = f"must be between 1 and {self._engine.text_layers}, the layers of this model's text encoder"
+        if not 1 <= request.clip_skip <= self._engine.family.text_layers:
+            limit = f"must be between 1 and {self._engine.family.text_layers}, the layers of this model's text encoder"
             raise InvalidRequest("clip_skip", request.clip_skip, limit)
         rows, weights = self._rows(request, warnings)
         schedules = self._schedules(rows, request.steps)
@@ -70,26 +70,27 @@ class PromptEncoder:
                 text = " ".join(row.text for row in rows if row.field == field)
                 warnings.extend(script_warnings(field, text, self._engine.tokenizer))
 
-        def states(chunk: Chunk) -> torch.Tensor:
+        def encode(chunk: Chunk) -> Inputs:
             return self._encode(chunk, request.clip_skip, loras)
 
-        encoded = {text: EncodedText(tuple(map(states, prompt.chunks))) for text, prompt in prompts.items()}
+        encoded = {text: _joined([encode(chunk) for chunk in prompt.chunks]) for text, prompt in prompts.items()}
         uneven = len({len(prompt.chunks) for prompt in prompts.values()}) > 1
         return Conditioning(
             steps=tuple(zip(*([encoded[text] for text in schedule] for schedule in schedules), strict=True)),
-            empty=states(self._reader.empty) if uneven else None,
+            empty=encode(self._reader.empty)[STATES] if uneven else None,
             weights=weights,
+            shared=self._engine.family.shared_inputs(request, size),
         )
 
     def _rows(self, request: GenerationRequest, warnings: list[str]) -> tuple[list[_Row], tuple[float, ...]]:
-        """Return the prompts of a UNet call's rows, negative first, and the weights of the positive ones."""
+        """Return the prompts of a denoiser call's rows, negative first, and the weights of the positive ones."""
         prompt, _ = split_tags(request.prompt)
         parts = split_and(prompt)
         limit = self._settings.max_prompt_parts
         if len(parts) > limit:
             raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", f"at most {limit}")
-        is_distilled = self._engine.guidance_width is not None
-        if is_distilled and len(parts) > 1:
+        guidance = self._engine.family.guidance
+        if guidance.single_row and len(parts) > 1:
             rule = "expected one: this model's guidance is part of its UNet, so prompts cannot be joined"
             raise InvalidRequest("prompt", f"{len(parts)} prompts joined by AND", rule)
         rows = [_Row("prompt", part.text) for part in parts]
@@ -98,9 +99,9 @@ class PromptEncoder:
             for part in parts
             if part.limited
         )
-        if is_distilled:
+        if guidance.single_row:
             return rows, (1.0,)
-        if request.guided or len(parts) > 1:
+        if guidance.is_guided(request) or len(parts) > 1:
             negative, tags = split_tags(request.negative_prompt)
             warnings.extend(
                 f"negative_prompt: {shown(tag.text)} has no effect here; write it in prompt" for tag in tags[:1]
@@ -140,26 +141,33 @@ class PromptEncoder:
                 f"[from:to:when], [a|b] and AND may produce at most {limit} per request (twice max_prompt_chunks)",
             )
 
-    def _encode(self, chunk: Chunk, clip_skip: int, loras: LoraSet | None) -> torch.Tensor:
-        """Return a chunk's hidden states (1, tokens, width), cached because empty and negative chunks recur.
+    def _encode(self, chunk: Chunk, clip_skip: int, loras: LoraSet | None) -> Inputs:
+        """Return a chunk's hidden states (1, tokens, width) and other inputs.
 
-        Chunks are encoded one by one, so that the result does not depend on the batch, down to the last bit.
+        They are cached because empty and negative chunks recur. Chunks are encoded one by one, so that the result does
+        not depend on the batch, down to the last bit.
         """
         key = (chunk.tokens, clip_skip, loras.text_key if loras else ())
-        states = self._cache.get(key)
-        if states is None:
-            states = self._engine.encode_prompts([chunk.tokens], clip_skip, loras)
-            if not states.isfinite().all():
+        encoded = self._cache.get(key)
+        if encoded is None:
+            encoded = self._engine.encode_prompts([chunk.tokens], clip_skip, loras)
+            if not all(value.isfinite().all() for value in encoded.values()):
                 raise EngineFailure(
                     "the model's text encoder gave NaN or infinite values; try another precision, or no LoRA"
                 )
-            self._cache.put(key, states)
-        return apply_weights(states, chunk.weights)
+            self._cache.put(key, encoded)
+        return {**encoded, STATES: apply_weights(encoded[STATES], chunk.weights)}
+
+
+def _joined(chunks: Sequence[Inputs]) -> EncodedText:
+    """Return a text of these chunks; its first one gives the inputs of the whole text, as in other tools."""
+    whole = {name: value for name, value in chunks[0].items() if name != STATES}
+    return EncodedText(tuple(chunk[STATES] for chunk in chunks), whole)
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Prompt of a row of UNet calls, and its request field."""
+    """Prompt of a row of denoiser calls, and its request field."""
 
     field: str
     text: str

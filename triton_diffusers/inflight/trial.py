@@ -16,14 +16,12 @@ from triton_diffusers.errors import EngineFailure
 from triton_diffusers.images.encode import to_pixels
 from triton_diffusers.inflight.autoencoder import decode
 from triton_diffusers.inflight.canvas import Canvas
-from triton_diffusers.inflight.guidance import embed_guidance
 from triton_diffusers.inflight.job import Sample
 from triton_diffusers.inflight.step import advance, predict
 from triton_diffusers.inflight.text import PromptEncoder
-from triton_diffusers.sampling.schedulers import SchedulerFactory
 from triton_diffusers.settings import Settings
 
-_LATENT_SIDE = 8  # UNets of the family halve it three times
+_LATENT_SIDE = 8  # UNets halve it three times
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +35,15 @@ def try_out(engine: Engine, settings: Settings) -> None:
     Raises:
         LoadError: the trial failed; names the faulty part.
     """
-    side = _LATENT_SIDE * engine.pixels_per_latent
+    family = engine.family
+    side = _LATENT_SIDE * family.latents.pixels
     request = GenerationRequest(task_id="trial", prompt="", width=side, height=side, steps=1, guidance_scale=1.0)
     warnings: list[str] = []
-    with _part(settings, "text_encoder"):
-        conditioning = PromptEncoder(engine, settings).encode(request, None, warnings)
+    with _part(settings, family.entry.text_encoders[0]):
+        conditioning = PromptEncoder(engine, settings).encode(request, request.size, None, warnings)
     with _part(settings, "scheduler"):
-        scheduler = SchedulerFactory(engine.scheduler_config).make(request.scheduler, request.steps)
-    with _part(settings, "vae"):  # inpainting models use its encoder
+        scheduler = family.schedule.make(request.scheduler, request.steps, family.latents.shape(request.size))
+    with _part(settings, family.entry.vae):  # inpainting models use its encoder
         start = Canvas(engine, request, None, request.size, warnings).begin(scheduler, torch.Generator().manual_seed(0))
     sample = Sample(
         index=0,
@@ -53,14 +52,13 @@ def try_out(engine: Engine, settings: Settings) -> None:
         latents=start.latents,
         conditioning=conditioning,
         guidance_scale=request.guidance_scale,
-        guidance=embed_guidance(engine, request),
         position=start.position,
         condition=start.condition,
     )
-    with _part(settings, "unet"):
+    with _part(settings, family.entry.denoiser):
         (prediction,) = predict(engine, [sample], 1)
-        advance(sample, prediction)
-    with _part(settings, "vae"):
+        advance(family, sample, prediction)
+    with _part(settings, family.entry.vae):
         pixels = to_pixels(decode(engine, sample.latents, warnings))
     with _part(settings, "safety_checker"):
         engine.is_unsafe(pixels)

@@ -1,4 +1,4 @@
-"""Choice of the engine's next turn: one UNet call, or the decoding of one image.
+"""Choice of the engine's next turn: one denoiser call, or the decoding of one image.
 
 Requests share compute fairly. The job with the least charged compute goes first, and the other jobs with equal shapes
 share its call, with an equal number of images each; remaining places go to further images of the same jobs. So a job of
@@ -30,7 +30,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One UNet call that advances samples of one batch key."""
+    """One denoiser call that advances samples of one batch key."""
 
     samples: tuple[tuple[Job, Sample], ...]
 
@@ -48,8 +48,8 @@ def next_turn(
 ) -> Turn | None:
     """Return the next turn for the running jobs; None if there is nothing to compute.
 
-    ``max_batch`` limits the images of a UNet call, and thereby its rows; an image of prompts joined by ``AND`` has more
-    than two. ``is_apart`` returns True for LoRAs that the engine computes separately, which is slow.
+    ``max_batch`` limits the images of a denoiser call, and thereby its rows; an image of prompts joined by ``AND`` has
+    more than two. ``is_apart`` returns True for LoRAs that the engine computes separately, which is slow.
     """
     waiting = sorted((job for job in jobs if not job.decoded), key=lambda job: (not job.has_deep, job.cost_seconds))
     if not waiting:
@@ -77,7 +77,7 @@ def next_turn(
 
 
 def max_rows(max_batch: int) -> int:
-    """Return the maximum number of rows of a UNet call: two per image, as guidance needs."""
+    """Return the maximum number of rows of a denoiser call: two per image, as guidance needs."""
     return 2 * max_batch
 
 

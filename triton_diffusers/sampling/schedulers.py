@@ -81,6 +81,7 @@ _SPACING_NAMES: Mapping[str, str] = {
 _MAX_COMPARED_CHARACTERS = 64
 _MAX_SUGGESTIONS = 3
 _MAX_PROTOTYPES = 64
+_IMAGE_DIMENSIONS = 4
 
 
 def _plain(name: str) -> str:
@@ -185,3 +186,15 @@ def set_start(scheduler: Any, steps: int, strength: float) -> int:
 def takes_generator(scheduler: Any) -> bool:
     """Return True if ``scheduler.step`` draws noise and needs the image's generator."""
     return "generator" in inspect.signature(type(scheduler).step).parameters
+
+
+def move_scheduler(scheduler: Any, device: Any) -> None:
+    """Move a scheduler's stored images to a device, and all its tables to the CPU, which suit images on any device."""
+
+    def moved(value: Any) -> Any:
+        if hasattr(value, "ndim") and hasattr(value, "to"):
+            return value.to(device if value.ndim == _IMAGE_DIMENSIONS else "cpu")
+        return [moved(entry) for entry in value] if isinstance(value, list) else value
+
+    for name, value in vars(scheduler).items():
+        setattr(scheduler, name, moved(value))

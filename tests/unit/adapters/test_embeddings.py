@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
 from tests.unit.conftest import ROOT
+from tests.unit.engine_calls import encode
 from triton_diffusers.adapters.embeddings import attach_embeddings
 from triton_diffusers.checkpoints.load import Components, load_components
 from triton_diffusers.engines.eager import EagerEngine
@@ -34,7 +35,11 @@ def vectors(count: int, seed: int = 0) -> torch.Tensor:
 def fresh(components: Components) -> Components:
     """Return the emoji model with a tokenizer and a text encoder to change."""
     tokenizer = CLIPTokenizer.from_pretrained(EMOJI / "base_model" / "tokenizer")
-    return replace(components, tokenizer=tokenizer, text_encoder=deepcopy(components.text_encoder))
+    return replace(
+        components,
+        tokenizers={"tokenizer": tokenizer},
+        text_encoders={"text_encoder": deepcopy(components.text_encoder)},
+    )
 
 
 @pytest.fixture
@@ -85,8 +90,8 @@ def test_an_embedding_is_diffusers(fresh: Components, attach: Any, tmp_path: Pat
         vae=fresh.vae,
         text_encoder=deepcopy(fresh.text_encoder),
         tokenizer=CLIPTokenizer.from_pretrained(EMOJI / "base_model" / "tokenizer"),
-        unet=fresh.unet,
-        scheduler=DDIMScheduler.from_config(fresh.scheduler_config),
+        unet=fresh.denoiser,
+        scheduler=DDIMScheduler.from_config(fresh.family.schedule.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -98,7 +103,7 @@ def test_an_embedding_is_diffusers(fresh: Components, attach: Any, tmp_path: Pat
     assert said == []
     assert words == ["automatic", "automatic_1", "concept", "many-vectors", "many-vectors_1", "many-vectors_2"]
     (chunk,) = PromptReader(fresh.tokenizer, 1).read(prompt).chunks
-    assert torch.equal(EagerEngine(fresh).encode_prompts([chunk.tokens], 1), expected)
+    assert torch.equal(encode(EagerEngine(fresh), [chunk.tokens], 1), expected)
 
 
 def test_each_vector_is_at_its_token(fresh: Components, attach: Any, tmp_path: Path) -> None:

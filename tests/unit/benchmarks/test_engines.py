@@ -252,7 +252,7 @@ def test_the_random_model_loads_as_a_checkpoint_and_is_made_once(tmp_path: Path)
     folder = tmp_path / "shape" / "model"
     make_model(folder, TINY)
     components = load_components(Settings(model_dir=folder))
-    assert components.pixels_per_latent == 8
+    assert components.family.latents.pixels == 8
     assert components.safety_checker is None
     assert len(components.tokenizer("a red apple").input_ids) == 5
     made = (folder / "base_model" / "model_index.json").stat().st_mtime_ns

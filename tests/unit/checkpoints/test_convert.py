@@ -61,12 +61,16 @@ def test_the_first_generation(tmp_path: Path, channels: int, first: dict[str, to
     network = unet(in_channels=channels)
     source = write(tmp_path / "one.safetensors", {**first, **original(network, vae(), text_encoder())})
     made = converted(source, tmp_path / "made")
-    same(network, made.unet)
+    same(network, made.denoiser)
     same(vae(), made.vae)
     same(text_encoder(), made.text_encoder)
-    assert (made.unet.config.in_channels, made.latent_channels, made.pixels_per_latent) == (channels, 4, 4)
+    assert (made.denoiser.config.in_channels, made.family.latents.channels, made.family.latents.pixels) == (
+        channels,
+        4,
+        4,
+    )
     assert made.text_encoder.config.hidden_act == "quick_gelu"
-    assert made.scheduler_config["prediction_type"] == "epsilon"
+    assert made.family.schedule.config["prediction_type"] == "epsilon"
     assert made.tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
     assert made.tokenizer("hi", padding="max_length")["input_ids"] == [49406, 1883] + [49407] * 75
     index = json.loads((tmp_path / "made" / "model_index.json").read_text())
@@ -74,17 +78,17 @@ def test_the_first_generation(tmp_path: Path, channels: int, first: dict[str, to
     # The network computes the same, so its structure (heads, blocks) is the same, too.
     latents, states = torch.randn(1, channels, 8, 8), torch.randn(1, 3, 64)
     with torch.inference_mode():
-        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.unet, network))
+        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.denoiser, network))
     torch.testing.assert_close(ours, theirs)
 
 
 def test_the_second_generation(tmp_path: Path, second: dict[str, torch.Tensor]) -> None:
     made = converted(write(tmp_path / "two.safetensors", second), tmp_path / "made")
-    same(unet(second=True), made.unet, torch.float16)
+    same(unet(second=True), made.denoiser, torch.float16)
     encoder = text_encoder(act="gelu")
     same(encoder, made.text_encoder, torch.float16)
     assert made.text_encoder.config.hidden_act == "gelu"
-    assert made.unet.config.use_linear_projection
+    assert made.denoiser.config.use_linear_projection
     assert made.tokenizer("hi", padding="max_length")["input_ids"] == [49406, 1883, 49407] + [0] * 74
     with torch.inference_mode():
         ids = torch.tensor([[49406, 320, 49407]])
@@ -96,8 +100,8 @@ def test_the_second_generation(tmp_path: Path, second: dict[str, torch.Tensor]) 
 def test_a_brain_float_file_in_brain_float(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
     tensors = {name: t.bfloat16() if t.is_floating_point() else t for name, t in first.items()}
     made = converted(write(tmp_path / "one.safetensors", tensors), tmp_path / "made", torch.bfloat16)
-    assert {p.dtype for p in made.unet.parameters()} == {torch.bfloat16}
-    same(unet(), made.unet, torch.bfloat16)
+    assert {p.dtype for p in made.denoiser.parameters()} == {torch.bfloat16}
+    same(unet(), made.denoiser, torch.bfloat16)
 
 
 def test_a_pickle_of_tensors(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
@@ -197,20 +201,20 @@ def test_an_unusable_yaml(tmp_path: Path, second: dict[str, torch.Tensor], text:
 
 
 def test_the_emoji_model_in_one_file(tmp_path: Path, components: Components) -> None:
-    tensors = original(components.unet, components.vae, components.text_encoder)
+    tensors = original(components.denoiser, components.vae, components.text_encoder)
     write(tmp_path / "base_model" / "emoji.safetensors", tensors)
     beside = tmp_path / "base_model" / "emoji.config"
     shutil.copytree(EMOJI, beside, ignore=lambda folder, names: [n for n in names if n.startswith("diffusion_")])
     made = load_components(Settings(model_dir=tmp_path, cache_dir=tmp_path / "cache", device="cpu"))
-    for name in ("unet", "vae", "text_encoder", "safety_checker"):
+    for name in ("denoiser", "vae", "text_encoder", "safety_checker"):
         same(getattr(components, name), getattr(made, name))
-    assert made.scheduler_config["prediction_type"] == components.scheduler_config["prediction_type"]
+    assert made.family.schedule.config["prediction_type"] == components.family.schedule.config["prediction_type"]
     assert made.tokenizer("a red apple")["input_ids"] == components.tokenizer("a red apple")["input_ids"]
     assert made.vae.config.scaling_factor == components.vae.config.scaling_factor
     assert made.feature_extractor is not None
     latents, states = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 192)
     with torch.inference_mode():
-        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.unet, components.unet))
+        ours, theirs = (u(latents, 7, encoder_hidden_states=states)[0] for u in (made.denoiser, components.denoiser))
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(made.vae.decode(latents)[0], components.vae.decode(latents)[0])
 
@@ -357,15 +361,15 @@ def test_a_second_generation_text_encoder_under_the_names_of_the_first(tmp_path:
     made = converted(write(tmp_path / "two.safetensors", original(network, vae(), encoder)), tmp_path / "made")
     same(encoder, made.text_encoder)
     assert made.text_encoder.config.hidden_act == "gelu"
-    assert made.unet.config.attention_head_dim == [1, 1]
+    assert made.denoiser.config.attention_head_dim == [1, 1]
 
 
 def test_a_guidance_embedding_is_kept(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:
     network = unet(guidance=32)
     source = write(tmp_path / "one.safetensors", {**first, **original(network, vae(), text_encoder())})
     made = converted(source, tmp_path / "made")
-    same(network, made.unet)
-    assert made.unet.config.time_cond_proj_dim == 32
+    same(network, made.denoiser)
+    assert made.denoiser.config.time_cond_proj_dim == 32
 
 
 def test_a_checkpoint_of_lightning_is_read(tmp_path: Path, first: dict[str, torch.Tensor]) -> None:

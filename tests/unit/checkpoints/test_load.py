@@ -18,11 +18,11 @@ EMOJI = ROOT / "models" / "emoji"
 
 
 def test_the_emoji_model(components: Components) -> None:
-    assert components.pixels_per_latent == 8
-    for module in (components.text_encoder, components.unet, components.vae, components.safety_checker):
+    assert components.family.latents.pixels == 8
+    for module in (components.text_encoder, components.denoiser, components.vae, components.safety_checker):
         assert not module.training
         assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
-    assert ENGINES["eager"](components).native_side == NATIVE_SIDE
+    assert ENGINES["eager"](components).family.defaults.side == NATIVE_SIDE
 
 
 def test_auto_precision_is_float32_on_a_cpu() -> None:
@@ -34,7 +34,7 @@ def test_auto_precision_is_float32_on_a_cpu() -> None:
 def test_a_closed_checker_is_not_loaded() -> None:
     components = load_components(Settings(model_dir=EMOJI, device="cpu", dtype="bfloat16", close_safety=True))
     assert components.safety_checker is None
-    assert {parameter.dtype for parameter in components.unet.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in components.denoiser.parameters()} == {torch.bfloat16}
 
 
 def test_git_lfs_pointer_is_named_unless_another_file_is_loaded(tmp_path: Path) -> None:

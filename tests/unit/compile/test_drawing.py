@@ -64,7 +64,7 @@ def test_calibration_prompts_are_not_probes() -> None:
 
 def test_the_default_side_is_the_models_own(tmp_path: Path) -> None:
     drawn = draw(FakeEngine, lambda side: {"plain": probes(side, 2)["plain"]}, tmp_path, 0, lambda done, total: None)
-    assert drawn.side == FakeEngine.native_side
+    assert drawn.side == FakeEngine.family.defaults.side
     assert opened(tmp_path / "plain-0.png").size == (64, 64)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.fake_engine import FakeEngine
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.timing import ROUNDS, time_in_turns
+from triton_diffusers.engines import Batch
 
 
 class Slow(FakeEngine):
@@ -20,10 +21,10 @@ class Slow(FakeEngine):
         super().__init__()
         self.name, self.steps, self.seconds = name, steps, seconds
 
-    def predict(self, *arguments: Any, **named: Any) -> Any:
+    def predict(self, batch: Batch) -> Any:
         self.steps.append(self.name)
         time.sleep(self.seconds)
-        return super().predict(*arguments, **named)
+        return super().predict(batch)
 
 
 def test_engines_are_timed_in_turns_without_a_swap_between_rounds(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_engines_are_timed_in_turns_without_a_swap_between_rounds(tmp_path: Path
 
 def test_a_failed_step_fails_the_timing(tmp_path: Path) -> None:
     class Broken(FakeEngine):
-        def predict(self, *arguments: Any, **named: Any) -> Any:
+        def predict(self, batch: Batch) -> Any:
             raise RuntimeError("no such kernel")
 
     with pytest.raises(BuildError, match="a step could not be timed: RuntimeError: no such kernel"):

@@ -16,18 +16,20 @@ from safetensors.torch import save_file
 from tests import lora_files
 from tests.controlnet_files import random_controlnet
 from tests.unit.conftest import ROOT, request_for
+from tests.unit.engine_calls import encode, predict
 from triton_diffusers.adapters.controlnet import CONTROLNET, ControlNetWeights
 from triton_diffusers.adapters.lora import LayerChange, Lora, LoraLayer, LoraLoader, LoraSet
 from triton_diffusers.adapters.lora.changes import DenseChange
 from triton_diffusers.api.request import LoraChoice
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.checkpoints.load import Components, load_components
-from triton_diffusers.engines import Residuals, lora_packer
+from triton_diffusers.engines import Batch, Residuals, lora_packer
 from triton_diffusers.engines.compiled import CompiledControlNet, CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, IncompatibleWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerControlNet, EagerEngine
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.families.conditioning import STATES
 from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.prompts import PromptReader, Tokens
 from triton_diffusers.settings import Settings
@@ -74,21 +76,19 @@ def changed_set(engine: EagerEngine, path: str = "unet.mid_block.resnets.0.conv1
 
 
 def controlnet(engine: EagerEngine, seed: int, **kwargs: Any) -> ControlNetWeights:
-    network = random_controlnet(engine.unet_config, seed, **kwargs)
+    network = random_controlnet(engine.family.denoiser_config, seed, **kwargs)
     return ControlNetWeights(((f"{seed}", 1, 1),), dict(network.config), network.state_dict())
 
 
 def residuals_for(engine: EagerEngine, latents: torch.Tensor, size: float = 0.3) -> Residuals:
     net = engine.make_controlnet(controlnet(engine, 7))
-    made = net(latents, torch.ones(len(latents)), noise(len(latents), 77, 192), torch.zeros(1, 3, 8, 8))
+    made = net(latents, torch.ones(len(latents)), {STATES: noise(len(latents), 77, 192)}, torch.zeros(1, 3, 8, 8))
     return tuple(noise(*residual.shape) * size for residual in made)
 
 
 def test_compiled_and_eager_report_the_same_spec(compiled: CompiledEngine, eager: EagerEngine) -> None:
-    for name in ("text_layers", "latent_channels", "unet_channels", "pixels_per_latent", "native_side"):
-        assert getattr(compiled, name) == getattr(eager, name), name
+    assert compiled.family == eager.family
     assert compiled.lora_targets == eager.lora_targets
-    assert compiled.scheduler_config == eager.scheduler_config
     assert compiled.optimized
     assert not eager.optimized
 
@@ -98,8 +98,8 @@ def test_compiled_prompts_match_eager(compiled: CompiledEngine, eager: EagerEngi
     loras = random_set(eager, rank) if rank else None
     prompts = tokens(eager, "", "a red apple", "蓝色背景上的红苹果")
     for chunks in (prompts, prompts[:1]):
-        expected = eager.encode_prompts(chunks, clip_skip, loras)
-        torch.testing.assert_close(compiled.encode_prompts(chunks, clip_skip, loras), expected, **NEAR)
+        expected = encode(eager, chunks, clip_skip, loras)
+        torch.testing.assert_close(encode(compiled, chunks, clip_skip, loras), expected, **NEAR)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_compiled_predictions_match_eager(
 ) -> None:
     latents, states, timesteps = noise(rows, 4, height, width), noise(rows, 77, 192), torch.linspace(999.0, 1.0, rows)
     loras = [random_set(eager, rank) if rank else None for rank in ranks]
-    expected = eager.predict(latents, timesteps, states, loras)[0]
-    torch.testing.assert_close(compiled.predict(latents, timesteps, states, loras)[0], expected, **NEAR)
+    expected = predict(eager, latents, timesteps, states, loras)[0]
+    torch.testing.assert_close(predict(compiled, latents, timesteps, states, loras)[0], expected, **NEAR)
     if any(loras):
-        assert (expected - eager.predict(latents, timesteps, states)[0]).abs().max() > 0.05
+        assert (expected - predict(eager, latents, timesteps, states)[0]).abs().max() > 0.05
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 18), (2, 2)])
@@ -133,16 +133,16 @@ def test_compiled_predictions_with_residuals_match_eager(
     call = latents, torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 192)
     residuals = residuals_for(eager, latents)
     loras = [random_set(eager, 4), None, None]
-    plain = compiled.predict(*call)[0]
+    plain = predict(compiled, *call)[0]
     for lora in (None, loras):
-        expected, deep = eager.predict(*call, lora, residuals=residuals)
-        made = compiled.predict(*call, lora, residuals=residuals)
+        expected, deep = predict(eager, *call, lora, residuals=residuals)
+        made = predict(compiled, *call, lora, residuals=residuals)
         torch.testing.assert_close(made[0], expected, **NEAR)
         torch.testing.assert_close(made[1], deep, **NEAR)
         assert (expected - plain).abs().max() > 0.1
     zeros = tuple(torch.zeros_like(residual) for residual in residuals)
-    torch.testing.assert_close(compiled.predict(*call, residuals=zeros)[0], plain, rtol=0, atol=1e-6)
-    assert torch.equal(compiled.predict(*call)[0], plain), "nothing is left of the residuals"
+    torch.testing.assert_close(predict(compiled, *call, residuals=zeros)[0], plain, rtol=0, atol=1e-6)
+    assert torch.equal(predict(compiled, *call)[0], plain), "nothing is left of the residuals"
 
 
 def test_one_graph_serves_different_controlnets(compiled: CompiledEngine, eager: EagerEngine) -> None:
@@ -159,7 +159,8 @@ def test_one_graph_serves_different_controlnets(compiled: CompiledEngine, eager:
         expected = eager.make_controlnet(weights)
         for rows, height, width in ((2, 16, 16), (3, 13, 18), (1, 2, 2)):
             images = noise(rows, 3, 8 * height, 8 * width).sigmoid()
-            call = noise(rows, 4, height, width), torch.linspace(999.0, 1.0, rows), noise(rows, 77, 192), images
+            states = {STATES: noise(rows, 77, 192)}
+            call = noise(rows, 4, height, width), torch.linspace(999.0, 1.0, rows), states, images
             made = net(*call)
             for residual, other in zip(made, expected(*call), strict=True):
                 torch.testing.assert_close(residual, other, rtol=0, atol=limit)
@@ -171,7 +172,7 @@ def test_without_a_graph_controlnets_are_eager(settings: Settings, eager: EagerE
     weights = controlnet(eager, 3)
     net = bare.make_controlnet(weights)
     assert isinstance(net, EagerControlNet)
-    call = noise(2, 4, 4, 6), torch.tensor([9.0, 5.0]), noise(2, 77, 192), noise(2, 3, 32, 48)
+    call = noise(2, 4, 4, 6), torch.tensor([9.0, 5.0]), {STATES: noise(2, 77, 192)}, noise(2, 3, 32, 48)
     for residual, other in zip(net(*call), eager.make_controlnet(weights)(*call), strict=True):
         assert torch.equal(residual, other)
 
@@ -189,18 +190,18 @@ def test_controlnets_that_a_graph_does_not_support_are_eager(
 
 def test_compiled_long_prompts_match_eager(compiled: CompiledEngine, eager: EagerEngine) -> None:
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.5]), noise(2, 154, 192)
-    torch.testing.assert_close(compiled.predict(*call)[0], eager.predict(*call)[0], **NEAR)
+    torch.testing.assert_close(predict(compiled, *call)[0], predict(eager, *call)[0], **NEAR)
 
 
 @pytest.mark.parametrize("ranks", [[0, 0, 0], [4, 0, 16]])
 def test_predictions_of_the_outermost_layers(compiled: CompiledEngine, eager: EagerEngine, ranks: list[int]) -> None:
     call = noise(3, 4, 13, 18), torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 192)
     loras = [random_set(eager, rank) if rank else None for rank in ranks]
-    prediction, deep = eager.predict(*call, loras)
-    torch.testing.assert_close(compiled.predict(*call, loras)[1], deep, **NEAR)
-    torch.testing.assert_close(compiled.predict(*call, loras, deep)[0], prediction, **NEAR)
-    other = eager.predict(*call, loras, deep * 0.9)
-    torch.testing.assert_close(compiled.predict(*call, loras, deep * 0.9)[0], other[0], **NEAR)
+    prediction, deep = predict(eager, *call, loras)
+    torch.testing.assert_close(predict(compiled, *call, loras)[1], deep, **NEAR)
+    torch.testing.assert_close(predict(compiled, *call, loras, deep)[0], prediction, **NEAR)
+    other = predict(eager, *call, loras, deep * 0.9)
+    torch.testing.assert_close(predict(compiled, *call, loras, deep * 0.9)[0], other[0], **NEAR)
 
 
 def test_a_full_difference_is_computed_eagerly_where_it_changes_something(
@@ -211,18 +212,18 @@ def test_a_full_difference_is_computed_eagerly_where_it_changes_something(
     within, outermost = (changed_set(eager, path) for path in ("unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"))
     latents = noise(2, 4, 2, 2)
     call = latents, torch.arange(2.0), noise(2, 77, 192), [within, outermost]
-    split.engine.predict(*call)
+    predict(split.engine, *call)
     assert split.calls == [("eager", [0, 1])]
     split.calls.clear()
-    _, deep = split.engine.predict(*call, latents)
+    _, deep = predict(split.engine, *call, latents)
     assert split.calls == [("graph", [0]), ("eager", [1])]
     assert torch.equal(deep, latents)
 
 
 def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> None:
-    first = compiled.predict(noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))[0]
+    first = predict(compiled, noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))[0]
     before = first.clone()
-    compiled.predict(noise(1, 4, 16, 16) + 1, torch.tensor([100.0]), noise(1, 77, 192))[0]
+    predict(compiled, noise(1, 4, 16, 16) + 1, torch.tensor([100.0]), noise(1, 77, 192))[0]
     assert torch.equal(first, before)
 
 
@@ -233,21 +234,21 @@ def test_loras_on_convolutions_are_computed_by_the_graphs(
     """Include layers with strides, shortcuts, upsamplers, and the first and the last layer."""
     loras = [random_set(eager, 2, of_attention=False), None, random_set(eager, 5, of_attention=False)]
     call = noise(3, 4, height, width), torch.tensor([700.0, 3.0, 99.0]), noise(3, 77, 192)
-    expected, deep = eager.predict(*call, loras)
+    expected, deep = predict(eager, *call, loras)
     assert not any(compiled.computes_apart(row) for row in loras)
     monkeypatch.setattr(compiled, "_make_eager", None)
     monkeypatch.delitem(vars(compiled), "_eager", raising=False)
-    torch.testing.assert_close(compiled.predict(*call, loras)[0], expected, **NEAR)
-    torch.testing.assert_close(compiled.predict(*call, loras, deep)[0], expected, **NEAR)
-    assert (expected - eager.predict(*call)[0]).abs().max() > 0.05
+    torch.testing.assert_close(predict(compiled, *call, loras)[0], expected, **NEAR)
+    torch.testing.assert_close(predict(compiled, *call, loras, deep)[0], expected, **NEAR)
+    assert (expected - predict(eager, *call)[0]).abs().max() > 0.05
 
 
 def test_a_full_difference_is_computed_eagerly(compiled: CompiledEngine, eager: EagerEngine) -> None:
     changed = changed_set(eager)
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), noise(2, 77, 192)
-    expected = eager.predict(*call, [changed, None])[0]
-    torch.testing.assert_close(compiled.predict(*call, [changed, None])[0], expected, **NEAR)
-    assert (expected - eager.predict(*call)[0]).abs().max() > 0.01
+    expected = predict(eager, *call, [changed, None])[0]
+    torch.testing.assert_close(predict(compiled, *call, [changed, None])[0], expected, **NEAR)
+    assert (expected - predict(eager, *call)[0]).abs().max() > 0.01
 
 
 def test_unsupported_loras_are_computed_apart(compiled: CompiledEngine, settings: Settings, eager: EagerEngine) -> None:
@@ -271,14 +272,14 @@ class Split:
         self.calls.append(("graph", timesteps.tolist()))
         return latents + timesteps.view(-1, 1, 1, 1), latents
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
-        self.calls.append(("eager", timesteps.tolist()))
-        return latents + timesteps.view(-1, 1, 1, 1), latents
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        self.calls.append(("eager", batch.timesteps.tolist()))
+        return batch.latents + batch.timesteps.view(-1, 1, 1, 1), batch.latents
 
     def call(self, loras: list[LoraSet | None]) -> list[tuple[str, list[float]]]:
         self.calls.clear()
         latents, timesteps = noise(len(loras), 4, 2, 2), torch.arange(float(len(loras)))
-        predictions = self.engine.predict(latents, timesteps, noise(len(loras), 77, 192), loras)[0]
+        predictions = predict(self.engine, latents, timesteps, noise(len(loras), 77, 192), loras)[0]
         assert torch.equal(predictions, latents + timesteps.view(-1, 1, 1, 1)), "each row's own, in their order"
         return self.calls
 
@@ -299,16 +300,16 @@ def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEn
             seen.append(("graph", inputs[-1].flatten().tolist()))
             return super()._graph(*inputs)
 
-        def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
-            _, _, _, residuals, _ = others
-            seen.append(("eager", residuals[-1].flatten().tolist()))
-            return super().predict(latents, timesteps, *others)
+        def predict(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+            assert batch.residuals is not None
+            seen.append(("eager", batch.residuals[-1].flatten().tolist()))
+            return super().predict(batch)
 
     engine = Seeing(components).engine
     outside = changed_set(eager)
     residuals = tuple(torch.arange(3.0).view(3, 1, 1, 1) for _ in range(7))
     call = noise(3, 4, 2, 2), torch.arange(3.0), noise(3, 77, 192)
-    engine.predict(*call, [None, outside, None], residuals=residuals)
+    predict(engine, *call, [None, outside, None], residuals=residuals)
     assert seen == [("graph", [0, 2]), ("eager", [1])]
 
 
@@ -333,7 +334,7 @@ def test_unloadable_weights_fail_only_requests_that_need_them(components: Compon
     call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
     for _ in range(2):
         with pytest.raises(EngineFailure, match=r"weights cannot be loaded$"):
-            split.engine.predict(*call, [changed_set(eager)])
+            predict(split.engine, *call, [changed_set(eager)])
     assert split.call([random_set(eager, 2)]) == [("graph", [0])]
 
 
@@ -365,8 +366,8 @@ def test_token_embeddings_keep_their_initial_values(tmp_path: Path, precision: s
     word, plain = tokens(expected, "a sunny apple", "a red apple")
     assert tokens(compiled, "a sunny apple") == [word]  # type: ignore[arg-type]
     near = NEAR if precision == "float32" else {"rtol": 0, "atol": 0.2}
-    torch.testing.assert_close(compiled.encode_prompts([word], 1), expected.encode_prompts([word], 1), **near)
-    assert torch.equal(compiled.encode_prompts([plain], 1), expected.encode_prompts([plain], 1))
+    torch.testing.assert_close(encode(compiled, [word], 1), encode(expected, [word], 1), **near)
+    assert torch.equal(encode(compiled, [plain], 1), encode(expected, [plain], 1))
 
 
 def test_changed_weights_are_an_error(tmp_path: Path) -> None:
@@ -388,11 +389,11 @@ def test_the_models_own_loras(compiled: CompiledEngine, eager: EagerEngine, sett
     request = request_for(loras=(LoraChoice(f"lora/{name}.safetensors", 0.8),))
     loras = LoraLoader(settings, eager.lora_targets).load(request)
     assert loras is not None
-    states = eager.encode_prompts(tokens(eager, "", "a red apple"), 1, loras)
+    states = encode(eager, tokens(eager, "", "a red apple"), 1, loras)
     call = noise(2, 4, 16, 16), torch.tensor([700.0, 3.0]), states
-    expected = eager.predict(*call, [loras, loras])[0]
-    torch.testing.assert_close(compiled.predict(*call, [loras, loras])[0], expected, **NEAR)
-    assert (expected - eager.predict(*call)[0]).abs().max() > 0.01
+    expected = predict(eager, *call, [loras, loras])[0]
+    torch.testing.assert_close(predict(compiled, *call, [loras, loras])[0], expected, **NEAR)
+    assert (expected - predict(eager, *call)[0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (64, 96), (16, 24)])
@@ -452,14 +453,14 @@ def test_precise_autoencoder_of_a_compiled_engine_is_eager_in_float32(eager: Eag
 def test_engine_without_graphs_is_eager(settings: Settings, eager: EagerEngine) -> None:
     bare = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     call = noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192)
-    assert torch.equal(bare.predict(*call)[0], eager.predict(*call)[0])
+    assert torch.equal(predict(bare, *call)[0], predict(eager, *call)[0])
     latents = noise(4, 16, 16)
     np.testing.assert_array_equal(bare.decode(latents), eager.decode(latents))
 
 
 def test_weights_of_compiled_graphs_are_not_loaded(compiled: CompiledEngine) -> None:
     components = compiled._components
-    for module in (components.unet, components.vae):
+    for module in (components.denoiser, components.vae):
         assert all(parameter.is_meta for parameter in module.parameters())
     real = [name for name, parameter in components.text_encoder.named_parameters() if not parameter.is_meta]
     assert real == ["embeddings.token_embedding.weight"]

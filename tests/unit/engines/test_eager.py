@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.engine_calls import encode, predict
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.errors import EngineFailure
@@ -32,10 +33,10 @@ def tokens(engine: EagerEngine, *texts: str) -> list[Tokens]:
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_batched_prompts_equal_single_prompts(engine: EagerEngine, clip_skip: int) -> None:
     prompts = tokens(engine, "", "a red apple", "蓝色背景上的红苹果")
-    together = engine.encode_prompts(prompts, clip_skip)
+    together = encode(engine, prompts, clip_skip)
     assert together.shape[:2] == (3, 77)
     for row, prompt in zip(together, prompts, strict=True):
-        torch.testing.assert_close(row[None], engine.encode_prompts([prompt], clip_skip), rtol=0, atol=1e-5)
+        torch.testing.assert_close(row[None], encode(engine, [prompt], clip_skip), rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
@@ -43,10 +44,10 @@ def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, co
     """Mask padding only if the config wants it; Stable Diffusion's own do not."""
     (prompt,) = tokens(engine, "a red apple")
     encoder = components.text_encoder
-    plain = engine.encode_prompts([prompt], 1)
+    plain = encode(engine, [prompt], 1)
     try:
         encoder.config.use_attention_mask = True
-        masked = engine.encode_prompts([prompt], 1)
+        masked = encode(engine, [prompt], 1)
     finally:
         del encoder.config.use_attention_mask
     with torch.inference_mode():
@@ -58,12 +59,12 @@ def test_a_mask_is_used_where_the_text_encoder_wants_one(engine: EagerEngine, co
 
 def test_batched_predictions_equal_single_predictions(engine: EagerEngine) -> None:
     latents, timesteps = noise(3, 4, 8, 12), torch.tensor([999.0, 500.0, 1.0])
-    states = engine.encode_prompts(tokens(engine, "one", "two", "three"), 1)
-    together = engine.predict(latents, timesteps, states)[0]
+    states = encode(engine, tokens(engine, "one", "two", "three"), 1)
+    together = predict(engine, latents, timesteps, states)[0]
     assert together.shape == latents.shape
     assert together.dtype == torch.float32
     for row in range(3):
-        alone = engine.predict(latents[row : row + 1], timesteps[row : row + 1], states[row : row + 1])[0]
+        alone = predict(engine, latents[row : row + 1], timesteps[row : row + 1], states[row : row + 1])[0]
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-4)
 
 
@@ -109,7 +110,7 @@ def overflowing(components: Components, dtype: torch.dtype) -> Components:
         for layer in (vae.decoder.conv_in, vae.encoder.conv_in):
             layer.weight.mul_(3e5).clamp_(-6e4, 6e4)
             layer.bias.mul_(3e5).clamp_(-6e4, 6e4)
-    return replace(components, unet=copy.deepcopy(components.unet).to(dtype), vae=vae.to(dtype))
+    return replace(components, denoiser=copy.deepcopy(components.denoiser).to(dtype), vae=vae.to(dtype))
 
 
 def test_an_overflowing_autoencoder_is_exact_in_float32(components: Components) -> None:

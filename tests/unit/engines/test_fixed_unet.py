@@ -11,6 +11,7 @@ import torch
 
 from tests import lora_files
 from tests.unit.conftest import ROOT
+from tests.unit.engine_calls import predict
 from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, Lora, LoraLayer, LoraSet
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.compiled import CompiledEngine, load_compiled
@@ -88,7 +89,7 @@ def of_rank_2(eager: EagerEngine, model: str) -> LoraSet:
 
 @pytest.mark.parametrize("rows", [2, 6])
 def test_fixed_graph_runs_pairs_of_rows(compiled: CompiledEngine, eager: EagerEngine, rows: int) -> None:
-    for computed, expected in zip(compiled.predict(*call(rows)), eager.predict(*call(rows)), strict=True):
+    for computed, expected in zip(predict(compiled, *call(rows)), predict(eager, *call(rows)), strict=True):
         torch.testing.assert_close(computed, expected, **NEAR)
     assert rows_of(compiled) == {"unet": [], "unet-13x18": [2] * (rows // 2)}
 
@@ -99,22 +100,22 @@ def test_fixed_graph_runs_pairs_of_rows(compiled: CompiledEngine, eager: EagerEn
 def test_other_rows_do_not_use_the_fixed_graph(
     compiled: CompiledEngine, eager: EagerEngine, inputs: Sequence[torch.Tensor]
 ) -> None:
-    torch.testing.assert_close(compiled.predict(*inputs)[0], eager.predict(*inputs)[0], **NEAR)
+    torch.testing.assert_close(predict(compiled, *inputs)[0], predict(eager, *inputs)[0], **NEAR)
     assert rows_of(compiled) == {"unet": [len(inputs[0])], "unet-13x18": []}
 
 
 def test_rows_with_lora_or_controlnet_do_not_use_the_fixed_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
-    plain, expected = compiled.predict(*call(2))[0], eager.predict(*call(2), [of_rank_2(eager, UNET)] * 2)[0]
+    plain, expected = predict(compiled, *call(2))[0], predict(eager, *call(2), [of_rank_2(eager, UNET)] * 2)[0]
     assert (expected - plain).abs().max() > 0.01
-    torch.testing.assert_close(compiled.predict(*call(2), [of_rank_2(eager, UNET)] * 2)[0], expected, **NEAR)
-    residuals = tuple(residual + 0.5 for residual in no_residuals(eager._components.unet))
-    computed = compiled.predict(*call(2), residuals=residuals)[0]
+    torch.testing.assert_close(predict(compiled, *call(2), [of_rank_2(eager, UNET)] * 2)[0], expected, **NEAR)
+    residuals = tuple(residual + 0.5 for residual in no_residuals(eager._components.denoiser))
+    computed = predict(compiled, *call(2), residuals=residuals)[0]
     assert (computed - plain).abs().max() > 0.01
     assert rows_of(compiled) == {"unet": [2, 2], "unet-13x18": [2]}
 
 
 def test_text_encoder_lora_still_uses_the_fixed_graph(compiled: CompiledEngine, eager: EagerEngine) -> None:
-    compiled.predict(*call(2), [of_rank_2(eager, TEXT_ENCODER), None])
+    predict(compiled, *call(2), [of_rank_2(eager, TEXT_ENCODER), None])
     assert rows_of(compiled) == {"unet": [], "unet-13x18": [2]}
 
 
@@ -130,12 +131,12 @@ def test_fixed_graph_is_cached_beside_the_dynamic_one(
         caches = {UNET: GraphCache(tmp_path / UNET, "checksums")}
         return load_compiled(settings, LoadingGraphs("openvino", "float32", {UNET: folders[UNET]}, caches))
 
-    expected = load().predict(*call(2))
+    expected = predict(load(), *call(2))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["unet", "unet-13x18"]
     monkeypatch.setattr(COMPILERS["openvino"], "_compiled", None)
     again = load()
     assert sorted(again._graphs) == ["unet", "unet-13x18"]
-    assert all(torch.equal(*pair) for pair in zip(again.predict(*call(2)), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(predict(again, *call(2)), expected, strict=True))
 
 
 def test_sizes_with_equal_latents_share_a_fixed_graph(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,4 +159,4 @@ def test_compiler_without_fixed_shapes_uses_the_dynamic_graph(
         engine = load_compiled(settings, LoadingGraphs("openvino", "float32", {UNET: folders[UNET]}, {}))
     assert sorted(engine._graphs) == ["unet"]
     assert "openvino: fixed sizes are unsupported for unet" in caplog.text
-    torch.testing.assert_close(engine.predict(*call(2))[0], eager.predict(*call(2))[0], **NEAR)
+    torch.testing.assert_close(predict(engine, *call(2))[0], predict(eager, *call(2))[0], **NEAR)

@@ -9,12 +9,14 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from tests import lora_files
+from tests.unit.engine_calls import predict
 from triton_diffusers.adapters.lora import UNET, Lora, LoraLayer, LoraSet, lora_modules
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.compilers import COMPILERS
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs.unet import shallow_unet_graph
-from triton_diffusers.engines.shallow import ShallowUNet, predict_whole
+from triton_diffusers.families.conditioning import STATES
+from triton_diffusers.families.unet import ShallowUNet, predict_whole
 
 # The last up block, and attention of SD 1.x or SD 2.x.
 STYLES = {
@@ -49,9 +51,9 @@ def noise(*shape: int) -> torch.Tensor:
 def test_shallow_and_deep_parts_equal_the_unet(style: str, layers: int) -> None:
     unet = tiny(style, layers)
     shallow = ShallowUNet(unet)
-    call = noise(3, 4, 13, 8), torch.tensor([999.0, 500.0, 1.0]), noise(3, 77, 24)
+    call = noise(3, 4, 13, 8), torch.tensor([999.0, 500.0, 1.0]), {STATES: noise(3, 77, 24)}
     prediction, deep = predict_whole(unet, *call)
-    assert torch.equal(prediction, unet(call[0], call[1], call[2]).sample)
+    assert torch.equal(prediction, unet(call[0], call[1], call[2][STATES]).sample)
     assert deep.shape == (3, shallow.deep_channels, 13, 8)
     assert torch.equal(shallow(*call, deep), prediction)
     assert not torch.equal(shallow(*call, deep * 0.9), prediction)
@@ -98,10 +100,10 @@ def test_the_emoji_model(components: Components) -> None:
     }
     loras = LoraSet.of([(Lora(("one", 1, 1), layers), 1.0)])
     for rows in (None, [loras, None]):
-        prediction, deep = engine.predict(*call, rows)
-        again, given = engine.predict(*call, rows, deep)
+        prediction, deep = predict(engine, *call, rows)
+        again, given = predict(engine, *call, rows, deep)
         assert torch.equal(again, prediction)
         assert given is deep
-    plain, _ = engine.predict(*call, None, deep)
+    plain, _ = predict(engine, *call, None, deep)
     assert (plain[0] - prediction[0]).abs().max() > 0.01, "LoRA changes the outermost layers too"
     torch.testing.assert_close(plain[1], prediction[1], rtol=0, atol=1e-4)

@@ -16,6 +16,7 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, images_of, stand_before_the_next_step
 from triton_diffusers.api.request import Function
+from triton_diffusers.engines import Batch
 from triton_diffusers.inflight.admission import AdmissionBudget
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
@@ -39,8 +40,8 @@ class ClockedEngine(FakeEngine):
         self.during_encode()
         return super().encode(pixels)
 
-    def predict(self, *arguments: Any) -> Any:
-        made = super().predict(*arguments)
+    def predict(self, batch: Batch) -> Any:
+        made = super().predict(batch)
         self.calls.append("predict")
         self.now += STEP
         return made

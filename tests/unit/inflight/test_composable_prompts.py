@@ -19,6 +19,7 @@ from tests.unit.loops import StartLoop, images_of, made_alone
 from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.compile.report import psnr_of
+from triton_diffusers.engines import Batch
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -39,9 +40,9 @@ class Watched(FakeEngine):
         super().__init__()
         self.calls: list[tuple[int, bool]] = []
 
-    def predict(self, *arguments: Any) -> Any:
-        self.calls.append((len(arguments[0]), arguments[4] is None))
-        return super().predict(*arguments)
+    def predict(self, batch: Batch) -> Any:
+        self.calls.append((len(batch), batch.deep is None))
+        return super().predict(batch)
 
 
 def png(image: Image.Image) -> bytes:

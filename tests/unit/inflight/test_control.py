@@ -9,6 +9,7 @@ import torch
 
 from tests.unit.conftest import conditioning
 from triton_diffusers.engines import Residuals
+from triton_diffusers.families.conditioning import STATES, Inputs
 from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import Sample
 
@@ -23,10 +24,10 @@ class FakeNet:
         self.calls: list[int] = []
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs, images: torch.Tensor
     ) -> Residuals:
         self.calls.append(len(latents))
-        said = self.tone + latents[:, 0, 0, 0] + timesteps + states[:, 0, 0] + images.mean((1, 2, 3))
+        said = self.tone + latents[:, 0, 0, 0] + timesteps + inputs[STATES][:, 0, 0] + images.mean((1, 2, 3))
         return said[:, None, None, None].expand(-1, 2, 2, 2), said[:, None, None, None].expand(-1, 3, 1, 1) * 10
 
 
@@ -34,13 +35,13 @@ def control(net: FakeNet, tone: float = 0.0, scale: float = 1.0) -> Control:
     return Control(net, torch.full((3, 8, 8), tone), scale)
 
 
-def rows(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def rows(count: int) -> tuple[torch.Tensor, torch.Tensor, Inputs]:
     """Return latents, timesteps and states in which row i has the values i, 10·i and 100·i."""
     numbers = torch.arange(float(count))
     return (
         numbers[:, None, None, None].expand(-1, 4, 2, 2),
         numbers * 10,
-        (numbers * 100)[:, None, None].expand(-1, 5, 3),
+        {STATES: (numbers * 100)[:, None, None].expand(-1, 5, 3)},
     )
 
 

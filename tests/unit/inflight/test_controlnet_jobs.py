@@ -6,8 +6,9 @@ import io
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from PIL import Image
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.unit.checkpoints.original import unet
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FAMILY, WITHIN, FakeEngine
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.api.request import ControlChoice
-from triton_diffusers.engines import ControlNet, Residuals
+from triton_diffusers.engines import Batch, ControlNet, Residuals
+from triton_diffusers.families.conditioning import Inputs
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.preprocess.preprocessors import Preprocessors
@@ -39,7 +41,7 @@ class Tinted:
         self._controlled, self.nbytes = controlled, nbytes
 
     def __call__(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, images: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, inputs: Inputs, images: torch.Tensor
     ) -> Residuals:
         self._controlled.append(len(latents))
         return (images.mean((1, 2, 3))[:, None, None, None].expand_as(latents),)
@@ -48,7 +50,7 @@ class Tinted:
 class ControlledEngine(FakeEngine):
     """Engine that loads ControlNets when permitted."""
 
-    unet_config: Mapping[str, Any] = dict(unet().config)
+    family = replace(FAMILY, denoiser_config=dict(unet().config))
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,16 +67,16 @@ class ControlledEngine(FakeEngine):
         self.made += 1
         return Tinted(self.controlled, weights.nbytes)
 
-    def predict(self, *arguments: Any) -> Any:
-        self.rows.append(len(arguments[0]))
-        return super().predict(*arguments)
+    def predict(self, batch: Batch) -> Any:
+        self.rows.append(len(batch))
+        return super().predict(batch)
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     for number in (0, 1):
-        save_folder(random_controlnet(ControlledEngine.unet_config, number), folder / f"net-{number}")
+        save_folder(random_controlnet(ControlledEngine.family.denoiser_config, number), folder / f"net-{number}")
     return folder
 
 

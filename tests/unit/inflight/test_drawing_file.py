@@ -29,7 +29,7 @@ def write(folder: Path, content: Any) -> Path:
 
 def test_a_directory_without_the_file_has_the_defaults_of_stable_diffusion(tmp_path: Path) -> None:
     expected = ModelDefaults(side=512, steps=50, guidance_scale=7.0, scheduler="DPM++ 2M")
-    assert DrawingFile.read(tmp_path).defaults(512) == expected
+    assert DrawingFile.read(tmp_path).defaults(ModelDefaults(side=512)) == expected
     assert DrawingFile.read(tmp_path).enlarge is False
 
 

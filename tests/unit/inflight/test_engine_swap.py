@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,15 @@ from safetensors.torch import save_file
 
 from tests.lora_files import kohya, random_weights
 from tests.unit.conftest import NATIVE_SIDE, finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine, Turnstile
-from triton_diffusers.api.request import LoraChoice
+from tests.unit.fake_engine import FAMILY, SCHEDULER_CONFIG, WITHIN, FakeEngine, Turnstile
+from triton_diffusers.api.request import LoraChoice, ModelDefaults
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.protocol import IncompatibleEngine
 from triton_diffusers.errors import Busy
+from triton_diffusers.families.guidance import Distilled
+from triton_diffusers.families.latents import LatentFormat
+from triton_diffusers.families.schedules import NoiseSchedule
 from triton_diffusers.inflight.job import Job, JobState
 from triton_diffusers.inflight.loop import EngineLoop
 from triton_diffusers.settings import Settings
@@ -89,7 +93,7 @@ def test_swap_of_an_idle_loop_is_immediate(start_loop: StartLoop, engine: FakeEn
     loop = start_loop(engine)
     loop.swap(OptimizedEngine())
     assert loop.alive
-    assert loop.defaults.side == FakeEngine.native_side
+    assert loop.defaults.side == FakeEngine.family.defaults.side
 
 
 def test_steps_do_not_wait_for_freeing_the_old_engine() -> None:
@@ -144,12 +148,13 @@ def test_old_engine_is_freed_by_the_swapping_thread() -> None:
 @pytest.mark.parametrize(
     ("trait", "value"),
     [
-        ("latent_channels", 16),
-        ("unet_channels", 9),
-        ("pixels_per_latent", 4),
-        ("native_side", 512),
+        ("latents", LatentFormat(channels=16, pixels=8)),
+        ("latents", LatentFormat(channels=4, pixels=4)),
+        ("denoiser_channels", 9),
+        ("defaults", ModelDefaults(side=512)),
         ("text_layers", 12),
-        ("scheduler_config", {**FakeEngine.scheduler_config, "prediction_type": "v_prediction"}),
+        ("schedule", NoiseSchedule({**SCHEDULER_CONFIG, "prediction_type": "v_prediction"})),
+        ("guidance", Distilled(256)),
         ("lora_targets", {"unet.conv_in": (8, 4, 3, 3)}),
     ],
 )
@@ -157,7 +162,10 @@ def test_swap_to_another_checkpoint_is_an_error(
     start_loop: StartLoop, engine: FakeEngine, trait: str, value: object
 ) -> None:
     other = OptimizedEngine()
-    setattr(other, trait, value)
+    if trait == "lora_targets":
+        other.lora_targets = value  # type: ignore[assignment]
+    else:
+        other.family = replace(FAMILY, **{trait: value})  # type: ignore[arg-type]
     loop = start_loop(engine)
     engine.turnstile.hold()
     job = loop.submit(request_for())

@@ -15,6 +15,7 @@ from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, images_of, made_alone
 from triton_diffusers.api.request import Function
 from triton_diffusers.errors import EngineFailure
+from triton_diffusers.families.conditioning import STATES, Inputs
 from triton_diffusers.inflight.autoencoder import decode, encode
 from triton_diffusers.inflight.control import Control, residuals_of
 from triton_diffusers.inflight.job import JobState
@@ -109,9 +110,9 @@ def test_text_that_is_not_finite_fails_its_job_and_is_not_cached(start_loop: Sta
     class Mute(FakeEngine):
         broken = True
 
-        def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> torch.Tensor:
-            states = super().encode_prompts(chunks, clip_skip, loras)
-            return states * torch.inf if self.broken else states
+        def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> Inputs:
+            encoded = super().encode_prompts(chunks, clip_skip, loras)
+            return {STATES: encoded[STATES] * torch.inf} if self.broken else encoded
 
     engine = Mute()
     loop = start_loop(engine)
@@ -130,7 +131,7 @@ class Net:
     def __init__(self, value: float) -> None:
         self.value = value
 
-    def __call__(self, latents: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def __call__(self, latents: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
         return (torch.full_like(latents, self.value),)
 
 
@@ -138,7 +139,7 @@ def test_non_finite_residuals_name_the_controlnet() -> None:
     def residuals(*values: float) -> Any:
         controls = [(Control(Net(value), torch.zeros(3, 8, 8), 1.0),) for value in values]
         rows = len(controls)
-        return residuals_of(controls, torch.zeros(rows, 4, 1, 1), torch.zeros(rows), torch.zeros(rows, 77, 3))
+        return residuals_of(controls, torch.zeros(rows, 4, 1, 1), torch.zeros(rows), {STATES: torch.zeros(rows, 77, 3)})
 
     assert residuals(1.0, 2.0)[0][:, 0, 0, 0].tolist() == [1, 2]
     with pytest.raises(EngineFailure, match="a ControlNet gave NaN or infinite values"):

@@ -18,6 +18,7 @@ from tests.unit.fake_engine import WITHIN, FakeEngine
 from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.compile.report import psnr_of
+from triton_diffusers.engines import Batch
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.inflight.job import Job
 from triton_diffusers.inflight.loop import EngineLoop
@@ -37,9 +38,9 @@ class Watched(FakeEngine):
         super().__init__()
         self.calls: list[tuple[int, bool]] = []
 
-    def predict(self, *arguments: Any) -> Any:
-        self.calls.append((len(arguments[0]), arguments[4] is None))
-        return super().predict(*arguments)
+    def predict(self, batch: Batch) -> Any:
+        self.calls.append((len(batch), batch.deep is None))
+        return super().predict(batch)
 
 
 @pytest.fixture
@@ -176,11 +177,11 @@ def test_failed_call_keeps_features_of_other_jobs(start_loop: StartLoop, engine:
 
     predict = engine.predict
 
-    def breaking(*arguments: Any) -> Any:
-        if arguments[4] is not None and len(arguments[0]) > 2 and not Once.done:
+    def breaking(batch: Batch) -> Any:
+        if batch.deep is not None and len(batch) > 2 and not Once.done:
             Once.done = True
             raise RuntimeError("no memory")
-        return predict(*arguments)
+        return predict(batch)
 
     engine.predict = breaking  # type: ignore[method-assign]
     engine.turnstile.hold()

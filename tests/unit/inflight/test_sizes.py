@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.unit.conftest import ROOT, finish, request_for
-from tests.unit.fake_engine import FakeEngine
+from tests.unit.fake_engine import FAMILY, FakeEngine
 from tests.unit.loops import StartLoop, images_of
-from triton_diffusers.api.request import Expansion, Function
+from triton_diffusers.api.request import Expansion, Function, ModelDefaults
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.images.encode import resized
 from triton_diffusers.inflight.drawing_file import DrawingFile
@@ -26,7 +27,7 @@ NATIVE = 64  # of the fake engine
 
 def sizes(native: int = NATIVE, **settings: Any) -> DrawnSizes:
     engine = FakeEngine()
-    engine.native_side = native
+    engine.family = replace(FAMILY, defaults=ModelDefaults(side=native))
     made = Settings(**settings)
     return DrawnSizes(engine, made, DrawingFile.read(made.model_folder))
 

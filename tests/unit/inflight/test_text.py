@@ -12,11 +12,13 @@ from tests.unit.conftest import request_for
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.families.conditioning import STATES, Inputs
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.prompts import Tokens
 from triton_diffusers.settings import Settings
 
 LAYERS = 4
+SIZE = (64, 64)
 
 
 class CountingEngine(EagerEngine):
@@ -24,7 +26,7 @@ class CountingEngine(EagerEngine):
 
     chunks = 0
 
-    def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> torch.Tensor:
+    def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> Inputs:
         self.chunks += len(chunks)
         return super().encode_prompts(chunks, clip_skip, loras)
 
@@ -46,8 +48,8 @@ def pipeline(components: Components) -> Any:
         vae=components.vae,
         text_encoder=components.text_encoder,
         tokenizer=components.tokenizer,
-        unet=components.unet,
-        scheduler=DDIMScheduler.from_config(components.scheduler_config),
+        unet=components.denoiser,
+        scheduler=DDIMScheduler.from_config(components.family.schedule.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -56,9 +58,9 @@ def pipeline(components: Components) -> Any:
 
 def states(encoder: PromptEncoder, prompt: str, **changes: Any) -> torch.Tensor:
     warnings: list[str] = []
-    found = encoder.encode(request_for(prompt, **{"guidance_scale": 1.0, **changes}), None, warnings)
+    found = encoder.encode(request_for(prompt, **{"guidance_scale": 1.0, **changes}), SIZE, None, warnings)
     assert not any("cut" in warning for warning in warnings)
-    return found.at(0, found.rows)
+    return found.at(0, found.rows)[STATES]
 
 
 def plain(components: Components, *words: str) -> torch.Tensor:
@@ -160,7 +162,7 @@ def test_without_guidance_a_negative_prompt_does_not_lengthen(encoder: PromptEnc
 def test_truncated_text_is_a_warning(encoder: PromptEncoder) -> None:
     warnings: list[str] = []
     request = request_for("apple BREAK " * 3 + "pear", negative_prompt="apple BREAK " * 4 + "(blue:2) BREAK red")
-    assert encoder.encode(request, None, warnings).chunks(0) == 3
+    assert encoder.encode(request, SIZE, None, warnings).chunks(0) == 3
     assert warnings == [
         "negative_prompt: too long, only 3 chunks were used, cut: 'apple blue red'",
         "prompt: too long, only 3 chunks were used, cut: 'pear'",
@@ -200,7 +202,7 @@ def test_the_engine_gets_one_chunk_at_a_time(components: Components) -> None:
     """Keep a chunk's states independent of the batch, although rounding depends on its size."""
 
     class Engine(EagerEngine):
-        def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> torch.Tensor:
+        def encode_prompts(self, chunks: Any, clip_skip: int, loras: Any = None) -> Inputs:
             assert len(chunks) == 1
             assert isinstance(chunks[0], Tokens)
             return super().encode_prompts(chunks, clip_skip, loras)
@@ -219,7 +221,7 @@ def test_untranslated_chinese_is_a_warning(encoder: PromptEncoder) -> None:
         (request_for("猫", warnings=("the translator does not know it",), **fields), []),
     ]:
         warnings: list[str] = []
-        encoder.encode(request, None, warnings)
+        encoder.encode(request, SIZE, None, warnings)
         assert [warning.partition(" is not translated")[0] for warning in warnings] == told
 
 
@@ -246,5 +248,5 @@ def test_untranslated_chinese_is_a_warning(encoder: PromptEncoder) -> None:
 )
 def test_limited_weights_are_told(encoder: PromptEncoder, fields: dict[str, str], expected: list[str]) -> None:
     warnings: list[str] = []
-    encoder.encode(request_for(**fields), None, warnings)
+    encoder.encode(request_for(**fields), SIZE, None, warnings)
     assert warnings == expected

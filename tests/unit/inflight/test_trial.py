@@ -16,10 +16,12 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from tests.unit.checkpoints.chinese import make_chinese
 from tests.unit.conftest import ROOT, request_for
-from tests.unit.fake_engine import FakeEngine
+from tests.unit.fake_engine import FAMILY, SCHEDULER_CONFIG, FakeEngine
 from triton_diffusers.checkpoints.load import Components, LoadError, load_components, load_skeleton
 from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs.text_encoder import text_encoder_graph
+from triton_diffusers.families.conditioning import STATES
+from triton_diffusers.families.schedules import NoiseSchedule
 from triton_diffusers.inflight.text import PromptEncoder
 from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.settings import Settings
@@ -61,7 +63,7 @@ def test_failed_trial_names_the_part(settings: Settings, method: str, part: str)
 
 def test_failed_trial_names_the_scheduler(settings: Settings) -> None:
     engine = FakeEngine()
-    engine.scheduler_config = {**FakeEngine.scheduler_config, "beta_schedule": "somebody's"}
+    engine.family = replace(FAMILY, schedule=NoiseSchedule({**SCHEDULER_CONFIG, "beta_schedule": "somebody's"}))
     with pytest.raises(LoadError, match="its scheduler failed the trial: NotImplementedError: somebody's"):
         try_out(engine, settings)
 
@@ -86,11 +88,14 @@ def test_a_safety_checker_of_another_size_fails_at_the_start(components: Compone
 
 
 def test_weights_beyond_half_precision_fail_at_the_start(components: Components, settings: Settings) -> None:
-    unet = copy.deepcopy(components.unet)
+    unet = copy.deepcopy(components.denoiser)
     with torch.no_grad():
         unet.conv_in.weight.mul_(1e38)
     with pytest.raises(LoadError, match=r"its unet failed the trial: the model \(unet\) gave NaN or infinite values"):
-        try_out(EagerEngine(replace(components, unet=unet)), settings)
+        try_out(EagerEngine(replace(components, denoiser=unet)), settings)
+
+
+SIZE = (64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +116,8 @@ def test_a_chinese_text_encoder_encodes_as_diffusers_has_it(chinese: Settings) -
         vae=loaded.vae,
         text_encoder=loaded.text_encoder,
         tokenizer=loaded.tokenizer,
-        unet=loaded.unet,
-        scheduler=DDIMScheduler.from_config(loaded.scheduler_config),
+        unet=loaded.denoiser,
+        scheduler=DDIMScheduler.from_config(loaded.family.schedule.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -120,10 +125,10 @@ def test_a_chinese_text_encoder_encodes_as_diffusers_has_it(chinese: Settings) -
     for prompt in ("红苹果", "", "红苹果在蓝色背景上，猫狗。"):
         positive, negative = pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt="猫")
         warnings: list[str] = []
-        encoded = PromptEncoder(engine, chinese).encode(request_for(prompt, negative_prompt="猫"), None, warnings)
+        encoded = PromptEncoder(engine, chinese).encode(request_for(prompt, negative_prompt="猫"), SIZE, None, warnings)
         assert warnings == [], "it reads Chinese"
-        torch.testing.assert_close(encoded.at(0, 2), torch.cat([negative, positive]))
-    second = PromptEncoder(engine, chinese).encode(request_for("红", clip_skip=2), None, []).at(0, 1)
+        torch.testing.assert_close(encoded.at(0, 2)[STATES], torch.cat([negative, positive]))
+    second = PromptEncoder(engine, chinese).encode(request_for("红", clip_skip=2), SIZE, None, []).at(0, 1)[STATES]
     assert second.shape == positive.shape
     assert not torch.allclose(second, positive)
 

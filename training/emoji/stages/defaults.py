@@ -28,9 +28,10 @@ def choose(shop: Workshop) -> None:
 def show(shop: Workshop) -> None:
     """Draw the samples with the defaults of `drawing.json`; write `samples.png`."""
     from training.emoji.evidence_studio import Studio
+    from triton_diffusers.api.request import ModelDefaults
     from triton_diffusers.inflight.drawing_file import DrawingFile
 
-    chosen = DrawingFile.read(shop.output).defaults(PICTURE_SIZE)
+    chosen = DrawingFile.read(shop.output).defaults(ModelDefaults(side=PICTURE_SIZE))
     with Studio(shop.output, chosen.steps, chosen.guidance_scale) as studio:
         drawn = studio.draw(
             [

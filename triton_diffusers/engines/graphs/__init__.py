@@ -33,9 +33,9 @@ __all__ = [
 
 GRAPHS: Mapping[str, Callable[[Components], Graph]] = {
     TEXT_ENCODER: lambda components: text_encoder_graph(components.text_encoder),
-    UNET: lambda components: unet_graph(components.unet),
-    UNET_SHALLOW: lambda components: shallow_unet_graph(components.unet),
-    CONTROLNET: lambda components: controlnet_graph(components.unet, components.pixels_per_latent),
-    VAE_ENCODER: lambda components: vae_encoder_graph(components.vae),
-    VAE_DECODER: lambda components: vae_decoder_graph(components.vae),
+    UNET: lambda components: unet_graph(components.denoiser),
+    UNET_SHALLOW: lambda components: shallow_unet_graph(components.denoiser),
+    CONTROLNET: lambda components: controlnet_graph(components.denoiser, components.family.latents.pixels),
+    VAE_ENCODER: lambda components: vae_encoder_graph(components.vae, components.family.latents),
+    VAE_DECODER: lambda components: vae_decoder_graph(components.vae, components.family.latents),
 }

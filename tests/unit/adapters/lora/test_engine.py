@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests import lora_files
+from tests.unit.engine_calls import encode, predict
 from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET, Lora, LoraLayer, LoraSet, lora_modules
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine
@@ -39,16 +40,16 @@ def test_the_unet(engine: EagerEngine, components: Components) -> None:
     generator = torch.Generator().manual_seed(0)
     latents, states = (torch.randn(3, *shape, generator=generator) for shape in ((4, 8, 12), (77, 192)))
     timesteps = torch.tensor([900.0, 500.0, 20.0])
-    plain = engine.predict(latents, timesteps, states)[0]
-    changed = engine.predict(latents, timesteps, states, [one, other, None])[0]
+    plain = predict(engine, latents, timesteps, states)[0]
+    changed = predict(engine, latents, timesteps, states, [one, other, None])[0]
     for row, loras in enumerate((one, other)):
         with torch.inference_mode():
-            unet = merged(UNET, components.unet, loras)
+            unet = merged(UNET, components.denoiser, loras)
             expected = unet(latents[row][None], timesteps[row], encoder_hidden_states=states[row][None]).sample
         torch.testing.assert_close(changed[row][None], expected, rtol=0, atol=1e-4)
         assert (changed[row] - plain[row]).abs().max() > 0.1
     torch.testing.assert_close(changed[2], plain[2], rtol=0, atol=1e-4)
-    torch.testing.assert_close(engine.predict(latents, timesteps, states)[0], plain, rtol=0, atol=0)
+    torch.testing.assert_close(predict(engine, latents, timesteps, states)[0], plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
@@ -56,10 +57,10 @@ def test_the_text_encoder(engine: EagerEngine, components: Components, clip_skip
     loras = some(engine, "one", 2)
     reader = PromptReader(engine.tokenizer, 1)
     tokens = [reader.read(prompt).chunks[0].tokens for prompt in ("", "a red apple")]
-    plain = engine.encode_prompts(tokens, clip_skip)
-    changed = engine.encode_prompts(tokens, clip_skip, loras)
-    other = replace(components, text_encoder=merged(TEXT_ENCODER, components.text_encoder, loras))
-    expected = EagerEngine(other).encode_prompts(tokens, clip_skip)
+    plain = encode(engine, tokens, clip_skip)
+    changed = encode(engine, tokens, clip_skip, loras)
+    other = replace(components, text_encoders={TEXT_ENCODER: merged(TEXT_ENCODER, components.text_encoder, loras)})
+    expected = encode(EagerEngine(other), tokens, clip_skip)
     torch.testing.assert_close(changed, expected, rtol=0, atol=1e-4)
     assert (changed - plain).abs().max() > 0.1
 
