@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.unit.gateway.eas.conftest import SERVICE, SINK, Served, received
 from tests.unit.gateway.eas.test_services import BODY, signed
 from tests.unit.gateway.eas.wire import read_frame
 from tests.unit.gateway.served import running
 from triton_diffusers.gateway.access.caller import Role
+from triton_diffusers.gateway.dialects.eas import watch
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,22 @@ async def test_a_key_queues_and_watches(served: Served) -> None:
                 pass
     (job,) = (await served.table.jobs(None, limit=1)).jobs
     assert job.owner != "local"
+
+
+async def test_a_watch_ends_with_its_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.2)
+    add(served, "root")
+    key = add(served, "ann")
+    headers = {"Authorization": key}
+    async with served.watch(headers=headers) as socket:
+        await put(served, headers)
+        await served.draw()
+        assert read_frame(await received(socket)).index == 1
+        served.service.accounts.revoke_key(key.split("_")[1], actor=ACTOR)
+        with pytest.raises(ConnectionClosed) as closed:
+            await received(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
 
 
 async def test_queues_of_users_are_apart(served: Served) -> None:

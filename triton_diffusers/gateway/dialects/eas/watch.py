@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from triton_diffusers.gateway.dialects.eas.frames import Frame, encode_frame, media_type_of
 from triton_diffusers.gateway.dialects.eas.queue_call import QueueCall
 from triton_diffusers.gateway.dialects.eas.sink_queue import SinkQueue
+from triton_diffusers.gateway.faults import Refused
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.sink import Consumer, ConsumerReplaced
 from triton_diffusers.gateway.middleware.body import DISCONNECTED
@@ -21,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 _MAX_WINDOW = 1000
 _AUTO_COMMIT_WINDOW = 50  # the caller's is ignored then
-_LOOK_SECONDS = 5.0  # until an idle watch gives a sign of life
+_LOOK_SECONDS = 5.0  # until an idle watch gives a sign of life, and its key is looked up again
 # Two clients of one name replace each other for as long as both connect again: not without a pause.
 _REPLACED_SECONDS = 1.0
 _LENGTH_BYTES = 4
-_GOING_AWAY, _TRY_AGAIN = 1001, 1013
+_GOING_AWAY, _NOT_ALLOWED, _TRY_AGAIN = 1001, 1008, 1013
 
 
 class Watch:
@@ -58,11 +59,15 @@ class Watch:
             await asyncio.shield(asyncio.ensure_future(self._disconnect(consumer)))
 
     async def batches(self, consumer: Consumer) -> AsyncIterator[Sequence[Frame]]:
-        """Yield frames as they appear; none now and then. Raises: ConsumerReplaced, TableUnavailable."""
+        """Yield frames as they appear; none now and then.
+
+        Raises: ConsumerReplaced, TableUnavailable. Refused: the caller's key has ended.
+        """
         table = self._call.table
         first = await self._sink.first_number(self._index, newest=False)
         while True:
             entries = await table.wait_for_some(_LOOK_SECONDS, table.store.sinks.take, consumer, first, self._tags)
+            await self._call.service.authenticator.authenticate(self._call.connection)
             yield await self._sink.frames(entries, index_only=self._index_only)
             # After they were sent, so that a connection that breaks loses none.
             if self._commits and entries:
@@ -99,7 +104,7 @@ async def watch_by_socket(socket: WebSocket, watch: Watch, read_seconds: float) 
 async def watch_by_stream(request: Request, watch: Watch) -> AsyncIterator[bytes]:
     """Yield frames, each after its length, until the caller hangs up."""
     gone = request.scope[DISCONNECTED]
-    with contextlib.suppress(ConsumerReplaced, TableUnavailable):
+    with contextlib.suppress(ConsumerReplaced, TableUnavailable, Refused):
         async with watch.connected() as consumer:
             async for frames in watch.batches(consumer):
                 if gone.is_set():
@@ -125,6 +130,8 @@ async def _send(socket: WebSocket, watch: Watch, consumer: Consumer, read_second
     except TableUnavailable as error:
         logger.warning("a watch ends: %s", error)
         return _TRY_AGAIN
+    except Refused:
+        return _NOT_ALLOWED
     return _GOING_AWAY
 
 
