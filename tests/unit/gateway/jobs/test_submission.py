@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,31 @@ def test_other_owners_jobs_do_not_exist(table: Table) -> None:
     with pytest.raises(JobNotFound):
         store.want_preview("bob", job.id)
     assert store.get(None, job.id) == store.get("ann", job.id) == job
+
+
+def test_other_owners_jobs_take_the_work_of_unknown_ones(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = table.submit("ann", request={"prompt": "x" * 100_000})
+    seen: list[tuple[str, int]] = []
+    session = type(table.store.database.read(lambda session: session))
+    rows = session.rows
+
+    def counted(self: Any, statement: str, /, **parameters: Any) -> Any:
+        found = rows(self, statement, **parameters)
+        seen.append((statement, len(found)))
+        return found
+
+    monkeypatch.setattr(session, "rows", counted)
+    store = table.store
+    calls = (store.get, store.cancel, store.rerun, store.delete, store.events, store.preview, store.position)
+    for method in (*calls, store.want_preview):
+        traces = []
+        for job_id in (job.id, "unknown"):
+            seen.clear()
+            with pytest.raises(JobNotFound):
+                method("bob", job_id)
+            traces.append(list(seen))
+        assert traces[0] == traces[1] != []
+        assert all(number == 0 for _, number in traces[0])
 
 
 def test_inputs_are_kept_beside_the_job_until_their_retention_is_over(open_table: Callable[..., Table]) -> None:
