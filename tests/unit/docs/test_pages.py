@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from triton_diffusers.cli.main import make_parser
 from triton_diffusers.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[3]
@@ -100,6 +102,13 @@ def test_troubleshooting_quotes_texts_that_the_code_has() -> None:
         if len(part.strip(" :;")) >= 8 and part.strip(" :;") not in known
     ]
     assert missing == []
+
+
+def test_every_command_is_in_the_table_of_packages() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith("| `cli` |"))
+    (commands,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    assert re.findall(r"`([a-z-]+)`", row) == ["cli", *commands.choices]
 
 
 def test_every_setting_is_in_the_configuration_page() -> None:
