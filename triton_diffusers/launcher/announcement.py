@@ -16,6 +16,8 @@ from triton_diffusers.launcher.workspace import Workspace
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.hosts import reachable_host, url_host
 
+_JOB = {"prompt": "a red apple"}
+
 
 def _calls(http: str, repository: Repository, model_dir: Path) -> Iterator[str]:
     """Yield commands for people to try. A call that names a ControlNet needs it in the model directory."""
@@ -33,12 +35,16 @@ def announce(options: ServeOptions, ports: Ports, repository: Repository, worksp
     http = f"http://{host}:{ports.http}"
     grpc = f"{host}:{ports.grpc}"
     metrics = f"http://{host}:{ports.metrics}/metrics"
-    workspace.publish(
-        {"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics, CONTROL_HEADER: workspace.control_key}
-    )
+    gateway = "" if ports.gateway is None else f"http://{host}:{ports.gateway}"
+    endpoints: dict[str, str | int] = {"pid": os.getpid(), "http": http, "grpc": grpc, "metrics": metrics}
+    if gateway:
+        endpoints["gateway"] = gateway
+    workspace.publish({**endpoints, CONTROL_HEADER: workspace.control_key})
     lines = [f"Triton Diffusers is ready after {seconds:.1f} s (Ctrl-C stops it): {', '.join(repository.models)}"]
     lines += [f"  {call}" for call in _calls(http, repository, Path(options.model_dir))]
-    lines.append(f"  HTTP {http}, gRPC {grpc}, metrics {metrics}")
+    if gateway:
+        lines.append(f"  curl '{gateway}/api/jobs?wait=60' -d {shlex.quote(json.dumps(_JOB))}")
+    lines.append(f"  {f'gateway {gateway}, ' if gateway else ''}HTTP {http}, gRPC {grpc}, metrics {metrics}")
     lines.append(f"  results: {_store(options) or 'not stored'}, log: {options.log_file or 'not kept'}")
     print("\n".join(lines), flush=True)
 

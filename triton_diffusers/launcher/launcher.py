@@ -101,6 +101,8 @@ def serve(options: ServeOptions) -> int:
                 service_beside(options, workspace.runtime_dir) as service,
             ):
                 stop.on_stop = service.drain
+                if not service.has_gateway:
+                    ports = replace(ports, gateway=None)
                 return _keep_running(start, options, ports, repository, workspace, engines, stop, times)
 
 

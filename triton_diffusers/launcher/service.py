@@ -113,6 +113,11 @@ class Service:
     def __init__(self, *processes: ServiceProcess) -> None:
         self._processes = processes
 
+    @property
+    def has_gateway(self) -> bool:
+        """Return True if a gateway is started."""
+        return any(process.name == "gateway" for process in self._processes)
+
     def __enter__(self) -> Service:
         for process in self._processes:
             process.start()
