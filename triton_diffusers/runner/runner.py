@@ -26,7 +26,7 @@ _MODELS_SECONDS = 5.0
 _ANNOUNCE_SECONDS = ANNOUNCEMENT_SECONDS / 6
 _DESCRIBED = ("sd_controlnet", "sd_base")  # one of them suffices: they share their engine
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.25, 4.0
-_PATIENT_ATTEMPTS = 20  # about a minute: a server that starts loads its models in that time
+_PATIENT_ATTEMPTS = 75  # about five minutes, between warnings; a server that starts loads its models in that time
 _GIVE_UP_SECONDS = 3.0  # for the answers of jobs that are being handed back
 
 
@@ -39,6 +39,7 @@ class Runner:
         self._models: frozenset[str] = frozenset()
         self._models_until = 0.0
         self._changed = asyncio.Event()
+        self._orphans: set[str] = set()
         self._models_known = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -59,12 +60,12 @@ class Runner:
         attempt = 0
         while not stopping.is_set():
             try:
-                number = await self._table.forget_runner(self._options.name)
+                self._orphans = set(await self._table.forget_runner(self._options.name))
             except TableUnavailable as error:
                 attempt = await self._pause(attempt, stopping, str(error))
                 continue
-            if number:
-                logger.log(NOTICE, "%d jobs of a former run of %s are queued again", number, self._options.name)
+            if self._orphans:
+                logger.log(NOTICE, "%d jobs of a former run of %s were left", len(self._orphans), self._options.name)
             return
 
     async def _claim_until(self, stopping: asyncio.Event) -> None:
@@ -72,6 +73,7 @@ class Runner:
         while not stopping.is_set():
             try:
                 served = await self._served()
+                await self._end_orphans()
             except TritonError as error:
                 attempt = await self._pause(attempt, stopping, f"Triton at {self._triton.address}: {error}")
                 continue
@@ -95,6 +97,15 @@ class Runner:
             attempt = 0
             for claim in claims:
                 self._start(claim)
+
+    async def _end_orphans(self) -> None:
+        """Have Triton end the jobs of a former run, which it may still draw. Raises ``TritonError``.
+
+        Whoever runs them next, here or elsewhere, has them drawn again.
+        """
+        for job_id in sorted(self._orphans):
+            await self._triton.cancel(job_id)
+            self._orphans.remove(job_id)
 
     async def _look_again_after_failure(self) -> None:
         """Raise ``TritonError`` if a job has failed during the claim because Triton is gone.
@@ -153,8 +164,10 @@ class Runner:
 
     async def _pause(self, attempt: int, stopping: asyncio.Event, reason: str) -> int:
         """Wait after a failed attempt, or until the stop; return the number of the next one."""
-        log = logger.warning if attempt == _PATIENT_ATTEMPTS else logger.info
-        log("waiting: %s", reason)
+        if attempt == 0:
+            logger.info("waiting: %s", reason)
+        elif attempt % _PATIENT_ATTEMPTS == 0:
+            logger.warning("still waiting: %s", reason)
         try:
             async with asyncio.timeout(backoff(attempt, first=_MIN_PAUSE_SECONDS, longest=_MAX_PAUSE_SECONDS)):
                 await stopping.wait()

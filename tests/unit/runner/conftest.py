@@ -40,6 +40,7 @@ class FakeTriton:
     asked: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = field(default_factory=list)
     running: dict[str, asyncio.Event] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
+    cancelled_before_draws: set[str] = field(default_factory=set)
     most_images: int = 0
 
     async def models(self) -> frozenset[str]:
@@ -88,6 +89,8 @@ class FakeTriton:
 
     async def cancel(self, task_id: str) -> bool:
         self.cancelled.append(task_id)
+        if not self.asked:
+            self.cancelled_before_draws.add(task_id)
         if task_id in self.running:
             self.running[task_id].set()
         return task_id in self.running

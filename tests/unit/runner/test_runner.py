@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -251,7 +252,64 @@ async def test_a_killed_runners_jobs_are_taken_up_at_its_next_start(fleet: Fleet
     async with fleet.runner(triton, "one"):
         assert (await fleet.ended(job)).state is JobState.SUCCEEDED
     # What the killed one had left on Triton was ended first.
-    assert triton.cancelled == [claim.job.id]
+    assert set(triton.cancelled) == {claim.job.id}
+    assert triton.cancelled_before_draws == {claim.job.id}
+
+
+async def test_a_killed_runners_jobs_are_ended_on_triton_whoever_runs_them_next(
+    fleet: Fleet, triton: FakeTriton
+) -> None:
+    """They may be dead, cancelled, or another runner's by now; Triton would draw them all the same."""
+    job = await fleet.submit()
+    for attempt in range(3):
+        (claim,) = await fleet.table.claim("one", "default", ["ensemble"], 4)
+        if attempt < 2:
+            await fleet.table.forget_runner("one")
+    triton.running[claim.job.id] = left = asyncio.Event()
+    async with fleet.runner(triton, "one"):
+        await until(left.is_set)
+    assert (await fleet.ended(job)).state is JobState.DEAD
+    assert triton.asked == []
+
+
+async def test_nothing_is_claimed_before_a_former_runs_jobs_are_ended(fleet: Fleet, triton: FakeTriton) -> None:
+    await fleet.submit()
+    await fleet.table.claim("one", "default", ["ensemble"], 4)
+    other = await fleet.submit()
+    failures = [TritonError("UNAVAILABLE", "failed to connect")] * 2
+    cancel = triton.cancel
+
+    async def failing(task_id: str) -> bool:
+        if failures:
+            assert not triton.asked
+            raise failures.pop()
+        return await cancel(task_id)
+
+    triton.cancel = failing  # type: ignore[method-assign]
+    async with fleet.runner(triton, "one"):
+        assert (await fleet.ended(other)).state is JobState.SUCCEEDED
+    assert not failures
+
+
+async def test_a_runner_that_waits_says_so_once_and_then_rarely(
+    fleet: Fleet, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("triton_diffusers.runner.runner.backoff", lambda *_, **__: 0.001)
+    caplog.set_level(logging.INFO, "triton_diffusers.runner.runner")
+    looks = 0
+
+    async def models() -> frozenset[str]:
+        nonlocal looks
+        looks += 1
+        raise TritonError("UNAVAILABLE", "failed to connect")
+
+    monkeypatch.setattr(triton, "models", models)
+    async with fleet.runner(triton):
+        await until(lambda: looks > 160)
+    said = [record.levelname for record in caplog.records if "waiting: Triton at fake:8001" in record.message]
+    assert said[0] == "INFO"
+    assert 2 <= len(said) <= 1 + looks // 75
+    assert set(said[1:]) == {"WARNING"}
 
 
 async def test_a_lost_lease_drops_the_job(fleet: Fleet, triton: FakeTriton) -> None:

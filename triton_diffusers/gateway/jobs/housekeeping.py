@@ -69,12 +69,12 @@ def expire(session: Session, settings: JobTableSettings) -> None:
         lifecycle.cancel(session, job)
 
 
-def forget_runner(session: Session, settings: JobTableSettings, runner: str) -> int:
-    """Expire all leases of a runner."""
+def forget_runner(session: Session, settings: JobTableSettings, runner: str) -> Sequence[str]:
+    """Expire all leases of a runner; return the ids of their jobs."""
     fair_queue.lock_pools(session)
     jobs = session.rows("SELECT * FROM jobs WHERE state = 'running' AND runner = :runner $skip_locked", runner=runner)
     claims.expire_leases(session, settings, jobs)
-    return len(jobs)
+    return [job["id"] for job in jobs]
 
 
 def delete_old(session: Session, settings: JobTableSettings) -> None:

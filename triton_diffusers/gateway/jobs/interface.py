@@ -209,8 +209,8 @@ class JobStore(Protocol):
         """Hand jobs back unharmed, as if they had not been claimed; leases that are lost are ignored."""
         ...
 
-    def forget_runner(self, runner: str) -> int:
-        """Let all leases of a runner expire now; return how many.
+    def forget_runner(self, runner: str) -> Sequence[str]:
+        """Let all leases of a runner expire now; return the ids of their jobs.
 
         For a runner with a stable name that starts again after it was killed: its jobs need not wait for their leases.
         """

@@ -172,7 +172,7 @@ class SqlJobStore:
     def release(self, leases: Sequence[Lease]) -> None:
         self.database.write(lambda session: claims.release(session, leases))
 
-    def forget_runner(self, runner: str) -> int:
+    def forget_runner(self, runner: str) -> Sequence[str]:
         check_text("runner", runner)
         return self.database.write(lambda session: housekeeping.forget_runner(session, self._settings, runner))
 

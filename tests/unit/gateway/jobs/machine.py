@@ -249,7 +249,7 @@ class JobTableMachine(RuleBasedStateMachine):
     def kill_runner(self, process, runner):  # type: ignore[no-untyped-def]
         jobs = self.model.jobs.values()
         lost = [job for job in jobs if job.state == JobState.RUNNING and job.runner == runner]
-        assert self._store(process).forget_runner(runner) == len(lost)
+        assert len(self._store(process).forget_runner(runner)) == len(lost)
         for job in lost:
             job.give_up_attempt()
         self.model.note_backlog()
