@@ -107,7 +107,7 @@ _MADE_DEFAULTS = {
     "runtime_dir": "in the system's temporary folder",
     "cache_dir": "`triton-diffusers` in `$XDG_CACHE_HOME`, else in `~/.cache`",
     "offline": "`HF_HUB_OFFLINE`, else `False`",
-    "state_dir": "`~/.local/state/triton-diffusers`",
+    "state_dir": "`triton-diffusers` in `$XDG_STATE_HOME`, else in `~/.local/state`",
 }
 
 

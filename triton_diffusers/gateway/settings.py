@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from triton_diffusers.settings import PREFIX, CommaSeparated, SettingsError
+from triton_diffusers.util.state_dir import state_dir
 
 GATEWAY_PREFIX = f"{PREFIX}GATEWAY_"
 
@@ -49,10 +50,6 @@ def _service(text: str) -> dict[str, str]:
 Services = Annotated[dict[str, NamedService], NoDecode, BeforeValidator(_services)]
 
 
-def _state_dir() -> Path:
-    return Path.home() / ".local" / "state" / "triton-diffusers"
-
-
 class GatewaySettings(BaseSettings):
     """Settings of the gateway. Sizes are in bytes or megabytes (10⁶ bytes), times in seconds."""
 
@@ -63,7 +60,7 @@ class GatewaySettings(BaseSettings):
         description="Job table: `sqlite:///file` or `postgresql://…`. Empty: `jobs.sqlite` in `state_dir`.",
     )
     state_dir: Path = Field(
-        default_factory=_state_dir,
+        default_factory=state_dir,
         description="Directory of the job table and of the key that signs URLs of results and webhooks.",
     )
     secret: str = Field(

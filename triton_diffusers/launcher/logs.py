@@ -15,6 +15,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from triton_diffusers.util.notice import NOTICE
+from triton_diffusers.util.state_dir import state_dir
 
 PROGRAM = "triton-diffusers"
 LOG_LEVELS = ("error", "warning", "info", "verbose")
@@ -131,6 +132,4 @@ def default_log_file(http_port: int) -> Path:
     """
     if runtime_dir := os.environ.get("TRITON_DIFFUSERS_RUNTIME_DIR"):
         return Path(runtime_dir).absolute() / "serve.log"
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / PROGRAM / (f"serve-{http_port}.log" if http_port else "serve.log")
+    return state_dir() / (f"serve-{http_port}.log" if http_port else "serve.log")

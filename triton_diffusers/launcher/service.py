@@ -22,6 +22,7 @@ from triton_diffusers.settings import Settings
 from triton_diffusers.util.backoff import backoff
 from triton_diffusers.util.hosts import reachable_host, url_host
 from triton_diffusers.util.process import attached, python
+from triton_diffusers.util.state_dir import state_dir
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,4 @@ def _state_dir(options: ServeOptions, runtime_dir: Path) -> Path:
         return Path(chosen).expanduser().absolute()
     if os.environ.get(_RUNTIME_DIR) or options.ephemeral:
         return runtime_dir / "gateway"
-    base = os.environ.get("XDG_STATE_HOME", "")
-    state = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    return state / "triton-diffusers" / f"serve-{options.http_port}"
+    return state_dir() / f"serve-{options.http_port}"
