@@ -28,6 +28,7 @@ from triton_diffusers.gateway.dialects.eas import routes as eas
 from triton_diffusers.gateway.dialects.openai import routes as openai
 from triton_diffusers.gateway.faults import Fault, Refused, fault_of
 from triton_diffusers.gateway.housekeeping import Housekeeper
+from triton_diffusers.gateway.middleware.addresses import AddressMiddleware
 from triton_diffusers.gateway.middleware.body import BodyLimits, BodyMiddleware
 from triton_diffusers.gateway.middleware.count import CountMiddleware
 from triton_diffusers.gateway.middleware.faults import FaultMiddleware
@@ -99,6 +100,7 @@ def _add_middleware(app: FastAPI, service: Service, hosts: Sequence[str]) -> Non
     app.add_middleware(BodyMiddleware, limits=limits)
     app.add_middleware(AccessMiddleware, authenticator=service.authenticator, routes=guarded_routes(app.routes))
     app.add_middleware(OriginMiddleware, hosts=hosts)
+    app.add_middleware(AddressMiddleware, max_requests=settings.max_address_requests)
     app.add_middleware(FaultMiddleware, render=render)
     app.add_middleware(CountMiddleware, requests=service.metrics.requests)
     app.add_middleware(RequestIdMiddleware)

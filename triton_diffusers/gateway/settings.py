@@ -106,7 +106,10 @@ class GatewaySettings(BaseSettings):
     max_wait_seconds: float = Field(60.0, ge=0, description="Upper limit of `?wait=` of a job.")
     max_body_megabytes: float = Field(96.0, gt=0, description="Largest request body.")
     max_bodies_megabytes: float = Field(
-        512.0, gt=0, description="Memory for the bodies of all requests together; a request above it is rejected."
+        512.0,
+        gt=0,
+        description="Sum of the bodies of all requests in progress; a request above it is rejected. Reading a body of"
+        " JSON takes three to six times its size of memory for a moment.",
     )
     body_seconds: float = Field(60.0, gt=0, description="How long a caller may take to send a request body.")
     header_seconds: float = Field(15.0, gt=0, description="How long a caller may take to send a request's headers.")
@@ -114,6 +117,12 @@ class GatewaySettings(BaseSettings):
         60.0, gt=0, description="How long a caller may read nothing of a response, before the connection is dropped."
     )
     max_connections: int = Field(1000, ge=1, description="Maximum number of connections of one gateway.")
+    max_address_requests: int = Field(
+        250,
+        ge=1,
+        description="Maximum number of requests of one address that are in progress, streams and waiting callers among"
+        " them. Behind a proxy, `FORWARDED_ALLOW_IPS` names the proxy's address, so that the callers' own count.",
+    )
     max_batch_jobs: int = Field(100, ge=1, le=1000, description="Maximum number of jobs in one request.")
     max_failed_attempts: int = Field(
         30, ge=1, description="Maximum number of wrong keys of one address in a minute; more are not looked at."

@@ -24,7 +24,9 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 class Call:
     """A request whose messages are sent one by one; ``status`` and ``body`` are of the answer."""
 
-    def __init__(self, app: ASGIApp, headers: Iterable[tuple[str, str]] = (), method: str = "POST") -> None:
+    def __init__(
+        self, app: ASGIApp, headers: Iterable[tuple[str, str]] = (), method: str = "POST", address: str = "127.0.0.1"
+    ) -> None:
         self.status = 0
         self.body = b""
         self.headers: dict[str, str] = {}
@@ -32,6 +34,7 @@ class Call:
             "type": "http",
             "method": method,
             "path": "/api/jobs",
+            "client": (address, 50_000),
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
         }
         self._messages: asyncio.Queue[Message] = asyncio.Queue()

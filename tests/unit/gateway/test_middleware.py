@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.unit.gateway.asgi import Call, echo
 from triton_diffusers.gateway.app import render
+from triton_diffusers.gateway.middleware.addresses import AddressMiddleware
 from triton_diffusers.gateway.middleware.body import DISCONNECTED, BodyLimits, BodyMiddleware
 from triton_diffusers.gateway.middleware.faults import FaultMiddleware
 from triton_diffusers.gateway.middleware.origin import OriginMiddleware, host_name
@@ -176,3 +177,45 @@ async def test_a_bug_is_not_told_to_the_caller(caplog: pytest.LogCaptureFixture)
     assert call.status == 500
     assert b"secret" not in call.body
     assert "secret" in caplog.text
+
+
+async def test_an_address_has_a_bounded_number_of_requests() -> None:
+    release = asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await release.wait()
+        await echo(scope, receive, send)
+
+    app = FaultMiddleware(AddressMiddleware(wait, max_requests=2), render)
+    calls = [Call(app, address="10.0.0.1").send(b"") for _ in range(3)]
+    other = Call(app, address="10.0.0.2").send(b"")
+    tasks = [asyncio.create_task(call.run()) for call in (*calls, other)]
+    await asyncio.wait_for(tasks[2], 30)
+    assert (calls[2].status, calls[2].headers["retry-after"]) == (429, "5")
+    assert "this address has 2 requests in progress" in calls[2].body.decode()
+    assert not any(task.done() for task in (tasks[0], tasks[1], tasks[3]))
+    release.set()
+    await asyncio.gather(*tasks)
+    assert [call.status for call in (*calls, other)] == [200, 200, 429, 200]
+    assert (await Call(app, address="10.0.0.1").send(b"").run()).status == 200, "ended requests do not count"
+
+
+async def test_a_websocket_beyond_the_bound_is_closed() -> None:
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    app = AddressMiddleware(wait, max_requests=1)
+    scope = {"type": "websocket", "client": ("10.0.0.1", 5)}
+    task = asyncio.create_task(app(scope, receive, send))
+    await asyncio.sleep(0)
+    await app(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1013}]
+    task.cancel()
