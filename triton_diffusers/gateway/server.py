@@ -45,6 +45,10 @@ _NO_USER = (
     "there is no user yet, so nobody can use this gateway. Make the first one with 'triton-diffusers users add NAME"
     ' --role admin\', or within a day, once, with: curl %s/api/setup --json \'{"code": "%s", "name": "admin"}\''
 )
+_ANY_HOST = (
+    "the gateway answers for every host name, so that pages in browsers of this network can reach it by names of their"
+    " own (DNS rebinding); name its hosts in %sALLOWED_HOSTS"
+)
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -59,12 +63,19 @@ def run_gateway(host: str, port: int, settings: GatewaySettings, limits: Setting
         logger.warning("open: everybody who reaches %s can draw, read and cancel while there is no user", address)
     if not is_open(host, settings) and (code := service.accounts.new_setup_code()) is not None:
         logger.warning(_NO_USER, settings.public_url or address, code)
+    warn_of_any_host(host, settings)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
 def is_open(host: str, settings: GatewaySettings) -> bool:
     """Return True if a gateway that listens on ``host`` lets everybody in while there is no user."""
     return settings.open or is_loopback(host)
+
+
+def warn_of_any_host(host: str, settings: GatewaySettings) -> None:
+    """Log a warning if the gateway answers for host names that are not its own, where others can reach it."""
+    if not settings.allowed_hosts and not is_loopback(host):
+        logger.warning(_ANY_HOST, GATEWAY_PREFIX)
 
 
 def server_config(service: Service, host: str) -> uvicorn.Config:

@@ -15,6 +15,7 @@ from tests.unit.gateway.served import running
 from triton_diffusers.gateway import server as gateway_server
 from triton_diffusers.gateway.jobs.job import JobState
 from triton_diffusers.gateway.results import Results
+from triton_diffusers.gateway.server import warn_of_any_host
 from triton_diffusers.gateway.settings import GatewaySettings
 from triton_diffusers.settings import Settings, SettingsError
 
@@ -113,6 +114,17 @@ async def test_other_hosts_are_not_answered_on_loopback(tmp_path: Path) -> None:
     async with running(tmp_path, allowed_hosts=("images.example",)) as (port, _):
         answer = await exchange(port, request(b"{}", host="localhost"))
         assert answer.startswith(b"HTTP/1.1 421")
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "warned"),
+    [("0.0.0.0", (), True), ("0.0.0.0", ("a.example",), False), ("127.0.0.1", (), False), ("localhost", (), False)],
+)
+def test_a_gateway_that_answers_for_every_host_says_so(
+    host: str, allowed: tuple[str, ...], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_any_host(host, GatewaySettings(allowed_hosts=allowed))
+    assert ("name its hosts in TRITON_DIFFUSERS_GATEWAY_ALLOWED_HOSTS" in caplog.text) is warned
 
 
 async def test_a_caller_who_closes_the_connection_cancels_the_job(tmp_path: Path) -> None:
