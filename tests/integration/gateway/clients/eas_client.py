@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 from eas_prediction import PredictClient, QueueClient, StringRequest
 from eas_prediction.exception import PredictException
@@ -139,18 +140,19 @@ def long(clients: Clients) -> object:
     """Watch for as long as it takes, whatever becomes of the connection."""
     inputs, sink = clients.queue("draw_async"), clients.queue("draw_async/sink", uid="stable")
     put = [inputs.put(body(task_id="long", steps=50))[1] for _ in range(4)]
+    print("queued", flush=True)
     received = []
     watcher = sink.watch(0, 1, auto_commit=False)
     for frame in watcher.run():
         request_id = frame.tags["requestId"]
         if request_id not in received:
             received.append(request_id)
-        for _ in range(100):  # the package does not connect again by itself for a commit
+        while True:  # the package does not connect again by itself for a commit
             try:
                 sink.commit(frame.index)
                 break
             except PredictException:
-                continue
+                time.sleep(0.1)
         if len(received) == len(put):
             break
     watcher.close()
