@@ -104,11 +104,17 @@ class AsyncClient:
         return await (await self._connected()).job(name)
 
     async def jobs(
-        self, *, states: str | Sequence[str] = (), task_id: str = "", limit: int = DEFAULT_LIMIT
+        self,
+        *,
+        states: str | Sequence[str] = (),
+        task_id: str = "",
+        limit: int = DEFAULT_LIMIT,
+        timeout: float | None = None,
     ) -> list[Progress]:
         """Return the newest jobs that the server knows; see ``Client.jobs``."""
         wanted = states_of(states)
-        return await (await self._connected()).jobs(wanted, task_id, limit)
+        checked_timeout(timeout)
+        return await (await self._connected()).jobs(wanted, task_id, limit, timeout)
 
     async def progress(self, name: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
         """Return the progress of a job; see ``Client.progress``."""

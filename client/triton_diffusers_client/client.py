@@ -129,11 +129,17 @@ class Client:
         return self._connected().job(name)
 
     def jobs(
-        self, *, states: str | Sequence[str] = (), task_id: str = "", limit: int = DEFAULT_LIMIT
+        self,
+        *,
+        states: str | Sequence[str] = (),
+        task_id: str = "",
+        limit: int = DEFAULT_LIMIT,
+        timeout: float | None = None,
     ) -> list[Progress]:
         """Return the newest jobs that the server knows: those in one of the states, and with this label."""
         wanted = states_of(states)
-        return self._connected().jobs(wanted, task_id, limit)
+        checked_timeout(timeout)
+        return self._connected().jobs(wanted, task_id, limit, timeout)
 
     def progress(self, name: str, *, preview: bool = False, timeout: float | None = None) -> Progress:
         """Return the progress of a job, by its id, or of the newest one with a label.

@@ -51,9 +51,10 @@ class GatewayBackend:
                 by_id[job_id].flows.note(view)
             yield by_id[job_id]
 
-    def jobs(self, states: Sequence[JobState], task_id: str, limit: int) -> list[Progress]:
+    def jobs(self, states: Sequence[JobState], task_id: str, limit: int, timeout: float | None) -> list[Progress]:
         """See ``Client.jobs``."""
-        return [view.progress() for view in self._driver.run(self._session.jobs(states, task_id, limit))]
+        flow = self._session.jobs(states, task_id, limit, _deadline(self._session, timeout))
+        return [view.progress() for view in self._driver.run(flow)]
 
     def progress(self, name: str, *, preview: bool, timeout: float | None) -> Progress:
         """See ``Client.progress``."""
@@ -99,9 +100,10 @@ class AsyncGatewayBackend:
                 by_id[job_id].flows.note(view)
             yield by_id[job_id]
 
-    async def jobs(self, states: Sequence[JobState], task_id: str, limit: int) -> list[Progress]:
+    async def jobs(self, states: Sequence[JobState], task_id: str, limit: int, timeout: float | None) -> list[Progress]:
         """See ``Client.jobs``."""
-        return [view.progress() for view in await self._driver.run(self._session.jobs(states, task_id, limit))]
+        flow = self._session.jobs(states, task_id, limit, _deadline(self._session, timeout))
+        return [view.progress() for view in await self._driver.run(flow)]
 
     async def progress(self, name: str, *, preview: bool, timeout: float | None) -> Progress:
         """See ``Client.progress``."""

@@ -206,7 +206,9 @@ class Session:
                 raise
             return found[0]
 
-    def jobs(self, states: Sequence[str], task_id: str, limit: int | None) -> Flow[list[JobView]]:
+    def jobs(
+        self, states: Sequence[str], task_id: str, limit: int | None, deadline: float | None = None
+    ) -> Flow[list[JobView]]:
         """Return jobs, the newest first: those in one of the states, with this label."""
         found: list[JobView] = []
         cursor: int | None = None
@@ -215,7 +217,7 @@ class Session:
             params: dict[str, Any] = {"limit": size, "state": [str(state) for state in states]}
             params |= {"task_id": task_id} if task_id else {}
             params |= {"cursor": cursor} if cursor is not None else {}
-            reply = yield from self.call(self._own("GET", _JOBS, params))
+            reply = yield from self.call(self._own("GET", _JOBS, params), deadline)
             document, now = read_object(reply), time_of(reply)
             found += [JobView.from_document(job, now) for job in document.get("jobs", ())]
             cursor = document.get("cursor")

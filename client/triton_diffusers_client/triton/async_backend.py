@@ -93,9 +93,9 @@ class AsyncTritonBackend:
         while (job := await in_thread(lambda: next(ended, None))) is not None:
             yield own[job]
 
-    async def jobs(self, states: Sequence[JobState], task_id: str, limit: int) -> list[Progress]:
+    async def jobs(self, states: Sequence[JobState], task_id: str, limit: int, timeout: float | None) -> list[Progress]:
         """See ``Client.jobs``."""
-        return await in_thread(lambda: self._backend.jobs(states, task_id, limit))
+        return await in_thread(lambda: self._backend.jobs(states, task_id, limit, timeout))
 
     async def progress(self, name: str, *, preview: bool, timeout: float | None) -> Progress:
         """See ``Client.progress``."""

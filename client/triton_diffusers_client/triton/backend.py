@@ -90,9 +90,9 @@ class TritonBackend:
             for outcome in ended:
                 yield waiting.pop(outcome)
 
-    def jobs(self, states: Sequence[JobState], task_id: str, limit: int) -> list[Progress]:
+    def jobs(self, states: Sequence[JobState], task_id: str, limit: int, timeout: float | None) -> list[Progress]:
         """See ``Client.jobs``."""
-        found = self._ask("list")
+        found = self._ask("list", timeout=timeout)
         wanted = [job for job in found if (not states or job.state in states) and task_id in ("", job.task_id)]
         return wanted[:limit]
 

@@ -14,13 +14,13 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trit
 MADE_WITHIN = 600.0  # seconds: packages come from a registry
 
 
-def python_client(script: str, requirement: str) -> list[str]:
-    """Return a command that runs a script with a package; its environment is made once."""
-    place = CACHE / requirement.replace("==", "-")
+def python_client(script: str, *requirements: str) -> list[str]:
+    """Return a command that runs a script with packages; its environment is made once."""
+    place = CACHE / "-".join(requirements).replace("==", "-")
 
     def make(folder: Path) -> None:
         run([sys.executable, "-m", "venv", str(folder)])
-        run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", requirement])
+        run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", *requirements])
 
     once(place, make)
     return [str(place / "bin" / "python"), str(CLIENTS / script)]

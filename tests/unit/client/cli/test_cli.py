@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 
 from triton_diffusers.api.contract import CONTROL_INPUTS, INPUT_BY_NAME, INPUTS
-from triton_diffusers_client import EncodedImage, Generation, Image, Options
+from triton_diffusers_client import (
+    BusyError,
+    ConnectionFailedError,
+    EncodedImage,
+    Generation,
+    Image,
+    NotFoundError,
+    Options,
+    RequestTimeoutError,
+    ServerError,
+)
+from triton_diffusers_client.cli import commands
 from triton_diffusers_client.cli.generate_arguments import model_of, options_of
 from triton_diffusers_client.cli.outputs import control_paths_for, paths_for
 from triton_diffusers_client.cli.program import main, make_parser
@@ -249,3 +260,22 @@ def test_keys_and_headers(
     with pytest.raises(SystemExit):
         main(["jobs", *arguments])
     assert (made["api_key"], made["headers"]) == (key, headers)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServerError("x"), 1),
+        (NotFoundError("x"), 1),
+        (OSError("x"), 1),
+        (BusyError("x"), 3),
+        (ConnectionFailedError("x"), 3),
+        (RequestTimeoutError("x"), 4),
+    ],
+)
+def test_exit_codes(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(client: Any, args: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "jobs", fail)
+    assert main(["jobs", "--url=grpc://server"]) == code

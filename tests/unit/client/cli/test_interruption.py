@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from argparse import Namespace
 from typing import Any
 
 import pytest
 
+from triton_diffusers_client import CancelledError
 from triton_diffusers_client.cli.interruption import Interruption
 from triton_diffusers_client.cli.program import make_parser
 
 
 class FakeJob:
-    """One that would never end by itself."""
+    """A job that does not end by itself."""
 
-    task_id = "a-task"
+    id = task_id = "a-task"
     cancelled = False
 
-    def wait(self, timeout: float) -> bool:
-        return False
+    def __init__(self) -> None:
+        self.over = threading.Event()
 
-    def done(self) -> bool:
-        return False
-
-    def progress(self) -> None:
-        return None
+    def result(self, timeout: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.over.wait(timeout)
+        raise CancelledError("over")
 
     def cancel(self) -> bool:
         self.cancelled = True
@@ -33,14 +35,17 @@ class FakeJob:
 
 
 class FakeClient:
-    """Ctrl-C comes while the job is being sent."""
+    """Ctrl-C comes while the job is being sent, or while it is watched."""
 
     def __init__(self) -> None:
-        self.job = FakeJob()
+        self.sent = FakeJob()
 
     def submit(self, prompt: str, **options: Any) -> FakeJob:
         signal.raise_signal(signal.SIGINT)
-        return self.job
+        return self.sent
+
+    def job(self, name: str) -> FakeJob:
+        return self.sent
 
 
 @pytest.fixture(autouse=True)
@@ -72,5 +77,16 @@ def test_a_job_that_is_just_being_sent_is_cancelled(capsys: pytest.CaptureFixtur
     client = FakeClient()
     args: Namespace = make_parser().parse_args(["generate", "a red apple"])
     assert args.command(client, args) == 130
-    assert client.job.cancelled
+    assert client.sent.cancelled
     assert capsys.readouterr().err == "interrupted; cancelled job a-task\n"
+
+
+def test_a_job_that_is_watched_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    client = FakeClient()
+    args: Namespace = make_parser().parse_args(["watch", "a-task"])
+    try:
+        assert args.command(client, args) == 130
+    finally:
+        client.sent.over.set()
+    assert not client.sent.cancelled
+    assert capsys.readouterr().err == "interrupted; job a-task continues\n"
