@@ -98,7 +98,9 @@ def _add_middleware(app: FastAPI, service: Service, hosts: Sequence[str]) -> Non
         max_seconds=settings.body_seconds,
     )
     app.add_middleware(BodyMiddleware, limits=limits)
-    app.add_middleware(AccessMiddleware, authenticator=service.authenticator, routes=guarded_routes(app.routes))
+    app.add_middleware(
+        AccessMiddleware, authenticator=service.authenticator, routes=guarded_routes(app.routes), render=render
+    )
     app.add_middleware(OriginMiddleware, hosts=hosts)
     app.add_middleware(AddressMiddleware, max_requests=settings.max_address_requests)
     app.add_middleware(FaultMiddleware, render=render)

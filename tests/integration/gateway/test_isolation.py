@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from tests.postgres_server import PostgresServer
 from tests.unit.gateway.conftest import Gateway, report
@@ -290,6 +291,10 @@ async def test_a_sink_sends_ones_own_results_only(house: House) -> None:
     bob = house.keys["bob"]
     index = int((await house.call(bob, "POST", f"/api/predict/{SERVICE}", json={"prompt": "a plum"})).text)
     address = f"ws://127.0.0.1:{house.port}/api/predict/{SERVICE}/sink?_watch_=true&_index_=0&_window_=10"
+    for headers, status in (({}, 401), ({"Authorization": house.keys["eve"]}, 403)):
+        with pytest.raises(InvalidStatus) as raised:
+            await connect(address, additional_headers=headers)
+        assert raised.value.response.status_code == status
     async with connect(address, additional_headers={"Authorization": bob}) as socket:
         while (claim := await house.gateway.claim()).job.number != index:
             await house.gateway.table.fail(claim.lease, JobError(message="-", code=469), retryable=False)

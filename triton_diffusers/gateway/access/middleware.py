@@ -8,12 +8,15 @@ from urllib.parse import parse_qs
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.access.caller import CALLER
 from triton_diffusers.gateway.access.declaration import Declaration, GuardedRoute
-from triton_diffusers.gateway.faults import Fault, Refused
+from triton_diffusers.gateway.faults import Fault, Refused, fault_of
+from triton_diffusers.gateway.middleware.faults import Render
 
 _POLICY_VIOLATION = 1008
+_DENIAL = "websocket.http.response"  # an extension of ASGI
 # A path that nothing serves needs a caller, too: its body would be read before it is answered.
 _NO_ROUTE = Declaration()
 
@@ -21,23 +24,32 @@ _NO_ROUTE = Declaration()
 class AccessMiddleware:
     """Puts the caller into the scope of a request that its route lets in."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, routes: Sequence[GuardedRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, authenticator: Authenticator, routes: Sequence[GuardedRoute], render: Render
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._routes = routes
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request. Raises ``Refused``."""
+        """Handle a request. Raises ``Refused``; WebSockets are denied here, as nothing above answers them."""
         if scope["type"] == "http":
             await self._admit(scope)
         elif scope["type"] == "websocket":
             try:
                 await self._admit(scope)
-            except Refused as error:
-                await receive()
-                await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.fault.message[:120]})
+            except (Refused, TritonDiffusersError) as error:
+                await self._deny(scope, receive, send, fault_of(error))
                 return
         await self._app(scope, receive, send)
+
+    async def _deny(self, scope: Scope, receive: Receive, send: Send, fault: Fault) -> None:
+        await receive()
+        if _DENIAL in scope.get("extensions", {}):
+            await self._render(scope["path"], fault)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": fault.message[:120]})
 
     async def _admit(self, scope: Scope) -> None:
         method = scope.get("method", "")

@@ -79,7 +79,7 @@ def guarded(authenticator: Authenticator) -> FastAPI:
     router.add_api_route("/health", caller, dependencies=[PUBLIC])
     router.add_api_websocket_route("/socket", socket)
     app.include_router(router)
-    app.add_middleware(AccessMiddleware, authenticator=authenticator, routes=guarded_routes(app.routes))
+    app.add_middleware(AccessMiddleware, authenticator=authenticator, routes=guarded_routes(app.routes), render=render)
     app.add_middleware(FaultMiddleware, render=render)
     return app
 
@@ -125,19 +125,25 @@ async def test_public_routes_and_signed_urls_ask_nobody() -> None:
         assert authenticator.asked == 1
 
 
-async def test_a_websocket_is_closed_for_whom_its_route_does_not_let_in() -> None:
+@pytest.mark.parametrize(
+    ("extensions", "refusal"),
+    [({}, ("websocket.close", None)), ({"websocket.http.response": {}}, ("websocket.http.response.start", 403))],
+)
+async def test_a_websocket_is_denied_to_whom_its_route_does_not_let_in(
+    extensions: dict[str, object], refusal: tuple[str, int | None]
+) -> None:
     scope = {"type": "websocket", "path": "/jobs/socket", "query_string": b"", "headers": [], "subprotocols": []}
-    for caller, kind in ((ANN, "websocket.accept"), (replace(ANN, scopes=frozenset()), "websocket.close")):
-        sent = []
+    for caller, expected in ((ANN, ("websocket.accept", None)), (replace(ANN, scopes=frozenset()), refusal)):
+        sent: list[dict[str, object]] = []
 
         async def receive() -> dict[str, str]:
             return {"type": "websocket.connect"}
 
-        async def send(message: dict[str, object], sent: list[object] = sent) -> None:
-            sent.append(message["type"])
+        async def send(message: dict[str, object], sent: list[dict[str, object]] = sent) -> None:
+            sent.append(message)
 
-        await guarded(Someone(caller))(dict(scope), receive, send)
-        assert sent[0] == kind
+        await guarded(Someone(caller))({**scope, "extensions": extensions}, receive, send)
+        assert (sent[0]["type"], sent[0].get("status")) == expected
 
 
 async def test_a_request_that_passed_no_check_fails() -> None:
