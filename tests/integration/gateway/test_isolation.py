@@ -1,4 +1,4 @@
-"""What users may not do to each other: every route of the gateway, called with another user's ids.
+"""Attempts of users on each other: every route of the gateway, called with another user's ids.
 
 Each attempt with an id is made twice: with that of another user's job, and with one that does not exist. The answers
 must be the same, and hold nothing of the other user; afterwards everything is as it was.
