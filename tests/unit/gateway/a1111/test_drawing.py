@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,23 @@ async def test_what_is_ignored_is_told(gateway: Gateway, sent: dict[str, Any], w
 )  # fmt: skip
 async def test_what_is_unsupported_or_invalid_is_an_error(gateway: Gateway, sent: dict[str, Any], message: str) -> None:
     assert (await refused(gateway, **sent)).startswith(message)
+
+
+async def test_texts_that_are_not_unicode_are_repeated(gateway: Gateway) -> None:
+    """JSON can escape half of a character, which UTF-8 cannot encode."""
+    broken = "\ud800"
+    body = json.dumps({"prompt": "an apple", broken: broken}).encode()
+    waiting = asyncio.create_task(gateway.client.post(TXT2IMG, content=body))
+    await gateway.draw([encoded()], parameters=PARAMETERS, warnings=[])
+    reply = (await ended(waiting)).json()
+    assert reply["parameters"][broken] == broken
+    assert json.loads(reply["info"])["warnings"] == [f"{broken} is unknown and was ignored"]
+    body = json.dumps({"alwayson_scripts": {broken: {"args": [True]}}}).encode()
+    refusal = await gateway.client.post(TXT2IMG, content=body)
+    assert (refusal.status_code, broken in refusal.json()["detail"]) == (422, True)
+    body = json.dumps({broken: broken}).encode()
+    assert (await gateway.client.post(OPTIONS, content=body)).status_code == 200
+    assert (await gateway.client.get(OPTIONS)).json()[broken] == broken
 
 
 async def test_an_unknown_sampler_is_not_found(gateway: Gateway) -> None:

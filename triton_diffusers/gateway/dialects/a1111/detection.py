@@ -10,13 +10,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from triton_diffusers.api.base64 import decode_base64
 from triton_diffusers.api.request import Function
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.gateway.access.caller import A1111, caller_of
 from triton_diffusers.gateway.access.declaration import requires
+from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONResponse
 from triton_diffusers.gateway.dialects.a1111.options import Options, options_of
 from triton_diffusers.gateway.dialects.a1111.units import NONE, module_name
 from triton_diffusers.gateway.dialects.a1111.values import text
@@ -50,44 +50,44 @@ router = APIRouter(prefix="/controlnet", tags=["a1111"], dependencies=[requires(
 
 
 @router.get("/version", summary="Version of the ControlNet extension (A1111)")
-async def extension_version() -> JSONResponse:
+async def extension_version() -> AsciiJSONResponse:
     """Return the version of the extension's API."""
-    return JSONResponse({"version": _VERSION})
+    return AsciiJSONResponse({"version": _VERSION})
 
 
 @router.get("/settings", summary="Settings of the ControlNet extension (A1111)")
-async def extension_settings(service: ServiceDependency) -> JSONResponse:
+async def extension_settings(service: ServiceDependency) -> AsciiJSONResponse:
     """Return the number of units of a request."""
-    return JSONResponse({"control_net_unit_count": service.limits.max_controlnets})
+    return AsciiJSONResponse({"control_net_unit_count": service.limits.max_controlnets})
 
 
 @router.get("/model_list", summary="List ControlNets (A1111)")
-async def model_list(request: Request, service: ServiceDependency) -> JSONResponse:
+async def model_list(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the ControlNets of the caller's checkpoint."""
-    return JSONResponse({"model_list": list(_controlnets(await _options(request, service)))})
+    return AsciiJSONResponse({"model_list": list(_controlnets(await _options(request, service)))})
 
 
 @router.get("/module_list", summary="List preprocessors (A1111)")
-async def module_list() -> JSONResponse:
+async def module_list() -> AsciiJSONResponse:
     """Return the preprocessors."""
     names = _modules()
     detail = {"model_free": False, "sliders": []}
-    return JSONResponse({"module_list": names, "module_detail": dict.fromkeys(names, detail)})
+    return AsciiJSONResponse({"module_list": names, "module_detail": dict.fromkeys(names, detail)})
 
 
 @router.get("/control_types", summary="List kinds of ControlNets (A1111)")
-async def control_types(request: Request, service: ServiceDependency) -> JSONResponse:
+async def control_types(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the extension's categories, with their preprocessors and the ControlNets named like them."""
     models = list(_controlnets(await _options(request, service)))
     views = {"All": _type_view(_modules(), models)}
     for kind, modules in _TYPES.items():
         fitting = [name for name in models if any(module in name.lower() for module in modules)]
         views[kind] = _type_view([NONE, *modules], fitting)
-    return JSONResponse({"control_types": views})
+    return AsciiJSONResponse({"control_types": views})
 
 
 @router.post("/detect", openapi_extra=_BODY, summary="Make control images (A1111)")
-async def detect(request: Request, service: ServiceDependency) -> JSONResponse:
+async def detect(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return what a preprocessor makes of images; each is a job that draws nothing."""
     controlnets = _controlnets(await _options(request, service))
     if not controlnets:
@@ -102,7 +102,7 @@ async def detect(request: Request, service: ServiceDependency) -> JSONResponse:
         ended = await service.wait(request, submitted.job)
         made = await service.results.base64(ended, CONTROL_IMAGE)
         images += [base64.b64encode(base64.urlsafe_b64decode(each)).decode() for each in made]
-    return JSONResponse({"images": images, "info": "Success"})
+    return AsciiJSONResponse({"images": images, "info": "Success"})
 
 
 def _detections(

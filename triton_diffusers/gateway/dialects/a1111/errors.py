@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from triton_diffusers.errors import InvalidRequest
+from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONResponse
 from triton_diffusers.gateway.faults import Fault
 
 _INVALID = 400
@@ -28,4 +29,6 @@ def render(fault: Fault) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="API key as password"'
     status = _UNPROCESSABLE if fault.status == _INVALID else fault.status
     kind = "HTTPException" if status < 500 else "RuntimeError"
-    return JSONResponse({"error": kind, "detail": fault.message, "body": "", "errors": fault.message}, status, headers)
+    return AsciiJSONResponse(
+        {"error": kind, "detail": fault.message, "body": "", "errors": fault.message}, status, headers
+    )

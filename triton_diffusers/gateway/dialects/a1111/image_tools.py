@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from triton_diffusers.api.base64 import decode_base64
 from triton_diffusers.errors import InvalidRequest
@@ -17,6 +16,7 @@ from triton_diffusers.gateway.access.caller import A1111
 from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.a1111.errors import Unsupported
 from triton_diffusers.gateway.dialects.a1111.infotext import pairs_of, texts_of
+from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONResponse
 from triton_diffusers.gateway.dialects.a1111.lists import UPSCALERS
 from triton_diffusers.gateway.dialects.a1111.pixels import Size, resized
 from triton_diffusers.gateway.dialects.a1111.values import number, text, whole
@@ -39,7 +39,7 @@ router = APIRouter(prefix="/sdapi/v1", tags=["a1111"], dependencies=[requires(A1
 
 
 @router.post("/png-info", openapi_extra=_BODY, summary="Parameters of an image (A1111)")
-async def png_info(request: Request, service: ServiceDependency) -> JSONResponse:
+async def png_info(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the texts in an image, and its parameters as pairs."""
 
     def read(body: bytes) -> dict[str, Any]:
@@ -47,21 +47,21 @@ async def png_info(request: Request, service: ServiceDependency) -> JSONResponse
         texts = texts_of("image", image)
         return {"info": texts.parameters, "items": texts.others, "parameters": pairs_of(texts.parameters)}
 
-    return JSONResponse(await read_body(request, read))
+    return AsciiJSONResponse(await read_body(request, read))
 
 
 @router.post("/extra-single-image", openapi_extra=_BODY, summary="Resize an image (A1111)")
-async def extra_single_image(request: Request, service: ServiceDependency) -> JSONResponse:
+async def extra_single_image(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return an image, resized."""
 
     document = await read_body(request, read_object)
     limits = pixel_limits(service.limits)
     image = await in_pixel_thread(_upscaled, "image", document.get("image"), document, limits)
-    return JSONResponse({"html_info": "", "image": image})
+    return AsciiJSONResponse({"html_info": "", "image": image})
 
 
 @router.post("/extra-batch-images", openapi_extra=_BODY, summary="Resize images (A1111)")
-async def extra_batch_images(request: Request, service: ServiceDependency) -> JSONResponse:
+async def extra_batch_images(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return images, resized."""
 
     document = await read_body(request, read_object)
@@ -73,7 +73,7 @@ async def extra_batch_images(request: Request, service: ServiceDependency) -> JS
         await in_pixel_thread(_upscaled, f"imageList[{place}].data", each.get("data"), document, limits)
         for place, each in enumerate(given)
     ]
-    return JSONResponse({"html_info": "", "images": images})
+    return AsciiJSONResponse({"html_info": "", "images": images})
 
 
 def _upscaled(field: str, value: Any, document: Mapping[str, Any], limits: Settings) -> str:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from triton_diffusers.gateway.access.caller import A1111, caller_of
 from triton_diffusers.gateway.access.declaration import requires
+from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONResponse
 from triton_diffusers.gateway.dialects.a1111.memory import memory_view
 from triton_diffusers.gateway.dialects.a1111.options import options_of
 from triton_diffusers.gateway.dialects.a1111.samplers import sampler_views, scheduler_views
@@ -29,10 +29,10 @@ router = APIRouter(prefix="/sdapi/v1", tags=["a1111"], dependencies=[requires(A1
 
 
 @router.get("/sd-models", summary="List checkpoints (A1111)")
-async def sd_models(service: ServiceDependency) -> JSONResponse:
+async def sd_models(service: ServiceDependency) -> AsciiJSONResponse:
     """Return the checkpoints that runners serve."""
     names = [checkpoint.name for checkpoint in (await fleet_of(service.table)).checkpoints]
-    return JSONResponse([_model_view(name) for name in names])
+    return AsciiJSONResponse([_model_view(name) for name in names])
 
 
 def _model_view(name: str) -> dict[str, Any]:
@@ -40,30 +40,32 @@ def _model_view(name: str) -> dict[str, Any]:
 
 
 @router.get("/samplers", summary="List samplers (A1111)")
-async def samplers() -> JSONResponse:
+async def samplers() -> AsciiJSONResponse:
     """Return the samplers."""
-    return JSONResponse(sampler_views())
+    return AsciiJSONResponse(sampler_views())
 
 
 @router.get("/schedulers", summary="List schedulers (A1111)")
-async def schedulers() -> JSONResponse:
+async def schedulers() -> AsciiJSONResponse:
     """Return the schedulers."""
-    return JSONResponse(scheduler_views())
+    return AsciiJSONResponse(scheduler_views())
 
 
 @router.get("/loras", summary="List LoRAs (A1111)")
-async def loras(request: Request, service: ServiceDependency) -> JSONResponse:
+async def loras(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the LoRAs of the caller's checkpoint, by the names that a prompt's tags take."""
     paths = [PurePosixPath(path) for path in await _adapters(request, service, "loras")]
-    return JSONResponse([{"name": path.stem, "alias": path.stem, "path": str(path), "metadata": {}} for path in paths])
+    return AsciiJSONResponse(
+        [{"name": path.stem, "alias": path.stem, "path": str(path), "metadata": {}} for path in paths]
+    )
 
 
 @router.get("/embeddings", summary="List embeddings (A1111)")
-async def embeddings(request: Request, service: ServiceDependency) -> JSONResponse:
+async def embeddings(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the embeddings of the caller's checkpoint. Their sizes are unknown to the gateway."""
     words = await _adapters(request, service, "embeddings")
     unknown = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": 0, "vectors": 0}
-    return JSONResponse({"loaded": dict.fromkeys(words, unknown), "skipped": {}})
+    return AsciiJSONResponse({"loaded": dict.fromkeys(words, unknown), "skipped": {}})
 
 
 async def _adapters(request: Request, service: Service, kind: str) -> tuple[str, ...]:
@@ -74,10 +76,10 @@ async def _adapters(request: Request, service: Service, kind: str) -> tuple[str,
 
 
 @router.get("/prompt-styles", summary="List styles (A1111)")
-async def prompt_styles(service: ServiceDependency) -> JSONResponse:
+async def prompt_styles(service: ServiceDependency) -> AsciiJSONResponse:
     """Return the styles of the operator's file."""
     styles = await asyncio.to_thread(read_styles, service.settings.styles_file)
-    return JSONResponse(
+    return AsciiJSONResponse(
         [
             {"name": style.name, "prompt": style.prompt, "negative_prompt": style.negative_prompt}
             for style in styles.values()
@@ -86,16 +88,16 @@ async def prompt_styles(service: ServiceDependency) -> JSONResponse:
 
 
 @router.get("/upscalers", summary="List upscalers (A1111)")
-async def upscalers() -> JSONResponse:
+async def upscalers() -> AsciiJSONResponse:
     """Return the upscalers of the extras."""
     empty = {"model_name": None, "model_path": None, "model_url": None, "scale": _UPSCALE}
-    return JSONResponse([{"name": name, **empty} for name in UPSCALERS])
+    return AsciiJSONResponse([{"name": name, **empty} for name in UPSCALERS])
 
 
 @router.get("/scripts", summary="List scripts (A1111)")
-async def scripts() -> JSONResponse:
+async def scripts() -> AsciiJSONResponse:
     """Return the extensions that requests may name."""
-    return JSONResponse({"txt2img": list(_SCRIPTS), "img2img": list(_SCRIPTS)})
+    return AsciiJSONResponse({"txt2img": list(_SCRIPTS), "img2img": list(_SCRIPTS)})
 
 
 # Of these a model directory has none, or none that can be chosen.
@@ -106,26 +108,26 @@ async def scripts() -> JSONResponse:
 @router.get("/latent-upscale-modes", summary="List latent upscalers (A1111)")
 @router.get("/script-info", summary="Describe scripts (A1111)")
 @router.get("/extensions", summary="List extensions (A1111)")
-async def nothing() -> JSONResponse:
+async def nothing() -> AsciiJSONResponse:
     """Return an empty list."""
-    return JSONResponse([])
+    return AsciiJSONResponse([])
 
 
 @router.post("/refresh-checkpoints", summary="List checkpoints again (A1111)")
 @router.post("/refresh-vae", summary="List autoencoders again (A1111)")
 @router.post("/refresh-loras", summary="List LoRAs again (A1111)")
-async def refresh() -> JSONResponse:
+async def refresh() -> AsciiJSONResponse:
     """Answer: runners list them again by themselves, every few seconds."""
-    return JSONResponse(None)
+    return AsciiJSONResponse(None)
 
 
 @router.get("/memory", summary="Memory of the gateway's machine (A1111)")
-async def memory() -> JSONResponse:
+async def memory() -> AsciiJSONResponse:
     """Return the memory of the gateway's machine."""
-    return JSONResponse(memory_view())
+    return AsciiJSONResponse(memory_view())
 
 
 @router.get("/cmd-flags", summary="Flags of the server (A1111)")
-async def cmd_flags() -> JSONResponse:
+async def cmd_flags() -> AsciiJSONResponse:
     """Return the flags that clients look for."""
-    return JSONResponse({"api": True, "nowebui": True})
+    return AsciiJSONResponse({"api": True, "nowebui": True})

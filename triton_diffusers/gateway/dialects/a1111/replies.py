@@ -37,7 +37,7 @@ async def images_reply(
     return {
         "images": [base64.b64encode(image).decode() for image in (*images, *maps)] if sent else [],
         "parameters": _echo(document),
-        "info": json.dumps(info_of(job, made, options, infotexts), ensure_ascii=False),
+        "info": json.dumps(info_of(job, made, options, infotexts)),
     }
 
 

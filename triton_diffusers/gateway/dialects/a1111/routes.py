@@ -10,11 +10,11 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from triton_diffusers.errors import Cancelled, InvalidRequest, TimedOut
 from triton_diffusers.gateway.access.caller import A1111, caller_of
 from triton_diffusers.gateway.access.declaration import requires
+from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONResponse
 from triton_diffusers.gateway.dialects.a1111.options import KIND, checked_changes, options_of, overridden
 from triton_diffusers.gateway.dialects.a1111.progress import (
     TASK,
@@ -45,43 +45,43 @@ router = APIRouter(tags=["a1111"], dependencies=[requires(A1111)])
 
 
 @router.post("/sdapi/v1/txt2img", openapi_extra=_BODY, summary="Text to image (A1111)")
-async def txt2img(request: Request, service: ServiceDependency) -> JSONResponse:
+async def txt2img(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Draw images of a prompt, and wait for them."""
     return await _draw(request, service, with_image=False)
 
 
 @router.post("/sdapi/v1/img2img", openapi_extra=_BODY, summary="Image to image, or inpainting (A1111)")
-async def img2img(request: Request, service: ServiceDependency) -> JSONResponse:
+async def img2img(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Draw images over an image, or with a mask over a part of it, and wait for them."""
     return await _draw(request, service, with_image=True)
 
 
 @router.get("/sdapi/v1/progress", summary="Progress of the caller's jobs (A1111)")
-async def progress(request: Request, service: ServiceDependency, skip_current_image: bool = False) -> JSONResponse:
+async def progress(request: Request, service: ServiceDependency, skip_current_image: bool = False) -> AsciiJSONResponse:
     """Return the progress of the caller's first job in flight, with a preview."""
     jobs = await jobs_in_flight(service.table, caller_of(request).owner)
     preview = await preview_of(service.table, jobs[0]) if jobs and not skip_current_image else None
-    return JSONResponse(progress_view(jobs, preview))
+    return AsciiJSONResponse(progress_view(jobs, preview))
 
 
 @router.post("/sdapi/v1/interrupt", summary="Cancel the caller's jobs (A1111)")
-async def interrupt(request: Request, service: ServiceDependency) -> JSONResponse:
+async def interrupt(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Cancel all of the caller's jobs of this API."""
     for job in await jobs_in_flight(service.table, caller_of(request).owner):
         await service.table.cancel(job.owner, job.id)
-    return JSONResponse({})
+    return AsciiJSONResponse({})
 
 
 @router.post("/sdapi/v1/skip", summary="Cancel the caller's first job (A1111)")
-async def skip(request: Request, service: ServiceDependency) -> JSONResponse:
+async def skip(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Cancel the job whose progress is shown; the caller's others continue."""
     for job in (await jobs_in_flight(service.table, caller_of(request).owner))[:1]:
         await service.table.cancel(job.owner, job.id)
-    return JSONResponse({})
+    return AsciiJSONResponse({})
 
 
 @router.post("/internal/progress", openapi_extra=_BODY, summary="Progress of one task (A1111)")
-async def task_progress(request: Request, service: ServiceDependency) -> JSONResponse:
+async def task_progress(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the progress of the job with a ``force_task_id``."""
     document = await read_body(request, read_object)
     owner = caller_of(request).owner
@@ -89,38 +89,38 @@ async def task_progress(request: Request, service: ServiceDependency) -> JSONRes
     job = await job_of_task(service.table, owner, text("id_task", document.get("id_task", "")))
     wants_preview = job is not None and flag("live_preview", document.get("live_preview", True))
     preview = await preview_of(service.table, job) if job is not None and wants_preview else None
-    return JSONResponse(task_view(job, await jobs_in_flight(service.table, owner), preview, last))
+    return AsciiJSONResponse(task_view(job, await jobs_in_flight(service.table, owner), preview, last))
 
 
 @router.get("/internal/pending-tasks", summary="Tasks that wait (A1111)")
-async def pending_tasks(request: Request, service: ServiceDependency) -> JSONResponse:
+async def pending_tasks(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the tasks of the caller's jobs in flight."""
     tasks = [job.tags.get(TASK, job.id) for job in await jobs_in_flight(service.table, caller_of(request).owner)]
-    return JSONResponse({"size": len(tasks), "tasks": tasks})
+    return AsciiJSONResponse({"size": len(tasks), "tasks": tasks})
 
 
 @router.get("/internal/ping", summary="Liveness (A1111)")
-async def ping() -> JSONResponse:
+async def ping() -> AsciiJSONResponse:
     """Answer."""
-    return JSONResponse({})
+    return AsciiJSONResponse({})
 
 
 @router.get("/sdapi/v1/options", summary="The caller's options (A1111)")
-async def get_options(request: Request, service: ServiceDependency) -> JSONResponse:
+async def get_options(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the caller's options."""
     options = await options_of(service.table, caller_of(request).owner, await fleet_of(service.table))
-    return JSONResponse(options.values)
+    return AsciiJSONResponse(options.values)
 
 
 @router.post("/sdapi/v1/options", openapi_extra=_BODY, summary="Change the caller's options (A1111)")
-async def set_options(request: Request, service: ServiceDependency) -> JSONResponse:
+async def set_options(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Keep options, for this caller only."""
     changes = checked_changes(await read_body(request, read_object), await fleet_of(service.table))
     await service.table.call(service.table.store.directory.prefer, caller_of(request).owner, KIND, changes)
-    return JSONResponse(None)
+    return AsciiJSONResponse(None)
 
 
-async def _draw(request: Request, service: Service, *, with_image: bool) -> JSONResponse:
+async def _draw(request: Request, service: Service, *, with_image: bool) -> AsciiJSONResponse:
     document = await read_body(request, read_object)
     caller, fleet = caller_of(request), await fleet_of(service.table)
     changes = mapping("override_settings", document.get("override_settings") or {})
@@ -148,7 +148,7 @@ async def _draw(request: Request, service: Service, *, with_image: bool) -> JSON
         job = await service.table.get(job.owner, job.id)
         if job.state is not JobState.CANCELLED:
             raise
-    return JSONResponse(await images_reply(service, job, made, options, document))
+    return AsciiJSONResponse(await images_reply(service, job, made, options, document))
 
 
 async def _keyed_body(request: Request) -> bytes:
