@@ -50,8 +50,9 @@ def kohya(weights: Weights, alpha: float | None = None, te_prefix: str = "lora_t
     for path, (down, up) in weights.items():
         model, _, inner = path.partition(".")
         prefix = "lora_unet"
-        if model == "text_encoder":
-            prefix, inner = te_prefix, _with_text_model(inner)
+        if model != "unet":
+            prefix = te_prefix if model == "text_encoder" else "lora_te2"
+            inner = _with_text_model(inner)
         tensors |= _kohya_layer(f"{prefix}_{inner.replace('.', '_')}", down, up, alpha)
     return tensors
 
@@ -71,7 +72,7 @@ def peft(weights: Weights, prefix: str = "") -> Tensors:
     tensors = {}
     for path, (down, up) in weights.items():
         model, _, inner = path.partition(".")
-        path = f"{model}.{_with_text_model(inner)}" if model == "text_encoder" else path
+        path = f"{model}.{_with_text_model(inner)}" if model != "unet" else path
         tensors[f"{prefix}{path}.lora_A.weight"] = down.clone()
         tensors[f"{prefix}{path}.lora_B.weight"] = _kernel(down, up)
     return tensors

@@ -14,7 +14,6 @@ from triton_diffusers.checkpoints.layout import INDEX
 from triton_diffusers.families.registry import family_of
 
 _FAMILIES = {  # beginning of a pipeline's class → family
-    "StableDiffusionXL": "SDXL",
     "StableDiffusion3": "SD3",
     "StableDiffusionDepth2Img": "Stable Diffusion 2 depth",
     "StableDiffusionGLIGEN": "GLIGEN",
@@ -55,13 +54,14 @@ _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 def check_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Raise ``LoadError`` if ``model_index.json`` is that of another family, or lacks a component."""
     name = str(index.get("_class_name", ""))
-    for beginning, family in _FAMILIES.items():
+    for beginning, other in _FAMILIES.items():
         if name.startswith(beginning):
-            raise LoadError(f"{folder}: not supported yet: {family}")
-    for component in family_of(index).components:
+            raise LoadError(f"{folder}: not supported yet: {other}")
+    family = family_of(index)
+    for component in family.components:
         if not is_given(index, component):
             raise LoadError(
-                f"{folder}/{INDEX} has no {component} ({name or 'no _class_name'}): not a Stable Diffusion model"
+                f"{folder}/{INDEX} has no {component} ({name or 'no _class_name'}): not a {family.name} model"
             )
 
 

@@ -123,7 +123,7 @@ class _Plan:
 
 def _read_plan(folder: Path, other_vae: OtherVae | None) -> _Plan:
     """Read everything except weights. Raises ``LoadError`` if the components are unsupported or inconsistent."""
-    index = _read_json(folder / INDEX)
+    index = read_index(folder)
     check_index(folder, index)
     entry = family_of(index)
     with torch.device("meta"):
@@ -296,13 +296,8 @@ def _load_checker(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) ->
 
 
 def _read_scheduler(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scheduler's config, with two settings of early repositories fixed, as diffusers' pipelines do."""
-    config = dict(_load_plain(folder, index, "scheduler").config)
-    if "steps_offset" in config:
-        config["steps_offset"] = 1
-    if "clip_sample" in config:
-        config["clip_sample"] = False
-    return config
+    """Return the scheduler's config."""
+    return dict(_load_plain(folder, index, "scheduler").config)
 
 
 def _mend_old_unet(unet: Any) -> None:
@@ -312,7 +307,9 @@ def _mend_old_unet(unet: Any) -> None:
         unet.register_to_config(sample_size=_OLD_UNET_SIDE)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's ``model_index.json``. Raises ``LoadError``."""
+    path = folder / INDEX
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

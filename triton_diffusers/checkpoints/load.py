@@ -83,7 +83,8 @@ def _keep_embeddings(encoder: Any, kept: Any) -> None:
 
 
 def _attach_embeddings(settings: Settings, components: Components) -> None:
-    attach_embeddings(settings.model_folder / "embeddings", components.tokenizer, components.text_encoder)
+    folder = settings.model_folder / "embeddings"
+    attach_embeddings(folder, list(components.tokenizers.values()), list(components.text_encoders.values()))
 
 
 def _places(settings: Settings) -> dict[str, Any]:

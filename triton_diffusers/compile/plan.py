@@ -20,6 +20,7 @@ from triton_diffusers.artifacts import (
 )
 from triton_diffusers.artifacts.manifest import FORMAT
 from triton_diffusers.checkpoints.errors import LoadError
+from triton_diffusers.checkpoints.folder import read_index
 from triton_diffusers.checkpoints.layout import find_base_model
 from triton_diffusers.compile.errors import BuildError, CannotBegin
 from triton_diffusers.compile.options import MIN_PSNR, PRECISIONS, SYNONYMS, BuildOptions
@@ -27,6 +28,7 @@ from triton_diffusers.downloads import SourceError, is_remote, resolve_model_dir
 from triton_diffusers.downloads.buckets import FORMS, is_bucket
 from triton_diffusers.engines.compilers import COMPILERS, Compiler
 from triton_diffusers.engines.graphs import GRAPHS
+from triton_diffusers.families.registry import family_of
 from triton_diffusers.settings import Settings
 
 # Relative to the size of the weights, which are usually in half or single precision.
@@ -76,6 +78,7 @@ def make_plan(options: BuildOptions, settings: Settings) -> Plan:
     precision = _precision(options, compiler)
     model_dir = fetch(options.model, settings)
     environment = environment_of(compiler, model_dir, settings.vae)
+    _check_family(find_base_model(model_dir, settings.vae).path)
     store = store_of(options.out, model_dir, settings, environment.fingerprint)
     existing, reason = _find_existing(store, options.engine, precision, environment)
     return Plan(
@@ -92,6 +95,12 @@ def make_plan(options: BuildOptions, settings: Settings) -> Plan:
         calibrated=compiler.calibrated(precision),
         graphs=tuple(GRAPHS),
     )
+
+
+def _check_family(base: Path) -> None:
+    """Raise ``CannotBegin`` if compiled engines do not support the family of a diffusers folder."""
+    if base.is_dir() and not (family := family_of(read_index(base))).compiles:
+        raise CannotBegin(f"{base}: {family.name} is not supported by compiled engines yet; the eager engine serves it")
 
 
 def find_compiler(name: str) -> Compiler:

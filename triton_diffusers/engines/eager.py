@@ -150,17 +150,21 @@ class EagerEngine(CheckpointEngine):
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray[Any, Any], *, precise: bool = False) -> torch.Tensor:
-        vae = self._precise_vae if precise else self._components.vae
+        vae = self._vae(precise)
         image = torch.from_numpy(pixels).unsqueeze(0).to(self.device, vae.dtype)
         latents = vae.encode(image.contiguous(memory_format=torch.channels_last)).latent_dist
         return self.family.latents.from_vae(latents.mean, latents.std).float()
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor, *, precise: bool = False) -> np.ndarray[Any, Any]:
-        vae = self._precise_vae if precise else self._components.vae
+        vae = self._vae(precise)
         values = self.family.latents.to_vae(latents.unsqueeze(0).to(self.device, vae.dtype))
         image: np.ndarray[Any, Any] = vae.decode(values, return_dict=False)[0][0].float().cpu().numpy()
         return image
+
+    def _vae(self, precise: bool) -> Any:
+        overflows = self.family.decodes_in_float32 and self._dtype == torch.float16
+        return self._precise_vae if precise or overflows else self._components.vae
 
     @cached_property
     def _precise_vae(self) -> Any:

@@ -16,10 +16,14 @@ STATES = "states"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedText:
-    """One text: hidden states as chunks of (1, tokens, width), and inputs of the whole text; compared by identity."""
+    """One text: hidden states as chunks of (1, tokens, width), and inputs of the whole text; compared by identity.
+
+    ``padding`` is a chunk that pads this text; None for that of the conditioning.
+    """
 
     chunks: tuple[torch.Tensor, ...]
     whole: Inputs = field(default_factory=dict)
+    padding: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +62,9 @@ class Conditioning:
         return inputs | {name: value.expand(rows, *value.shape[1:]) for name, value in self.shared.items()}
 
     def _padded(self, text: EncodedText, length: int) -> torch.Tensor:
-        padding = [self.empty] * (length - len(text.chunks)) if self.empty is not None else []
-        return torch.cat([*text.chunks, *padding], dim=1)
+        padding = self.empty if text.padding is None else text.padding
+        missing = [padding] * (length - len(text.chunks)) if padding is not None else []
+        return torch.cat([*text.chunks, *missing], dim=1)
 
     def changes(self, step: int) -> bool:
         """Return True if a step has other texts than the previous one."""

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
+import torch
+
 from triton_diffusers.api.request import GenerationRequest, ModelDefaults
-from triton_diffusers.families.conditioning import Inputs, collate
+from triton_diffusers.families.conditioning import EncodedText, Inputs, collate
 from triton_diffusers.families.denoiser import Denoiser
 from triton_diffusers.families.guidance import Guidance
 from triton_diffusers.families.latents import LatentFormat
 from triton_diffusers.families.registry import FamilyEntry
 from triton_diffusers.families.schedules import Schedule
-from triton_diffusers.prompts import Tokens
+from triton_diffusers.prompts import Tokens, apply_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Family(ABC):
 
     ``denoiser_channels`` exceed those of the latents in inpainting models (mask and masked image). ``text_layers`` is
     the number of layers that ``clip_skip`` can choose from. ``denoiser_config`` is what ControlNets must match.
+    ``decodes_in_float32`` is True for autoencoders that overflow in half precision.
     """
 
     entry: ClassVar[FamilyEntry]
@@ -45,6 +48,7 @@ class Family(ABC):
     schedule: Schedule
     defaults: ModelDefaults
     denoiser_config: Mapping[str, Any] = field(compare=False)
+    decodes_in_float32: bool = False
 
     @staticmethod
     @abstractmethod
@@ -64,6 +68,14 @@ class Family(ABC):
     @abstractmethod
     def encode_text(self, encoders: Mapping[str, Any], chunks: Sequence[Tokens], clip_skip: int) -> Inputs:
         """Return hidden states, without attention weights, and other inputs of each chunk, by the text encoders."""
+
+    def weigh(self, states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+        """Apply one attention weight per token to the hidden states (1, tokens, width) of a chunk."""
+        return apply_weights(states, weights)
+
+    def empty_negative(self, encoded: EncodedText) -> EncodedText:
+        """Return the conditioning of an empty negative prompt, of which ``encoded`` is that of an empty prompt."""
+        return encoded
 
     def shared_inputs(self, request: GenerationRequest, size: tuple[int, int]) -> Inputs:
         """Return the denoiser's inputs (1, …) that do not depend on texts, for images sampled at ``size``."""

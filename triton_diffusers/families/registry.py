@@ -12,6 +12,7 @@ class FamilyEntry:
     """A family's components, by their folder names in the diffusers layout, and the path of its class.
 
     ``pipelines`` are beginnings of the class names in ``model_index.json``; an empty one stands for all others.
+    ``compiles`` is True if compiled engines support the family.
     """
 
     name: str
@@ -21,6 +22,7 @@ class FamilyEntry:
     tokenizers: tuple[str, ...]
     path: str
     vae: str = "vae"
+    compiles: bool = True
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -41,7 +43,16 @@ STABLE_DIFFUSION = FamilyEntry(
     tokenizers=("tokenizer",),
     path="triton_diffusers.families.sd.family:StableDiffusion",
 )
-FAMILIES: tuple[FamilyEntry, ...] = (STABLE_DIFFUSION,)
+STABLE_DIFFUSION_XL = FamilyEntry(
+    name="Stable Diffusion XL",
+    pipelines=("StableDiffusionXL",),
+    denoiser="unet",
+    text_encoders=("text_encoder", "text_encoder_2"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    path="triton_diffusers.families.sdxl.family:StableDiffusionXL",
+    compiles=False,
+)
+FAMILIES: tuple[FamilyEntry, ...] = (STABLE_DIFFUSION_XL, STABLE_DIFFUSION)
 _CHECKER = ("feature_extractor", "safety_checker")
 
 NETWORKS = tuple(sorted({name for family in FAMILIES for name in family.networks}))

@@ -18,7 +18,6 @@ from triton_diffusers.prompts import (
     Prompt,
     PromptReader,
     Tokens,
-    apply_weights,
     has_and,
     script_warnings,
     split_and,
@@ -30,6 +29,7 @@ from triton_diffusers.util.cache import LruCache, one
 
 _MAX_CACHED_CHUNKS = 256
 
+_NEGATIVE = "negative_prompt"
 _WEIGHTS = f"weights lie between {-MAX_WEIGHT:g} and {MAX_WEIGHT:g}"
 
 
@@ -70,16 +70,28 @@ class PromptEncoder:
                 text = " ".join(row.text for row in rows if row.field == field)
                 warnings.extend(script_warnings(field, text, self._engine.tokenizer))
 
+        family = self._engine.family
+
         def encode(chunk: Chunk) -> Inputs:
             return self._encode(chunk, request.clip_skip, loras)
 
         encoded = {text: _joined([encode(chunk) for chunk in prompt.chunks]) for text, prompt in prompts.items()}
+        empty = {text: family.empty_negative(encoded[text]) for text in encoded if not text.strip()}
+        negative = {**encoded, **empty}
         uneven = len({len(prompt.chunks) for prompt in prompts.values()}) > 1
         return Conditioning(
-            steps=tuple(zip(*([encoded[text] for text in schedule] for schedule in schedules), strict=True)),
+            steps=tuple(
+                zip(
+                    *(
+                        [(negative if row.field == _NEGATIVE else encoded)[text] for text in schedule]
+                        for row, schedule in zip(rows, schedules, strict=True)
+                    ),
+                    strict=True,
+                )
+            ),
             empty=encode(self._reader.empty)[STATES] if uneven else None,
             weights=weights,
-            shared=self._engine.family.shared_inputs(request, size),
+            shared=family.shared_inputs(request, size),
         )
 
     def _rows(self, request: GenerationRequest, warnings: list[str]) -> tuple[list[_Row], tuple[float, ...]]:
@@ -108,7 +120,7 @@ class PromptEncoder:
             )
             if has_and(negative):
                 warnings.append("negative_prompt: AND is an ordinary word here; only prompt can join prompts")
-            rows.insert(0, _Row("negative_prompt", negative))
+            rows.insert(0, _Row(_NEGATIVE, negative))
         return rows, tuple(part.weight for part in parts)
 
     def _schedules(self, rows: Sequence[_Row], steps: int) -> list[list[str]]:
@@ -156,7 +168,7 @@ class PromptEncoder:
                     "the model's text encoder gave NaN or infinite values; try another precision, or no LoRA"
                 )
             self._cache.put(key, encoded)
-        return {**encoded, STATES: apply_weights(encoded[STATES], chunk.weights)}
+        return {**encoded, STATES: self._engine.family.weigh(encoded[STATES], chunk.weights)}
 
 
 def _joined(chunks: Sequence[Inputs]) -> EncodedText:

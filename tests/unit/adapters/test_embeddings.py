@@ -49,7 +49,7 @@ def attach(fresh: Components, tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     def attach() -> tuple[list[str], list[str]]:
         before = set(fresh.tokenizer.get_vocab())
         with caplog.at_level(logging.WARNING, logger="triton_diffusers.adapters.embeddings"):
-            attach_embeddings(tmp_path, fresh.tokenizer, fresh.text_encoder)
+            attach_embeddings(tmp_path, [fresh.tokenizer], [fresh.text_encoder])
         name = "triton_diffusers.adapters.embeddings"
         said = [record.getMessage() for record in caplog.records if record.name == name]
         return sorted(set(fresh.tokenizer.get_vocab()) - before), said
@@ -127,7 +127,7 @@ def test_a_word_may_have_capitals(fresh: Components, attach: Any, tmp_path: Path
 
 
 def test_a_missing_folder_has_no_embeddings(fresh: Components, tmp_path: Path) -> None:
-    attach_embeddings(tmp_path / "embeddings", fresh.tokenizer, fresh.text_encoder)
+    attach_embeddings(tmp_path / "embeddings", [fresh.tokenizer], [fresh.text_encoder])
     assert fresh.tokenizer.get_added_vocab().keys() == {"<|startoftext|>", "<|endoftext|>"}
 
 

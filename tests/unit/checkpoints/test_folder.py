@@ -164,7 +164,6 @@ def test_other_pipelines_of_the_same_components(make: Callable[..., Path], name:
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("StableDiffusionXLImg2ImgPipeline", "SDXL"),
         ("StableDiffusion3Pipeline", "SD3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionInstructPix2PixPipeline", "InstructPix2Pix"),

@@ -31,6 +31,12 @@ def test_shorter_texts_are_padded_with_the_empty_chunk() -> None:
     assert made["pooled"][:, 0].tolist() == [1, 2], "that of the whole text"
 
 
+def test_a_text_may_have_its_own_padding() -> None:
+    zeros = EncodedText((torch.zeros(1, 2, 3),), {"pooled": torch.zeros(1, 5)}, padding=torch.zeros(1, 2, 3))
+    made = Conditioning(((zeros, text(2, chunks=2)),), empty=torch.full((1, 2, 3), 9.0)).at(0, 2)
+    assert made[STATES][0, :, 0].tolist() == [0, 0, 0, 0]
+
+
 def test_rows_of_images_are_joined_and_selected() -> None:
     joined = collate([{STATES: torch.zeros(2, 1, 1)}, {STATES: torch.ones(1, 1, 1)}])
     assert joined[STATES].flatten().tolist() == [0, 0, 1]

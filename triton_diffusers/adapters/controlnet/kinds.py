@@ -1,9 +1,10 @@
-"""Recognise files that are not ControlNets for Stable Diffusion 1.x and 2.x, by the names of their tensors."""
+"""Recognise files that are not ControlNets for a base model, by the names of their tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+_SDXL = "a ControlNet for SDXL"
 _KINDS = (  # part of a tensor's name → kind of file; the first match counts
     ("lora_controlnet", "a Control-LoRA"),
     ("lllite_unet", "a ControlNet-LLLite"),
@@ -19,8 +20,8 @@ _KINDS = (  # part of a tensor's name → kind of file; the first match counts
     ("controlnet_x_embedder", "a ControlNet for Flux"),
     ("double_blocks.", "a ControlNet for Flux"),
     ("pos_embed_input", "a ControlNet for Stable Diffusion 3"),
-    ("add_embedding.", "a ControlNet for SDXL"),
-    ("label_emb.", "a ControlNet for SDXL"),
+    ("add_embedding.", _SDXL),
+    ("label_emb.", _SDXL),
     ("adapter.", "a T2I adapter"),
     ("body.", "a T2I adapter"),
     ("string_to_param", "a textual inversion"),
@@ -32,7 +33,7 @@ _KINDS = (  # part of a tensor's name → kind of file; the first match counts
 )
 
 
-def kind_of(keys: Iterable[str]) -> str | None:
-    """Return the kind of file that has such tensors; None if it is unknown."""
+def kind_of(keys: Iterable[str], *, is_sdxl: bool) -> str | None:
+    """Return the kind of file that has such tensors; None if it is unknown. ``is_sdxl`` is about the base model."""
     found = {mark for key in keys for mark, _ in _KINDS if mark in key}
-    return next((kind for mark, kind in _KINDS if mark in found), None)
+    return next((kind for mark, kind in _KINDS if mark in found and not (is_sdxl and kind == _SDXL)), None)

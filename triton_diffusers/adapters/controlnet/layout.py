@@ -28,7 +28,7 @@ def names_in(keys: Collection[str], unet_config: Mapping[str, Any]) -> dict[str,
     # Early files also hold the base model.
     own = [key for key in keys if key.startswith(_ORIGINAL)] or list(keys)
     is_original = any(key.removeprefix(_ORIGINAL).startswith(_ORIGINAL_HINT) for key in own)
-    if kind := kind_of(own):
+    if kind := kind_of(own, is_sdxl=unet_config.get("addition_embed_type") is not None):
         raise WeightError(f"it is {kind}, not a supported ControlNet")
     if not is_original and not any(key.startswith(HINT) for key in own):
         raise WeightError(f"it is not a ControlNet: it has no {HINT}* and no {_ORIGINAL_HINT}*")

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from triton_diffusers.adapters.files import WeightError
+from triton_diffusers.adapters.lora.targets import network_of
 
 
 class LoraError(WeightError):
@@ -90,12 +91,11 @@ class Lora:
         return sum(part.nbytes for parts in (self.layers, self.changes) for part in parts.values())
 
     def only(self, model: str) -> Lora:
-        """Return the file's changes of one model (``unet`` or ``text_encoder``) as a LoRA of its own."""
+        """Return the file's changes of one network (all text encoders are one) as a LoRA of its own."""
         name, size, modified = self.identity
-        prefix = f"{model}."
         return replace(
             self,
             identity=(f"{name}#{model}", size, modified),
-            layers={path: layer for path, layer in self.layers.items() if path.startswith(prefix)},
-            changes={path: change for path, change in self.changes.items() if path.startswith(prefix)},
+            layers={path: layer for path, layer in self.layers.items() if network_of(path) == model},
+            changes={path: change for path, change in self.changes.items() if network_of(path) == model},
         )

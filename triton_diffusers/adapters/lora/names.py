@@ -22,31 +22,39 @@ _OLDER_ENDINGS = {
     ".self_attn.out_proj": ".self_attn.to_out",
 }
 
+_KOHYA_PREFIXES = {TEXT_ENCODER: ("lora_te_", "lora_te1_"), f"{TEXT_ENCODER}_2": ("lora_te2_",)}
+
 
 class LayerNames:
     """Index of a model's layers by all their spellings."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        unet: list[str] = []
-        text_encoder: list[str] = []
+        layers: dict[str, list[str]] = {}
         for path in paths:
-            model, _, inner = path.partition(".")
-            (unet if model == UNET else text_encoder).append(inner)
-        original = ldm_names(unet)
+            network, _, inner = path.partition(".")
+            layers.setdefault(network, []).append(inner)
         self._paths: dict[str, str] = {}
+        unet = layers.pop(UNET, [])
+        original = ldm_names(unet)
         for inner in unet:
             path = f"{UNET}.{inner}"
             for spelling in _endings(inner):
                 self._paths |= {spelling: path, f"{UNET}.{spelling}": path}
             for spelling in filter(None, (inner, original.get(inner))):
                 self._paths[f"lora_unet_{_flat(spelling)}"] = path
-        for inner in text_encoder:
-            path, bare = f"{TEXT_ENCODER}.{inner}", inner.removeprefix(_TEXT_MODEL)
-            for level in ("", _TEXT_MODEL):
-                for spelling in _endings(level + bare):
-                    self._paths |= {spelling: path, f"{TEXT_ENCODER}.{spelling}": path}
-                for prefix in ("lora_te_", "lora_te1_"):
-                    self._paths[prefix + _flat(level + bare)] = path
+        for network, inners in layers.items():
+            for inner in inners:
+                self._add_text_layer(network, inner)
+
+    def _add_text_layer(self, network: str, inner: str) -> None:
+        path, bare = f"{network}.{inner}", inner.removeprefix(_TEXT_MODEL)
+        for level in ("", _TEXT_MODEL):
+            for spelling in _endings(level + bare):
+                self._paths[f"{network}.{spelling}"] = path
+                if network == TEXT_ENCODER:
+                    self._paths[spelling] = path
+            for prefix in _KOHYA_PREFIXES[network]:
+                self._paths[prefix + _flat(level + bare)] = path
 
     def find(self, spelling: str) -> str | None:
         """Return the module path of a layer in any spelling; None if the model has no such layer."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from triton_diffusers.adapters.lora.layer import LayerChange, Lora, LoraLayer
-from triton_diffusers.adapters.lora.targets import TEXT_ENCODER
+from triton_diffusers.adapters.lora.targets import TEXT_ENCODER, network_of
 
 LoraKey = tuple[tuple[tuple[str, int, int], float], ...]
 WeightedChanges = Sequence[tuple[LayerChange, float]]
@@ -46,8 +46,9 @@ class LoraSet:
 
     @property
     def text_key(self) -> LoraKey:
-        """Return the cache key for text embeddings; empty if the text encoder is not patched."""
-        return self.key if self.of_model(TEXT_ENCODER) or self.changes_of(TEXT_ENCODER) else ()
+        """Return the cache key for text embeddings; empty if no text encoder is patched."""
+        is_patched = any(network_of(path) == TEXT_ENCODER for path in (*self.layers, *self.changes))
+        return self.key if is_patched else ()
 
     @property
     def nbytes(self) -> int:

@@ -10,6 +10,13 @@ from torch import nn
 UNET = "unet"
 TEXT_ENCODER = "text_encoder"
 
+
+def network_of(path: str) -> str:
+    """Return the network of a layer's path; all text encoders are one."""
+    network = path.partition(".")[0]
+    return TEXT_ENCODER if network.startswith(TEXT_ENCODER) else network
+
+
 Target = nn.Linear | nn.Conv2d | nn.LayerNorm | nn.GroupNorm
 
 

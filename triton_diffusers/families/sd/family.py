@@ -47,7 +47,7 @@ class StableDiffusion(Family):
             denoiser_channels=int(unet.in_channels),
             text_layers=int(parts.configs["text_encoder"].num_hidden_layers),
             guidance=ClassifierFree() if width is None else Distilled(int(width)),
-            schedule=NoiseSchedule(dict(parts.scheduler_config)),
+            schedule=NoiseSchedule(_mended(parts.scheduler_config)),
             defaults=ModelDefaults(side=int(unet.sample_size) * latents.pixels),
             denoiser_config=dict(unet),
         )
@@ -74,3 +74,11 @@ class StableDiffusion(Family):
             if hasattr(text, "final_layer_norm"):
                 states = text.final_layer_norm(states)
         return {STATES: states}
+
+
+# Settings of early repositories, which diffusers' pipelines of this family override.
+_OVERRIDES: Mapping[str, Any] = {"steps_offset": 1, "clip_sample": False}
+
+
+def _mended(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: _OVERRIDES.get(key, value) for key, value in config.items()}
