@@ -116,6 +116,7 @@ def make_service(settings: GatewaySettings, limits: Settings, *, is_open: bool) 
         authenticator=Authenticator(
             table,
             is_open=is_open,
+            any_address=settings.open,
             max_failures_per_minute=settings.max_failed_attempts,
             check_signature=is_signed_with,
             service_caller=partial(service_caller, settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Callable
 from typing import Final
@@ -42,7 +43,8 @@ def no_signature(secret: str, scope: Scope, signature: str) -> bool:
 class Authenticator:
     """Finds out who calls, by the keys in the job table's database; they are looked up for each request.
 
-    ``is_open`` lets everybody in as the local owner for as long as there is no user.
+    ``is_open`` lets everybody in as the local owner for as long as there is no user: from ``any_address``, or only from
+    this machine, which a proxy in front of a gateway on loopback is not if it says for whom it asks.
     """
 
     def __init__(
@@ -50,13 +52,14 @@ class Authenticator:
         table: JobTable,
         *,
         is_open: bool,
+        any_address: bool = False,
         max_failures_per_minute: int = 30,
         check_signature: CheckSignature = no_signature,
         service_caller: ServiceCaller = no_service,
     ) -> None:
         self._table = table
         self._logins = Logins(table.store.database)
-        self._is_open = is_open
+        self._is_open, self._any_address = is_open, any_address
         self._check_signature = check_signature
         self._service_caller = service_caller
         self._has_users = False
@@ -66,12 +69,13 @@ class Authenticator:
 
     async def authenticate(self, connection: HTTPConnection) -> Caller:
         """Return the caller of a request. Raises: Refused: there is none. TableUnavailable."""
-        if self._is_open and not await self.has_users():
+        address = connection.client.host if connection.client else ""
+        let_in = self._is_open and (self._any_address or _is_this_machine(address))
+        if let_in and not await self.has_users():
             return LOCAL
         credentials = credentials_of(connection.headers)
         if credentials is None:
             raise unauthorized("key: it is missing; send it as 'Authorization: Bearer <key>'")
-        address = connection.client.host if connection.client else ""
         if (seconds := self.failures.wait_seconds(address)) and self._proved.get(digest(credentials.key)) is None:
             raise too_many_failures(seconds)
         login = await self._login(credentials, connection.scope)
@@ -103,6 +107,14 @@ class Authenticator:
         right = is_same(digest(credentials.key), login.digest if login else digest(""))
         of_user = login is not None and credentials.user in ("", login.caller.user)
         return login if right and of_user else None
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address == ""  # a Unix socket
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def unauthorized(message: str) -> Refused:

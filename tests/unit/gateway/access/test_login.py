@@ -13,8 +13,10 @@ from starlette.requests import HTTPConnection
 
 from tests.unit.gateway.access.conftest import ACTOR, Users
 from tests.unit.gateway.conftest import Gateway
-from triton_diffusers.gateway.access.caller import OPENAI, Role
+from triton_diffusers.gateway.access.authenticator import Authenticator
+from triton_diffusers.gateway.access.caller import LOCAL, OPENAI, Role
 from triton_diffusers.gateway.access.failures import FailedAttempts
+from triton_diffusers.gateway.faults import Refused
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +31,30 @@ async def test_without_users_everybody_is_the_local_owner(gateway: Gateway) -> N
     me = (await gateway.client.get("/api/me", headers={"Authorization": "Bearer anything"})).json()
     assert (me["user"], me["role"], me["key"]) == ("local", "admin", "")
     assert (await gateway.client.post("/api/me/keys", json={})).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("address", "any_address", "is_let_in"),
+    [
+        ("127.0.0.1", False, True),
+        ("::1", False, True),
+        ("::ffff:127.0.0.1", False, True),
+        ("203.0.113.9", False, False),
+        ("localhost.example", False, False),
+        ("203.0.113.9", True, True),
+    ],
+)
+async def test_without_users_only_this_machine_is_let_in(
+    gateway: Gateway, address: str, any_address: bool, is_let_in: bool
+) -> None:
+    authenticator = Authenticator(gateway.table, is_open=True, any_address=any_address)
+    connection = _connection("/api/jobs", {})
+    connection.scope["client"] = (address, 1)
+    if is_let_in:
+        assert await authenticator.authenticate(connection) == LOCAL
+    else:
+        with pytest.raises(Refused, match="key: it is missing"):
+            await authenticator.authenticate(connection)
 
 
 async def test_with_a_user_a_key_is_needed(gateway: Gateway, users: Users) -> None:
