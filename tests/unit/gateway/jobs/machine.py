@@ -152,8 +152,10 @@ class JobTableMachine(RuleBasedStateMachine):
             if job.callers == 0:
                 job.abandoned_at = self.model.uptime + GRACE_SECONDS
 
-    @rule(process=process, job_id=ids)
-    def rerun(self, process, job_id):  # type: ignore[no-untyped-def]
+    @rule(process=process, job_id=ids, is_dead=st.booleans())
+    def rerun(self, process, job_id, is_dead):  # type: ignore[no-untyped-def]
+        dead = [job.id for job in self.model.jobs.values() if is_dead and job.state == JobState.DEAD]
+        job_id = dead[0] if dead else job_id
         try:
             self._store(process).rerun(None, job_id)
         except JobNotFound:
