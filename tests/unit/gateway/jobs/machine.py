@@ -21,11 +21,14 @@ from tests.unit.gateway.jobs.model import (
 from tests.unit.gateway.jobs.observer import Observer
 from tests.unit.gateway.jobs.tables import BILL, MODEL, RESULT, START, Table, new_job
 from triton_diffusers.gateway.jobs.errors import JobNotFound, KeyReused, LeaseLost, NotDead, StillInFlight
-from triton_diffusers.gateway.jobs.job import JobError, JobState, Report
+from triton_diffusers.gateway.jobs.job import JobError, JobState, NewWebhook, Report
 from triton_diffusers.gateway.jobs.stores import open_store
 
 RUNNERS = ("r1", "r2")
 ERROR = JobError(message="broken", code=462)
+HOOK = NewWebhook(
+    url="https://a.example/", host="a.example", events=(JobState.SUCCEEDED, JobState.CANCELLED, JobState.DEAD)
+)
 # Memory, where there is one to write to: thousands of histories need not wait for a disk.
 _SHM = Path("/dev/shm")
 
@@ -98,6 +101,7 @@ class JobTableMachine(RuleBasedStateMachine):
                 waiting=waiting,
                 max_wait_seconds=max_wait,
                 sink=owner,
+                webhook=HOOK,
             )
             for priority, work, images in shapes
         ]
@@ -293,5 +297,7 @@ class JobTableMachine(RuleBasedStateMachine):
         assert found.bills == model.bills
         answered = sorted(job.id for job in model.jobs.values() if job.state.has_ended and job.state != "cancelled")
         assert sorted(found.sink_entries) == answered, "a sink has not each answer once"
+        wanted = sorted(job.id for job in model.jobs.values() if job.state in HOOK.events)
+        assert sorted(found.messages) == wanted, "a webhook has not each end that it wants"
         queued = {owner: len(model.queued(owner)) for owner in OWNERS if model.queued(owner)}
         assert found.queued == queued, "the queue was not counted well"

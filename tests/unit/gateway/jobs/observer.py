@@ -21,6 +21,7 @@ _LOOK = """
     UNION ALL SELECT 2, number, job_id, state, 0, '', 0, 0, 0 FROM ledger
     UNION ALL SELECT 3, queued, owner, '', 0, '', 0, 0, 0 FROM accounts WHERE queued != 0
     UNION ALL SELECT 4, number, job_id, '', 0, '', 0, 0, 0 FROM sink_entries
+    UNION ALL SELECT 5, job, job_id, '', 0, '', 0, 0, 0 FROM webhooks WHERE state != 'none'
     ORDER BY 1, 2"""
 _KEPT = ("schema_version", "counters", "clock")
 _RESET = f"UPDATE counters SET value = 0; UPDATE clock SET uptime = 0, ticked_at = {START}"
@@ -30,12 +31,13 @@ _MAX_DELETIONS = 100
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a table has: states of jobs by id, bills in order, queued jobs by owner, and ids in sinks."""
+    """All that a table has: states of jobs by id, bills in order, queued jobs by owner, ids in sinks and the outbox."""
 
     jobs: Mapping[str, tuple[Any, ...]]
     bills: list[tuple[str, str]]
     queued: Mapping[str, int]
     sink_entries: list[str]
+    messages: list[str]
 
 
 class Observer:
@@ -60,6 +62,7 @@ class Observer:
             bills=[(row[1], row[2]) for row in parts[2]],
             queued={row[1]: row[0] for row in parts[3]},
             sink_entries=[row[1] for row in parts[4]],
+            messages=[row[1] for row in parts[5]],
         )
 
     def empty(self) -> None:

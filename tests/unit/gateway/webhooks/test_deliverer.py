@@ -7,11 +7,14 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.unit.gateway.conftest import Gateway
+from tests.unit.gateway.served import running
 from tests.unit.gateway.webhooks.receiver import Message, Receiver, receiving
 from triton_diffusers.gateway.app import webhook_deliverer
 
@@ -174,3 +177,19 @@ async def test_several_gateways_deliver_each_message_once(gateway: Gateway, rece
         for job in jobs:
             await settled(gateway, job, state="delivered")
     assert len({message.id for message in receiver.messages}) == len(receiver.messages) == 6
+
+
+async def test_a_gateway_that_serves_delivers(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DIFFUSERS_LINK_ALLOW_HOSTS", "127.0.0.1")
+    async with (
+        running(tmp_path) as (port, service),
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as client,
+    ):
+        job = (await client.post("/api/jobs", json={"prompt": "a", "webhook": receiver.url()})).json()
+        await client.post(f"/api/jobs/{job['id']}/cancel")
+        await until(lambda: bool(receiver.messages))
+        document = receiver.messages[0].verified(service.webhook_signer.secret("local"))
+    assert (document["type"], document["data"]["id"]) == ("job.cancelled", job["id"])
+    assert document["data"]["links"]["self"] == f"http://127.0.0.1:{port}/api/jobs/{job['id']}"
