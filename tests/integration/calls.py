@@ -24,9 +24,11 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from tests.integration.conftest import RunningTriton
+from tests.waiting import WITHIN, until
 from triton_diffusers.api.contract import CONTRACTS, JOBS_INPUTS, JOBS_OUTPUTS, Input
 
-WITHIN = 120.0  # seconds; what takes a few on an idle machine
+# Longer than a wait for an end: an answer that never comes is not mistaken for an error of the server's.
+CALL_SECONDS = 2 * WITHIN
 MODELS = ("sd_base", "ensemble")
 
 _NUMPY_TYPES: Mapping[str, Any] = {
@@ -138,7 +140,7 @@ class Calls:
             model,
             inputs,
             take,
-            client_timeout=WITHIN,
+            client_timeout=CALL_SECONDS,
             sequence_id=sequence_id,
             sequence_start=sequence_id != 0,
             sequence_end=sequence_id != 0,
@@ -147,7 +149,7 @@ class Calls:
 
     def http(self, model: str = "sd_base", **fields: Any) -> dict[str, Any]:
         """Infer over HTTP, tensors as binary."""
-        client = http_client.InferenceServerClient(_address(self.server.http_url), network_timeout=WITHIN)
+        client = http_client.InferenceServerClient(_address(self.server.http_url), network_timeout=CALL_SECONDS)
         try:
             return values(
                 client.infer(model, tensors(http_client, fields, _GENERATING.inputs, batched=True)), _GENERATING.outputs
@@ -155,7 +157,7 @@ class Calls:
         finally:
             client.close()
 
-    def post(self, path: str, body: bytes, within: float = WITHIN) -> tuple[int, bytes]:
+    def post(self, path: str, body: bytes, within: float = CALL_SECONDS) -> tuple[int, bytes]:
         """POST anything; status and body."""
         connection = http.client.HTTPConnection(_address(self.server.http_url), timeout=within)
         try:
@@ -165,7 +167,7 @@ class Calls:
         finally:
             connection.close()
 
-    def generate(self, model: str, body: Mapping[str, Any], within: float = WITHIN) -> tuple[int, dict[str, Any]]:
+    def generate(self, model: str, body: Mapping[str, Any], within: float = CALL_SECONDS) -> tuple[int, dict[str, Any]]:
         """POST plain JSON to a model's ``generate``; status and reply."""
         status, reply = self.post(f"/v2/models/{model}/generate", json.dumps(body).encode(), within)
         return status, json.loads(reply)
@@ -173,7 +175,7 @@ class Calls:
     def jobs(self, action: str = "list", **fields: Any) -> list[dict[str, Any]]:
         """Ask the ``jobs`` model; one dictionary for each job."""
         inputs = tensors(grpc_client, {"action": action, **fields}, JOBS_INPUTS, batched=False)
-        columns = values(self.client.infer("jobs", inputs, client_timeout=WITHIN), JOBS_OUTPUTS)
+        columns = values(self.client.infer("jobs", inputs, client_timeout=CALL_SECONDS), JOBS_OUTPUTS)
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def job(self, task_id: str) -> dict[str, Any]:
@@ -201,14 +203,6 @@ class Calls:
                 name, _, value = line.rpartition(" ")
                 found[_OWNER.sub("", name).replace("{,", "{").replace(",}", "}").replace("{}", "")] = float(value)
         return found
-
-
-def until(condition: Callable[[], object], within: float = WITHIN) -> None:
-    """Poll, with a bound in seconds."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def opened(data: bytes) -> Image.Image:

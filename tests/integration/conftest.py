@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import WITHIN
 from triton_diffusers.util.process import attached
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_WITHIN = 300.0  # seconds; generous, for loaded machines
-STOPPED_WITHIN = 60.0
 LOG_SHOWN = 20_000  # characters
 
 
@@ -37,7 +36,7 @@ class RunningTriton:
     def wait_until_ready(self) -> None:
         """Wait for the server's own word that it can be called; fail with its log if it ends before."""
         endpoints = self.runtime_dir / "endpoints.json"
-        deadline = time.monotonic() + READY_WITHIN
+        deadline = time.monotonic() + WITHIN
         while not endpoints.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
@@ -52,7 +51,7 @@ class RunningTriton:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOPPED_WITHIN)
+            return self.process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -64,7 +63,7 @@ class RunningTriton:
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(STOPPED_WITHIN)
+            self.process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

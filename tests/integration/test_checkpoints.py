@@ -12,6 +12,7 @@ from tests.integration.calls import Calls, pixels, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
 from tests.unit.checkpoints.original import original, write
 from tests.unit.downloads.hubs import Hub
+from tests.waiting import WITHIN
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.settings import Settings
 
@@ -57,6 +58,6 @@ def test_a_model_that_draws_nothing_ends_the_start(start_triton: TritonStarter, 
     size = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96}}
     extractor.write_text(json.dumps({**json.loads(extractor.read_text()), **size}))
     server = start_triton(args=["--model-dir", str(base.parent)], wait=False)
-    assert server.process.wait(timeout=120) == 2
+    assert server.process.wait(timeout=WITHIN) == 2
     said = f"did not start: {base.parent} cannot generate an image: its safety_checker failed the trial: "
     assert said in server.log_text().splitlines()[-1]

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import RunningTriton
+from tests.waiting import WITHIN, until
 from triton_diffusers_client import (
     CancelledError,
     Client,
@@ -27,7 +27,6 @@ from triton_diffusers_client import (
     RequestTimeoutError,
 )
 
-WITHIN = 60.0  # seconds; generous, for loaded machines
 # Equal images are equal files: none carries its parameters.
 SMALL: Options = {"steps": 2, "width": 64, "height": 64, "embed_metadata": False}
 # Takes many seconds if nobody ends it.
@@ -45,15 +44,8 @@ def url(request: pytest.FixtureRequest, triton: RunningTriton) -> str:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout=WITHIN * 5) as client:
+    with Client(url, timeout=2 * WITHIN) as client:
         yield client
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def state_of(client: Client, task_id: str) -> JobState | None:
@@ -171,8 +163,8 @@ def test_progress_in_the_background(client: Client) -> None:
 
 def test_a_preview(client: Client) -> None:
     job = client.submit("a red apple", **LONG)
-    wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
-    wait_for(lambda: client.progress(job.task_id, preview=True).preview is not None)
+    until(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+    until(lambda: client.progress(job.task_id, preview=True).preview is not None)
     preview = client.progress(job.task_id).preview
     assert preview is not None
     assert preview.format == "jpeg"
@@ -181,16 +173,16 @@ def test_a_preview(client: Client) -> None:
 
 def test_cancel_a_job(client: Client) -> None:
     job = client.submit("a red apple", **LONG)
-    wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+    until(lambda: state_of(client, job.task_id) is JobState.RUNNING)
     assert job.cancel()
     with pytest.raises(CancelledError):
         job.result(WITHIN)
-    wait_for(lambda: state_of(client, job.task_id) is JobState.CANCELLED)
+    until(lambda: state_of(client, job.task_id) is JobState.CANCELLED)
 
 
 def test_somebody_else_cancels_a_job(client: Client, triton: RunningTriton) -> None:
     job = client.submit("a red apple", **LONG)
-    wait_for(lambda: state_of(client, job.task_id) is JobState.RUNNING)
+    until(lambda: state_of(client, job.task_id) is JobState.RUNNING)
     with Client(triton.http_url) as other:
         assert other.cancel(job.task_id).task_id == job.task_id
     with pytest.raises(CancelledError, match="cancelled"):
@@ -204,14 +196,14 @@ def test_cancel_at_once(client: Client) -> None:
     for job in jobs:
         with pytest.raises(CancelledError):
             job.result(WITHIN)
-    wait_for(lambda: {job.task_id: state_of(client, job.task_id) for job in jobs} == expected)
+    until(lambda: {job.task_id: state_of(client, job.task_id) for job in jobs} == expected)
 
 
 def test_a_job_whose_time_is_over_is_ended_on_the_server(client: Client, url: str) -> None:
     with Client(url, timeout=1.0) as impatient:
         with pytest.raises(RequestTimeoutError):
             impatient.generate("a red apple", task_id="impatient", **LONG)
-        wait_for(lambda: state_of(impatient, "impatient") is JobState.CANCELLED)
+        until(lambda: state_of(impatient, "impatient") is JobState.CANCELLED)
     # Not by the impatient one: on a loaded machine even this takes more than a second.
     client.generate("a red apple", task_id="impatient-no-more", steps=1, width=64, height=64)
 
@@ -231,7 +223,7 @@ def run(*arguments: str, url: str, folder: Path) -> subprocess.CompletedProcess[
         text=True,
         cwd=folder,
         env={**os.environ, "TRITON_DIFFUSERS_URL": url},
-        timeout=WITHIN * 2,
+        timeout=WITHIN,
         check=False,
     )
 
@@ -281,12 +273,12 @@ def test_a_signal_cancels_the_job(
          "--size=128x128", f"--task-id={task_id}", f"--url={triton.http_url}"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
-    wait_for(lambda: state_of(client, task_id) is JobState.RUNNING)
+    until(lambda: state_of(client, task_id) is JobState.RUNNING)
     process.send_signal(number)
     _, said = process.communicate(timeout=WITHIN)
     assert process.returncode == code
     assert said == f"interrupted; cancelled job {task_id}\n"
-    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+    until(lambda: state_of(client, task_id) is JobState.CANCELLED)
     assert not list(tmp_path.iterdir())
 
 
@@ -300,7 +292,7 @@ def test_a_program_that_ends_cancels_its_jobs(client: Client, url: str, tmp_path
         "sys.exit(3)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == 3
-    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+    until(lambda: state_of(client, task_id) is JobState.CANCELLED)
 
 
 def test_a_program_that_is_killed_leaves_a_job_that_its_timeout_ends(client: Client, url: str, tmp_path: Path) -> None:
@@ -309,9 +301,9 @@ def test_a_program_that_is_killed_leaves_a_job_that_its_timeout_ends(client: Cli
         "import os, time, triton_diffusers_client as c\n"
         f"client = c.Client({url!r}, timeout=3)\n"
         f"job = client.submit('x', task_id={task_id!r}, steps=150, image_num=8, width=192, height=192)\n"
-        "while job.status().state != 'running': time.sleep(0.05)\n"
+        f"while {task_id!r} not in [found.task_id for found in client.jobs()]: time.sleep(0.05)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=WITHIN, check=False).returncode == -signal.SIGKILL
-    wait_for(lambda: state_of(client, task_id) is JobState.CANCELLED)
+    until(lambda: state_of(client, task_id) is JobState.CANCELLED)
     assert "its timeout of " in client.progress(task_id).error_msg

@@ -18,11 +18,12 @@ from PIL import Image, ImageDraw
 
 from tests import lora_files
 from tests.controlnet_files import random_controlnet, save_folder
-from tests.integration.calls import WITHIN, pixels, psnr
+from tests.integration.calls import pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.oracle import Oracle, result_of
 from tests.integration.test_image_oracle import HEIGHT, SEED, WIDTH, mask, png, source_image
 from tests.integration.test_image_oracle import request_for as imaged_request
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import ControlChoice, Function, GenerationRequest, LoraChoice
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine

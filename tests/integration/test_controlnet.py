@@ -18,9 +18,10 @@ from PIL import Image, ImageDraw
 from tritonclient.utils import InferenceServerException
 
 from tests.controlnet_files import original, random_controlnet, save
-from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small, until
+from tests.integration.calls import Calls, from_base64, opened, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, TritonStarter
 from tests.integration.image_server import ImageServer
+from tests.waiting import until
 from triton_diffusers.preprocess.canny import Canny
 from triton_diffusers_client import Client, Options
 

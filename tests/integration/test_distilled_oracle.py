@@ -14,10 +14,11 @@ import pytest
 from tests import lora_files
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.distilled_model import write_distilled
-from tests.integration.calls import WITHIN, pixels, psnr
+from tests.integration.calls import pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.oracle import result_of
 from tests.integration.test_control_oracle import LORA, ControlOracle, control, request_for
+from tests.waiting import WITHIN
 from triton_diffusers.adapters.lora import UNET
 from triton_diffusers.api.request import Function, LoraChoice
 from triton_diffusers.checkpoints.load import load_components

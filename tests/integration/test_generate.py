@@ -13,8 +13,9 @@ import pytest
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.calls import MODELS, WITHIN, Calls, from_base64, opened, pixels, psnr, small, tensors
+from tests.integration.calls import MODELS, Calls, from_base64, opened, pixels, psnr, small, tensors
 from tests.integration.conftest import RunningTriton
+from tests.waiting import WITHIN
 from triton_diffusers.api.contract import INPUTS, OUTPUTS
 
 

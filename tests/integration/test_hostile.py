@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.calls import MODELS, WITHIN, Calls, small
+from tests.integration.calls import MODELS, Calls, small
 from tests.integration.conftest import TritonStarter
+from tests.waiting import WITHIN
 from triton_diffusers.api.contract import INPUTS, JOBS_INPUTS
 
 # So narrow that whatever is accepted is made at once.

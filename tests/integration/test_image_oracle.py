@@ -17,9 +17,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.integration.calls import WITHIN, pixels, psnr
+from tests.integration.calls import pixels, psnr
 from tests.integration.conftest import ROOT
 from tests.integration.oracle import Oracle, result_of
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import Expansion, Fill, Function, GenerationRequest
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine

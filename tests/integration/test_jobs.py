@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.calls import MODELS, Calls, from_base64, opened, small, until
+from tests.integration.calls import MODELS, Calls, from_base64, opened, small
 from tests.integration.conftest import RunningTriton
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.calls import Calls, small, until
+from tests.integration.calls import Calls, small
 from tests.integration.conftest import RunningTriton
+from tests.waiting import until
 
 
 @pytest.fixture

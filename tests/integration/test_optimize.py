@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.controlnet_files import random_controlnet, save_folder
-from tests.integration.calls import Calls, pixels, png, psnr, small, until
+from tests.integration.calls import Calls, pixels, png, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton, TritonStarter
+from tests.waiting import until
 from triton_diffusers.compile.options import MIN_PSNR, PSNR_SPREAD
 
 BUILT_WITHIN = 3000.0  # seconds; the build has a tenth of the time on cores that the requests fill
@@ -198,7 +199,10 @@ def test_both_models_change_to_what_one_build_has_made(started: Callable[..., Ca
     killed = started(model_dir, "--func-name=all", optimize="openvino")
     eagerly = reply(killed, "sd_controlnet")
     assert eagerly["use_blade"] is False
-    until(lambda: list((model_dir / "optimized_model" / ".work").glob("*/complete/text_encoder.json")), BUILT_WITHIN)
+    until(
+        lambda: list((model_dir / "optimized_model" / ".work").glob("*/complete/text_encoder.json")),
+        within=BUILT_WITHIN,
+    )
     (build,) = build_processes(killed.server)
     os.kill(build, signal.SIGKILL)
     until(lambda: optimizing(killed)["state"] == "failed")

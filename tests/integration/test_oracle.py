@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.calls import WITHIN, Calls, pixels, psnr, small
+from tests.integration.calls import Calls, pixels, psnr, small
 from tests.integration.conftest import ROOT, RunningTriton
 from tests.integration.oracle import ORACLE, Oracle, result_of
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.eager import EagerEngine

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.calls import MODELS, Calls, small, until
+from tests.integration.calls import MODELS, Calls, small
 from tests.integration.conftest import RunningTriton, TritonStarter
+from tests.waiting import WITHIN, until
 from triton_diffusers_client import (
     BusyError,
     CancelledError,
@@ -139,7 +140,7 @@ def test_statuses_of_a_job_that_somebody_cancels(calls: Calls, model: str) -> No
         until(lambda: job.status().model)  # empty until the server knows the job
         client.cancel(job.task_id)
         with pytest.raises(CancelledError):
-            job.result(60)
+            job.result(WITHIN)
 
 
 @pytest.mark.parametrize("model", MODELS)

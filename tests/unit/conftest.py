@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
+from tests.waiting import WITHIN
 from triton_diffusers.api.contract import INPUT_BY_NAME, Input
 from triton_diffusers.api.request import GenerationRequest, GenerationResult, ModelDefaults
 from triton_diffusers.checkpoints.load import Components, load_components

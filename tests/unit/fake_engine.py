@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.waiting import WITHIN
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.adapters.lora import LoraSet
 from triton_diffusers.api.request import ModelDefaults
@@ -22,8 +23,6 @@ from triton_diffusers.families.latents import LatentFormat
 from triton_diffusers.families.schedules import NoiseSchedule
 from triton_diffusers.families.sd.family import StableDiffusion
 from triton_diffusers.prompts import Tokens
-
-WITHIN = 240.0  # seconds; timeout of events that are immediate on an idle machine
 
 # Words in a prompt that make the engine fail.
 RAISES = "boom"

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,8 @@ import httpx2
 import pytest
 
 from tests.integration.conftest import RunningTriton
+from tests.waiting import WITHIN, until
 
-WITHIN = 120.0  # seconds; generous, for loaded machines
 ENDED = ("succeeded", "failed", "cancelled", "expired", "dead")
 
 
@@ -92,13 +91,13 @@ class Service:
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Return what a condition returns as soon as it is true."""
-        deadline = time.monotonic() + WITHIN
-        while not (found := condition()):
+
+        def looked() -> Any:
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended: {self.log(name)}"
-            assert time.monotonic() < deadline, {name: self.log(name)[-2000:] for name in self.processes}
-            time.sleep(0.05)
-        return found
+            return condition()
+
+        return until(looked)
 
     def close(self) -> None:
         """End all processes."""

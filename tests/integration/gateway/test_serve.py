@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 
 import httpx2
 
-from tests.integration.calls import until
 from tests.integration.conftest import TritonStarter
+from tests.waiting import WITHIN, until
 from triton_diffusers.gateway.jobs.job import JobState
 from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.stores import open_store
@@ -19,7 +18,7 @@ SMALL = {"prompt": "a red apple", "steps": 2, "width": 64, "height": 64, "seed":
 def test_serve_draws_jobs_and_keeps_those_that_it_cannot_finish(start_triton: TritonStarter) -> None:
     server = start_triton(gateway=True, args=("--exit-timeout=4",))
     (url,) = re.findall(r"the gateway listens on (http://\S+)", server.log_text())
-    with httpx2.Client(base_url=url, timeout=120) as client:
+    with httpx2.Client(base_url=url, timeout=WITHIN) as client:
         job = client.post("/api/jobs?wait=60", json=SMALL).json()
         while job["state"] in ("queued", "running"):
             job = client.get(f"/api/jobs/{job['id']}?wait=60").json()
@@ -28,9 +27,7 @@ def test_serve_draws_jobs_and_keeps_those_that_it_cannot_finish(start_triton: Tr
         assert image.content.startswith(b"\x89PNG")
         long = client.post("/api/jobs", json={**SMALL, "steps": 150, "image_num": 8}).json()
         until(lambda: client.get(f"/api/jobs/{long['id']}").json()["progress"]["step"] > 0)
-    before = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - before < 60
     table = open_store(f"sqlite:///{server.runtime_dir / 'gateway' / 'jobs.sqlite'}", JobTableSettings())
     try:
         kept = table.get(None, long["id"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Waits for the longest "seconds" of a batch.
+# Waits for the longest "seconds" of a batch, and prints it.
 STEPS_CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -25,7 +25,10 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def execute(self, requests):
         given = [pb_utils.get_input_tensor_by_name(request, "seconds") for request in requests]
-        time.sleep(max(0.0 if seconds is None else seconds.as_numpy().item() for seconds in given))
+        seconds = max(0.0 if seconds is None else seconds.as_numpy().item() for seconds in given)
+        if seconds:
+            print(f"steps takes {seconds:g} s", flush=True)
+        time.sleep(seconds)
         pid = pb_utils.Tensor("pid", np.array([[os.getpid()]], np.int32))
         return [pb_utils.InferenceResponse([pid]) for _ in requests]
 """
@@ -73,7 +76,10 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
-        time.sleep(pb_utils.get_input_tensor_by_name(request, "sleep").as_numpy().item())
+        seconds = pb_utils.get_input_tensor_by_name(request, "sleep").as_numpy().item()
+        if seconds:
+            print(f"mirror takes {seconds:g} s", flush=True)
+        time.sleep(seconds)
         seen = json.dumps({
             "pid": os.getpid(),
             "prefix": sys.prefix,

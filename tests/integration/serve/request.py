@@ -13,7 +13,9 @@ import numpy as np
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
+from tests.integration.calls import CALL_SECONDS
 from tests.integration.conftest import RunningTriton
+from tests.waiting import WITHIN
 
 RETRYABLE = re.compile(r"Stub process .* is not healthy|unknown model|is not ready|no available versions")
 # A process that is killed while it holds a lock in the shared memory takes Triton with it: rare, and survived as well.
@@ -22,7 +24,7 @@ LOST_OVER_GRPC = "StatusCode.UNAVAILABLE"
 
 
 def call(
-    server: RunningTriton, path: str, body: Any = None, timeout: float = 120.0, *, with_key: bool = False
+    server: RunningTriton, path: str, body: Any = None, timeout: float = CALL_SECONDS, *, with_key: bool = False
 ) -> tuple[int, Any]:
     """POST ``body`` (GET without one); the status and the JSON of the answer, None if it is empty."""
     address = urlsplit(server.http_url)
@@ -37,7 +39,7 @@ def call(
         connection.close()
 
 
-def generate(server: RunningTriton, model: str, timeout: float = 120.0, **inputs: Any) -> tuple[int, Any]:
+def generate(server: RunningTriton, model: str, timeout: float = CALL_SECONDS, **inputs: Any) -> tuple[int, Any]:
     return call(server, f"/v2/models/{model}/generate", inputs, timeout)
 
 
@@ -47,7 +49,7 @@ def infer_over_grpc(server: RunningTriton, model: str, seconds: float) -> tuple[
         tensor = grpc_client.InferInput("seconds", [1, 1], "FP32")
         tensor.set_data_from_numpy(np.full((1, 1), seconds, np.float32))
         try:
-            result = client.infer(model, [tensor], client_timeout=120)
+            result = client.infer(model, [tensor], client_timeout=CALL_SECONDS)
         except InferenceServerException as error:
             return str(error.status()), {"error": error.message()}
         return "OK", {"pid": int(result.as_numpy("pid").item())}
@@ -63,7 +65,7 @@ def pid_of(server: RunningTriton, model: str) -> int:
 def was_lost(future: Future[tuple[Any, Any]]) -> bool:
     """Return True if a request ended in an error that a client retries."""
     try:
-        status, answer = future.result(timeout=120)
+        status, answer = future.result(WITHIN)
     except LOST:
         return True
     return status == LOST_OVER_GRPC or ("error" in answer and RETRYABLE.search(answer["error"]) is not None)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from tests.integration.calls import Calls, from_base64, small, until
+from tests.integration.calls import Calls, from_base64, small
+from tests.waiting import WITHIN, until
 
 COUNT = 12
 Way = Callable[[Calls, Mapping[str, Any]], Sequence[bytes]]
@@ -53,9 +54,9 @@ class InFlight:
 
     def images(self) -> list[Sequence[bytes]]:
         """Wait for the images of all; raises the first error."""
-        return [future.result(timeout=120) for future in self.futures]
+        return [future.result(WITHIN) for future in self.futures]
 
-    def errors_within(self, seconds: float) -> list[BaseException | None]:
+    def errors(self) -> list[BaseException | None]:
         """Return how each has ended, None for one that has its images; raises ``TimeoutError`` for one that waits."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + WITHIN
         return [future.exception(timeout=max(0.0, deadline - time.monotonic())) for future in self.futures]

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tests.integration.conftest import RunningTriton
 from tests.integration.serve.processes import family, is_gone
 from tests.integration.serve.request import LOST, generate, was_lost
-from tests.integration.serve.waiting import BACK_WITHIN, until
+from tests.waiting import WITHIN, until
 
 MAX_STRIKES = 6
 SLEEP = {"name": "sleep", "datatype": "FP32", "shape": [1], "data": [0]}
@@ -59,7 +59,7 @@ def overflow_size(server: RunningTriton) -> None:
         request.inputs.add(name=name, datatype="FP32", shape=shape)
         request.raw_input_contents.append(content)
     with grpc.insecure_channel(server.grpc_url) as channel, contextlib.suppress(grpc.RpcError):
-        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=WITHIN)
 
 
 ATTACKS: list[Callable[[RunningTriton], None]] = [nest_deeply, overflow_length, classify_nothing, overflow_size]
@@ -80,24 +80,24 @@ def answers(server: RunningTriton) -> bool:
 
 def strike(attack: Callable[[RunningTriton], None], server: RunningTriton) -> None:
     """Attack until one of the server's processes has died: one that meets a restart may be lost on its way."""
-    before = until(lambda: processes(server), BACK_WITHIN, "the server's processes exist")
+    before = until(lambda: processes(server), "the server's processes exist")
     for _ in range(MAX_STRIKES):
         attack(server)
         with contextlib.suppress(AssertionError):
-            until(lambda: any(map(is_gone, before)), BACK_WITHIN / MAX_STRIKES, "something has died")
+            until(lambda: any(map(is_gone, before)), "something has died", within=WITHIN / MAX_STRIKES)
             return
     pytest.fail("nothing has died")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_service_is_back_within_seconds(
+def test_the_service_comes_back(
     attack: Callable[[RunningTriton], None], start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor
 ) -> None:
     server = start()
     waiting = crowd.submit(generate, server, "steps", seconds=3)
     for _ in range(2):
         strike(attack, server)
-        until(lambda: answers(server), BACK_WITHIN, "the service is back")
+        until(lambda: answers(server), "the service is back")
     # The neighbour's request was answered or lost, and not by its own timeout.
     assert was_lost(waiting) or waiting.result()[0] == 200
     assert server.process.poll() is None

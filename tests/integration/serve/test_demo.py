@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.waiting import WITHIN
 from triton_diffusers.cli import main as cli
 
 
@@ -21,7 +22,7 @@ def test_demo_draws_and_leaves_nothing_running(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
-        timeout=300,
+        timeout=2 * WITHIN,
         check=False,
     )
     assert (run.returncode, run.stdout.strip()) == (0, str(output)), run.stderr

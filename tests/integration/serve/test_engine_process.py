@@ -15,10 +15,10 @@ from tests.integration.calls import Calls, small
 from tests.integration.conftest import RunningTriton, TritonStarter
 from tests.integration.serve.processes import engines, family, is_gone, stub
 from tests.integration.serve.requests_in_flight import InFlight
-from tests.integration.serve.waiting import BACK_WITHIN, until
+from tests.integration.serve.waiting import until_ready_again
+from tests.waiting import WITHIN, until
 from triton_diffusers_client import Client, Options
 
-ANSWERED_WITHIN = 5.0  # seconds from a death to the errors that it costs
 # Every Python of the server runs this at its start: a request with a link to this host kills the process that reads it.
 POISON = "poison.example.org"
 POISON_HOOK = f"""
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
     starter = TritonStarter(folder)
     env = {"TRITON_DIFFUSERS_MAX_BATCH": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     try:
-        yield starter(args=["--func-name=all", "--hang-timeout=2"], env=env)
+        yield starter(args=["--func-name=all", "--hang-timeout=10"], env=env)
     finally:
         starter.end()
 
@@ -98,21 +98,21 @@ def test_a_request_that_kills_the_engine_fails_alone(
 
 
 @pytest.mark.parametrize("victim", ["sd_base", "tritonserver"])
-def test_a_death_of_the_server_is_an_error_at_once_and_leaves_the_engine(
+def test_a_death_of_the_server_is_an_error_and_leaves_the_engine(
     server: RunningTriton, calls: Calls, crowd: ThreadPoolExecutor, victim: str
 ) -> None:
     options: Options = {"steps": 20, "seed": 7, "width": 64, "height": 64, "embed_metadata": False}
     starts = server.log_text().count("is ready after")
-    with Client(server.http_url, timeout=120, retries=8) as client:
+    with Client(server.http_url, timeout=WITHIN, retries=8) as client:
         expected = client.generate("a red apple", **options)
         in_flight = InFlight(calls, crowd, image_num=8)
         in_flight.wait_until_running()
         job = client.submit("a red apple", **options)
         running = engines(server)
         os.kill(family(server)[0] if victim == "tritonserver" else stub(server, victim), signal.SIGKILL)
-        assert None not in in_flight.errors_within(ANSWERED_WITHIN)
-        until(lambda: server.log_text().count("is ready after") > starts, BACK_WITHIN, "tritonserver is back")
-        assert job.result(120).images == expected.images, "a client that tries again loses time only"
+        assert None not in in_flight.errors()
+        until_ready_again(server, starts + 1)
+        assert job.result(WITHIN).images == expected.images, "a client that tries again loses time only"
     assert engines(server) == running
     again = Calls(server)
     again.wait_until_idle()
@@ -128,7 +128,7 @@ def pair(start_triton: TritonStarter) -> RunningTriton:
 def test_two_engines_share_the_work_and_stand_in_for_each_other(pair: RunningTriton, crowd: ThreadPoolExecutor) -> None:
     calls = Calls(pair)
     seconds = {"sd_unet_seconds_total", 'sd_unet_seconds_total{worker="1"}'}
-    until(lambda: seconds <= calls.metrics().keys(), BACK_WITHIN, "both engines are ready")
+    until(lambda: seconds <= calls.metrics().keys(), "both engines are ready")
     first = InFlight(calls, crowd)
     first.wait_until_running()
     assert all(first.images())
@@ -156,8 +156,8 @@ def test_a_killed_launcher_leaves_nothing(start_triton: TritonStarter, crowd: Th
     in_flight.wait_until_running()
     processes = [*engines(server), *family(server)]
     server.process.kill()
-    until(lambda: all(map(is_gone, processes)), 20, "the engine, tritonserver and its models end")
-    assert None not in in_flight.errors_within(ANSWERED_WITHIN)
+    until(lambda: all(map(is_gone, processes)), "the engine, tritonserver and its models end")
+    assert None not in in_flight.errors()
     calls.close()
 
 
@@ -166,7 +166,7 @@ def test_an_engine_that_cannot_be_loaded_ends_the_start_with_its_reason(
 ) -> None:
     (tmp_path / "empty" / "base_model").mkdir(parents=True)
     server = start_triton(model_dir=tmp_path / "empty", wait=False)
-    assert server.process.wait(timeout=60) == 2
+    assert server.process.wait(timeout=WITHIN) == 2
     last = server.log_text().splitlines()[-1]
     assert last.startswith("triton-diffusers: tritonserver did not start: ")
     assert "model_index.json" in last

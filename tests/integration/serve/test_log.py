@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tests.integration.conftest import RunningTriton, TritonStarter
 from tests.integration.serve.waiting import until_logged
+from tests.waiting import WITHIN
 
 MAX_LINES = 10
 SLOW_MACHINE = "still loading models"  # a line every half minute
@@ -18,7 +19,7 @@ SLOW_MACHINE = "still loading models"  # a line every half minute
 
 def test_a_start_is_ten_lines_and_every_offered_call_works(start_triton: TritonStarter) -> None:
     server = start_triton(args=["--func-name=all", "--log-level=info", f"--log-file={start_triton.folder / 'full'}"])
-    until_logged(server, "results: ", 10)  # its last line, which it prints when programs may call it already
+    until_logged(server, "results: ")  # its last line, which it prints when programs may call it already
     shown = [line for line in server.log_text().splitlines() if SLOW_MACHINE not in line]
     assert len(shown) <= MAX_LINES, shown
     assert sum(line.endswith(" NOTICE engine 0: eager serves on cpu") for line in shown) == 1, "both models share it"
@@ -29,7 +30,7 @@ def test_a_start_is_ten_lines_and_every_offered_call_works(start_triton: TritonS
     calls = [shlex.split(line) for line in shown if line.startswith("  curl ")]
     assert [urlsplit(url).path.split("/")[3] for _, url, _, _ in calls] == ["ensemble", "ensemble_controlnet"]
     for _, url, _, body in calls:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=WITHIN)
         connection.request("POST", urlsplit(url).path, body)  # what curl does with -d
         answer = connection.getresponse()
         assert (answer.status, json.loads(answer.read()).get("success")) == (200, 1), url
@@ -41,7 +42,7 @@ def test_a_failed_start_shows_the_reason_last_and_where_the_log_is(
 ) -> None:
     (repository / "mirror" / "broken").touch()
     server = start("--log-level=info", f"--log-file={tmp_path / 'full'}", wait=False)
-    assert server.process.wait(timeout=60) == 2
+    assert server.process.wait(timeout=WITHIN) == 2
     shown = server.log_text().splitlines()
     assert shown[-1].startswith("triton-diffusers: tritonserver did not start: model mirror failed to load: ")
     assert shown[-1].endswith("told to be broken")

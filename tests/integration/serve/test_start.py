@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tests.integration.conftest import RunningTriton
 from tests.integration.serve.request import call, generate, infer_over_grpc, pid_of
+from tests.waiting import WITHIN
 from triton_diffusers.cli import main as cli
 
 
@@ -20,7 +21,7 @@ def test_says_where_to_call_and_is_there(start: Callable[..., RunningTriton], mo
     assert call(server, "/v2/health/ready")[0] == 200
     assert infer_over_grpc(server, "chain", 0.0)[0] == "OK"
     address = urlsplit(server.metrics_url)
-    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=WITHIN)
     connection.request("GET", address.path)
     assert b"nv_inference_count" in connection.getresponse().read()
     connection.close()
@@ -69,6 +70,6 @@ def test_system_tritonserver_comes_first(start: Callable[..., RunningTriton], tm
 def test_model_that_cannot_be_loaded_is_one_clear_line(start: Callable[..., RunningTriton], repository: Path) -> None:
     (repository / "mirror" / "broken").touch()
     server = start(wait=False)
-    assert server.process.wait(timeout=60) == 2
+    assert server.process.wait(timeout=WITHIN) == 2
     assert "triton-diffusers: tritonserver did not start: model mirror failed to load: " in server.log_text()
     assert "told to be broken" in server.log_text().splitlines()[-1]

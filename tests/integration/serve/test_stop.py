@@ -17,7 +17,8 @@ import tritonclient.grpc as grpc_client
 from tests.integration.conftest import RunningTriton
 from tests.integration.serve.processes import family, is_gone, region_prefix, regions
 from tests.integration.serve.request import generate, pid_of
-from tests.integration.serve.waiting import until, until_logged
+from tests.integration.serve.waiting import until_logged
+from tests.waiting import WITHIN, until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -28,9 +29,9 @@ def test_stop_lets_requests_finish_and_leaves_nothing(
     processes, prefix = family(server), region_prefix(server)
     assert regions(prefix)
     short = crowd.submit(generate, server, "steps", seconds=3)
-    time.sleep(0.5)
+    until_logged(server, "steps takes 3 s")
     os.killpg(server.process.pid, number)  # as the terminal does at Ctrl-C
-    assert server.process.wait(timeout=40) == 0
+    assert server.process.wait(timeout=WITHIN) == 0
     assert short.result()[0] == 200
     assert all(map(is_gone, processes))
     assert not regions(prefix)
@@ -42,12 +43,13 @@ def test_stop_does_not_wait_for_ever(start: Callable[..., RunningTriton], crowd:
     processes, prefix = family(server), region_prefix(server)
     endless = [crowd.submit(generate, server, model, seconds=1000) for model in ("steps", "chain")]
     stuck = crowd.submit(generate, server, "mirror", sleep=1000)
-    time.sleep(0.5)
+    until_logged(server, "steps takes 1000 s")
+    until_logged(server, "mirror takes 1000 s")
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=20) == 0
+    assert server.process.wait(timeout=WITHIN) == 0
     for future in (*endless, stuck):
         # An error reply or a closed connection, but an end.
-        assert future.exception(timeout=30) is not None or future.result()[0] != 200
+        assert future.exception(timeout=WITHIN) is not None or future.result()[0] != 200
     assert all(map(is_gone, processes))
     assert not regions(prefix)
 
@@ -62,7 +64,7 @@ def test_stop_does_not_wait_for_an_open_stream(start: Callable[..., RunningTrito
         seconds = grpc_client.InferInput("seconds", [1, 1], "FP32")
         seconds.set_data_from_numpy(np.zeros((1, 1), np.float32))
         client.async_stream_infer(model, [seconds])
-        assert answers.get(timeout=30) is None
+        assert answers.get(timeout=WITHIN) is None
         processes = family(server)
         assert server.stop() == 0
         assert all(map(is_gone, processes))
@@ -72,15 +74,15 @@ def test_second_signal_stops_at_once(start: Callable[..., RunningTriton], crowd:
     server = start("--exit-timeout=1000")
     processes = family(server)
     endless = crowd.submit(generate, server, "steps", seconds=1000)
-    time.sleep(0.5)
+    until_logged(server, "steps takes 1000 s")
     server.process.send_signal(signal.SIGINT)
-    until_logged(server, "stopping", 10)
+    until_logged(server, "stopping")
     time.sleep(1)
     assert server.process.poll() is None
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(timeout=20) == 128 + signal.SIGINT
+    assert server.process.wait(timeout=WITHIN) == 128 + signal.SIGINT
     assert all(map(is_gone, processes))
-    assert endless.exception(timeout=20) is not None
+    assert endless.exception(timeout=WITHIN) is not None
 
 
 def test_killed_launcher_takes_everything_with_it(
@@ -91,10 +93,10 @@ def test_killed_launcher_takes_everything_with_it(
     server = start(env=elsewhere)
     processes, prefix = family(server), region_prefix(server)
     stuck = crowd.submit(generate, server, "mirror", sleep=5)  # a model of somebody else's ends with its call
-    time.sleep(0.5)
+    until_logged(server, "mirror takes 5 s")
     server.process.kill()
-    until(lambda: all(map(is_gone, processes)), 20, "tritonserver and its model processes end")
-    assert stuck.exception(timeout=30) is not None or stuck.result()[0] != 200
+    until(lambda: all(map(is_gone, processes)), "tritonserver and its model processes end")
+    assert stuck.exception(timeout=WITHIN) is not None or stuck.result()[0] != 200
     # The next launcher removes what a killed one left, and does not touch one that runs.
     running = start(env=elsewhere)
     assert not regions(prefix)
@@ -109,10 +111,10 @@ def test_stop_while_models_load(start: Callable[..., RunningTriton], repository:
     model = repository / "mirror" / "1" / "model.py"
     model.write_text("import time; print('loading for long', flush=True); time.sleep(1000)\n" + model.read_text())
     server = start("--exit-timeout=2", wait=False)
-    until_logged(server, "loading for long", 60)
+    until_logged(server, "loading for long")
     processes = family(server)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=30) == 0
+    assert server.process.wait(timeout=WITHIN) == 0
     assert all(map(is_gone, processes))
 
 
@@ -121,7 +123,7 @@ def test_stop_while_a_model_is_brought_back(start: Callable[..., RunningTriton],
     model = repository / "mirror" / "1" / "model.py"
     model.write_text("import time; print('loading for long', flush=True); time.sleep(1000)\n" + model.read_text())
     os.kill(pid_of(server, "mirror"), signal.SIGKILL)
-    until_logged(server, "loading for long", 60)
+    until_logged(server, "loading for long")
     processes = family(server)
     assert server.stop() == 0
     assert all(map(is_gone, processes))

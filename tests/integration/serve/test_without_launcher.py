@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from tests.integration.calls import png
-from tests.integration.conftest import READY_WITHIN, ROOT
+from tests.integration.conftest import ROOT
 from tests.integration.serve.processes import ENGINE, children, command_line, is_gone
-from tests.integration.serve.waiting import BACK_WITHIN, until
+from tests.waiting import WITHIN, until
 from triton_diffusers.launcher.ports import choose_ports
 from triton_diffusers.launcher.runtime import find_runtime
 
@@ -35,7 +35,7 @@ class BareTriton:
 
     def post(self, path: str, body: object) -> dict[str, object]:
         request = Request(f"{self.url}/v2/{path}", json.dumps(body).encode())
-        with urlopen(request, timeout=120) as reply:
+        with urlopen(request, timeout=WITHIN) as reply:
             return dict(json.loads(reply.read() or b"{}"))
 
     def draws(self, model: str) -> bool:
@@ -92,12 +92,12 @@ def bare(tmp_path: Path) -> Iterator[BareTriton]:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     started = BareTriton(process, f"http://127.0.0.1:{ports.http}")
     try:
-        until(started.is_ready, READY_WITHIN, "tritonserver is ready")
+        until(started.is_ready, "tritonserver is ready")
         yield started
     finally:
         process.terminate()
         try:
-            process.wait(60)
+            process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -105,14 +105,14 @@ def bare(tmp_path: Path) -> Iterator[BareTriton]:
 
 
 def test_a_model_starts_the_engine_and_another_one_takes_over(bare: BareTriton) -> None:
-    started = until(bare.owner, BACK_WITHIN, "a model has started the engine")
+    started = until(bare.owner, "a model has started the engine")
     owner, engine = started
     other = next(model for model in MODELS if model != owner)
     assert bare.draws(owner)
 
     bare.post(f"repository/models/{owner}/unload", {})
-    until(lambda: is_gone(engine), 30, "the engine ends with the model that started it")
-    owner_now, engine = until(bare.owner, BACK_WITHIN, "the other model has started an engine")
+    until(lambda: is_gone(engine), "the engine ends with the model that started it")
+    owner_now, engine = until(bare.owner, "the other model has started an engine")
     assert owner_now == other
     assert bare.draws(other)
 
@@ -122,10 +122,10 @@ def test_a_model_starts_the_engine_and_another_one_takes_over(bare: BareTriton) 
     process = bare.stub(other)
     assert process is not None
     os.kill(process, signal.SIGKILL)
-    until(lambda: is_gone(engine), 30, "the engine ends with the process that started it")
+    until(lambda: is_gone(engine), "the engine ends with the process that started it")
     assert bare.draws(owner)
     assert (bare.owner() or ("", 0))[0] == owner
 
     processes = [bare.process.pid, *children(bare.process.pid), *(bare.owner() or ("", 0))[1:]]
     bare.process.terminate()
-    until(lambda: all(map(is_gone, processes)), 60, "everything ends with the server")
+    until(lambda: all(map(is_gone, processes)), "everything ends with the server")

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.program import Program, running
 from benchmarks.relay import relay
+from tests.waiting import WITHIN
 
 _PARTS = """
 import os, signal, sys, time
@@ -42,7 +43,7 @@ class TestRelay:
         return running([sys.executable, "-c", text, str(log), *arguments], {})
 
     def test_one_works_at_a_time_and_hands_over_after_every_step(self, log: Path) -> None:
-        assert relay([self.program(log, _STEPS, "a", "3"), self.program(log, _STEPS, "b", "2")], 30.0) == [None, None]
+        assert relay([self.program(log, _STEPS, "a", "3"), self.program(log, _STEPS, "b", "2")], WITHIN) == [None, None]
         said = log.read_text().splitlines()
         assert [line.split()[0] for line in said[::2]] == [line.split()[0] for line in said[1::2]]
         assert said[1::2] == [
@@ -52,13 +53,13 @@ class TestRelay:
 
     def test_one_that_fails_leaves_the_other_alone(self, log: Path) -> None:
         broken = self.program(log, _PARTS + "hand_over(); sys.exit('no memory')")
-        outcomes = relay([broken, self.program(log, _STEPS, "b", "2")], 30.0)
+        outcomes = relay([broken, self.program(log, _STEPS, "b", "2")], WITHIN)
         assert str(outcomes[0]) == "ended with 1: no memory"
         assert outcomes[1] is None
         assert log.read_text().splitlines()[-1] == "b ends"
 
     def test_a_program_that_cannot_start_is_reported(self, log: Path) -> None:
-        outcomes = relay([self.program(log, "import sys; sys.exit('no such model')")], 30.0)
+        outcomes = relay([self.program(log, "import sys; sys.exit('no such model')")], WITHIN)
         assert str(outcomes[0]) == "ended with 1: no such model"
 
     def test_a_slow_program_is_stopped(self, log: Path) -> None:
@@ -72,9 +73,11 @@ class TestRelay:
             "    while True:\n"
             "        print('a works', file=log); time.sleep(0.002)\n"
             "threading.Thread(target=work, daemon=True).start()\n"
-            "time.sleep(0.02); hand_over()"
+            "while not os.path.getsize(sys.argv[1]):\n"
+            "    time.sleep(0.002)\n"
+            "hand_over()"
         )
-        relay([self.program(log, busy), self.program(log, _STEPS, "b", "2")], 30.0)
+        relay([self.program(log, busy), self.program(log, _STEPS, "b", "2")], WITHIN)
         said = log.read_text().splitlines()
         assert "a works" in said[: said.index("b begins")]
         assert said[said.index("b begins") :][:2] == ["b begins", "b loads"]

@@ -49,7 +49,7 @@ def test_an_error_that_stays_is_raised_at_once(worth_it: bool) -> None:
 
 def test_a_pause_that_would_outlast_the_time_is_not_begun() -> None:
     with pytest.raises(BusyError):
-        Attempts(timeout=0.1, retries=5).run(failing(BusyError("x")), sleep=pytest.fail)
+        Attempts(timeout=0.3, retries=5).run(failing(BusyError("x")), sleep=pytest.fail)
 
 
 def test_no_attempt_is_begun_without_time() -> None:

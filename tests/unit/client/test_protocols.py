@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.waiting import WITHIN
 from triton_diffusers_client import Client, ConnectionFailedError, UnreachableError, WrongProtocolError
 from triton_diffusers_client.address import Address
 from triton_diffusers_client.protocols import wrong_protocol
@@ -74,7 +75,7 @@ def test_an_unused_port_is_unreachable(unused_port: int) -> None:
 def test_the_client_raises_it_and_does_not_try_again(words: bytes, scheme: str) -> None:
     with (
         speaking(words) as port,
-        Client(f"{scheme}://127.0.0.1:{port}", timeout=20) as client,
+        Client(f"{scheme}://127.0.0.1:{port}", timeout=WITHIN) as client,
         pytest.raises(WrongProtocolError, match="speaks"),
     ):
         client.generate("x")

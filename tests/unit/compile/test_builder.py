@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.compile.fakes import ENVIRONMENT, GRAPHS, ROUNDS, Doer, Quiet, failing_at, plan_for
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import until
 from triton_diffusers.artifacts import Artifact, damage, fingerprint, misfit
 from triton_diffusers.compile import builder as builder_module
 from triton_diffusers.compile import plan as plan_module
@@ -284,10 +283,8 @@ def built_beside(plan: Plan, options: BuildOptions, end: Callable[[], None]) -> 
     def begin(task: object) -> None:
         if isinstance(task, DrawTask) and not second:
             second.append(pool.submit(build, plan, options, progress, doer))
-            deadline = time.monotonic() + WITHIN
-            while not any("waiting: another build of openvino-bfloat16 is running" in line for line in progress.said):
-                assert time.monotonic() < deadline, "the second build does not wait"
-                time.sleep(0.005)
+            said = "waiting: another build of openvino-bfloat16 is running"
+            until(lambda: any(said in line for line in progress.said), "the second build waits")
             end()
 
     with ThreadPoolExecutor() as pool, suppress(BuildError):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from triton_diffusers.compile import tasks as tasks_module
 from triton_diffusers.compile.errors import BuildError
 from triton_diffusers.compile.tasks import DrawResult, DrawTask, run_task
 
 ROOT = Path(__file__).resolve().parents[3]
-WITHIN = 240.0  # seconds; a process that imports PyTorch may take long on a loaded machine
 
 
 def task(folder: Path) -> DrawTask:
@@ -98,18 +97,12 @@ def test_a_worker_ends_with_a_killed_build(tmp_path: Path) -> None:
         cwd=ROOT,
     )  # fmt: skip
     log = tmp_path / "log"
-    deadline = time.monotonic() + WITHIN
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: log.exists() and log.read_text().endswith("\n"))
     pid = int(log.read_text())
     assert _lives(pid)
     build.kill()
     build.wait()
-    deadline = time.monotonic() + WITHIN
-    while _lives(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not _lives(pid))
 
 
 def _lives(pid: int) -> bool:

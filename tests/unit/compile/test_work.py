@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN
 from triton_diffusers.compile.errors import BuildError, BuildInProgress
 from triton_diffusers.compile.work import WorkFolder
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN
 from triton_diffusers.engine_process.channel import Channel, listen
 from triton_diffusers.engine_process.messages import Message
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from tests.unit.conftest import DEFAULTS, request_for, result_with
 from tests.unit.engine_process.peers import Listener, Peer
-from tests.unit.fake_engine import WITHIN
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.engine_process.address import engine_addresses
 from triton_diffusers.engine_process.client import EngineClient, Outcome, PendingRequest
 from triton_diffusers.engine_process.messages import (

@@ -15,7 +15,7 @@ import pytest
 from tests.unit.conftest import request_for
 from tests.unit.engine_process.peers import Peer
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.waiting import until
+from tests.waiting import until
 from triton_diffusers.engine_process.channel import Channel, connect, listen
 from triton_diffusers.engine_process.messages import (
     Failed,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.conftest import result_with
 from tests.unit.engine_process.peers import Listener
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN
 from triton_diffusers.engine_process.channel import connect
 from triton_diffusers.engine_process.messages import Cancel, Failed, LoadFailed, Ping, Succeeded
 from triton_diffusers.errors import EngineFailure, InvalidImage, NotTranslated, TimedOut

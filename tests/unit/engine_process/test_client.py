@@ -11,8 +11,7 @@ import pytest
 
 from tests.unit.conftest import DEFAULTS, request_for
 from tests.unit.engine_process.played import RESULT, Engines, taken, tasks
-from tests.unit.fake_engine import WITHIN
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.api.request import GenerationResult
 from triton_diffusers.engine_process.client import EngineUnavailable, Outcome
 from triton_diffusers.engine_process.messages import (

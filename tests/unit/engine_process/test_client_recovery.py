@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.unit.engine_process.played import RESULT, Engines, reach_the_client, taken, tasks
-from tests.unit.waiting import until
+from tests.waiting import until
 from triton_diffusers.engine_process.messages import (
     Started,
     Succeeded,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.waiting import until
+from tests.waiting import until
 from triton_diffusers.engine_process import metrics
 from triton_diffusers.engine_process.messages import MetricKey, Metrics
 from triton_diffusers.engine_process.metrics import MetricsCollector

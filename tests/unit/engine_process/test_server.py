@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.unit.engine_process.served import Client, Running, error_of
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
 from tests.unit.jobs.test_board import entry
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engine_process.messages import (
     Cancel,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.unit.engine_process.served import Choice, Client
-from tests.unit.fake_engine import WITHIN, FakeEngine
-from tests.unit.waiting import until
+from tests.unit.fake_engine import FakeEngine
+from tests.waiting import WITHIN, until
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.engine_process import server as server_module
 from triton_diffusers.engine_process.channel import connect
@@ -70,19 +70,17 @@ def test_clients_that_are_about_to_connect_learn_why_the_engine_cannot_be_loaded
     runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading can fail at once, while clients try to connect at intervals."""
-    monkeypatch.setattr(server_module, "_FAREWELL_SECONDS", 2.0)
     path = runtime_dir / "engine.sock"
     chosen: Future[Any] = Future()
     chosen.set_exception(LoadError("no weights"))
     told: list[Message | None] = []
 
-    def use() -> None:
-        time.sleep(0.1)
+    def use(seconds: float) -> None:
+        """Connect while the process says farewell."""
+        assert seconds >= 1.0
         with closing(Client(path, Watch())) as client:
             told.append(client.received())
 
-    using = threading.Thread(target=use)
-    using.start()
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(sleep=use))
     assert run(Settings(runtime_dir=runtime_dir), path, 0, chosen) == LOAD_FAILED
-    using.join(WITHIN)
     assert told == [LoadFailed("no weights")]

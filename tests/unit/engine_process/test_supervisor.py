@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.waiting import until
+from tests.waiting import until
 from triton_diffusers.engine_process import supervisor as supervisor_module
 from triton_diffusers.engine_process.address import EngineAddress, engine_addresses
 from triton_diffusers.engine_process.supervisor import EngineSupervisor
@@ -206,10 +206,10 @@ def test_a_long_life_is_followed_by_no_delay(
 def test_a_process_that_hangs_is_killed_and_started_again(
     supervised: Supervised, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supervisor = supervised.supervise(hang_seconds=0.5)
+    supervisor = supervised.supervise(hang_seconds=3.0)
     pid = supervised.started(1)
     supervised.ready(supervisor)
-    time.sleep(1.0)
+    time.sleep(4.0)
     assert len(supervised.starts) == 1, "it answers"
     os.kill(pid, signal.SIGSTOP)
     supervised.started(2)

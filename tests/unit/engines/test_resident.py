@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from triton_diffusers.util import memory
 from triton_diffusers.util.memory import drop_pages, evict_file_pages
 
@@ -48,10 +48,7 @@ def test_pages_are_given_back_meanwhile_and_at_the_end(file: Path) -> None:
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         with evict_file_pages(file):
             assert mapped[:].count(1) == SIZE
-            deadline = time.monotonic() + 10
-            while resident(file) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert resident(file) == 0
+            until(lambda: not resident(file))
             assert mapped[:].count(1) == SIZE
         assert resident(file) == 0
 

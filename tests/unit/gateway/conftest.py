@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.waiting import WITHIN
 from triton_diffusers.api.description import ModelDescription
 from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.gateway.access.authenticator import Authenticator
@@ -35,7 +36,6 @@ from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage.local import LocalStore
 
-WITHIN = 60.0  # seconds; generous, for loaded machines
 OUTPUTS: Mapping[str, Any] = {
     "prompt": "an apple",
     "parameters": {"steps": 20, "width": 500, "height": 100, "cfg_scale": 7.0},

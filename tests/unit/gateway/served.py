@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from tests.waiting import WITHIN
 from triton_diffusers.gateway import server as gateway_server
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.settings import GatewaySettings
@@ -31,4 +32,4 @@ async def running(tmp_path: Path, host: str = "127.0.0.1", **settings: Any) -> A
         yield listener.getsockname()[1], service
     finally:
         server.should_exit = True
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, WITHIN)

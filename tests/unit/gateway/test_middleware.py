@@ -9,6 +9,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.unit.gateway.asgi import Call, echo
+from tests.waiting import WITHIN
 from triton_diffusers.gateway.app import render
 from triton_diffusers.gateway.middleware.addresses import AddressMiddleware
 from triton_diffusers.gateway.middleware.body import DISCONNECTED, BodyLimits, BodyMiddleware
@@ -100,7 +101,7 @@ async def test_a_handler_sees_the_caller_hang_up() -> None:
     await asyncio.sleep(0.01)
     assert not seen.is_set()
     call.hang_up()
-    await asyncio.wait_for(task, 1)
+    await asyncio.wait_for(task, WITHIN)
     assert seen.is_set()
 
 

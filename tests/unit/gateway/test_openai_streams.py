@@ -12,6 +12,7 @@ import pytest
 from tests.unit.gateway.asgi import Call
 from tests.unit.gateway.conftest import Gateway, ended, report
 from tests.unit.gateway.openai_calls import EDITS, GENERATIONS, PICTURE, encoded, error_of, posted
+from tests.waiting import WITHIN
 from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.dialects.openai import stream
 from triton_diffusers.gateway.jobs.job import Blob, JobState, Progress
@@ -89,7 +90,7 @@ async def test_a_caller_who_hangs_up_cancels_the_job(gateway: Gateway, fields: d
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     call.hang_up()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, WITHIN)
     await asyncio.sleep(0.1)
     await gateway.table.sweep()
     (job,) = (await gateway.table.jobs(None)).jobs

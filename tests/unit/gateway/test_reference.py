@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.gateway.asgi import Call
 from tests.unit.gateway.conftest import Gateway, ended
+from tests.waiting import WITHIN
 from triton_diffusers.gateway.app import create_app
 from triton_diffusers.gateway.jobs.job import JobState
 
@@ -149,7 +150,7 @@ async def hung_up(gateway: Gateway) -> Call:
     while not (await gateway.table.jobs(None)).jobs:
         await asyncio.sleep(0.01)
     call.hang_up()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, WITHIN)
     return call
 
 

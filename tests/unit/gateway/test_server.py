@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.served import running
+from tests.waiting import WITHIN
 from triton_diffusers.gateway import server as gateway_server
 from triton_diffusers.gateway.jobs.job import JobState
 from triton_diffusers.gateway.results import Results
@@ -22,7 +23,7 @@ from triton_diffusers.settings import Settings, SettingsError
 pytestmark = pytest.mark.anyio
 
 
-async def exchange(port: int, data: bytes, *, within: float = 5.0) -> bytes:
+async def exchange(port: int, data: bytes, *, within: float = WITHIN) -> bytes:
     """Send bytes on a new connection; return what comes back until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -46,25 +47,25 @@ async def test_a_request_on_a_socket(tmp_path: Path) -> None:
 
 
 async def test_slow_headers_are_given_up_and_slow_jobs_are_not(tmp_path: Path) -> None:
-    async with running(tmp_path, header_seconds=0.3) as (port, _):
+    async with running(tmp_path, header_seconds=1.0) as (port, _):
         assert await exchange(port, b"") == b""
         assert await exchange(port, b"GET /health/live HTTP/1.1\r\nHost: ") == b""
         answer = await exchange(port, request(line="GET /health/live HTTP/1.1"))
         assert answer.startswith(b"HTTP/1.1 200")
         accepted = await exchange(port, request(b'{"prompt": "a"}'))
         job = json.loads(accepted.partition(b"\r\n\r\n")[2])
-        waited = await exchange(port, request(line=f"GET /api/jobs/{job['id']}?wait=0.8 HTTP/1.1"))
+        waited = await exchange(port, request(line=f"GET /api/jobs/{job['id']}?wait=2.5 HTTP/1.1"))
         assert waited.startswith(b"HTTP/1.1 200")
 
 
 async def test_a_second_slow_request_of_a_connection_is_given_up(tmp_path: Path) -> None:
-    async with running(tmp_path, header_seconds=0.3) as (port, _):
+    async with running(tmp_path, header_seconds=1.0) as (port, _):
         keep = request(line="GET /health/live HTTP/1.1").replace(b"Connection: close\r\n", b"")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(keep)
         await reader.readuntil(b'{"status":"live"}')
         writer.write(b"GET /health")
-        assert await asyncio.wait_for(reader.read(), 3) == b""
+        assert await asyncio.wait_for(reader.read(), WITHIN) == b""
     writer.close()
 
 
@@ -78,7 +79,7 @@ async def test_a_caller_who_reads_nothing_is_dropped_and_a_slow_one_is_not(
         return image, "image/png"
 
     monkeypatch.setattr(Results, "read", read)
-    async with running(tmp_path, read_seconds=0.4) as (port, _):
+    async with running(tmp_path, read_seconds=2.0 if reads else 0.4) as (port, _):
         accepted = await exchange(port, request(b'{"prompt": "a"}'))
         job = json.loads(accepted.partition(b"\r\n\r\n")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
@@ -87,7 +88,7 @@ async def test_a_caller_who_reads_nothing_is_dropped_and_a_slow_one_is_not(
         if reads:
             while part := await reader.read(1_000_000 if received > 10_000_000 else 400_000):
                 received += len(part)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
             assert received > len(image)
         else:
             await asyncio.sleep(1.5)
@@ -134,7 +135,7 @@ async def test_a_caller_who_closes_the_connection_cancels_the_job(tmp_path: Path
         while not (jobs := (await service.table.jobs(None)).jobs):
             await asyncio.sleep(0.02)
         writer.close()
-        ended = await service.table.wait_for_end(None, jobs[0].id, 10)
+        ended = await service.table.wait_for_end(None, jobs[0].id, WITHIN)
         assert ended.state is JobState.CANCELLED
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN
 from triton_diffusers.errors import Busy, Cancelled
 from triton_diffusers.images.budget import MemoryBudget, Share
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, images_of, stand_before_the_next_step
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import Function, Link
 from triton_diffusers.inflight.job import JobState
 from triton_diffusers.jobs.board import JobBoard

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN
 from triton_diffusers.adapters.controlnet import ControlNetWeights, Identity
 from triton_diffusers.errors import Cancelled, NotFound
 from triton_diffusers.inflight.controlnet_cache import ControlNetCache, ControlNetLease

@@ -20,7 +20,8 @@ from PIL import Image
 from tests.controlnet_files import random_controlnet, save_folder
 from tests.unit.checkpoints.original import unet
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import FAMILY, WITHIN, FakeEngine
+from tests.unit.fake_engine import FAMILY, FakeEngine
+from tests.waiting import WITHIN
 from triton_diffusers.adapters.controlnet import ControlNetWeights
 from triton_diffusers.api.request import ControlChoice
 from triton_diffusers.engines import Batch, ControlNet, Residuals

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from tests.lora_files import kohya, random_weights
 from tests.unit.conftest import NATIVE_SIDE, finish, request_for
-from tests.unit.fake_engine import FAMILY, SCHEDULER_CONFIG, WITHIN, FakeEngine, Turnstile
+from tests.unit.fake_engine import FAMILY, SCHEDULER_CONFIG, FakeEngine, Turnstile
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import LoraChoice, ModelDefaults
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.engines.eager import EagerEngine

@@ -12,6 +12,7 @@ from tests.unit.conftest import finish, request_for
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.links.local_server import LocalServer, ok
 from tests.unit.loops import StartLoop, images_of
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import Function, Link
 from triton_diffusers.errors import Busy, InvalidImage
 
@@ -30,14 +31,14 @@ def silent() -> Iterator[LocalServer]:
         if b"/red.png" in request:
             yield ok(red())
         else:
-            server.stopping.wait(60)
+            server.stopping.wait(WITHIN)
 
     server = LocalServer(answer)
     yield server
     server.stop()
 
 
-SETTINGS = {"link_allow_hosts": "127.0.0.1,localhost", "link_seconds": 60.0, "max_link_queue": 8, "max_queue": 2}
+SETTINGS = {"link_allow_hosts": "127.0.0.1,localhost", "link_seconds": WITHIN, "max_link_queue": 8, "max_queue": 2}
 
 
 def test_silent_links_do_not_delay_other_requests(

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import Counts, StartLoop, images_of, made_alone, stand_before_the_next_step
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.checkpoints.load import LoadError
 from triton_diffusers.errors import Busy, Cancelled, EngineFailure, InvalidRequest, TimedOut
 from triton_diffusers.inflight.admission import AdmissionBudget
@@ -330,10 +330,7 @@ def test_stop_cancels_all_jobs(start_loop: StartLoop, engine: FakeEngine) -> Non
     assert loop.alive
     stopper = threading.Thread(target=loop.stop)
     stopper.start()
-    deadline = time.monotonic() + WITHIN
-    while loop.alive:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not loop.alive)
     engine.turnstile.open()
     stopper.join(WITHIN)
     assert not stopper.is_alive()

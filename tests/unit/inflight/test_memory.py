@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
 from tests.unit.loops import StartLoop, images_of
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import FromBase64, Function
 from triton_diffusers.errors import Busy, InvalidImage
 from triton_diffusers.images.inputs import ImageLoader

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.unit.conftest import NATIVE_SIDE, finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
+from tests.waiting import WITHIN
 from triton_diffusers.api.request import Function, GenerationRequest
 from triton_diffusers.checkpoints.load import Components
 from triton_diffusers.compile.report import psnr_of

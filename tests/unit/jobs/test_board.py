@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fake_engine import WITHIN
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.jobs.board import BoardEntry, JobBoard
 
 ENGINE = """

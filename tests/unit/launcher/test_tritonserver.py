@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import WITHIN, until
 from triton_diffusers.launcher import tritonserver
 from triton_diffusers.launcher.tritonserver import TritonServer
 
@@ -58,7 +58,7 @@ def run() -> Iterator[Callable[..., tuple[TritonServer, io.StringIO]]]:
 )
 def test_reason_of_its_end(run: Callable[..., tuple[TritonServer, io.StringIO]], said: str, reason: str) -> None:
     server, log = run(f"cat <<'END'\n{said}END\nexit 3")
-    assert server.wait(30)
+    assert server.wait(WITHIN)
     assert server.exit_code == 3
     assert server.failure() == reason
     assert log.getvalue() == said
@@ -66,7 +66,7 @@ def test_reason_of_its_end(run: Callable[..., tuple[TritonServer, io.StringIO]],
 
 def test_signal_is_the_reason_of_an_end_by_signal(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, _ = run(f"cat <<'END'\n{LOAD_FAILURE}END\nkill -9 $$")
-    assert server.wait(30)
+    assert server.wait(WITHIN)
     assert server.failure() == "SIGKILL, see its log"
 
 
@@ -74,7 +74,7 @@ def test_program_that_cannot_be_started_is_the_reason(
     run: Callable[..., tuple[TritonServer, io.StringIO]], tmp_path: Path
 ) -> None:
     server, _ = run("", program=f"{tmp_path}/tritonserver")
-    assert server.wait(30)
+    assert server.wait(WITHIN)
     assert server.exit_code == 127
     assert server.failure() == f"{tmp_path}/tritonserver cannot be started: No such file or directory"
 
@@ -84,7 +84,7 @@ def test_no_handlers_of_a_fork_are_run(run: Callable[..., tuple[TritonServer, io
     forks: list[int] = []
     os.register_at_fork(before=lambda: forks.append(os.getpid()))
     server, log = run("echo started")
-    assert server.wait(30)
+    assert server.wait(WITHIN)
     server.failure()  # its log has been read by then
     assert log.getvalue() == "started\n"
     assert not forks
@@ -92,22 +92,18 @@ def test_no_handlers_of_a_fork_are_run(run: Callable[..., tuple[TritonServer, io
 
 def test_kill_ends_what_it_started_too(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, log = run("trap '' TERM; sleep 1000 & echo $!; wait")
-    while not log.getvalue().endswith("\n"):
-        assert not server.wait(0.05)
+    until(lambda: log.getvalue().endswith("\n"))
     child = Path("/proc") / log.getvalue().strip() / "stat"
     assert child.exists()
     server.stop(exit_timeout=1000, is_forced=lambda: True)
-    deadline = time.monotonic() + 30
-    while child.exists() and child.read_text().split()[2] != "Z":
-        assert time.monotonic() < deadline
+    until(lambda: not child.exists() or child.read_text().split()[2] == "Z")
     assert server.exit_code is not None
     assert server.exit_code < 0
 
 
 def test_stop_has_a_bound(run: Callable[..., tuple[TritonServer, io.StringIO]]) -> None:
     server, log = run("trap '' TERM; echo deaf; while true; do sleep 0.1; done")
-    while "deaf" not in log.getvalue():
-        assert not server.wait(0.05)
+    until(lambda: "deaf" in log.getvalue())
     server.stop(exit_timeout=0.1, is_forced=lambda: False)
     assert server.exit_code == -9
 
@@ -122,8 +118,7 @@ def test_stop_does_not_wait_for_nothing(
     """Triton does: for a model that an open stream has called, and for a call that its caller has cancelled."""
     monkeypatch.setattr(tritonserver, "_IDLE_SECONDS", 0.3)
     server, log = run(f"trap 'echo {said}' TERM; echo ready; while true; do sleep 0.1; done")
-    while "ready" not in log.getvalue():
-        assert not server.wait(0.05)
+    until(lambda: "ready" in log.getvalue())
     server.stop(exit_timeout=1000, is_forced=lambda: False, is_idle=lambda: idle)
     assert server.exit_code == -9
     assert said in log.getvalue()
@@ -134,7 +129,6 @@ def test_stop_waits_for_requests(
 ) -> None:
     monkeypatch.setattr(tritonserver, "_IDLE_SECONDS", 0.1)
     server, log = run("trap 'sleep 1.5; exit 7' TERM; echo ready; while true; do sleep 0.1; done")
-    while "ready" not in log.getvalue():
-        assert not server.wait(0.05)
+    until(lambda: "ready" in log.getvalue())
     server.stop(exit_timeout=1000, is_forced=lambda: False, is_idle=lambda: False)
     assert server.exit_code == 7

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from tests.unit.waiting import until
+from tests.waiting import until
 from triton_diffusers.launcher import watchdog as watchdog_module
 from triton_diffusers.launcher.probe import Answer
 from triton_diffusers.launcher.repository import Model, Repository

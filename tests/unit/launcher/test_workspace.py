@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from triton_diffusers.launcher import workspace as workspace_module
 from triton_diffusers.launcher.errors import BadOption
 from triton_diffusers.launcher.workspace import Workspace, sweep
@@ -81,10 +81,7 @@ def test_sweep_waits_for_the_last_process_that_inherited_the_lock(tmp_path: Path
     assert sweep() == 0
     assert left.exists()
     os.kill(int(server), signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while (removed := sweep()) == 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert removed == 1
+    assert until(sweep) == 1
     assert not left.exists()
     assert not Path(root).exists()
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from threading import Event, Thread
 
+from tests.waiting import WITHIN
+
 # Gets the request's bytes, yields the answer's pieces; the connection is closed after the last one.
 Answer = Callable[[bytes], Iterator[bytes]]
 
@@ -34,7 +36,7 @@ class LocalServer:
         """End all that runs."""
         self.stopping.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(WITHIN)
             assert not thread.is_alive()
         self._listener.close()
 

@@ -86,10 +86,10 @@ def test_each_address_gets_its_share_of_the_time() -> None:
             raise httpcore2.ConnectTimeout(host)
 
     names = Names(images_example=[["127.0.0.1", "127.0.0.2", "127.0.0.3"]])
-    message = refusal(f"http://{HOST}:8000/", names=names, backend=Silent(), link_seconds=0.6)
-    assert message == "must be fetched within 0.6 seconds"
+    message = refusal(f"http://{HOST}:8000/", names=names, backend=Silent(), link_seconds=2.4)
+    assert message == "must be fetched within 2.4 seconds"
     assert len(shares) == 3
-    assert all(share < 0.25 for share in shares)
+    assert all(share <= 0.8 for share in shares)
 
 
 def test_a_closed_port_and_a_broken_answer_look_the_same(serve: Serve) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.links.links import HOST, TRUSTS_NOBODY, Serve, refusal, refused
 from tests.unit.links.local_server import Answer, drip, redirect
+from tests.waiting import WITHIN
 from triton_diffusers.errors import InvalidImage
 from triton_diffusers.links.fetcher import LinkFetcher
 from triton_diffusers.links.url import IPAddress
@@ -35,9 +36,7 @@ from triton_diffusers.settings import Settings
     ],
 )
 def test_every_slow_server_times_out(serve: Serve, answer: Answer) -> None:
-    start = time.monotonic()
     assert refused(serve(answer), link_seconds=0.4) == "must be fetched within 0.4 seconds"
-    assert time.monotonic() - start < 5
 
 
 def test_slow_redirects_have_one_time_together(serve: Serve) -> None:
@@ -52,7 +51,7 @@ def test_a_slow_name_server_is_not_waited_for() -> None:
     given_up, answered = threading.Event(), []
 
     def resolver(host: str) -> Sequence[IPAddress]:
-        answered.append(given_up.wait(30))
+        answered.append(given_up.wait(WITHIN))
         return [ip_address("127.0.0.1")]
 
     fetcher = LinkFetcher(Settings(link_seconds=0.2), resolver=resolver, ssl_context=TRUSTS_NOBODY)
@@ -81,7 +80,5 @@ def test_a_slow_handshake_ends(pieces: list[bytes]) -> None:
                     return
 
         pool.submit(handshake)
-        start = time.monotonic()
         link = f"https://{HOST}:{listener.getsockname()[1]}/"
         assert refusal(link, link_seconds=0.4) == "must be fetched within 0.4 seconds"
-        assert time.monotonic() - start < 4

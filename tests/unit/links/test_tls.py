@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 
 import pytest
 import trustme
@@ -63,7 +62,5 @@ def test_a_server_without_tls_is_refused(serve: Serve) -> None:
 def test_a_slow_body_over_tls_ends(serve: Serve, authority: trustme.CA) -> None:
     own, trusting = contexts(authority, HOST)
     server = serve(drip(b"HTTP/1.1 200 OK\r\n\r\n", b"a"), context=own)
-    start = time.monotonic()
     message = refused(server, scheme="https", context=trusting, link_seconds=0.8)
     assert message == "must be fetched within 0.8 seconds"
-    assert time.monotonic() - start < 5

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import finish, request_for
-from tests.unit.fake_engine import WITHIN, FakeEngine
+from tests.unit.fake_engine import FakeEngine
+from tests.waiting import WITHIN, until
 from triton_diffusers.artifacts import ArtifactError
 from triton_diffusers.engines import Engine
 from triton_diffusers.engines.protocol import IncompatibleEngine
@@ -162,10 +162,7 @@ def test_a_stop_ends_the_build_and_is_not_a_failure(tmp_path: Path, caplog: pyte
     program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(600)"
     optimizing = optimizer(FakeChoice(), not_called, heard := Heard(), program)
     optimizing.start()
-    deadline = time.monotonic() + WITHIN
-    while not begun.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(begun.exists)
     optimizing.stop()
     assert heard.states == ["idle", "building"]
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.unit.fake_engine import WITHIN
+from tests.waiting import WITHIN, until
 from triton_diffusers.compile.work import WorkFolder
 from triton_diffusers.optimize.process import BackgroundProcess
 
@@ -22,13 +21,6 @@ ROOT = Path(__file__).resolve().parents[3]
 FAMILY = (
     "import subprocess, os, time; print(os.getpid(), flush=True); subprocess.Popen(['sleep', '600']); time.sleep(600)"
 )
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def members(group: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import WITHIN
 from triton_diffusers.api.description import ModelDescription
 from triton_diffusers.api.request import ModelDefaults
 from triton_diffusers.gateway.jobs.job import Job
@@ -25,8 +26,6 @@ from triton_diffusers.runner.settings import RunnerOptions
 from triton_diffusers.runner.triton import Progress, TritonError
 from triton_diffusers.settings import Settings
 from triton_diffusers.storage.local import LocalStore
-
-WITHIN = 10.0
 
 
 @dataclass
@@ -138,13 +137,6 @@ class Fleet:
             for path in (self.folder / "store").rglob("*.*")
             if path.is_file()
         }
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until something is true."""
-    async with asyncio.timeout(WITHIN):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.runner.conftest import FakeTriton, Fleet, until
+from tests.unit.runner.conftest import FakeTriton, Fleet
+from tests.waiting import WITHIN, until_async
 from triton_diffusers.api.description import ModelDescription
 from triton_diffusers.errors import StorageFailure
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
@@ -66,7 +67,7 @@ async def test_no_more_images_are_claimed_than_the_window_has(fleet: Fleet, trit
     triton.gate.clear()
     jobs = [await fleet.submit(image_num=2) for _ in range(5)]
     async with fleet.runner(triton, max_images=4):
-        await until(lambda: len(triton.running) == 2)
+        await until_async(lambda: len(triton.running) == 2)
         await asyncio.sleep(0.3)
         assert len(triton.running) == 2
         triton.gate.set()
@@ -79,13 +80,13 @@ async def test_progress_and_wanted_previews_are_posted(fleet: Fleet, triton: Fak
     triton.gate.clear()
     job = await fleet.submit()
     async with fleet.runner(triton):
-        await until(lambda: job.id in triton.running)
-        await fleet.table.wait_for_events(None, job.id, 2, 5.0)
+        await until_async(lambda: job.id in triton.running)
+        await fleet.table.wait_for_events(None, job.id, 2, WITHIN)
         progress = (await fleet.table.get(None, job.id)).progress
         assert (progress.step, progress.steps) == (5, 10)
         assert await fleet.table.preview(None, job.id) is None
         await fleet.table.want_preview(None, job.id)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             while (preview := await fleet.table.preview(None, job.id)) is None:
                 await asyncio.sleep(0.05)
         assert (preview.data, preview.media_type) == (f"preview of {job.id}".encode(), "image/jpeg")
@@ -97,7 +98,7 @@ async def test_a_cancelled_job_is_stopped_on_triton_and_billed_for_its_steps(fle
     triton.gate.clear()
     job = await fleet.submit()
     async with fleet.runner(triton):
-        await fleet.table.wait_for_events(None, job.id, 2, 5.0)
+        await fleet.table.wait_for_events(None, job.id, 2, WITHIN)
         await fleet.table.cancel(None, job.id)
         ended = await fleet.ended(job)
     assert (ended.state, triton.cancelled) == (JobState.CANCELLED, [job.id])
@@ -209,8 +210,8 @@ async def test_a_triton_that_dies_costs_its_job_one_attempt(fleet: Fleet, triton
 async def test_a_stopped_runner_finishes_what_ends_in_time(fleet: Fleet, triton: FakeTriton) -> None:
     triton.gate.clear()
     job = await fleet.submit()
-    async with fleet.runner(triton, exit_seconds=10) as stopping:
-        await until(lambda: job.id in triton.running)
+    async with fleet.runner(triton, exit_seconds=WITHIN) as stopping:
+        await until_async(lambda: job.id in triton.running)
         stopping.set()
         await asyncio.sleep(0.1)
         triton.gate.set()
@@ -221,7 +222,7 @@ async def test_a_stopped_runner_hands_back_what_does_not(fleet: Fleet, triton: F
     triton.gate.clear()
     job = await fleet.submit()
     async with fleet.runner(triton):
-        await until(lambda: job.id in triton.running)
+        await until_async(lambda: job.id in triton.running)
     found = await fleet.table.get(None, job.id)
     assert (found.state, found.attempts, triton.cancelled) == (JobState.QUEUED, 0, [job.id])
 
@@ -238,7 +239,7 @@ async def test_a_second_runner_makes_the_same_images_under_the_same_names(fleet:
 
     fleet.table.store.finish = die_once  # type: ignore[method-assign]
     async with fleet.runner(triton, "one"):
-        await until(lambda: len(fleet.files()) == 2)
+        await until_async(lambda: len(fleet.files()) == 2)
         first = fleet.files()
         ended = await fleet.ended(job)
     assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 2)
@@ -267,7 +268,7 @@ async def test_a_killed_runners_jobs_are_ended_on_triton_whoever_runs_them_next(
             await fleet.table.forget_runner("one")
     triton.running[claim.job.id] = left = asyncio.Event()
     async with fleet.runner(triton, "one"):
-        await until(left.is_set)
+        await until_async(left.is_set)
     assert (await fleet.ended(job)).state is JobState.DEAD
     assert triton.asked == []
 
@@ -305,7 +306,7 @@ async def test_a_runner_that_waits_says_so_once_and_then_rarely(
 
     monkeypatch.setattr(triton, "models", models)
     async with fleet.runner(triton):
-        await until(lambda: looks > 160)
+        await until_async(lambda: looks > 160)
     said = [record.levelname for record in caplog.records if "waiting: Triton at fake:8001" in record.message]
     assert said[0] == "INFO"
     assert 2 <= len(said) <= 1 + looks // 75
@@ -316,9 +317,9 @@ async def test_a_lost_lease_drops_the_job(fleet: Fleet, triton: FakeTriton) -> N
     triton.gate.clear()
     job = await fleet.submit()
     async with fleet.runner(triton, "one", pool="default"):
-        await until(lambda: job.id in triton.running)
+        await until_async(lambda: job.id in triton.running)
         await fleet.table.forget_runner("one")
-        await until(lambda: job.id in triton.cancelled)
+        await until_async(lambda: job.id in triton.cancelled)
 
 
 async def test_a_table_that_is_away_is_waited_for(fleet: Fleet, triton: FakeTriton) -> None:
@@ -360,12 +361,12 @@ async def test_a_store_that_fails_queues_the_job_again(
 
 
 async def test_what_is_left_of_a_timeout_reaches_triton(fleet: Fleet, triton: FakeTriton) -> None:
-    job = await fleet.submit(timeout_seconds=30)
+    job = await fleet.submit(timeout_seconds=3000)
     await asyncio.sleep(0.3)
     async with fleet.runner(triton):
         await fleet.ended(job)
     ((_, values, _),) = triton.asked
-    assert 25 < values["timeout_seconds"] < 29.8
+    assert 3000 - WITHIN < values["timeout_seconds"] < 2999.8
 
 
 async def test_a_job_claimed_just_before_its_model_went_away_is_sent_all_the_same(
@@ -382,7 +383,7 @@ async def test_a_runner_announces_the_models_that_are_ready_until_it_stops(fleet
     triton.ready = frozenset(("sd_base",))
     directory = fleet.table.store.directory
     async with fleet.runner(triton):
-        await until(directory.announcements)
+        await until_async(directory.announcements)
         (announcement,) = directory.announcements()
     assert (announcement.runner, announcement.pool, announcement.models) == ("one", "default", ["ensemble", "sd_base"])
     description = ModelDescription.from_json(announcement.description)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from triton_diffusers.errors import Busy, EngineFailure, InvalidRequest, NotTranslated, TritonDiffusersError
+from triton_diffusers.translate import translator as translator_module
 from triton_diffusers.translate.simplified import simplified
 from triton_diffusers.translate.translator import Field, Translation, Translator
 
@@ -16,14 +17,12 @@ from triton_diffusers.translate.translator import Field, Translation, Translator
 class FakeEngine:
     """An engine that returns ``<n> characters``, or the entry of ``says`` for a text."""
 
-    def __init__(self, says: dict[str, str | None] | None = None, seconds: float = 0.0) -> None:
+    def __init__(self, says: dict[str, str | None] | None = None) -> None:
         self.batches: list[list[str]] = []
         self._says = says or {}
-        self._seconds = seconds
 
     def translate(self, texts: Sequence[str]) -> list[str | None]:
         self.batches.append(list(texts))
-        time.sleep(self._seconds)
         return [self._says.get(text, f"{len(text)} characters") for text in texts]
 
 
@@ -128,9 +127,11 @@ def test_an_engine_that_loses_texts_is_an_error() -> None:
     assert isinstance(failed, EngineFailure)
 
 
-def test_a_long_text_times_out_and_continues_on_retry() -> None:
-    engine = FakeEngine(seconds=0.03)
-    made = translator(engine, seconds=0.05)
+def test_a_long_text_times_out_and_continues_on_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    clock = SimpleNamespace(monotonic=lambda: 3.0 * len(engine.batches))  # each batch takes three seconds
+    monkeypatch.setattr(translator_module, "time", clock)
+    made = translator(engine, seconds=5)
     long = "，".join(chr(0x4E00 + number) for number in range(200))
     busy, short = outcomes(made, long, "猫")
     assert isinstance(busy, Busy)

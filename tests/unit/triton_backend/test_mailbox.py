@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.conftest import DEFAULTS, ROOT, result_with
 from tests.unit.triton_backend.played import Client, asked, box, error, outputs, sender_of
-from tests.unit.waiting import until
+from tests.waiting import WITHIN, until
 from triton_diffusers.api.contract import CONTRACTS, PROBE
 from triton_diffusers.api.description import DESCRIBE, ModelDescription
 from triton_diffusers.engine_process.client import EngineUnavailable
@@ -153,20 +153,20 @@ def test_triton_is_not_asked_about_a_request_that_has_been_answered(opened: Any,
 
     def is_cancelled() -> bool:
         asking.set()
-        assert may_continue.wait(10)
+        assert may_continue.wait(WITHIN)
         events.append("asked")
         return False
 
     sender.is_cancelled.side_effect = is_cancelled
     sender.send.side_effect = lambda *arguments, **flags: events.append("sent")
     opened.execute([request])
-    assert asking.wait(10)
+    assert asking.wait(WITHIN)
     answering = threading.Thread(target=client.end, args=(Cancelled("the job was cancelled"),))
     answering.start()
     answering.join(0.2)
     assert events == []
     may_continue.set()
-    answering.join(10)
+    answering.join(WITHIN)
     calls = sender.is_cancelled.call_count
     time.sleep(0.1)  # ten looks at the cancellations
     assert events[-1] == "sent"

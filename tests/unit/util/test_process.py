@@ -7,15 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import WITHIN, until
 from triton_diffusers.util.process import attached, python
 
 ROOT = Path(__file__).resolve().parents[3]
-WITHIN = 60.0  # seconds
 # What a process is given, as the process itself sees it.
 SURROUNDINGS = """
 import json, os, signal, sys
@@ -111,10 +110,7 @@ def test_the_command_ends_with_its_parent(number: signal.Signals, tmp_path: Path
         pid = int(parent.stdout.readline())
         assert lives(pid)
         parent.kill()
-    deadline = time.monotonic() + WITHIN
-    while lives(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not lives(pid))
     assert last_words.exists() == (number is signal.SIGTERM)
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from unittest.mock import MagicMock
@@ -14,11 +13,11 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
+from tests.waiting import WITHIN, until
 from triton_diffusers_client import CancelledError, Client, ClientError, NotFoundError, RequestTimeoutError
 from triton_diffusers_client.fields import JOBS_OUTPUTS, OUTPUTS
 from triton_diffusers_client.triton import backend as module
 
-WITHIN = 20.0
 _VALUES: Mapping[str, Any] = {"seed": b"7", "parameters": b"{}", "is_nsfw": [], "state": b"running"}
 
 
@@ -119,8 +118,7 @@ def test_closing_asks_a_server_that_does_not_answer_once(monkeypatch: pytest.Mon
     server.behaviour = lambda: over.wait(WITHIN) and None
     client = connected(server, monkeypatch, model="m")
     jobs = [client.submit("x") for _ in range(3)]
-    while len(server.asked) < len(jobs):
-        time.sleep(0.01)
+    until(lambda: len(server.asked) == len(jobs))
     monkeypatch.setattr(module, "progress_from", MagicMock(side_effect=RequestTimeoutError))
     threading.Timer(0.2, over.set).start()
     client.close()
@@ -275,14 +273,12 @@ def test_a_program_that_ends_cancels_its_jobs() -> None:
         from triton_diffusers_client import Client
         from triton_diffusers_client.triton import backend as module
         server = FakeServer("m")
-        server.behaviour = lambda: threading.Event().wait(60)
+        server.behaviour = lambda: threading.Event().wait(10_000)
         module.open_transport = lambda address, headers: server
         client = Client("grpc://server", model="m")
         client.submit("x", task_id="left-behind")
-        assert server.arrived.wait(20)
+        assert server.arrived.wait(200)
         """
     )
-    began = time.monotonic()
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "left-behind\n"
-    assert time.monotonic() - began < 60

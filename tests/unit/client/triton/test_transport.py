@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.waiting import WITHIN
 from triton_diffusers_client import (
     CancelledError,
     Client,
@@ -88,7 +89,7 @@ def transport(server: Server) -> Iterator[HttpTransport]:
     transport.close()
 
 
-def ask(transport: HttpTransport, timeout: float | None = 10.0) -> list[int]:
+def ask(transport: HttpTransport, timeout: float | None = WITHIN) -> list[int]:
     result: list[int] = transport.call("jobs", NO_JOBS, timeout).result()["step"].tolist()
     return result
 
@@ -149,15 +150,13 @@ def test_a_connection_that_breaks(server: Server, transport: HttpTransport) -> N
 
 
 def test_time_is_over(server: Server, transport: HttpTransport) -> None:
-    server.behaviour = lambda handler: server.over.wait(10) and None
-    began = time.monotonic()
+    server.behaviour = lambda handler: server.over.wait(WITHIN) and None
     with pytest.raises(RequestTimeoutError):
         ask(transport, timeout=0.2)
-    assert time.monotonic() - began < 5
 
 
 def test_cancelling_ends_the_waiting(server: Server, transport: HttpTransport) -> None:
-    server.behaviour = lambda handler: server.over.wait(10) and None
+    server.behaviour = lambda handler: server.over.wait(WITHIN) and None
     call = transport.call("jobs", NO_JOBS, None)
     threading.Timer(0.2, call.cancel).start()
     with pytest.raises(CancelledError):
@@ -208,11 +207,12 @@ def test_binary_tensors(server: Server, transport: HttpTransport) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_a_server_that_never_answered_is_not_waited_for(scheme: str, unused_port: int) -> None:
-    began = time.monotonic()
+def test_a_server_that_never_answered_is_not_waited_for(
+    scheme: str, unused_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with Client(f"{scheme}://127.0.0.1:{unused_port}") as client, pytest.raises(UnreachableError):
         client.jobs()
-    assert time.monotonic() - began < 5
+    assert "trying again" not in caplog.text
 
 
 def test_a_server_that_was_there_is_waited_for(server: Server) -> None:

@@ -15,10 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.unit.gateway.conftest import Gateway
 from tests.unit.gateway.served import running
+from tests.waiting import WITHIN
 from triton_diffusers.runner.results import ResultWriter
 from triton_diffusers.storage.local import LocalStore
 
-WITHIN = 60.0
 SERVICE = "/api/predict/draw_async"
 SINK = f"{SERVICE}/sink"
 

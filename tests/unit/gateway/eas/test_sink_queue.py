@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.gateway.eas.conftest import SINK, WITHIN, Served, received
+from tests.unit.gateway.eas.conftest import SINK, Served, received
 from tests.unit.gateway.eas.wire import ReceivedFrame, read_frame, read_frames
+from tests.waiting import WITHIN
 from triton_diffusers.gateway.dialects.eas.frames import PROTOBUF
 from triton_diffusers.gateway.jobs.sink import MAX_DELIVERIES
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.unit.gateway.eas.conftest import SERVICE, SINK, WITHIN, Served, received
+from tests.unit.gateway.eas.conftest import SERVICE, SINK, Served, received
 from tests.unit.gateway.eas.wire import read_frame
+from tests.waiting import WITHIN
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.postgres_server import PostgresServer
 from tests.unit.gateway.jobs.tables import BILL, MODEL, RESULT, new_job
+from tests.waiting import WITHIN, until
 from triton_diffusers.gateway.jobs import postgresql, schema
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.interface import JobStore
@@ -22,7 +22,6 @@ from triton_diffusers.gateway.jobs.settings import JobTableSettings
 from triton_diffusers.gateway.jobs.stores import open_store
 
 ROOT = Path(__file__).parents[4]
-WITHIN = 60.0
 
 
 class Worker:
@@ -48,11 +47,12 @@ class Worker:
 
     def wait_for(self, kind: str, count: int) -> None:
         """Wait until it has printed so many lines of a kind."""
-        give_up = time.monotonic() + WITHIN
-        while len(self.said(kind)) < count:
-            assert time.monotonic() < give_up, self.lines[-3:]
-            assert self.process.poll() is None
-            time.sleep(0.01)
+
+        def has_printed() -> bool:
+            assert self.process.poll() is None, self.lines[-3:]
+            return len(self.said(kind)) >= count
+
+        until(has_printed)
 
     def said(self, kind: str) -> list[str]:
         """Return what it has printed of a kind."""
