@@ -15,43 +15,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
-import re
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import formatdate, parsedate_to_datetime
+from dataclasses import dataclass
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
-from xml.sax.saxutils import escape
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import crcmod
 
+from tests.oss_objects import StoredObject, listing, range_of
+from tests.oss_signature import OssError, Signature
+
 crc64_of = crcmod.mkCrcFun(0x142F0E1EBA9EA3693, initCrc=0, xorOut=0xFFFFFFFFFFFFFFFF, rev=True)
-
-_CLOCK_SKEW_SECONDS = 900
-# Query parameters that a V1 signature covers, as far as this server knows them.
-_V1_SUBRESOURCES = frozenset(
-    {"objectMeta", "continuation-token", "security-token", "uploads", "uploadId", "partNumber"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """One object as it is in its bucket."""
-
-    data: bytes
-    content_type: str
-    modified: float = field(default_factory=time.time)
-
-    @property
-    def etag(self) -> str:
-        return f'"{hashlib.md5(self.data).hexdigest().upper()}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +57,6 @@ class Fault:
     hang_up_after: int | None = None  # bytes of the body, sent or received
     hang_up_stored: bool = False  # hang up in place of the answer, after the request was carried out
     wrong_crc: bool = False
-
-
-class OssError(Exception):
-    """An answer with an error document."""
-
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
 
 
 class OssServer:
@@ -288,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
             if objects is None:
                 raise OssError(404, "NoSuchBucket")
             if not self.key and self.command == "GET" and self.query.get("list-type") == "2":
-                return 200, {"Content-Type": "application/xml"}, _listing(self.bucket, objects, self.query)
+                return 200, {"Content-Type": "application/xml"}, listing(self.bucket, objects, self.query)
             if self.command == "PUT":
                 return self._put(objects, headers, body)
             if self.command == "DELETE":
@@ -324,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
             "x-oss-object-type": "Normal",
             "x-oss-hash-crc64ecma": self._crc(found),
         }
-        first, last = _range_of(headers.get("range", ""), len(found.data))
+        first, last = range_of(headers.get("range", ""), len(found.data))
         data = found.data[first : last + 1]
         status = 200
         if len(data) != len(found.data):
@@ -335,136 +306,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _crc(self, stored: StoredObject) -> str:
         return str(crc64_of(stored.data) ^ self.fault.wrong_crc)
-
-
-def _range_of(header: str, size: int) -> tuple[int, int]:
-    """First and last byte that a Range header asks for; the whole object where it makes no sense, as OSS does."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header)
-    whole = 0, size - 1
-    if not match or match.groups() == ("", ""):
-        return whole
-    first, last = match.groups()
-    if not first:
-        return max(0, size - int(last)), size - 1
-    begin, end = int(first), min(int(last), size - 1) if last else size - 1
-    return (begin, end) if begin <= end else whole
-
-
-def _listing(bucket: str, objects: dict[str, StoredObject], query: dict[str, str]) -> bytes:
-    """Return the answer to ListObjectsV2."""
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-    after = query.get("start-after", "")
-    if token := query.get("continuation-token"):
-        after = base64.b64decode(token).decode()
-    most = int(query.get("max-keys", 100))
-    entries: list[tuple[str, StoredObject | None]] = []  # None: a common prefix
-    for key in sorted(objects):
-        end = key.find(delimiter, len(prefix)) if delimiter else -1
-        name = key if end < 0 else key[: end + len(delimiter)]
-        if key.startswith(prefix) and name > after and (not entries or entries[-1][0] != name):
-            entries.append((name, objects[key] if end < 0 else None))
-    page = entries[:most]
-
-    def shown(text: str) -> str:
-        return escape(quote(text, safe="") if query.get("encoding-type") == "url" else text)
-
-    parts = [
-        f"<Name>{bucket}</Name><Prefix>{shown(prefix)}</Prefix><MaxKeys>{most}</MaxKeys>",
-        f"<Delimiter>{shown(delimiter)}</Delimiter><KeyCount>{len(page)}</KeyCount>",
-        "<EncodingType>url</EncodingType>" if query.get("encoding-type") == "url" else "",
-        f"<IsTruncated>{'true' if len(entries) > most else 'false'}</IsTruncated>",
-    ]
-    if len(entries) > most:
-        token = base64.b64encode(page[-1][0].encode()).decode()
-        parts.append(f"<NextContinuationToken>{token}</NextContinuationToken>")
-    for name, stored in page:
-        if stored is None:
-            parts.append(f"<CommonPrefixes><Prefix>{shown(name)}</Prefix></CommonPrefixes>")
-            continue
-        modified = datetime.fromtimestamp(stored.modified, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        parts.append(
-            f"<Contents><Key>{shown(name)}</Key><LastModified>{modified}</LastModified><ETag>{escape(stored.etag)}</ETag>"
-            f"<Type>Normal</Type><Size>{len(stored.data)}</Size><StorageClass>Standard</StorageClass></Contents>"
-        )
-    return f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>{"".join(parts)}</ListBucketResult>'.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A request's signature and what it has to be, by the published rules."""
-
-    oss: OssServer
-    method: str
-    bucket: str
-    key: str
-    query: dict[str, str]
-    headers: dict[str, str]
-
-    def check(self) -> None:
-        """Raise ``OssError`` unless the request is signed with the server's key, now, for its region."""
-        if self.headers.get("x-oss-security-token", "") != self.oss.security_token:
-            raise OssError(403, "InvalidSecurityToken")
-        given = self.headers.get("authorization", "")
-        if v4 := re.fullmatch(
-            r"OSS4-HMAC-SHA256 Credential=([^,]+)(?:, ?AdditionalHeaders=([^,]*))?, ?Signature=([0-9a-f]{64})"
-            r"(?:, ?AdditionalHeaders=([^,]*))?",
-            given,
-        ):
-            credential, additional, signature, additional_last = v4.groups()
-            key_id, _, scope = credential.partition("/")
-            expected = self._v4(scope, additional or additional_last or "")
-        elif v1 := re.fullmatch(r"OSS ([^:]+):(\S+)", given):
-            key_id, signature = v1.groups()
-            expected = self._v1()
-        else:
-            raise OssError(403, "AccessDenied")
-        if key_id != self.oss.key_id:
-            raise OssError(403, "InvalidAccessKeyId")
-        if not hmac.compare_digest(signature, expected):
-            raise OssError(403, "SignatureDoesNotMatch")
-
-    def _v1(self) -> str:
-        date = self.headers.get("x-oss-date") or self.headers.get("date", "")
-        self._check_clock(parsedate_to_datetime(date))
-        signed_headers = "".join(
-            f"{name}:{value.strip()}\n" for name, value in sorted(self.headers.items()) if name.startswith("x-oss-")
-        )
-        covered = sorted((name, value) for name, value in self.query.items() if name in _V1_SUBRESOURCES)
-        subresources = "&".join(f"{name}={value}" if value else name for name, value in covered)
-        resource = f"/{self.bucket}/{self.key}" + (f"?{subresources}" if subresources else "")
-        fields = (self.headers.get("content-md5", ""), self.headers.get("content-type", ""), date)
-        text = "\n".join((self.method, *fields, signed_headers + resource))
-        return base64.b64encode(hmac.digest(self.oss.key_secret.encode(), text.encode(), "sha1")).decode()
-
-    def _v4(self, scope: str, additional: str) -> str:
-        moment = self.headers.get("x-oss-date", "")
-        self._check_clock(datetime.strptime(moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC))
-        if scope != f"{moment[:8]}/{self.oss.region}/oss/aliyun_v4_request":
-            raise OssError(403, "InvalidArgument")
-        extra = sorted(filter(None, additional.lower().split(";")))
-        signed_headers = "".join(
-            f"{name}:{value.strip()}\n"
-            for name, value in sorted(self.headers.items())
-            if name.startswith("x-oss-") or name in ("content-type", "content-md5") or name in extra
-        )
-        pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in self.query.items())
-        canonical = "\n".join(
-            (
-                self.method,
-                quote(f"/{self.bucket}/{self.key}", safe="/-_.~"),
-                "&".join(f"{name}={value}" if value else name for name, value in pairs),
-                signed_headers,
-                ";".join(extra),
-                self.headers.get("x-oss-content-sha256", ""),
-            )
-        )
-        text = "\n".join(("OSS4-HMAC-SHA256", moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))
-        key = f"aliyun_v4{self.oss.key_secret}".encode()
-        for part in scope.split("/"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        return hmac.new(key, text.encode(), "sha256").hexdigest()
-
-    @staticmethod
-    def _check_clock(signed: datetime) -> None:
-        if abs((datetime.now(UTC) - signed).total_seconds()) > _CLOCK_SKEW_SECONDS:
-            raise OssError(403, "RequestTimeTooSkewed")

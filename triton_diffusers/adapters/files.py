@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from triton_diffusers.errors import InvalidRequest, NotFound, shown
 from triton_diffusers.util.broken_download import download_fault
-from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
+from triton_diffusers.util.pickle_objects import HarmfulPickle, PickleError
+from triton_diffusers.util.pickles import read_pickle
 
 _MAX_PATH_CHARACTERS = 1024
 _MAX_NAMED_KEYS = 3

@@ -11,7 +11,8 @@ import torch
 
 from triton_diffusers.checkpoints.errors import LoadError, one_line
 from triton_diffusers.util.broken_download import download_fault
-from triton_diffusers.util.pickles import HarmfulPickle, PickleError, read_pickle
+from triton_diffusers.util.pickle_objects import HarmfulPickle, PickleError
+from triton_diffusers.util.pickles import read_pickle
 
 _MAX_NESTING = 4  # containers around the tensors
 

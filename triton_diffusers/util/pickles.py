@@ -16,13 +16,25 @@ from typing import Any, ClassVar
 
 import torch
 
+from triton_diffusers.util.pickle_objects import (
+    CALLABLE,
+    DTYPES,
+    KNOWN,
+    HarmfulPickle,
+    Inert,
+    Parameters,
+    PickleError,
+    is_number,
+    ordered,
+    rebuild_tensor,
+)
+
 # Bounds on a pickle without its tensors, and so on its memory and time. A checkpoint with its training state takes
 # about a hundredth of each.
 _MAX_PICKLE_BYTES = 64 * 2**20
 _MAX_READS = 6_000_000
 _MAX_COPIED_ITEMS = 6_000_000
 _MAX_CLASSES = 10_000
-_MAX_DIMENSIONS = 64  # PyTorch's own limit
 _MAX_KEY_ITEMS = 16
 _MAX_KEY_DEPTH = 3
 _ZIP_SIGNATURE = b"PK\x03\x04"
@@ -32,14 +44,6 @@ _HARMFUL_MODULES = frozenset((
     "pip", "posix", "pty", "pydoc", "runpy", "shutil", "socket", "subprocess", "sys", "timeit", "webbrowser",
 ))  # fmt: skip
 _HARMFUL_BUILTINS = frozenset(("__import__", "breakpoint", "compile", "eval", "exec", "execfile", "input", "open"))
-
-
-class PickleError(ValueError):
-    """A file cannot be read; the message says why."""
-
-
-class HarmfulPickle(PickleError):
-    """A file names code that it wants to run."""
 
 
 def read_pickle(path: Path) -> Any:
@@ -92,97 +96,6 @@ def _is_tar(path: Path) -> bool:
         return False
 
 
-class Inert:
-    """An object in place of one whose class is not loaded; it accepts every operation of a pickle and does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
-        """Return an object; arguments are ignored."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """Keep nothing."""
-
-    def __call__(self, *_: Any, **__: Any) -> Inert:
-        """Return the object itself."""
-        return self
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Keep nothing."""
-
-    def append(self, item: Any) -> None:
-        """Keep nothing."""
-
-    def extend(self, items: Any) -> None:
-        """Keep nothing."""
-
-    def add(self, item: Any) -> None:
-        """Keep nothing."""
-
-
-def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    """Return a view of a storage that does not claim more than the storage has."""
-    if not isinstance(storage, torch.storage.TypedStorage):
-        raise PickleError("a tensor has no storage")
-    if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list) and len(size) == len(stride)):
-        raise PickleError("a tensor has an impossible shape")
-    if len(size) > _MAX_DIMENSIONS or not all(map(_is_number, (offset, *size, *stride))):
-        raise PickleError("a tensor has an impossible shape")
-    elements = 1
-    for length in size:
-        elements *= length
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    available = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-    if elements > 0 and (last >= available or elements > available):
-        raise PickleError("its tensors are larger than the file")
-    if elements == 0:
-        return torch.empty(size, dtype=storage.dtype)
-    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-class _Parameters(dict[Any, Any]):
-    """PyTorch's ``ParameterDict``, which early textual inversions were saved as."""
-
-
-def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-def _ordered(items: Any = ()) -> dict[Any, Any]:
-    return dict(items)
-
-
-def _listed(items: Any = (), *_: Any) -> list[Any]:
-    return list(items)
-
-
-def _sized(items: Any = ()) -> tuple[Any, ...]:
-    return tuple(items)
-
-
-def _no_default(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor"): _rebuild,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,  # the type alone: see ``_Unpickler._call``
-    ("torch.nn.modules.container", "ParameterDict"): _Parameters,
-    ("torch", "Size"): _sized,
-    ("collections", "OrderedDict"): _ordered,
-    ("collections", "defaultdict"): _no_default,
-    ("collections", "deque"): _listed,
-}
-_CALLABLE = tuple(known for known in _KNOWN.values() if known is not torch.UntypedStorage)
-_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-
-
 class _Source:
     """A pickle's file, with bounds on the bytes and the number of reads."""
 
@@ -229,10 +142,10 @@ class _Unpickler(pickle._Unpickler):  # the Python implementation, whose every o
         is_builtin = module in ("builtins", "__builtin__")
         if root in _HARMFUL_MODULES or (is_builtin and name in _HARMFUL_BUILTINS):
             raise HarmfulPickle(f"{module}.{name}"[:200])
-        if (known := _KNOWN.get((module, name))) is not None:
+        if (known := KNOWN.get((module, name))) is not None:
             return known
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
         key = (module[:100], name[:100])
         if key not in self._classes:
             if len(self._classes) == _MAX_CLASSES:
@@ -247,14 +160,14 @@ class _Unpickler(pickle._Unpickler):  # the Python implementation, whose every o
         """Call one of our own functions; anything else on the stack is refused."""
         if isinstance(function, type) and issubclass(function, Inert):
             return function()
-        if not any(function is known for known in _CALLABLE):
+        if not any(function is known for known in CALLABLE):
             return Inert()
         if not isinstance(arguments, tuple | list):
             raise PickleError("a call has no arguments")
-        if function is _rebuild:
+        if function is rebuild_tensor:
             return function(*arguments)
         self._count_copied(*arguments[:1])
-        if function is _ordered and arguments and not isinstance(arguments[0], dict):
+        if function is ordered and arguments and not isinstance(arguments[0], dict):
             _check_keys(key for key, _ in arguments[0])
         return function(*arguments)
 
@@ -278,7 +191,7 @@ class _Unpickler(pickle._Unpickler):  # the Python implementation, whose every o
     def _load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
         # The only objects whose attributes are of use.
-        if isinstance(built, _Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
+        if isinstance(built, Parameters) and isinstance(state, dict) and isinstance(state.get("_parameters"), dict):
             self._count_copied(state["_parameters"])
             built.update(state["_parameters"])
 
@@ -291,7 +204,7 @@ class _Unpickler(pickle._Unpickler):  # the Python implementation, whose every o
         if not isinstance(name, tuple) or len(name) not in (5, 6) or not isinstance(name[0], str | bytes):
             raise PickleError("a tensor has no storage")
         key, elements, view = name[2], name[4], name[5] if len(name) == 6 else None
-        if not isinstance(key, str | int) or not _is_number(elements):
+        if not isinstance(key, str | int) or not is_number(elements):
             raise PickleError("a tensor has no storage")
         if view is not None:
             _check_keys([view])

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.conftest import ROOT
 from triton_diffusers.checkpoints.load import load_components
 from triton_diffusers.engines.compilers import COMPILERS
+from triton_diffusers.engines.eager import EagerEngine
 from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.settings import Settings
 from triton_diffusers.util.files import locked
@@ -33,3 +34,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
                 COMPILERS["openvino"]().compile(GRAPHS[name](components), folder, "float32")
             (root / "complete").touch()
     return made
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    runtime = tmp_path_factory.mktemp("runtime")
+    return Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=runtime)
+
+
+@pytest.fixture(scope="module")
+def eager(settings: Settings) -> EagerEngine:
+    return EagerEngine(load_components(settings))

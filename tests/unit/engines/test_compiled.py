@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,24 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from tests import lora_files
 from tests.controlnet_files import random_controlnet
-from tests.unit.conftest import ROOT, request_for
+from tests.unit.conftest import request_for
 from tests.unit.engine_calls import encode, predict
 from triton_diffusers.adapters.controlnet import CONTROLNET, ControlNetWeights
 from triton_diffusers.adapters.lora import LayerChange, Lora, LoraLayer, LoraLoader, LoraSet
 from triton_diffusers.adapters.lora.changes import DenseChange
 from triton_diffusers.api.request import LoraChoice
-from triton_diffusers.checkpoints.errors import LoadError
-from triton_diffusers.checkpoints.load import Components, load_components
-from triton_diffusers.engines import Batch, Residuals, lora_packer
+from triton_diffusers.engines import Residuals
 from triton_diffusers.engines.compiled import CompiledControlNet, CompiledEngine, load_compiled
 from triton_diffusers.engines.compilers import COMPILERS, IncompatibleWeights
 from triton_diffusers.engines.compilers.loading import LoadingGraphs
 from triton_diffusers.engines.eager import EagerControlNet, EagerEngine
-from triton_diffusers.errors import EngineFailure
 from triton_diffusers.families.conditioning import STATES
 from triton_diffusers.inflight.trial import try_out
 from triton_diffusers.prompts import PromptReader, Tokens
@@ -39,19 +33,8 @@ NEAR = {"rtol": 0, "atol": 1e-4}
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    runtime = tmp_path_factory.mktemp("runtime")
-    return Settings(model_dir=ROOT / "models" / "emoji", dtype="float32", runtime_dir=runtime)
-
-
-@pytest.fixture(scope="module")
 def compiled(settings: Settings, folders: Mapping[str, Path]) -> CompiledEngine:
     return load_compiled(settings, LoadingGraphs("openvino", "float32", folders, {}))
-
-
-@pytest.fixture(scope="module")
-def eager(settings: Settings) -> EagerEngine:
-    return EagerEngine(load_components(settings))
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -204,22 +187,6 @@ def test_predictions_of_the_outermost_layers(compiled: CompiledEngine, eager: Ea
     torch.testing.assert_close(predict(compiled, *call, loras, deep * 0.9)[0], other[0], **NEAR)
 
 
-def test_a_full_difference_is_computed_eagerly_where_it_changes_something(
-    components: Components, eager: EagerEngine
-) -> None:
-    """Keep the graph of the outermost layers if only inner layers are changed."""
-    split = Split(components)
-    within, outermost = (changed_set(eager, path) for path in ("unet.down_blocks.0.resnets.0.conv1", "unet.conv_out"))
-    latents = noise(2, 4, 2, 2)
-    call = latents, torch.arange(2.0), noise(2, 77, 192), [within, outermost]
-    predict(split.engine, *call)
-    assert split.calls == [("eager", [0, 1])]
-    split.calls.clear()
-    _, deep = predict(split.engine, *call, latents)
-    assert split.calls == [("graph", [0]), ("eager", [1])]
-    assert torch.equal(deep, latents)
-
-
 def test_results_stay_when_the_next_call_is_made(compiled: CompiledEngine) -> None:
     first = predict(compiled, noise(1, 4, 16, 16), torch.tensor([700.0]), noise(1, 77, 192))[0]
     before = first.clone()
@@ -258,130 +225,6 @@ def test_unsupported_loras_are_computed_apart(compiled: CompiledEngine, settings
     assert not eager.computes_apart(changed_set(eager))
     without = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
     assert not without.computes_apart(changed_set(eager)), "all is computed by PyTorch"
-
-
-class Split:
-    """Compiled engine that records the rows of the graph and of the eager modules."""
-
-    def __init__(self, components: Components) -> None:
-        self.calls: list[tuple[str, list[float]]] = []
-        graphs = {"unet": self._graph, "unet_shallow": self._graph}
-        self.engine = CompiledEngine(components, graphs, lambda: self, lambda weights: self)  # type: ignore[arg-type, return-value]
-
-    def _graph(self, latents: torch.Tensor, timesteps: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        self.calls.append(("graph", timesteps.tolist()))
-        return latents + timesteps.view(-1, 1, 1, 1), latents
-
-    def predict(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        self.calls.append(("eager", batch.timesteps.tolist()))
-        return batch.latents + batch.timesteps.view(-1, 1, 1, 1), batch.latents
-
-    def call(self, loras: list[LoraSet | None]) -> list[tuple[str, list[float]]]:
-        self.calls.clear()
-        latents, timesteps = noise(len(loras), 4, 2, 2), torch.arange(float(len(loras)))
-        predictions = predict(self.engine, latents, timesteps, noise(len(loras), 77, 192), loras)[0]
-        assert torch.equal(predictions, latents + timesteps.view(-1, 1, 1, 1)), "each row's own, in their order"
-        return self.calls
-
-
-def test_only_the_rows_that_must_are_computed_eagerly(components: Components, eager: EagerEngine) -> None:
-    split, inside, outside = Split(components), random_set(eager, 2), changed_set(eager)
-    assert split.call([outside, outside, inside, None]) == [("graph", [2, 3]), ("eager", [0, 1])]
-    assert split.call([inside, outside, None, outside]) == [("graph", [0, 2]), ("eager", [1, 3])]
-    assert split.call([outside, outside]) == [("eager", [0, 1])]
-
-
-def test_residuals_go_where_their_rows_go(components: Components, eager: EagerEngine) -> None:
-    """Send residuals to the graph, or to the eager engine if a row's LoRA is unsupported."""
-    seen: list[tuple[str, list[float]]] = []
-
-    class Seeing(Split):
-        def _graph(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            seen.append(("graph", inputs[-1].flatten().tolist()))
-            return super()._graph(*inputs)
-
-        def predict(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-            assert batch.residuals is not None
-            seen.append(("eager", batch.residuals[-1].flatten().tolist()))
-            return super().predict(batch)
-
-    engine = Seeing(components).engine
-    outside = changed_set(eager)
-    residuals = tuple(torch.arange(3.0).view(3, 1, 1, 1) for _ in range(7))
-    call = noise(3, 4, 2, 2), torch.arange(3.0), noise(3, 77, 192)
-    predict(engine, *call, [None, outside, None], residuals=residuals)
-    assert seen == [("graph", [0, 2]), ("eager", [1])]
-
-
-def test_oversized_lora_batch_is_split_by_lora(
-    components: Components, eager: EagerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    split, one, other = Split(components), random_set(eager, 4), random_set(eager, 3)
-    packed = split.engine._unet_loras.pack([one])
-    assert packed is not None
-    monkeypatch.setattr(lora_packer, "_MAX_BYTES", sum(tensor.nbytes for tensor in packed))
-    assert split.call([one, one, other, None]) == [("graph", [0, 1]), ("graph", [2]), ("graph", [3])]
-    monkeypatch.setattr(lora_packer, "_MAX_BYTES", sum(tensor.nbytes for tensor in packed) - 1)
-    assert Split(components).call([one, other, one]) == [("graph", [1]), ("eager", [0, 2])]
-
-
-def test_unloadable_weights_fail_only_requests_that_need_them(components: Components, eager: EagerEngine) -> None:
-    def fail() -> EagerEngine:
-        raise LoadError("unet cannot be read")
-
-    split = Split(components)
-    split.engine._make_eager = fail
-    call = noise(1, 4, 2, 2), torch.tensor([1.0]), noise(1, 77, 192)
-    for _ in range(2):
-        with pytest.raises(EngineFailure, match=r"weights cannot be loaded$"):
-            predict(split.engine, *call, [changed_set(eager)])
-    assert split.call([random_set(eager, 2)]) == [("graph", [0])]
-
-
-def test_unreadable_model_fails_before_loading_graphs(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="is not a model directory"):
-        load_compiled(Settings(model_dir=tmp_path), LoadingGraphs("openvino", "float32", {"unet": tmp_path}, {}))
-
-
-@pytest.mark.skipif(not MAPS.exists(), reason="/proc is Linux's")
-def test_token_embeddings_are_on_disk(tmp_path: Path) -> None:
-    settings = Settings(model_dir=ROOT / "models" / "emoji", close_safety=True, cache_dir=tmp_path)
-    compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
-    assert f" {tmp_path}/" in MAPS.read_text()
-    del compiled
-    gc.collect()
-    assert f" {tmp_path}/" not in MAPS.read_text()
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_token_embeddings_keep_their_initial_values(tmp_path: Path, precision: str) -> None:
-    """Keep the embeddings that the tokenizer was built for, also in weights loaded later."""
-    (tmp_path / "base_model").symlink_to(ROOT / "models" / "emoji" / "base_model")
-    (tmp_path / "embeddings").mkdir()
-    save_file({"x": noise(2, 192)}, tmp_path / "embeddings" / "sunny.safetensors")
-    settings = Settings(model_dir=tmp_path, dtype="float32", close_safety=True)
-    expected = EagerEngine(load_components(settings))
-    compiled = load_compiled(settings, LoadingGraphs("openvino", precision, {}, {}))
-    shutil.rmtree(tmp_path / "embeddings")
-    word, plain = tokens(expected, "a sunny apple", "a red apple")
-    assert tokens(compiled, "a sunny apple") == [word]  # type: ignore[arg-type]
-    near = NEAR if precision == "float32" else {"rtol": 0, "atol": 0.2}
-    torch.testing.assert_close(encode(compiled, [word], 1), encode(expected, [word], 1), **near)
-    assert torch.equal(encode(compiled, [plain], 1), encode(expected, [plain], 1))
-
-
-def test_changed_weights_are_an_error(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "models" / "emoji" / "base_model", tmp_path / "base_model")
-    settings = Settings(model_dir=tmp_path, close_safety=True)
-    compiled = load_compiled(settings, LoadingGraphs("openvino", "float32", {}, {}))
-    config = tmp_path / "base_model" / "vae" / "config.json"
-    content = config.read_text()
-    config.write_text(f"{content}\n")  # changes the fingerprint, but can be loaded
-    with pytest.raises(EngineFailure, match=r"weights cannot be loaded$") as caught:
-        compiled.decode(noise(4, 8, 8))
-    assert "have changed since the graphs were compiled" in str(caught.value.__cause__)
-    config.write_text(content)
-    assert compiled.decode(noise(4, 8, 8)).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["flat", "high-contrast"])
