@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
 
 from triton_diffusers.api.request import GenerationRequest
 from triton_diffusers.families.conditioning import Inputs
@@ -90,6 +89,8 @@ class Distilled:
 
     def inputs(self, request: GenerationRequest) -> Inputs:
         """Return the embedded scale."""
+        from diffusers.models.embeddings import get_timestep_embedding  # slow to import; choosing an engine needs none
+
         # The UNet was trained with the weight of the guidance term, which is 0 at a scale of 1.
         scale = torch.tensor([request.guidance_scale - 1.0]) * _SCALE
         return {GUIDANCE: get_timestep_embedding(scale, self.width, downscale_freq_shift=1)}
