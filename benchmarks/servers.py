@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ MODEL_REPOSITORY = ROOT / "model_repository"
 PEER_REPOSITORY = ROOT / "benchmarks" / "peers"
 MODEL_DIR = ROOT / "models" / "emoji"
 
-_START_SECONDS = 180.0  # of a server, on a machine that does other things as well
+_START_SECONDS = 600.0  # of a server, on a machine that does other things as well
 _STOP_SECONDS = 30.0
 _TICK = 0.2
 _LAST_LINES = 15
@@ -45,17 +46,24 @@ def servers(
     model_dir: Path,
     settings: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
+    *,
+    gateway_port: int = 0,
+    watch: bool = False,
 ) -> Iterator[Mapping[str, Endpoints]]:
     """Start one server for each model repository, all at once; yield their endpoints by the same names.
 
-    ``settings`` are environment variables, ``arguments`` are added to the command. The watchdog is off: its probes
-    would make an idle server work while another is measured. Raises ``ServerFailed``.
+    ``settings`` are environment variables, ``arguments`` are added to the command; with a ``gateway_port`` a server has
+    a gateway and a runner beside it. Without ``watch`` the watchdog is off: its probes would make an idle server work
+    while another is measured. Raises ``ServerFailed``.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triton-diffusers-bench-")))
+        options = ["--gateway-port", str(gateway_port)] if gateway_port else ["--no-gateway"]
+        if not watch:
+            options.append("--no-watch")
         started = {}
         for name, repository in repositories.items():
-            process = _spawn(repository, model_dir, folder / name, settings or {}, arguments)
+            process = _spawn(repository, model_dir, folder / name, settings or {}, [*options, *arguments])
             stack.callback(_stop, process)
             started[name] = process
         yield {name: _wait(name, process, folder / name) for name, process in started.items()}
@@ -70,12 +78,18 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def _spawn(
     repository: Path, model_dir: Path, folder: Path, settings: Mapping[str, str], arguments: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     folder.mkdir()
     command = [
-        *(sys.executable, "-m", "triton_diffusers", "serve", "--func-name", "base", "--no-watch", "--no-gateway"),
+        *(sys.executable, "-m", "triton_diffusers", "serve", "--func-name", "base"),
         *("--log-level", "warning"),
         *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--exit-timeout", "5"),
         *("--model-repository", str(repository), "--model-dir", str(model_dir.absolute())),
