@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
 
 import numpy as np
@@ -12,9 +14,14 @@ from PIL import Image
 
 from tests.unit.gateway.a1111.calls import encoded
 from triton_diffusers.api.request import GenerationRequest, OutputFormat
+from triton_diffusers.errors import InvalidRequest, NotFound
+from triton_diffusers.gateway.dialects.a1111 import translate as translation
 from triton_diffusers.gateway.dialects.a1111.infotext import pairs_of, texts_of
+from triton_diffusers.gateway.dialects.a1111.options import Options
 from triton_diffusers.gateway.dialects.a1111.pixels import MaskOptions, pasted, prepare
 from triton_diffusers.gateway.dialects.a1111.samplers import contract_scheduler, sampler_views, split_scheduler
+from triton_diffusers.gateway.dialects.a1111.translate import translate
+from triton_diffusers.gateway.submission import JobOrigin, new_job
 from triton_diffusers.images.encode import encode
 from triton_diffusers.images.metadata import metadata_of
 from triton_diffusers.sampling.schedulers import SCHEDULERS
@@ -81,3 +88,19 @@ def test_the_part_that_is_drawn_holds_the_mask_and_lies_in_the_image(
     whole = np.asarray(Image.open(io.BytesIO(pasted(drawn, prepared.patch, 95, Settings()))))
     assert whole.shape == (height, width, 3)
     assert tuple(whole[top % height, left % width]) == (0, 255, 0)
+
+
+ODD = [None, [], {}, "", "x", -1, 0, 2**70, 1e308, 0.5, True, [[]], [{}], {"a": []}, {"args": [[1]]}, {"args": 7}]
+SETTINGS = Settings()
+OPTIONS = Options({"CLIP_stop_at_last_layers": 1, "samples_format": "png", "jpeg_quality": 95}, None)
+IMAGE = base64.b64encode(encoded(8, 8)).decode()
+
+
+@pytest.mark.parametrize("field", sorted(translation.KNOWN))
+def test_odd_values_are_taken_or_refused(field: str) -> None:
+    """Any other exception is a bug, and would be answered as one."""
+    for value in [*ODD, "\ud800"]:
+        for document in ({field: value}, {"init_images": [IMAGE], "mask": IMAGE, field: value}):
+            with contextlib.suppress(InvalidRequest, NotFound):
+                made = translate(document, OPTIONS, {}, SETTINGS, with_image="mask" in document)
+                new_job(made.fields, JobOrigin(dialect="a1111"), SETTINGS, model="ensemble", files=made.files)

@@ -115,6 +115,9 @@ _READ_OF_IMAGES = frozenset(
         "resize_mode",
     )
 )
+KNOWN = _READ | _READ_OF_IMAGES | _HARMLESS | _UNSUPPORTED.keys()
+"""Fields that a request may have."""
+
 _FILL, _ORIGINAL, _LATENT_NOISE, _LATENT_NOTHING = range(4)
 _LATENT_UPSCALE = 3
 _SIDE = 512  # of a model that no runner has described
@@ -179,7 +182,7 @@ def translate(
     if with_image:
         _set_image(made, sent, options, settings)
     _set_scripts(made, sent, options, with_image=with_image)
-    known = _READ | _HARMLESS | _UNSUPPORTED.keys() | (_READ_OF_IMAGES if with_image else frozenset())
+    known = KNOWN if with_image else KNOWN - _READ_OF_IMAGES
     made.warnings += [f"{name} is unknown and was ignored" for name in sent if name not in known]
     overrides = mapping("override_settings", sent.get("override_settings", {}))
     made.warnings += [f"override_settings.{name} has no effect here" for name in unknown_options(overrides)]
