@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 _MIN_MULTIPLE = 8  # in pixels; supported by every denoiser
 
@@ -45,6 +44,8 @@ class LatentFormat:
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         """Return float32 noise (channels, h, w), drawn in the order of diffusers' pipelines."""
+        from diffusers.utils.torch_utils import randn_tensor  # slow to import; choosing an engine needs none
+
         noise: torch.Tensor = randn_tensor((1, *shape), generator=generator, dtype=torch.float32)
         return noise[0]
 
