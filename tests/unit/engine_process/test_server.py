@@ -175,9 +175,10 @@ def test_the_board_shows_a_request_as_its_clients(running: Running, runtime_dir:
 
 
 def test_each_model_gets_its_own_metrics_and_one_those_of_the_engine(running: Running) -> None:
-    base, control = running.connect("sd_base"), running.connect("sd_controlnet")
-    watcher = running.connect(hello=Watch())
-    for client in (base, control, watcher):
+    base = running.connect("sd_base")
+    assert isinstance(base.received(), Ready), "it is the first"
+    control, watcher = running.connect("sd_controlnet"), running.connect(hello=Watch())
+    for client in (control, watcher):
         assert isinstance(client.received(), Ready)
     base.submit("a", steps=3)
     base.ends(1)
