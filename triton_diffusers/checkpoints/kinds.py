@@ -17,16 +17,17 @@ VAE = "first_stage_model."
 CLIP = "cond_stage_model.transformer.text_model."
 OPEN_CLIP = "cond_stage_model.model."
 
+_SDXL = {"conditioner.embedders.0.transformer.text_model.": CLIP, "conditioner.embedders.1.model.": OPEN_CLIP}
+_SIZES = f"{UNET}label_emb."  # layers of a UNet that takes more than noise, time and text
 _OLD_CLIP = "cond_stage_model.transformer."
 _UNSUPPORTED = (  # part of a tensor's name → family
-    ("conditioner.embedders.", "SDXL"),
+    ("conditioner.embedders.0.model.", "SDXL refiner"),
     ("joint_blocks.", "SD3"),
     ("double_blocks.", "Flux"),
     ("double_layers.", "AuraFlow"),
     ("distilled_guidance_layer.", "Chroma"),
     ("clip_txt_mapper.", "Stable Cascade"),
     ("motion_modules.", "AnimateDiff"),
-    (f"{UNET}label_emb.", "Stable unCLIP"),
 )
 _PARTS = (  # prefix of a tensor's name → kind of file that is not a whole checkpoint
     ("lora_", "a LoRA"),
@@ -41,14 +42,23 @@ _PARTS = (  # prefix of a tensor's name → kind of file that is not a whole che
 
 
 def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool = True) -> dict[str, torch.Tensor]:
-    """Return the tensors of a Stable Diffusion 1.x or 2.x model, without EMA copies and buffers.
+    """Return the tensors of a Stable Diffusion model, without EMA copies and buffers.
+
+    Text encoders of SDXL get the names that they have in 1.x and 2.x.
 
     Raises: LoadError: the file is another kind of model, or only a part of one.
     """
     for part, name in _UNSUPPORTED:
         if any(part in key for key in tensors):
             raise LoadError(f"{path}: not supported yet: {name}")
-    kept = {_today(key): value for key, value in tensors.items() if key.startswith((UNET, VAE, "cond_stage_model."))}
+    renamed = {_today(key): value for key, value in tensors.items()}
+    kept = {key: value for key, value in renamed.items() if key.startswith((UNET, VAE, "cond_stage_model."))}
+    if any(key.startswith(_SIZES) for key in kept):
+        encoders = [prefix for prefix in _SDXL if any(key.startswith(prefix) for key in tensors)]
+        if not encoders:
+            raise LoadError(f"{path}: not supported yet: Stable unCLIP")
+        if len(encoders) < len(_SDXL):
+            raise LoadError(f"{path} is not a whole checkpoint: it has one of SDXL's text encoders ({encoders[0]}*)")
     first = kept.get(f"{UNET}input_blocks.0.0.weight")
     if first is None:
         for beginning, name in _PARTS:
@@ -65,13 +75,21 @@ def checked(path: Path, tensors: Mapping[str, torch.Tensor], *, needs_vae: bool 
     return kept
 
 
+def is_sdxl(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Return True if the checked tensors are those of SDXL, the only model with both text encoders."""
+    return uses_open_clip(tensors) and any(key.startswith(CLIP) for key in tensors)
+
+
 def uses_open_clip(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Return True if the text encoder is OpenCLIP's (Stable Diffusion 2.x) rather than OpenAI's (1.x)."""
     return f"{OPEN_CLIP}token_embedding.weight" in tensors
 
 
 def _today(key: str) -> str:
-    """Return the current name of a tensor, for files written with a very old transformers."""
+    """Return the usual name of a tensor, for files of SDXL and for those written with a very old transformers."""
+    for prefix, usual in _SDXL.items():
+        if key.startswith(prefix):
+            return f"{usual}{key.removeprefix(prefix)}"
     if key.startswith((f"{_OLD_CLIP}embeddings.", f"{_OLD_CLIP}encoder.", f"{_OLD_CLIP}final_layer_norm.")):
         return f"{CLIP}{key.removeprefix(_OLD_CLIP)}"
     return key

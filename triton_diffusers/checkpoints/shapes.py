@@ -20,6 +20,7 @@ class ShapeError(ValueError):
 GUESSED = frozenset({"attention_head_dim", "num_attention_heads", "projection_dim", "bos_token_id", "eos_token_id"})
 """Keys of the configs that tensors do not determine."""
 GUIDANCE = "time_embedding.cond_proj.weight"  # diffusers' name: the original layout has no guidance embedding
+_SIZES = 6  # numbers of an image that an SDXL UNet takes
 _HEAD_WIDTH = 64  # of CLIP's and OpenCLIP's text encoders, and of the UNet of Stable Diffusion 2.x
 
 
@@ -64,6 +65,10 @@ def unet_config(tensors: Tensors) -> dict[str, Any]:
         "use_linear_projection": tensors[f"{middle}proj_in.weight"].ndim == 2,
         "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in channels],
     }
+    if (sizes := tensors.get(f"{UNET}label_emb.0.0.weight")) is not None:
+        config["addition_embed_type"] = "text_time"
+        config["projection_class_embeddings_input_dim"] = sizes.shape[1]
+        config["addition_time_embed_dim"] = (sizes.shape[1] - projection_width(tensors)) // _SIZES
     if (guidance := tensors.get(f"{UNET}{GUIDANCE}")) is not None:
         config["time_cond_proj_dim"] = guidance.shape[1]
     return config
@@ -105,6 +110,11 @@ def open_clip_config(tensors: Tensors) -> dict[str, Any]:
         inner=tensors[f"{OPEN_CLIP}transformer.resblocks.0.mlp.c_fc.weight"],
         layers=_count(tensors, rf"{OPEN_CLIP}transformer\.resblocks\.(\d+)\."),
     )
+
+
+def projection_width(tensors: Tensors) -> int:
+    """Return the width of a text that OpenCLIP has pooled and projected; raises ``KeyError`` without a projection."""
+    return int(tensors[f"{OPEN_CLIP}text_projection"].shape[1])
 
 
 def _text_config(*, tokens: torch.Tensor, positions: torch.Tensor, inner: torch.Tensor, layers: int) -> dict[str, Any]:

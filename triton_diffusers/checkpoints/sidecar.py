@@ -17,7 +17,7 @@ from typing import Any
 from triton_diffusers.checkpoints.errors import LoadError
 from triton_diffusers.checkpoints.training_config import TrainingConfig
 
-_WHOLE_FOLDERS = ("tokenizer", "safety_checker", "feature_extractor")
+_WHOLE_FOLDERS = ("tokenizer", "tokenizer_2", "safety_checker", "feature_extractor")
 
 
 @dataclass(frozen=True)

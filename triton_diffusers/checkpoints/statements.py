@@ -39,6 +39,7 @@ _SCHEDULE = (
 )  # fmt: skip
 _SIDES = range(64, 4097)
 _NO_SIGNAL = 1e-6  # of the last timestep; models without a zero signal-to-noise ratio there have 0.0047
+_NAMES = {0: "SDXL", 1: "1.x", 2: "2.x"}
 _UNSUPPORTED = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
@@ -71,13 +72,13 @@ class Statements:
         return config
 
 
-def read_statements(source: Path, sidecar: Sidecar, weights: Weights, *, is_2: bool) -> Statements:
-    """Return what ``source`` and its sidecar say; ``is_2`` tells Stable Diffusion 2.x from 1.x.
+def read_statements(source: Path, sidecar: Sidecar, weights: Weights, *, generation: int) -> Statements:
+    """Return what ``source`` and its sidecar say; ``generation`` is 1 or 2 for 1.x and 2.x, 0 for other families.
 
     Raises: LoadError: a value in an operator's file is invalid, or the file is of an unsupported kind.
     """
     found: dict[str, Statement] = {}
-    for one in _all(source, sidecar, weights, is_2):
+    for one in _all(source, sidecar, weights, generation):
         kept = found.setdefault(one.key, one)
         if kept.value != one.value:
             log.warning(
@@ -94,7 +95,7 @@ def read_statements(source: Path, sidecar: Sidecar, weights: Weights, *, is_2: b
     return said
 
 
-def _all(source: Path, sidecar: Sidecar, weights: Weights, is_2: bool) -> Iterator[Statement]:
+def _all(source: Path, sidecar: Sidecar, weights: Weights, generation: int) -> Iterator[Statement]:
     """Yield every statement, the most deliberate first."""
     name = f"{sidecar.folder.name}/scheduler"
     for key, value in sidecar.config("scheduler").items():
@@ -110,10 +111,10 @@ def _all(source: Path, sidecar: Sidecar, weights: Weights, is_2: bool) -> Iterat
             yield Statement(SCALING_FACTOR, training.scaling_factor, name)
     yield from _json(sidecar)
     yield from _marks(source, weights.tensors)
-    yield from _metadata(source, weights.metadata, is_2)
+    yield from _metadata(source, weights.metadata, generation)
     if training is not None:  # what the original code takes if the file says nothing
         yield Statement("prediction_type", training.prediction_type or "epsilon", training.path.name)
-    published = by_global_step(weights.global_step) if is_2 and training is None else None
+    published = by_global_step(weights.global_step) if generation == 2 and training is None else None
     if published is not None:
         yield Statement("prediction_type", published, f"global_step {weights.global_step}")
 
@@ -149,30 +150,30 @@ def _marks(source: Path, tensors: Mapping[str, torch.Tensor]) -> Iterator[Statem
         yield Statement("rescale_betas_zero_snr", True, "alphas_cumprod in the file")
 
 
-def _metadata(source: Path, metadata: Mapping[str, str], is_2: bool) -> Iterator[Statement]:
+def _metadata(source: Path, metadata: Mapping[str, str], generation: int) -> Iterator[Statement]:
     """Yield what ``modelspec.*`` and then ``ss_*`` say in the header of a safetensors file."""
     architecture = metadata.get("modelspec.architecture", "")
     base = metadata.get("ss_base_model_version", "")
     for key, given in (("modelspec.architecture", architecture), ("ss_base_model_version", base)):
-        if (generation := _generation(given)) is not None and generation != (2 if is_2 else 1):
-            log.warning("%s: %s says %s, and its tensors are of %d.x", source, key, given[:80], 2 if is_2 else 1)
+        if (said := _generation(given)) is not None and said != generation:
+            log.warning("%s: %s says %s, and its tensors are of %s", source, key, given[:80], _NAMES[generation])
     if (predicted := metadata.get("modelspec.prediction_type")) is not None:
         kind = _PREDICTIONS.get(predicted.strip().lower().replace("-", "_"))
         if kind is None:
             log.warning("%s: modelspec.prediction_type %.80r is unknown, and ignored", source, predicted)
         else:
             yield Statement("prediction_type", kind, "modelspec.prediction_type")
-    if is_2 and architecture.startswith("stable-diffusion-v2-768-v"):
+    if generation == 2 and architecture.startswith("stable-diffusion-v2-768-v"):
         yield Statement("prediction_type", "v_prediction", "modelspec.architecture")
-    elif is_2 and architecture.startswith("stable-diffusion-v2-512"):
+    elif generation == 2 and architecture.startswith("stable-diffusion-v2-512"):
         yield Statement("prediction_type", "epsilon", "modelspec.architecture")
     if (side := _side(metadata.get("modelspec.resolution", ""))) is not None:
         yield Statement(PIXELS, side, "modelspec.resolution")
     if (span := metadata.get("modelspec.timestep_range", "0,999").replace(" ", "")) not in ("0,999", "0,1000"):
         log.warning("%s was trained for the timesteps %.40s alone (modelspec.timestep_range)", source, span)
     if metadata.get("ss_v_parameterization") == "True" or base.startswith("sd_v2_v"):
-        said = "ss_base_model_version" if base.startswith("sd_v2_v") else "ss_v_parameterization"
-        yield Statement("prediction_type", "v_prediction", said)
+        key = "ss_base_model_version" if base.startswith("sd_v2_v") else "ss_v_parameterization"
+        yield Statement("prediction_type", "v_prediction", key)
     if metadata.get("ss_zero_terminal_snr") == "True":
         yield Statement("rescale_betas_zero_snr", True, "ss_zero_terminal_snr")
 

@@ -72,6 +72,18 @@ def original(unet: Any, vae: Any, encoder: Any, *, open_clip: bool = False, copi
     return {**_unet(unet), **_vae(vae), **text}
 
 
+def original_sdxl(pipeline: Any) -> Tensors:
+    """Return the tensors of an SDXL pipeline under the original names. Its second text encoder uses all layers."""
+    first, second = "cond_stage_model.transformer.", "cond_stage_model.model."
+    text = {name.replace(first, "conditioner.embedders.0.transformer."): value
+            for name, value in _clip(pipeline.text_encoder).items()}  # fmt: skip
+    unused = f".resblocks.{pipeline.text_encoder_2.config.num_hidden_layers}."
+    text |= {name.replace(second, "conditioner.embedders.1.model."): value
+             for name, value in _open_clip(pipeline.text_encoder_2, True).items() if unused not in name}  # fmt: skip
+    text["conditioner.embedders.1.model.text_projection"] = pipeline.text_encoder_2.text_projection.weight.T
+    return {**_unet(pipeline.unet), **_vae(pipeline.vae), **text}
+
+
 def write(path: Path, tensors: Tensors) -> Path:
     """Write ``tensors`` as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +115,8 @@ def _unet(unet: Any) -> Tensors:
         [
             (r"^time_embedding\.linear_1", "time_embed.0"),
             (r"^time_embedding\.linear_2", "time_embed.2"),
+            (r"^add_embedding\.linear_1", "label_emb.0.0"),
+            (r"^add_embedding\.linear_2", "label_emb.0.2"),
             (r"^conv_in", "input_blocks.0.0"),
             (r"^conv_norm_out", "out.0"),
             (r"^conv_out", "out.2"),

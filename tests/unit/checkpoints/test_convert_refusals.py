@@ -56,7 +56,7 @@ def test_a_wrong_shape_is_named(tmp_path: Path, first: dict[str, torch.Tensor]) 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["conditioner.embedders.0.transformer.x"], "not supported yet: SDXL"),
+        (["conditioner.embedders.0.model.x"], "not supported yet: SDXL refiner"),
         (["model.diffusion_model.joint_blocks.0.x_block.attn.proj.weight"], "not supported yet: SD3"),
         (["double_blocks.0.img_attn.proj.weight"], "not supported yet: Flux"),
         (["lora_unet_down_blocks_0_x.lora_up.weight"], "is a LoRA, not a checkpoint"),

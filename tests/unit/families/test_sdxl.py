@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.sdxl_model import write_sdxl
+from triton_diffusers.adapters.lora import TEXT_ENCODER
 from triton_diffusers.adapters.lora.names import LayerNames
 from triton_diffusers.checkpoints.components import Components
 from triton_diffusers.checkpoints.load import LoadError, load_components
@@ -20,6 +21,7 @@ from triton_diffusers.compile.errors import CannotBegin
 from triton_diffusers.compile.options import BuildOptions
 from triton_diffusers.compile.plan import make_plan
 from triton_diffusers.engines.eager import EagerEngine
+from triton_diffusers.engines.graphs import GRAPHS
 from triton_diffusers.families.errors import UnsupportedComponent
 from triton_diffusers.families.family import Parts
 from triton_diffusers.families.sdxl.family import StableDiffusionXL
@@ -98,6 +100,12 @@ def test_an_autoencoder_that_overflows_runs_in_float32(components: Components) -
 def test_a_build_is_refused_before_it_begins(model_dir: Path) -> None:
     with pytest.raises(CannotBegin, match="Stable Diffusion XL is not supported by compiled engines yet"):
         make_plan(BuildOptions(model=str(model_dir), engine="openvino"), Settings())
+
+
+def test_graphs_are_refused_too(components: Components) -> None:
+    """A checkpoint in one file tells its family only when it is loaded."""
+    with pytest.raises(LoadError, match="Stable Diffusion XL is not supported by compiled engines yet"):
+        GRAPHS[TEXT_ENCODER](components)
 
 
 @pytest.mark.parametrize(

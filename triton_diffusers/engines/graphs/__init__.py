@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from triton_diffusers.adapters.controlnet import CONTROLNET
 from triton_diffusers.adapters.lora import TEXT_ENCODER, UNET
-from triton_diffusers.checkpoints.load import Components
+from triton_diffusers.checkpoints.load import Components, LoadError
 from triton_diffusers.engines.graph_names import UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from triton_diffusers.engines.graphs.controlnet import controlnet_graph
 from triton_diffusers.engines.graphs.graph import Graph, Input, Inputs
@@ -31,8 +31,15 @@ __all__ = [
     "uses_mask",
 ]
 
+
+def _text_encoder(components: Components) -> Graph:
+    if not (entry := components.family.entry).compiles:
+        raise LoadError(f"{entry.name} is not supported by compiled engines yet; the eager engine serves it")
+    return text_encoder_graph(components.text_encoder)
+
+
 GRAPHS: Mapping[str, Callable[[Components], Graph]] = {
-    TEXT_ENCODER: lambda components: text_encoder_graph(components.text_encoder),
+    TEXT_ENCODER: _text_encoder,
     UNET: lambda components: unet_graph(components.denoiser),
     UNET_SHALLOW: lambda components: shallow_unet_graph(components.denoiser),
     CONTROLNET: lambda components: controlnet_graph(components.denoiser, components.family.latents.pixels),
