@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,7 @@ from triton_diffusers.engine_process.messages import Message
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.05
 _BACKLOG = 64  # connections that wait to be accepted
 _CREDENTIALS = struct.Struct("3i")  # process, user and group
 
@@ -30,7 +32,7 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._connection = Connection(os.dup(end.fileno()))
-        self._outgoing: SimpleQueue[Message | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[Message | threading.Event | None] = SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="channel", daemon=True)
         self._writer.start()
 
@@ -50,6 +52,14 @@ class Channel:
                 return
             yield message
 
+    def drain(self, seconds: float) -> None:
+        """Wait until the queued messages are sent, at most ``seconds``: the other end gets them even if we die."""
+        sent = threading.Event()
+        self._outgoing.put(sent)
+        deadline = time.monotonic() + seconds
+        while not sent.wait(_LOOK_SECONDS) and self._writer.is_alive() and time.monotonic() < deadline:
+            pass
+
     def flush(self, seconds: float) -> None:
         """Wait until the queued messages are sent, at most ``seconds``; nothing can be sent after it."""
         self._outgoing.put(None)
@@ -66,7 +76,10 @@ class Channel:
     def _write(self) -> None:
         try:
             while (message := self._outgoing.get()) is not None:
-                self._connection.send(message)
+                if isinstance(message, threading.Event):
+                    message.set()
+                else:
+                    self._connection.send(message)
         except OSError:  # the other end is gone
             return
         except Exception:

@@ -237,13 +237,18 @@ class EngineServer:
             job_id=message.job_id,
             pid=request.session.hello.pid if isinstance(request.session.hello, Hello) else os.getpid(),
             arrived=message.arrived,
-            on_start=lambda: request.session.channel.send(Started(message.job_id)),
+            on_start=lambda: self._begin(request),
             on_end=lambda job: self._ended(request, job),
         )
         try:
             request.job = self._loop.submit(message.request, origin)
         except TritonDiffusersError as error:
             self._refuse(request, error)
+
+    def _begin(self, request: _Request) -> None:
+        """Tell the client that work begins. If the work kills this process, the client must have been told."""
+        request.session.channel.send(Started(request.message.job_id))
+        request.session.channel.drain(_FLUSH_SECONDS)
 
     def _cancel(self, request: _Request) -> None:
         with self._lock:
@@ -271,6 +276,8 @@ class EngineServer:
             self._requests.pop(message.job_id, None)
             self._quarantine.remove(request)
             request.session.channel.send(message)
+            if request.is_suspect:  # or it would be blamed for the death of the process by the next request
+                request.session.channel.drain(_FLUSH_SECONDS)
             self._release()
 
     def _send_metrics(self, metrics: Metrics) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
 
 from tests.unit.engine_process.served import Client, Running, error_of
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.jobs.test_board import entry
+from tests.waiting import WITHIN
+from triton_diffusers.engine_process import server as server_module
 from triton_diffusers.engine_process.messages import (
     Cancel,
     Failed,
@@ -15,6 +22,7 @@ from triton_diffusers.engine_process.messages import (
     Succeeded,
 )
 from triton_diffusers.errors import Busy, Cancelled
+from triton_diffusers.inflight.admission import Admission
 from triton_diffusers.jobs.board import JobBoard
 
 
@@ -30,6 +38,38 @@ def test_a_suspect_runs_alone(client: Client, engine: FakeEngine) -> None:
     messages = [client.received() for _ in range(7)]
     order = [message.job_id for message in messages if isinstance(message, Started | Succeeded)]
     assert order == ["before", "first", "first", "second", "second", "after", "after"]
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return the messages as they are sent, slowly, and the tasks as work on them begins."""
+    events: list[object] = []
+    send, prepare = Connection.send, Admission.prepare
+
+    def sent(connection: Any, message: Any) -> None:
+        if isinstance(message, Started | Succeeded):
+            time.sleep(0.2)
+            events.append((type(message), message.job_id))
+        send(connection, message)
+
+    def begun(admission: Any, job: Any) -> None:
+        events.append(job.request.task_id)
+        prepare(admission, job)
+
+    monkeypatch.setattr(server_module, "_FLUSH_SECONDS", WITHIN)
+    monkeypatch.setattr(Connection, "send", sent)
+    monkeypatch.setattr(Admission, "prepare", begun)
+    return events
+
+
+def test_the_client_knows_all_before_a_suspect_can_kill_the_process(order: list[object], client: Client) -> None:
+    """A message that is still queued when the process dies is lost, and somebody else is blamed."""
+    client.submit("first", suspect=True)
+    client.submit("second", suspect=True)
+    client.ends(2)
+    assert order == [
+        (Started, "first"), "first", (Succeeded, "first"), (Started, "second"), "second", (Succeeded, "second"),
+    ]  # fmt: skip
 
 
 def test_a_request_that_waits_for_suspects_is_cancelled_at_once(client: Client, engine: FakeEngine) -> None:
