@@ -122,7 +122,7 @@ def test_a_death_of_the_server_is_an_error_and_leaves_the_engine(
 @pytest.fixture
 def pair(start_triton: TritonStarter) -> RunningTriton:
     """Return a server with two engines."""
-    return start_triton(env={"TRITON_DIFFUSERS_DEVICE": "cpu,cpu"})
+    return start_triton(env={"TRITON_DIFFUSERS_DEVICE": "cpu,cpu"}, args=["--exit-timeout=1000"])
 
 
 def test_two_engines_share_the_work_and_stand_in_for_each_other(pair: RunningTriton, crowd: ThreadPoolExecutor) -> None:

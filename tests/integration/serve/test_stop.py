@@ -25,7 +25,7 @@ from tests.waiting import WITHIN, until
 def test_stop_lets_requests_finish_and_leaves_nothing(
     start: Callable[..., RunningTriton], crowd: ThreadPoolExecutor, number: int
 ) -> None:
-    server = start()
+    server = start("--exit-timeout=1000")
     processes, prefix = family(server), region_prefix(server)
     assert regions(prefix)
     short = crowd.submit(generate, server, "steps", seconds=3)
