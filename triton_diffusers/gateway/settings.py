@@ -57,6 +57,7 @@ class GatewaySettings(BaseSettings):
 
     database: str = Field(
         "",
+        repr=False,
         description="Job table: `sqlite:///file` or `postgresql://…`. Empty: `jobs.sqlite` in `state_dir`.",
     )
     state_dir: Path = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triton_diffusers.gateway.access.caller import Role
 from triton_diffusers.gateway.jobs.bounds import Bounds
@@ -58,4 +58,4 @@ class NewKey:
     """A key that was just made, and its secret, which is shown this once."""
 
     key: ApiKey
-    secret: str
+    secret: str = field(repr=False)

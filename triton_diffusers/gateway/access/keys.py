@@ -13,7 +13,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 _PREFIX: Final = "td"
@@ -26,9 +26,9 @@ _CODE_BYTES = 24
 class Credentials:
     """Credentials of a request: a key and perhaps a user's name, or a signature that was made with a key."""
 
-    key: str = ""
+    key: str = field(default="", repr=False)
     user: str = ""
-    signature: str = ""
+    signature: str = field(default="", repr=False)
 
 
 def new_key() -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triton_diffusers.gateway.access import rows
 from triton_diffusers.gateway.access.caller import Caller, Role
@@ -23,8 +23,8 @@ class Login:
     """A key that may be used, and the caller that it stands for. ``secret`` is empty unless the key signs requests."""
 
     caller: Caller
-    digest: str
-    secret: str
+    digest: str = field(repr=False)
+    secret: str = field(repr=False)
     is_stale: bool
 
 

@@ -6,8 +6,11 @@ import base64
 
 import pytest
 
+from triton_diffusers.gateway.access.caller import Caller
 from triton_diffusers.gateway.access.failures import FailedAttempts
 from triton_diffusers.gateway.access.keys import Credentials, credentials_of, is_same, key_id_of, new_key
+from triton_diffusers.gateway.access.logins import Login
+from triton_diffusers.gateway.settings import GatewaySettings
 
 
 def basic(text: str) -> str:
@@ -49,6 +52,17 @@ def test_keys_are_random_and_name_their_id() -> None:
     assert all(key_id_of(key) == key_id for key_id, key in made)
     for text in ("", "td_", made[0][1][:-1], made[0][1] + "a", made[0][1].replace("td_", "TD_"), "é" * 59):
         assert key_id_of(text) == ""
+
+
+def test_no_representation_shows_a_secret() -> None:
+    caller = Caller(owner="o", user="u")
+    credentials = Credentials(key="k-secret", signature="s-secret")
+    login = Login(caller=caller, digest="d-secret", secret="s-secret", is_stale=False)
+    settings = GatewaySettings(
+        database="postgresql://u:p-secret@db/jobs", secret="s-secret", services={"a": {"token": "t-secret"}}
+    )
+    for shown in (credentials, login, settings, settings.services):
+        assert "-secret" not in repr(shown)
 
 
 def test_texts_are_compared_whatever_they_hold() -> None:
