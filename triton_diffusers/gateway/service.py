@@ -58,7 +58,7 @@ class Service:
     def origin(self, request: Request, dialect: str, *, body: bytes = b"", waiting: bool = False) -> JobOrigin:
         """Return the particulars of an HTTP request; with ``body``, identical requests in flight are one job.
 
-        Raises: InvalidRequest: the ``Idempotency-Key`` is invalid.
+        Raises: Refused: the ``Idempotency-Key`` is too long.
         """
         key = request.headers.get("idempotency-key", "")
         if len(key) > _MAX_KEY_CHARS:

@@ -23,7 +23,7 @@ from triton_diffusers.storage.region import region_name
 logger = logging.getLogger(__name__)
 
 FAULTS = (oss2.exceptions.OssError, requests.RequestException)
-"""What a call of a bucket raises."""
+"""Errors that calls of a bucket raise."""
 
 _KEY_ID, _KEY_SECRET = "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"
 _DOMAIN = "aliyuncs.com"

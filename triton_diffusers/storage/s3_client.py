@@ -24,7 +24,7 @@ from botocore.exceptions import (
 from triton_diffusers.settings import PREFIX, Settings, SettingsError
 
 FAULTS = (ClientError, BotoCoreError)
-"""What a call of a client raises."""
+"""Errors that calls of a client raise."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEFAULT_REGION = "us-east-1"

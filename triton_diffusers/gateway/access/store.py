@@ -37,10 +37,6 @@ class AccessStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def has_users(self) -> bool:
-        """Return True if there is a user."""
-        return self._database.read(rows.has_users)
-
     # Teams.
 
     def add_team(self, name: str, *, weight: float = 1.0, actor: str) -> Team:
@@ -132,7 +128,7 @@ class AccessStore:
             if bounds is not None:
                 work_bounds.set_bounds(session, subject("user", user.id), bounds)
             if not session.rows("SELECT id FROM users WHERE role = 'admin' AND disabled = 0 LIMIT 1"):
-                raise InvalidRequest("user", name, "is the last administrator; make another one first")
+                raise InvalidRequest("user", name, "an administrator must remain; make another one first")
 
         self._database.write(change)
         _log(actor, f"changes user {name}: {_changes(**new, bounds=bounds)}")

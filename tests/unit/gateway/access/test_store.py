@@ -23,12 +23,12 @@ def admin(accounts: AccessStore) -> str:
 
 
 def test_the_first_user_is_an_admin_and_owns_what_was_drawn_before(accounts: AccessStore) -> None:
-    assert not accounts.has_users()
+    assert not accounts.users()
     with pytest.raises(InvalidRequest, match="role: 'user' is invalid: the first user must be an admin"):
         accounts.add_user("ann", actor=ACTOR)
-    assert not accounts.has_users()
+    assert not accounts.users()
     assert accounts.add_user("root", role=Role.ADMIN, actor=ACTOR).id == LOCAL_OWNER
-    assert accounts.has_users()
+    assert accounts.users()
     second = accounts.add_user("ann", actor=ACTOR)
     assert second.id != LOCAL_OWNER
     assert [user.name for user in accounts.users()] == ["ann", "root"]
@@ -52,7 +52,7 @@ def test_a_user_is_changed_but_never_replaced(accounts: AccessStore, admin: str)
 
 def test_a_last_administrator_is_left(accounts: AccessStore, admin: str) -> None:
     for change in ({"disabled": True}, {"role": Role.USER}):
-        with pytest.raises(InvalidRequest, match="user: 'root' is invalid: is the last administrator"):
+        with pytest.raises(InvalidRequest, match="user: 'root' is invalid: an administrator must remain"):
             accounts.set_user("root", actor=ACTOR, **change)
     accounts.add_user("ann", role=Role.ADMIN, actor=ACTOR)
     assert accounts.set_user("root", role=Role.USER, actor=ACTOR).role is Role.USER
