@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
@@ -34,6 +34,9 @@ def service_of(request: Request) -> Service:
 
 
 ServiceDependency = Annotated[Service, Depends(service_of)]
+
+JSON_BODY: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+"""OpenAPI's description of a body that is a JSON object of any members."""
 
 
 async def read_body(request: Request, read: Callable[[bytes], T]) -> T:

@@ -170,6 +170,10 @@ async def test_images_are_resized(gateway: Gateway) -> None:
             {"upscaler_1": "Lanczos", "upscaling_resize": 99},
             "upscaling_resize: 99 is invalid: must be a number ",
         ),
+        (
+            {"upscaler_1": "Lanczos", "resize_mode": 1, "upscaling_resize_w": 8000, "upscaling_resize_h": 8000},
+            "upscaling_resize_w / upscaling_resize_h: '8000×8000' is invalid: at most 16000000 pixels",
+        ),
         ({"image": ""}, "image: '' is invalid: "),
     ):
         assert (await refused(gateway, single, **{"image": image, **wrong})).startswith(message)

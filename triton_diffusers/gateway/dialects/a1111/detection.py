@@ -20,19 +20,18 @@ from triton_diffusers.gateway.dialects.a1111.json_response import AsciiJSONRespo
 from triton_diffusers.gateway.dialects.a1111.options import Options, options_of
 from triton_diffusers.gateway.dialects.a1111.units import NONE, module_name
 from triton_diffusers.gateway.dialects.a1111.values import text
-from triton_diffusers.gateway.dialects.dialect import ServiceDependency, read_body
-from triton_diffusers.gateway.dialects.openai.translate import size_of
+from triton_diffusers.gateway.dialects.dialect import JSON_BODY, ServiceDependency, read_body
 from triton_diffusers.gateway.fleet import fleet_of
+from triton_diffusers.gateway.image_size import image_size
 from triton_diffusers.gateway.json_body import read_object
 from triton_diffusers.gateway.results import CONTROL_IMAGE
 from triton_diffusers.gateway.service import Service
-from triton_diffusers.gateway.submission import CONTROLNET, JobOrigin, new_job
+from triton_diffusers.gateway.submission import CONTROLNET, new_job
 from triton_diffusers.preprocess import PREPROCESSORS
 from triton_diffusers.settings import Settings
 
 _VERSION = 3
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
-# The extension's categories, with the preprocessors of each and a word in the names of its models.
+# The extension's categories and the preprocessors of each, which are also words in the names of its models.
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "Canny": ("canny",),
     "Depth": ("depth",),
@@ -86,7 +85,7 @@ async def control_types(request: Request, service: ServiceDependency) -> AsciiJS
     return AsciiJSONResponse({"control_types": views})
 
 
-@router.post("/detect", openapi_extra=_BODY, summary="Make control images (A1111)")
+@router.post("/detect", openapi_extra=JSON_BODY, summary="Make control images (A1111)")
 async def detect(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return what a preprocessor makes of images; each is a job that draws nothing."""
     controlnets = _controlnets(await _options(request, service))
@@ -97,7 +96,7 @@ async def detect(request: Request, service: ServiceDependency) -> AsciiJSONRespo
     wanted = await asyncio.to_thread(_detections, document, controlnets[0], service.limits)
     images: list[str] = []
     for fields, files in wanted:
-        job = new_job(fields, _numbered(origin, len(images)), service.limits, model=CONTROLNET, files=files)
+        job = new_job(fields, origin.numbered(len(images)), service.limits, model=CONTROLNET, files=files)
         (submitted,) = await service.submit(caller_of(request), [job])
         ended = await service.wait(request, submitted.job)
         made = await service.results.base64(ended, CONTROL_IMAGE)
@@ -117,7 +116,7 @@ def _detections(
     for place, each in enumerate(given):
         field = f"controlnet_input_images[{place}]"
         image = decode_base64(field, text(field, each), limits)
-        width, height = size_of(image)
+        width, height = image_size(image)
         fields = {
             "task_id": f"detect-{secrets.token_hex(4)}",
             "prompt": "",
@@ -131,10 +130,6 @@ def _detections(
         }
         wanted.append((fields, {"image": image}))
     return wanted
-
-
-def _numbered(origin: JobOrigin, number: int) -> JobOrigin:
-    return origin.numbered(number) if origin.idempotency_key else origin
 
 
 async def _options(request: Request, service: Service) -> Options:
@@ -153,6 +148,6 @@ def _type_view(modules: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
     return {
         "module_list": list(modules),
         "model_list": ["None", *models],
-        "default_option": modules[-1] if len(modules) == len((NONE, "one")) else NONE,
+        "default_option": modules[1] if len(modules) == 2 else NONE,
         "default_model": models[0] if models else "None",
     }

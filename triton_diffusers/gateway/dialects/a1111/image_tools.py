@@ -21,8 +21,8 @@ from triton_diffusers.gateway.dialects.a1111.lists import UPSCALERS
 from triton_diffusers.gateway.dialects.a1111.pixels import Size, resized
 from triton_diffusers.gateway.dialects.a1111.values import number, text, whole
 from triton_diffusers.gateway.dialects.a1111.workers import in_pixel_thread, pixel_limits
-from triton_diffusers.gateway.dialects.dialect import ServiceDependency, read_body
-from triton_diffusers.gateway.dialects.openai.translate import size_of
+from triton_diffusers.gateway.dialects.dialect import JSON_BODY, ServiceDependency, read_body
+from triton_diffusers.gateway.image_size import image_size
 from triton_diffusers.gateway.json_body import read_object
 from triton_diffusers.settings import Settings
 
@@ -33,12 +33,11 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "codeformer_visibility": (0,),
     "upscaler_2": ("None", ""),
 }
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"], dependencies=[requires(A1111)])
 
 
-@router.post("/png-info", openapi_extra=_BODY, summary="Parameters of an image (A1111)")
+@router.post("/png-info", openapi_extra=JSON_BODY, summary="Parameters of an image (A1111)")
 async def png_info(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the texts in an image, and its parameters as pairs."""
 
@@ -50,20 +49,18 @@ async def png_info(request: Request, service: ServiceDependency) -> AsciiJSONRes
     return AsciiJSONResponse(await read_body(request, read))
 
 
-@router.post("/extra-single-image", openapi_extra=_BODY, summary="Resize an image (A1111)")
+@router.post("/extra-single-image", openapi_extra=JSON_BODY, summary="Resize an image (A1111)")
 async def extra_single_image(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return an image, resized."""
-
     document = await read_body(request, read_object)
     limits = pixel_limits(service.limits)
     image = await in_pixel_thread(_upscaled, "image", document.get("image"), document, limits)
     return AsciiJSONResponse({"html_info": "", "image": image})
 
 
-@router.post("/extra-batch-images", openapi_extra=_BODY, summary="Resize images (A1111)")
+@router.post("/extra-batch-images", openapi_extra=JSON_BODY, summary="Resize images (A1111)")
 async def extra_batch_images(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return images, resized."""
-
     document = await read_body(request, read_object)
     limits = pixel_limits(service.limits)
     given = document.get("imageList")
@@ -86,7 +83,7 @@ def _upscaled(field: str, value: Any, document: Mapping[str, Any], limits: Setti
     if upscaler not in UPSCALERS:
         raise InvalidRequest("upscaler_1", chosen, f"must be one of: {', '.join(UPSCALERS)}")
     image = _image(field, value, limits)
-    size = size_of(image)
+    size = image_size(image)
     if upscaler != UPSCALERS[0]:
         size = _target(sent, size, limits)
     method = "Lanczos" if upscaler == UPSCALERS[0] else upscaler
@@ -96,14 +93,17 @@ def _upscaled(field: str, value: Any, document: Mapping[str, Any], limits: Setti
 def _target(sent: Mapping[str, Any], size: Size, limits: Settings) -> Size:
     bounded = partial(whole, minimum=1, maximum=limits.max_side * 4)
     if whole("resize_mode", sent.get("resize_mode", _BY_FACTOR), _BY_FACTOR, _TO_SIZE) == _TO_SIZE:
-        return (
+        field = "upscaling_resize_w / upscaling_resize_h"
+        target = (
             bounded("upscaling_resize_w", sent.get("upscaling_resize_w", 512)),
             bounded("upscaling_resize_h", sent.get("upscaling_resize_h", 512)),
         )
-    factor = number("upscaling_resize", sent.get("upscaling_resize", 2.0), 0.01, _MAX_FACTOR)
-    target = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    else:
+        field = "upscaling_resize"
+        factor = number(field, sent.get(field, 2.0), 0.01, _MAX_FACTOR)
+        target = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     if target[0] * target[1] > limits.max_image_pixels:
-        raise InvalidRequest("upscaling_resize", factor, f"at most {limits.max_image_pixels} pixels")
+        raise InvalidRequest(field, f"{target[0]}×{target[1]}", f"at most {limits.max_image_pixels} pixels")
     return target
 
 

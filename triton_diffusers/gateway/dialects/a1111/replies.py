@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from triton_diffusers.api.request import SEEDS, ModelDefaults
+from triton_diffusers.api.request import SEEDS
 from triton_diffusers.gateway.dialects.a1111.infotext import texts_of
 from triton_diffusers.gateway.dialects.a1111.options import Options
 from triton_diffusers.gateway.dialects.a1111.pixels import pasted
@@ -20,10 +20,10 @@ from triton_diffusers.gateway.dialects.a1111.workers import in_pixel_thread
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.results import CONTROL_IMAGE, IMAGE, files_of
 from triton_diffusers.gateway.service import Service
+from triton_diffusers.gateway.submission import ASSUMED
 
 _MAX_ECHOED = 2000  # characters of a text in the repeated request; images are longer
 _IMAGES = ("init_images", "mask")
-_NO_DEFAULTS = ModelDefaults(side=512)
 
 
 async def images_reply(
@@ -102,7 +102,7 @@ def info_of(job: Job, made: Translation, options: Options, infotexts: Sequence[s
 
 def _requested(job: Job, options: Options) -> dict[str, Any]:
     """Return the values of a job that was not drawn to its end; the model's own where the request has none."""
-    defaults = options.checkpoint.description.defaults if options.checkpoint else _NO_DEFAULTS
+    defaults = options.checkpoint.description.defaults if options.checkpoint else ASSUMED
     own = {
         "width": defaults.side,
         "height": defaults.side,

@@ -29,7 +29,7 @@ from triton_diffusers.gateway.dialects.a1111.styles import read_styles
 from triton_diffusers.gateway.dialects.a1111.translate import Translation, translate
 from triton_diffusers.gateway.dialects.a1111.values import flag, mapping, text, whole
 from triton_diffusers.gateway.dialects.a1111.workers import in_pixel_thread, pixel_limits
-from triton_diffusers.gateway.dialects.dialect import ServiceDependency, read_body
+from triton_diffusers.gateway.dialects.dialect import JSON_BODY, ServiceDependency, read_body
 from triton_diffusers.gateway.fleet import fleet_of
 from triton_diffusers.gateway.jobs.job import DEFAULT_POOL, JobState, NewJob
 from triton_diffusers.gateway.json_body import read_object
@@ -39,18 +39,17 @@ from triton_diffusers.gateway.submission import JobOrigin, model_for, new_job
 NAME = A1111
 
 _MAX_TASK_CHARS = 256
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 router = APIRouter(tags=["a1111"], dependencies=[requires(A1111)])
 
 
-@router.post("/sdapi/v1/txt2img", openapi_extra=_BODY, summary="Text to image (A1111)")
+@router.post("/sdapi/v1/txt2img", openapi_extra=JSON_BODY, summary="Text to image (A1111)")
 async def txt2img(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Draw images of a prompt, and wait for them."""
     return await _draw(request, service, with_image=False)
 
 
-@router.post("/sdapi/v1/img2img", openapi_extra=_BODY, summary="Image to image, or inpainting (A1111)")
+@router.post("/sdapi/v1/img2img", openapi_extra=JSON_BODY, summary="Image to image, or inpainting (A1111)")
 async def img2img(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Draw images over an image, or with a mask over a part of it, and wait for them."""
     return await _draw(request, service, with_image=True)
@@ -80,7 +79,7 @@ async def skip(request: Request, service: ServiceDependency) -> AsciiJSONRespons
     return AsciiJSONResponse({})
 
 
-@router.post("/internal/progress", openapi_extra=_BODY, summary="Progress of one task (A1111)")
+@router.post("/internal/progress", openapi_extra=JSON_BODY, summary="Progress of one task (A1111)")
 async def task_progress(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Return the progress of the job with a ``force_task_id``."""
     document = await read_body(request, read_object)
@@ -112,7 +111,7 @@ async def get_options(request: Request, service: ServiceDependency) -> AsciiJSON
     return AsciiJSONResponse(options.values)
 
 
-@router.post("/sdapi/v1/options", openapi_extra=_BODY, summary="Change the caller's options (A1111)")
+@router.post("/sdapi/v1/options", openapi_extra=JSON_BODY, summary="Change the caller's options (A1111)")
 async def set_options(request: Request, service: ServiceDependency) -> AsciiJSONResponse:
     """Keep options, for this caller only."""
     changes = checked_changes(await read_body(request, read_object), await fleet_of(service.table))

@@ -36,8 +36,8 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 
 def sampler_views() -> list[dict[str, Any]]:
     """Return the samplers as the web UI lists them."""
-    plain = [name for name in SCHEDULERS if not name.endswith((" Karras", " Exponential"))]
-    return [{"name": name, "aliases": list(_aliases(name)), "options": _options(name)} for name in sorted(plain)]
+    names = sorted(_plain_names())
+    return [{"name": name, "aliases": list(_aliases(name)), "options": _options(name)} for name in names]
 
 
 def _aliases(name: str) -> Sequence[str]:

@@ -18,6 +18,7 @@ from triton_diffusers.gateway.dialects.a1111.pixels import MaskOptions, Patch, S
 from triton_diffusers.gateway.dialects.a1111.samplers import contract_scheduler
 from triton_diffusers.gateway.dialects.a1111.styles import Style, styled
 from triton_diffusers.gateway.dialects.a1111.values import flag, mapping, number, text, whole
+from triton_diffusers.gateway.submission import ASSUMED
 from triton_diffusers.settings import Settings
 
 # Options that this server does not have, and the values that ask for nothing.
@@ -120,7 +121,6 @@ KNOWN = _READ | _READ_OF_IMAGES | _HARMLESS | _UNSUPPORTED.keys()
 
 _FILL, _ORIGINAL, _LATENT_NOISE, _LATENT_NOTHING = range(4)
 _LATENT_UPSCALE = 3
-_SIDE = 512  # of a model that no runner has described
 _SEEDS = 2**32  # as in the web UI; JavaScript's numbers hold no 64 bits
 # The contract's field, and the caller's name of it.
 _NAMES: Mapping[str, str] = {
@@ -236,7 +236,7 @@ def _set_image(made: Translation, sent: Mapping[str, Any], options: Options, set
         made.warnings.append("resize_mode 2 puts white around the image here")
     made.fields["resize_mode"] = mode
     if mask := text("mask", sent.get("mask", "")):
-        side = options.checkpoint.description.defaults.side if options.checkpoint else _SIDE
+        side = options.checkpoint.description.defaults.side if options.checkpoint else ASSUMED.side
         size = (made.fields.get("width", side), made.fields.get("height", side))
         _set_mask(made, sent, image, mask, size, settings)
     else:

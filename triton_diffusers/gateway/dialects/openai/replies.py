@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from triton_diffusers.api.request import SEEDS
 from triton_diffusers.api.statuses import INVALID_IMAGE
-from triton_diffusers.gateway.dialects.openai.translate import ResponseFormat, Translation, size_of
+from triton_diffusers.gateway.dialects.openai.translate import ResponseFormat, Translation
 from triton_diffusers.gateway.faults import Fault
+from triton_diffusers.gateway.image_size import image_size
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.results import IMAGE, Results, files_of
 from triton_diffusers.gateway.work import work_of_parameters
@@ -64,7 +65,7 @@ def _particulars(job: Job, index: int) -> dict[str, Any]:
 
 def shown_options(job: Job, translation: Translation, image: bytes) -> dict[str, str]:
     """Return the options that OpenAI repeats in replies; the size and the format are those of ``image``."""
-    width, height = size_of(image)
+    width, height = image_size(image)
     return {
         "background": "opaque",
         "output_format": job.request["fields"].get("output_format", "png"),

@@ -13,8 +13,9 @@ from starlette.requests import Request
 
 from triton_diffusers.errors import TimedOut, TritonDiffusersError
 from triton_diffusers.gateway.dialects.openai.replies import error_object, shown_options, usage, warnings
-from triton_diffusers.gateway.dialects.openai.translate import Translation, size_of
+from triton_diffusers.gateway.dialects.openai.translate import Translation
 from triton_diffusers.gateway.faults import Refused, fault_of
+from triton_diffusers.gateway.image_size import image_size
 from triton_diffusers.gateway.jobs.job import Job
 from triton_diffusers.gateway.middleware.body import DISCONNECTED
 from triton_diffusers.gateway.results import IMAGE, files_of
@@ -76,7 +77,7 @@ class ImageStream:
 
     def _partial(self, preview: bytes) -> bytes:
         self._last = preview
-        width, height = size_of(preview)
+        width, height = image_size(preview)
         data = {
             "b64_json": base64.b64encode(preview).decode(),
             "partial_image_index": self._sent,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-import imagesize
-
 from triton_diffusers.api.contract import INPUT_BY_NAME
 from triton_diffusers.api.request import Function, ResizeMode
 from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.gateway.dialects.openai.given import Given
 from triton_diffusers.gateway.faults import Fault
+from triton_diffusers.gateway.image_size import image_size
 from triton_diffusers.settings import Settings
 
 
@@ -200,21 +198,12 @@ def _set_images(made: Translation, given: Given, endpoint: Endpoint, settings: S
 
 
 def _set_own_size(made: Translation, image: bytes, settings: Settings) -> None:
-    width, height = size_of(image)
+    width, height = image_size(image)
     if min(width, height) < 1:
         return  # the model refuses it, and says why
     scale = min(1.0, settings.max_side / max(width, height), math.sqrt(settings.max_pixels / (width * height)))
     for name, side in (("width", width), ("height", height)):
         made.set(name, int(side * scale), "image", f"{width}x{height}")
-
-
-def size_of(image: bytes) -> tuple[int, int]:
-    """Return the width and height of an encoded image, upright; -1 each if its header cannot be read."""
-    try:
-        width, height = imagesize.get(io.BytesIO(image))
-    except Exception:  # noqa: BLE001  # a caller's bytes; the model says what is wrong with them
-        return -1, -1
-    return width, height
 
 
 def _model(made: Translation, name: str, value: Any, given: Given) -> None:
