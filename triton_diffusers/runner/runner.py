@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
+from triton_diffusers.errors import InvalidRequest
 from triton_diffusers.gateway.jobs.directory import ANNOUNCEMENT_SECONDS, Announcement
 from triton_diffusers.gateway.jobs.errors import TableUnavailable
 from triton_diffusers.gateway.jobs.job import Claim, Lease, Signals
@@ -185,6 +186,8 @@ class Runner:
                 await self._announce()
             except (TritonError, TableUnavailable) as error:
                 logger.info("the models are not announced yet: %s", error)
+            except InvalidRequest as error:
+                logger.warning("the models are not announced: %s", error)
             await asyncio.sleep(_ANNOUNCE_SECONDS)
 
     async def _announce(self) -> None:

@@ -14,7 +14,8 @@ from triton_diffusers.gateway.jobs.uptime import uptime
 
 ANNOUNCEMENT_SECONDS = 30.0
 """How long an announcement holds without another one."""
-_MAX_BYTES = 256_000
+_MAX_ANNOUNCEMENT_BYTES = 4_000_000  # some 50,000 adapters
+_MAX_PREFERENCES_BYTES = 256_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Directory:
     def announce(self, announcement: Announcement) -> None:
         """Keep a runner's announcement, in the place of its former one. Raises: InvalidRequest: it is too large."""
         check_text("runner", announcement.runner)
-        description = to_json("description", announcement.description, _MAX_BYTES)
+        description = to_json("description", announcement.description, _MAX_ANNOUNCEMENT_BYTES)
 
         def write(session: Session) -> None:
             now = uptime(session)
@@ -91,7 +92,7 @@ class Directory:
                 " ON CONFLICT (owner, kind) DO UPDATE SET body = excluded.body",
                 owner=owner,
                 kind=kind,
-                body=to_json(kind, merged, _MAX_BYTES),
+                body=to_json(kind, merged, _MAX_PREFERENCES_BYTES),
             )
 
         self._database.write(write)
