@@ -14,6 +14,10 @@ from triton_diffusers.gateway.jobs.bounds import DAY_SECONDS, Bounds, all_bounds
 from triton_diffusers.gateway.jobs.database import Row, Session
 
 _USERS = "SELECT users.*, teams.name AS team_name FROM users LEFT JOIN teams ON teams.id = users.team"
+# Of one user: those that sign are tried one by one, for each signature.
+_MAX_KEYS = 100
+_VALID_KEYS = """SELECT COUNT(*) AS number FROM api_keys
+    WHERE user_id = :user_id AND revoked IS NULL AND (expires IS NULL OR expires > :now)"""
 _KEYS = "SELECT api_keys.*, users.name AS user_name FROM api_keys JOIN users ON users.id = api_keys.user_id"
 
 
@@ -56,7 +60,10 @@ def add_key(
     days: float | None,
     signs: bool,
 ) -> tuple[str, str]:
-    """Insert a key; return its id and the key."""
+    """Insert a key; return its id and the key. Raises: InvalidRequest: the user has too many."""
+    (row,) = session.rows(_VALID_KEYS, user_id=user_id, now=session.now())
+    if row["number"] >= _MAX_KEYS:
+        raise InvalidRequest("keys", row["number"], f"a user may have at most {_MAX_KEYS}; revoke one first")
     key_id, secret = new_key()
     session.execute(
         "INSERT INTO api_keys (id, user_id, name, digest, secret, scopes, models, created, expires)"

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.gateway.access.conftest import ACTOR
 from tests.unit.gateway.jobs.tables import Table
 from triton_diffusers.errors import InvalidRequest, NotFound
+from triton_diffusers.gateway.access import rows
 from triton_diffusers.gateway.access.caller import LOCAL_OWNER, SCOPES, Role
 from triton_diffusers.gateway.access.keys import digest, key_id_of
 from triton_diffusers.gateway.access.logins import Logins
@@ -69,12 +70,29 @@ def test_a_key_is_kept_as_a_hash_unless_it_signs(accounts: AccessStore, admin: s
     plain = accounts.add_key("root", "laptop", actor=ACTOR)
     signing = accounts.add_key("root", signs=True, actor=ACTOR)
     assert key_id_of(plain.secret) == plain.key.id
-    rows = table.store.database.read(lambda session: session.rows("SELECT * FROM api_keys ORDER BY created, id"))
-    kept = {row["id"]: (row["digest"], row["secret"]) for row in rows}
+    found = table.store.database.read(lambda session: session.rows("SELECT * FROM api_keys ORDER BY created, id"))
+    kept = {row["id"]: (row["digest"], row["secret"]) for row in found}
     assert kept[plain.key.id] == (digest(plain.secret), "")
     assert kept[signing.key.id] == (digest(signing.secret), signing.secret)
     logins = Logins(table.store.database)
     assert [login.caller.key_id for login in logins.signing()] == [signing.key.id]
+
+
+def test_a_user_may_have_a_bounded_number_of_keys(
+    accounts: AccessStore, admin: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_MAX_KEYS", 2)
+    first = accounts.add_key("root", actor=ACTOR).key
+    accounts.add_key("root", days=1.0, actor=ACTOR)
+    refused = "keys: 2 is invalid: a user may have at most 2; revoke one first"
+    with pytest.raises(InvalidRequest, match=refused):
+        accounts.add_key("root", actor=ACTOR)
+    accounts.revoke_key(first.id, actor=ACTOR)
+    accounts.add_key("root", actor=ACTOR)
+    with pytest.raises(InvalidRequest, match=refused):
+        accounts.add_key("root", actor=ACTOR)
+    table.step_clock(2 * 86_400.0)
+    assert accounts.add_key("root", actor=ACTOR)
 
 
 def test_a_login_has_the_rights_of_its_key_and_its_user(accounts: AccessStore, admin: str, table: Table) -> None:
