@@ -63,7 +63,7 @@ class Attempts:
         retry = 0
         while True:
             try:
-                return attempt(_left(deadline))
+                return attempt(seconds_left(deadline))
             except ClientError as error:
                 retry += 1
                 pause = self.pause_after(error, retry, deadline, worth_it=worth_it(error))
@@ -79,7 +79,8 @@ class Attempts:
         return pause
 
 
-def _left(deadline: float | None) -> float | None:
+def seconds_left(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline; None without one. Raises ``RequestTimeoutError`` if it is over."""
     if deadline is None:
         return None
     seconds = deadline - time.monotonic()

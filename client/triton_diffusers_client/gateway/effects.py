@@ -23,7 +23,7 @@ class Send:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may have an API key
     params: Mapping[str, Any] = field(default_factory=dict)
     content: bytes | None = None
     seconds: float = ANSWER_SECONDS

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from triton_diffusers_client.address import Address
-from triton_diffusers_client.attempts import Attempts
+from triton_diffusers_client.attempts import Attempts, seconds_left
 from triton_diffusers_client.errors import (
     ClientError,
     ConnectionFailedError,
@@ -60,7 +60,7 @@ class Session:
         attempts = self.attempts if retries is None else Attempts(None, retries)
         retry = 0
         while True:
-            left = _left(deadline)
+            left = seconds_left(deadline)
             seconds = send.seconds if left is None else min(send.seconds, left)
             try:
                 return (yield from self._send(send, seconds))
@@ -233,15 +233,6 @@ def new_key() -> str:
 
 def _path(job_id: str) -> str:
     return f"{_JOBS}/{quote(job_id, safe='')}"
-
-
-def _left(deadline: float | None) -> float | None:
-    if deadline is None:
-        return None
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise RequestTimeoutError("the time for this request is over")
-    return left
 
 
 def _may_have_been_sent(error: ClientError) -> bool:
