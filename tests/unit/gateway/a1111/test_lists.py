@@ -179,6 +179,13 @@ async def test_images_are_resized(gateway: Gateway) -> None:
         assert (await refused(gateway, single, **{"image": image, **wrong})).startswith(message)
 
 
+async def test_a_batch_of_resized_images_is_bounded(gateway: Gateway) -> None:
+    images = [{"data": text_of(Image.new("RGB", (1000, 1000)))}] * 5
+    fields = {"upscaler_1": "Nearest", "upscaling_resize": 4, "imageList": images}
+    detail = await refused(gateway, f"{API}/extra-batch-images", **fields)
+    assert detail == "imageList: '5 images' is invalid: at most 64000000 pixels together, resized"
+
+
 async def test_several_images_are_worked_on_at_once(gateway: Gateway) -> None:
     document = {"image": text_of(Image.new("RGB", (40, 40))), "upscaler_1": "Lanczos"}
     replies = await asyncio.gather(*(post(gateway, "extra-single-image", document) for _ in range(6)))

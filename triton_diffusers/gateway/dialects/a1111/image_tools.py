@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +31,7 @@ from triton_diffusers.settings import Settings
 
 _BY_FACTOR, _TO_SIZE = 0, 1
 _MAX_FACTOR = 8.0
+_MAX_BATCH_PIXELS = 64_000_000  # the reply holds all images of a batch
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "gfpgan_visibility": (0,),
     "codeformer_visibility": (0,),
@@ -54,8 +58,8 @@ async def extra_single_image(request: Request, service: ServiceDependency) -> As
     """Return an image, resized."""
     document = await read_body(request, read_object)
     limits = pixel_limits(service.limits)
-    image = await in_pixel_thread(_upscaled, "image", document.get("image"), document, limits)
-    return AsciiJSONResponse({"html_info": "", "image": image})
+    wanted = await asyncio.to_thread(_resizing, "image", document.get("image"), document, limits)
+    return AsciiJSONResponse({"html_info": "", "image": await in_pixel_thread(_resized, wanted, limits)})
 
 
 @router.post("/extra-batch-images", openapi_extra=JSON_BODY, summary="Resize images (A1111)")
@@ -66,14 +70,32 @@ async def extra_batch_images(request: Request, service: ServiceDependency) -> As
     given = document.get("imageList")
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise InvalidRequest("imageList", given, "must be a list of objects with data")
-    images = [
-        await in_pixel_thread(_upscaled, f"imageList[{place}].data", each.get("data"), document, limits)
-        for place, each in enumerate(given)
-    ]
+    wanted = await asyncio.to_thread(_resizings, given, document, limits)
+    images = [await in_pixel_thread(_resized, each, limits) for each in wanted]
     return AsciiJSONResponse({"html_info": "", "images": images})
 
 
-def _upscaled(field: str, value: Any, document: Mapping[str, Any], limits: Settings) -> str:
+@dataclass(frozen=True, slots=True)
+class _Resizing:
+    """An encoded image of a field, and the size that it gets."""
+
+    field: str
+    image: bytes
+    size: Size
+    method: str
+
+
+def _resizings(given: Sequence[Mapping[str, Any]], document: Mapping[str, Any], limits: Settings) -> list[_Resizing]:
+    wanted = [
+        _resizing(f"imageList[{place}].data", each.get("data"), document, limits) for place, each in enumerate(given)
+    ]
+    if sum(math.prod(each.size) for each in wanted) > _MAX_BATCH_PIXELS:
+        rule = f"at most {_MAX_BATCH_PIXELS} pixels together, resized"
+        raise InvalidRequest("imageList", f"{len(given)} images", rule)
+    return wanted
+
+
+def _resizing(field: str, value: Any, document: Mapping[str, Any], limits: Settings) -> _Resizing:
     sent = {name: given for name, given in document.items() if given is not None}
     for name, neutral in _UNSUPPORTED.items():
         if name in sent and sent[name] not in neutral:
@@ -86,8 +108,11 @@ def _upscaled(field: str, value: Any, document: Mapping[str, Any], limits: Setti
     size = image_size(image)
     if upscaler != UPSCALERS[0]:
         size = _target(sent, size, limits)
-    method = "Lanczos" if upscaler == UPSCALERS[0] else upscaler
-    return base64.b64encode(resized(field, image, size, method, limits)).decode()
+    return _Resizing(field, image, size, "Lanczos" if upscaler == UPSCALERS[0] else upscaler)
+
+
+def _resized(wanted: _Resizing, limits: Settings) -> str:
+    return base64.b64encode(resized(wanted.field, wanted.image, wanted.size, wanted.method, limits)).decode()
 
 
 def _target(sent: Mapping[str, Any], size: Size, limits: Settings) -> Size:
