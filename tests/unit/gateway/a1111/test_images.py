@@ -226,3 +226,6 @@ async def test_control_images_are_made_without_drawing(gateway: Gateway) -> None
     assert (await ended(waiting)).json() == {"images": [text_of(made)], "info": "Success"}
     fields = job.request["fields"]
     assert (fields["process_func"], fields["denoising_strength"], fields["width"]) == (["hed"], 0.0, 96)
+    many = {**document, "controlnet_input_images": [IMAGE] * 101}
+    refused = await gateway.client.post(path, json=many)
+    assert refused.json()["detail"] == "controlnet_input_images: '101 images' is invalid: at most 100"

@@ -93,7 +93,8 @@ async def detect(request: Request, service: ServiceDependency) -> AsciiJSONRespo
         raise InvalidRequest("controlnet_module", "", "this server has no ControlNets, and so no preprocessors")
     origin = service.origin(request, A1111, waiting=True)
     document = await read_body(request, read_object)
-    wanted = await asyncio.to_thread(_detections, document, controlnets[0], service.limits)
+    given = _images(document, service.settings.max_batch_jobs)
+    wanted = await asyncio.to_thread(_detections, document, given, controlnets[0], service.limits)
     images: list[str] = []
     for fields, files in wanted:
         job = new_job(fields, origin.numbered(len(images)), service.limits, model=CONTROLNET, files=files)
@@ -104,14 +105,20 @@ async def detect(request: Request, service: ServiceDependency) -> AsciiJSONRespo
     return AsciiJSONResponse({"images": images, "info": "Success"})
 
 
-def _detections(
-    document: Mapping[str, Any], controlnet: str, limits: Settings
-) -> Sequence[tuple[dict[str, Any], dict[str, bytes]]]:
-    """Return the fields and files of a request for each image, which strength 0 returns with its control image."""
-    module = module_name("controlnet_module", document.get("controlnet_module", NONE))
+def _images(document: Mapping[str, Any], max_images: int) -> Sequence[Any]:
     given = document.get("controlnet_input_images") or document.get("controlnet_images")
     if not isinstance(given, list) or not given:
         raise InvalidRequest("controlnet_input_images", given, "must be a list of images")
+    if len(given) > max_images:
+        raise InvalidRequest("controlnet_input_images", f"{len(given)} images", f"at most {max_images}")
+    return given
+
+
+def _detections(
+    document: Mapping[str, Any], given: Sequence[Any], controlnet: str, limits: Settings
+) -> Sequence[tuple[dict[str, Any], dict[str, bytes]]]:
+    """Return the fields and files of a request for each image, which strength 0 returns with its control image."""
+    module = module_name("controlnet_module", document.get("controlnet_module", NONE))
     wanted = []
     for place, each in enumerate(given):
         field = f"controlnet_input_images[{place}]"
