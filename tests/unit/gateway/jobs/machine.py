@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from tests.unit.gateway.jobs.model import (
     GRACE_SECONDS,
     LEASE_SECONDS,
+    MAX_ATTEMPTS,
     OWNERS,
     SETTINGS,
     WAIT_SECONDS,
@@ -193,6 +194,9 @@ class JobTableMachine(RuleBasedStateMachine):
 
     @rule(process=process, runner=st.sampled_from(RUNNERS), max_images=st.integers(1, 6))
     def claim(self, process, runner, max_images):  # type: ignore[no-untyped-def]
+        self._claim(process, runner, max_images)
+
+    def _claim(self, process: int, runner: str, max_images: int) -> None:
         self.model.claim(self._store(process).claim(runner, "default", [MODEL], max_images), runner, max_images)
 
     @precondition(lambda self: self.model.leases)
@@ -253,12 +257,21 @@ class JobTableMachine(RuleBasedStateMachine):
 
     @rule(process=process, runner=st.sampled_from(RUNNERS))
     def kill_runner(self, process, runner):  # type: ignore[no-untyped-def]
+        self._kill_runner(process, runner)
+
+    def _kill_runner(self, process: int, runner: str) -> None:
         jobs = self.model.jobs.values()
         lost = [job for job in jobs if job.state == JobState.RUNNING and job.runner == runner]
         assert len(self._store(process).forget_runner(runner)) == len(lost)
         for job in lost:
             job.give_up_attempt()
         self.model.note_backlog()
+
+    @rule(process=process, runner=st.sampled_from(RUNNERS), max_images=st.integers(1, 6))
+    def crash_loop(self, process, runner, max_images):  # type: ignore[no-untyped-def]
+        for _ in range(MAX_ATTEMPTS):
+            self._claim(process, runner, max_images)
+            self._kill_runner(process, runner)
 
     # Time.
 
