@@ -64,7 +64,7 @@ class Service:
         if len(key) > _MAX_KEY_CHARS:
             rule = f"at most {_MAX_KEY_CHARS} characters"
             raise Refused(Fault(status=400, message=f"Idempotency-Key: {len(key)} characters is invalid: {rule}"))
-        digest = hashlib.sha256(request.url.path.encode() + b"\0" + body).hexdigest()
+        digest = hashlib.sha256(request.scope["path"].encode() + b"\0" + body).hexdigest()
         return JobOrigin(
             dialect=dialect,
             defaults=self.defaults.current,

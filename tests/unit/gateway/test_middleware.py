@@ -12,7 +12,7 @@ from tests.unit.gateway.asgi import Call, echo
 from tests.waiting import WITHIN
 from triton_diffusers.gateway.app import render
 from triton_diffusers.gateway.middleware.addresses import AddressMiddleware
-from triton_diffusers.gateway.middleware.body import DISCONNECTED, BodyLimits, BodyMiddleware
+from triton_diffusers.gateway.middleware.body import DISCONNECTED, MAX_BODY_BYTES, BodyLimits, BodyMiddleware
 from triton_diffusers.gateway.middleware.faults import FaultMiddleware
 from triton_diffusers.gateway.middleware.origin import OriginMiddleware, host_name
 from triton_diffusers.gateway.middleware.request_ids import REQUEST_IDS, RequestIdMiddleware
@@ -45,6 +45,15 @@ async def test_a_large_body_is_refused_while_it_arrives(declared: bool) -> None:
     await call.run()
     assert (call.status, call.headers["connection"]) == (413, "close")
     assert b"body: its size is invalid: at most 0.001 MB" in call.body
+
+
+@pytest.mark.parametrize(
+    ("own", "size", "status"), [(None, 1000, 200), (10, 10, 200), (10, 11, 413), (5000, 1001, 413)]
+)
+async def test_a_route_may_have_a_lower_bound(own: int | None, size: int, status: int) -> None:
+    call = Call(limited()).send(b"a" * size)
+    call.scope[MAX_BODY_BYTES] = own
+    assert (await call.run()).status == status
 
 
 async def test_a_slow_body_is_given_up() -> None:

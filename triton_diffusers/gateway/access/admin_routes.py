@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from triton_diffusers.gateway.access.caller import ADMIN, SCOPES, Role, caller_of
-from triton_diffusers.gateway.access.declaration import requires
+from triton_diffusers.gateway.access.declaration import SMALL_BODY_BYTES, requires
 from triton_diffusers.gateway.access.views import (
     BoundsView,
     KeyView,
@@ -27,7 +27,7 @@ from triton_diffusers.gateway.dialects.dialect import ServiceDependency
 router = APIRouter(
     prefix="/api/admin",
     tags=["administration"],
-    dependencies=[requires(ADMIN, read=Role.ADMIN, write=Role.ADMIN)],
+    dependencies=[requires(ADMIN, read=Role.ADMIN, write=Role.ADMIN, max_body_bytes=SMALL_BODY_BYTES)],
 )
 
 

@@ -18,6 +18,9 @@ from starlette.routing import BaseRoute
 
 from triton_diffusers.gateway.access.caller import CALLER, Caller, Role
 
+SMALL_BODY_BYTES: Final = 50_000
+"""Bound on bodies of callers who have shown no key, and of documents that are decoded as they are."""
+
 _SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -25,7 +28,8 @@ _SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 class Declaration:
     """Rights that a route needs: a scope of the key (empty: any), and a role to read and to write.
 
-    A ``public`` route needs none; ``signed`` routes check signed URLs themselves.
+    A ``public`` route needs none; ``signed`` routes check signed URLs themselves. Bodies have the gateway's bound, or a
+    lower one of ``max_body_bytes``.
     """
 
     scope: str = ""
@@ -33,6 +37,7 @@ class Declaration:
     write: Role = Role.USER
     public: bool = False
     signed: bool = False
+    max_body_bytes: int | None = None
 
     def __call__(self, connection: HTTPConnection) -> None:
         """Fail for a request that has passed no ``AccessMiddleware``."""
@@ -45,12 +50,19 @@ class Declaration:
         return caller.role.includes(role) and (not self.scope or self.scope in caller.scopes)
 
 
-def requires(scope: str = "", *, read: Role = Role.VIEWER, write: Role = Role.USER, signed: bool = False) -> Any:
+def requires(
+    scope: str = "",
+    *,
+    read: Role = Role.VIEWER,
+    write: Role = Role.USER,
+    signed: bool = False,
+    max_body_bytes: int | None = None,
+) -> Any:
     """Return the dependency that declares the rights of a route, or of all routes of a router."""
-    return Depends(Declaration(scope=scope, read=read, write=write, signed=signed))
+    return Depends(Declaration(scope=scope, read=read, write=write, signed=signed, max_body_bytes=max_body_bytes))
 
 
-PUBLIC: Final = Depends(Declaration(public=True))
+PUBLIC: Final = Depends(Declaration(public=True, max_body_bytes=SMALL_BODY_BYTES))
 """Dependency of routes that need no caller."""
 
 

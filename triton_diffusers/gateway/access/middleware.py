@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qs
 
+from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from triton_diffusers.errors import TritonDiffusersError
 from triton_diffusers.gateway.access.authenticator import Authenticator
 from triton_diffusers.gateway.access.caller import CALLER
-from triton_diffusers.gateway.access.declaration import Declaration, GuardedRoute
+from triton_diffusers.gateway.access.declaration import SMALL_BODY_BYTES, Declaration, GuardedRoute
 from triton_diffusers.gateway.faults import Fault, Refused, fault_of
+from triton_diffusers.gateway.middleware.body import MAX_BODY_BYTES
 from triton_diffusers.gateway.middleware.faults import Render
 
 _POLICY_VIOLATION = 1008
 _DENIAL = "websocket.http.response"  # an extension of ASGI
 # A path that nothing serves needs a caller, too: its body would be read before it is answered.
-_NO_ROUTE = Declaration()
+_NO_ROUTE = Declaration(max_body_bytes=SMALL_BODY_BYTES)
 
 
 class AccessMiddleware:
@@ -54,8 +55,9 @@ class AccessMiddleware:
     async def _admit(self, scope: Scope) -> None:
         method = scope.get("method", "")
         declaration = self._declaration(scope["path"], method)
+        scope[MAX_BODY_BYTES] = declaration.max_body_bytes
         if declaration.public or (declaration.signed and _is_signed(scope)):
-            scope[CALLER] = None
+            scope[CALLER], scope[MAX_BODY_BYTES] = None, SMALL_BODY_BYTES
             return
         caller = await self._authenticator.authenticate(HTTPConnection(scope))
         if not declaration.allows(caller, method or "GET"):
@@ -69,4 +71,5 @@ class AccessMiddleware:
 
 
 def _is_signed(scope: Scope) -> bool:
-    return "signature" in parse_qs(scope["query_string"].decode("latin-1"))
+    """Return True if a request has a signature, as its route reads it: the last of several counts."""
+    return bool(QueryParams(scope["query_string"]).get("signature"))

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from triton_diffusers.errors import InvalidRequest, NotFound
 from triton_diffusers.gateway.access.authenticator import too_many_failures
 from triton_diffusers.gateway.access.caller import ADMIN, Caller, Role, caller_of
-from triton_diffusers.gateway.access.declaration import PUBLIC, requires
+from triton_diffusers.gateway.access.declaration import PUBLIC, SMALL_BODY_BYTES, requires
 from triton_diffusers.gateway.access.views import KeyView, MeView, NewKeyView, NewOwnKey, SetUp, UseView
 from triton_diffusers.gateway.dialects.dialect import ServiceDependency
 from triton_diffusers.gateway.faults import Fault, Refused
@@ -21,7 +21,7 @@ from triton_diffusers.gateway.jobs.bounds import subject
 from triton_diffusers.gateway.service import Service
 from triton_diffusers.gateway.usage import day_number, focus_csv, grouped, period
 
-router = APIRouter(prefix="/api", tags=["account"], dependencies=[requires()])
+router = APIRouter(prefix="/api", tags=["account"], dependencies=[requires(max_body_bytes=SMALL_BODY_BYTES)])
 
 
 @router.post("/setup", status_code=201, summary="Make the first user", dependencies=[PUBLIC])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -24,6 +23,8 @@ COMMAND_LINE: Final = "the command line"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MAX_KEY_NAME_CHARS = 64
+_MAX_DAYS = 36_500
+_MIN_WEIGHT, _MAX_WEIGHT = 0.001, 1000.0
 _Named = TypeVar("_Named", Team, User)
 _CODE_SECONDS = 24 * 3600.0
 
@@ -256,8 +257,8 @@ def _check_name(field: str, name: str) -> None:
 
 
 def _check_weight(weight: float | None) -> None:
-    if weight is not None and not (math.isfinite(weight) and weight > 0):
-        raise InvalidRequest("weight", weight, "must be a number above 0")
+    if weight is not None and not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
+        raise InvalidRequest("weight", weight, f"must be a number between {_MIN_WEIGHT:g} and {_MAX_WEIGHT:g}")
 
 
 def _check_key(name: str, scopes: Collection[str], models: Collection[str], days: float | None) -> None:
@@ -269,8 +270,8 @@ def _check_key(name: str, scopes: Collection[str], models: Collection[str], days
     for model in models:
         if not _NAME.fullmatch(model):
             raise InvalidRequest("models", model, "must be names of models")
-    if days is not None and not (math.isfinite(days) and days > 0):
-        raise InvalidRequest("days", days, "must be a number above 0")
+    if days is not None and not 0 < days <= _MAX_DAYS:
+        raise InvalidRequest("days", days, f"must be a number above 0 and at most {_MAX_DAYS}")
 
 
 def _changes(**values: Any) -> str:

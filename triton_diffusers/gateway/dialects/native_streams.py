@@ -16,6 +16,7 @@ from triton_diffusers.errors import NotFound
 from triton_diffusers.gateway.access.caller import NATIVE, caller_of
 from triton_diffusers.gateway.access.declaration import requires
 from triton_diffusers.gateway.dialects.dialect import ServiceDependency
+from triton_diffusers.gateway.faults import Refused
 from triton_diffusers.gateway.jobs.errors import JobNotFound, TableUnavailable
 from triton_diffusers.gateway.jobs.job import MAX_NUMBER, Job, JobEvent
 from triton_diffusers.gateway.service import Service
@@ -49,14 +50,17 @@ async def events(
     after = min(int(last_event_id), MAX_NUMBER) if _EVENT_ID.fullmatch(last_event_id) else 0
     if job.state.has_ended and after >= job.event:
         return Response(status_code=204)
-    return StreamingResponse(_stream(service, job, after), media_type="text/event-stream", headers=_STREAM_HEADERS)
+    return StreamingResponse(
+        _stream(request, service, job, after), media_type="text/event-stream", headers=_STREAM_HEADERS
+    )
 
 
-async def _stream(service: Service, job: Job, after: int) -> AsyncIterator[bytes]:
+async def _stream(request: Request, service: Service, job: Job, after: int) -> AsyncIterator[bytes]:
     while True:
         try:
             new = await service.table.wait_for_events(job.owner, job.id, after, _KEEPALIVE_SECONDS)
-        except (JobNotFound, TableUnavailable):
+            await service.authenticator.authenticate(request)  # the key may have ended meanwhile
+        except (JobNotFound, TableUnavailable, Refused):
             return  # the client connects again and is told
         for event in new:
             yield _encoded(event)
@@ -84,7 +88,7 @@ async def image(
     request: Request, service: ServiceDependency, job_id: str, name: str, expires: str = "", signature: str = ""
 ) -> Response:
     """Return an image, ``<number>.<extension>``, to its owner or to the bearer of a signed URL."""
-    signed = bool(signature) and service.results.allows(request.url.path, expires, signature)
+    signed = bool(signature) and service.results.allows(request.scope["path"], expires, signature)
     if signature and not signed:
         raise NotFound("signature: the URL has expired or was changed")
     job = await service.table.get(None if signed else caller_of(request).owner, job_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +14,9 @@ from triton_diffusers.gateway.faults import Fault, Refused
 
 DISCONNECTED = "triton_diffusers.disconnected"
 """Name in the scope of the ``asyncio.Event`` that is set when the caller has hung up."""
+
+MAX_BODY_BYTES = "triton_diffusers.max_body_bytes"
+"""Name in the scope of a bound on the request's body, where its route has one below the gateway's."""
 
 _RETRY_SECONDS = 5
 
@@ -52,8 +55,10 @@ class BodyMiddleware:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        self._check(headers)
-        body = _Body(self._limits, self._memory)
+        own = scope.get(MAX_BODY_BYTES)
+        limits = self._limits if own is None else replace(self._limits, max_bytes=min(own, self._limits.max_bytes))
+        _check(headers, limits)
+        body = _Body(limits, self._memory)
         try:
             if await self._read(body, receive):
                 await self._run(scope, body, receive, send)
@@ -67,15 +72,6 @@ class BodyMiddleware:
         except TimeoutError:
             rule = f"must be complete within {self._limits.max_seconds:g} s"
             raise Refused(Fault(status=408, message=f"body: {body.size} bytes is invalid: {rule}")) from None
-
-    def _check(self, headers: Mapping[bytes, str]) -> None:
-        encoding = headers.get(b"content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            rule = "send the body as it is"
-            raise Refused(Fault(status=415, message=f"Content-Encoding: {shown(encoding)} is invalid: {rule}"))
-        length = headers.get(b"content-length", "0")
-        if length.isdecimal() and int(length) > self._limits.max_bytes:
-            raise _too_large(self._limits)
 
     async def _run(self, scope: Scope, body: _Body, receive: Receive, send: Send) -> None:
         disconnected = asyncio.Event()
@@ -93,6 +89,16 @@ class BodyMiddleware:
             await self._app(scope, replay, send)
         finally:
             watch.cancel()
+
+
+def _check(headers: Mapping[bytes, str], limits: BodyLimits) -> None:
+    encoding = headers.get(b"content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        rule = "send the body as it is"
+        raise Refused(Fault(status=415, message=f"Content-Encoding: {shown(encoding)} is invalid: {rule}"))
+    length = headers.get(b"content-length", "0")
+    if length.isdecimal() and int(length) > limits.max_bytes:
+        raise _too_large(limits)
 
 
 async def _watch(receive: Receive, disconnected: asyncio.Event) -> None:

@@ -154,8 +154,9 @@ def test_the_last_use_of_a_key_is_noted_each_minute(accounts: AccessStore, admin
     [
         ({"scopes": ["all"]}, "scopes: 'all' is invalid: must be some of: native, reference, openai, a1111, admin"),
         ({"models": ["../x"]}, "models: '../x' is invalid: must be names of models"),
-        ({"days": 0.0}, "days: 0.0 is invalid: must be a number above 0"),
-        ({"days": float("nan")}, "days: nan is invalid: must be a number above 0"),
+        ({"days": 0.0}, "days: 0.0 is invalid: must be a number above 0 and at most 36500"),
+        ({"days": 1e308}, "days: 1e+308 is invalid: must be a number above 0 and at most 36500"),
+        ({"days": float("nan")}, "days: nan is invalid: must be a number above 0 and at most 36500"),
         ({"name": "x" * 65}, "name: 'xxx"),
         ({"name": "a\nb"}, "name: 'a\\nb' is invalid: must be at most 64 printable characters"),
     ],
@@ -226,3 +227,11 @@ def test_acts_are_logged_without_secrets(accounts: AccessStore, caplog: pytest.L
     assert acts[3] == f"the boss revokes key {new.key.id}"
     assert len(acts) == 4
     assert new.secret not in caplog.text
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, 5e-324, 1e308, float("inf"), float("nan")])
+def test_weights_are_bounded(accounts: AccessStore, admin: str, weight: float) -> None:
+    accounts.add_team("studio", actor=ACTOR)
+    for change in (accounts.set_user, accounts.set_team):
+        with pytest.raises(InvalidRequest, match=r"^weight: .* is invalid: must be a number between 0.001 and 1000$"):
+            change("root" if change == accounts.set_user else "studio", weight=weight, actor=ACTOR)  # type: ignore[operator]

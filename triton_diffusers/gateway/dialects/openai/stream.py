@@ -51,7 +51,7 @@ class ImageStream:
                 await asyncio.shield(self._service.leave(self._job.id))
 
     async def _previews(self) -> AsyncIterator[bytes]:
-        """Send partial images until the job has ended. Raises: TimedOut."""
+        """Send partial images until the job has ended. Raises: TimedOut. Refused: the caller's key has ended."""
         clock = asyncio.get_running_loop().time
         deadline, last_event = clock() + self._service.settings.sync_seconds, clock()
         while not self._job.state.has_ended and not self._request.scope[DISCONNECTED].is_set():
@@ -62,6 +62,7 @@ class ImageStream:
                 yield self._partial(preview) if preview else KEEPALIVE_COMMENT
                 last_event = clock()
             self._job = await self._service.table.wait_for_end(self._job.owner, self._job.id, _LOOK_SECONDS)
+            await self._service.authenticator.authenticate(self._request)
 
     async def _next_preview(self) -> bytes:
         """Return a preview that is new and due; empty if there is none."""
