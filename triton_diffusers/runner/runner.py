@@ -270,5 +270,5 @@ class Runner:
 
     async def _wait_for_all(self, seconds: float) -> None:
         if self._executions:
-            logger.log(NOTICE, "%d jobs are ending", len(self._executions))
+            logger.log(NOTICE, "jobs that are ending: %d", len(self._executions))
             await asyncio.wait(list(self._executions.values()), timeout=seconds)
