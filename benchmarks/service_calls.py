@@ -49,6 +49,11 @@ class GatewayClient:
         """Return the hash of the image that was asked for. Raises ``RequestFailed``."""
         return hashlib.sha256(_DIALECTS[wish.dialect](self, wish)).hexdigest()
 
+    def submit(self, wish: Wish) -> str:
+        """Queue a job by the native dialect, and return its id."""
+        fields = {"width": wish.side, "height": wish.side, "task_id": wish.owner}
+        return str(self.post(wish, "/api/jobs", fields)["id"])
+
     def wait_until_ready(self) -> None:
         """Return as soon as the gateway takes jobs."""
         self._persistently("GET", "/health/ready", None, {})
