@@ -51,5 +51,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the sampling steps that are made, 0 to 1."""
+        """Share of the sampling steps that are made, 0 to 1; a job may succeed before its steps are known."""
+        if self.state is JobState.SUCCEEDED:
+            return 1.0
         return self.step / self.steps if self.steps else 0.0
