@@ -6,6 +6,7 @@ Imports nothing of weight before ``initialize``: Triton first loads the file in 
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from triton_diffusers.settings import Settings
 
 _PARENT_SECONDS = 0.5  # between two looks whether the server still lives
+_UNLOAD_SECONDS = 120  # more than any unloading takes
+_STDERR = 2
 
 
 class Handler(Protocol):
@@ -61,7 +64,13 @@ class Model(ABC):
 
     def finalize(self) -> None:
         """Unload the model."""
-        self._handler.close()
+        # Metrics are released by round trips to the server, which hold Python's lock: if the server has died, they
+        # never return, and the thread that watches for its death cannot run.
+        faulthandler.dump_traceback_later(_UNLOAD_SECONDS, exit=True, file=_STDERR)
+        try:
+            self._handler.close()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _end_with(server: int) -> None:

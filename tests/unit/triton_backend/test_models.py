@@ -94,3 +94,20 @@ def test_a_model_process_ends_with_its_server(tmp_path: Path) -> None:
     server.wait()
     assert server.stdout.read() == "", "the pipe is closed when the model process has ended"
     server.stdout.close()
+
+
+def test_an_unloading_that_never_ends_ends_the_process() -> None:
+    program = """
+import ctypes, sys
+from unittest.mock import MagicMock
+sys.modules["triton_python_backend_utils"] = MagicMock()
+from triton_diffusers.triton_backend import models
+models._UNLOAD_SECONDS = 1
+model = models.JobsModel()
+# PyDLL keeps Python's lock during the call.
+model._handler = MagicMock(**{"close.side_effect": lambda: ctypes.PyDLL(None).sleep(600)})
+model.finalize()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1
+    assert "in finalize" in ended.stderr
