@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BUSY_SECONDS = 20.0
-_WATCH_SECONDS = 0.05
+_WATCH_SECONDS = 0.01
 
 _DIALECT = Dialect(
     tokens={
