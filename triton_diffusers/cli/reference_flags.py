@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--not_use_default_blade",
         action="store_true",
-        help="accepted: there is no compiled model but that of the model directory",
+        help="accepted without effect: compiled models are only taken from the model directory",
     )
     flags.add_argument("--remove_opt", action="store_true", help="remove the model's compiled artifacts first")
     flags.add_argument(

@@ -91,8 +91,8 @@ class GatewaySettings(BaseSettings):
     )
     open: bool = Field(
         False,
-        description="Let everybody in while there is no user, on other addresses than this machine's too: for gateways"
-        " behind a proxy that checks callers, such as that of PAI-EAS.",
+        description="Require no key while no user exists, on addresses other than loopback too. Only for gateways"
+        " behind a proxy that authenticates callers, such as that of PAI-EAS.",
     )
     url_seconds: float = Field(86_400.0, gt=0, description="How long the URL of a result is valid.")
     sync_seconds: float = Field(
